@@ -1,0 +1,142 @@
+"""Replace channels of the stream by zero, by their mean, or by given values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+import torch
+from torch import Tensor
+
+from dlens.ops.op import Edit, Place, Target
+
+__all__ = ["Ablate", "AblateOutlier", "AblateValue"]
+
+AblateValue = Literal["zero", "mean"] | Tensor
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Ablate(Edit):
+    """Channels are set to a value.
+
+    Args:
+        channels: which channels; None is all of them.
+        value: "zero", "mean" (over shipped calibration text, at the same point and layer), or a
+            tensor: one number, [channel] or [d_model], or one of these per layer of the model.
+        means: [layer, d_model], filled in when a run with value="mean" starts.
+    """
+
+    channels: tuple[int, ...] | None = None
+    value: AblateValue = "zero"
+    means: Tensor | None = None
+
+    def check(self, target: Target) -> None:
+        super().check(target)
+        for channel in self.channels or ():
+            if not 0 <= channel < target.d_model:
+                raise IndexError(
+                    f"channel {channel} of {target.name}; expected 0 to {target.d_model - 1}; give a smaller number"
+                )
+        if isinstance(self.value, str):
+            if self.value not in ("zero", "mean"):
+                raise ValueError(f"value={self.value!r}; expected 'zero', 'mean' or a tensor; check the spelling")
+        else:
+            self._check_shape(self.value, target)
+
+    def _check_shape(self, value: Tensor, target: Target) -> None:
+        width = target.d_model if self.channels is None else len(self.channels)
+        allowed = {(), (width,), (target.d_model,), (target.n_layers, width), (target.n_layers, target.d_model)}
+        if tuple(value.shape) not in allowed:
+            raise ValueError(
+                f"value has shape {tuple(value.shape)}; expected one number, [{width}], [{target.d_model}] or a row "
+                f"of these for each of {target.n_layers} layers; reshape it"
+            )
+
+    def edit(self, value: Tensor, place: Place) -> Tensor:
+        channels = slice(None) if self.channels is None else list(self.channels)
+        edited = value.clone()
+        edited[..., channels] = self._fill(value, place, channels)
+        return edited
+
+    def _fill(self, value: Tensor, place: Place, channels: slice | list[int]) -> Tensor:
+        if isinstance(self.value, str):
+            if self.value == "zero":
+                return value.new_zeros(())
+            fill = self.means
+            assert fill is not None
+        else:
+            fill = self.value
+        if fill.ndim == 2:
+            fill = fill[place.layer]
+        if fill.ndim == 1 and fill.shape[0] == value.shape[-1]:
+            fill = fill[channels]
+        return fill.to(value)
+
+    def words(self) -> str:
+        what = "all channels" if self.channels is None else f"channels {', '.join(map(str, self.channels))}"
+        value = self.value if isinstance(self.value, str) else "given values"
+        return f"ablate {what} to {value} in {self._where()}"
+
+    def to_json(self) -> dict[str, Any]:
+        channels = None if self.channels is None else list(self.channels)
+        value = self.value if isinstance(self.value, str) else f"tensor {list(self.value.shape)}"
+        return {"op": "ablate", "channels": channels, "value": value} | self._edit_json()
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class AblateOutlier(Edit):
+    """The super-outlier channel is set to a value.
+
+    Args:
+        channel: the channel; None finds the one with the largest share of the stream's energy,
+            averaged over blocks 0 to L-2 on shipped calibration text, when the run starts.
+        value: as in `Ablate`.
+        share: its energy share, filled in when the channel is found.
+        means: as in `Ablate`.
+
+    Layers default to blocks 0 to L-2, as the last block removes the outlier by itself
+    (Layer Collapse in Diffusion Language Models, section 2 as measured there).
+    """
+
+    channel: int | None = None
+    value: AblateValue = "zero"
+    share: float | None = None
+    means: Tensor | None = None
+
+    def check(self, target: Target) -> None:
+        super().check(target)
+        if self.channel is not None:
+            self.resolved(target).check(target)
+
+    def resolved(self, target: Target) -> Ablate:
+        """The plain ablation it stands for, once the channel is known."""
+        assert self.channel is not None
+        layers = self.layers if self.layers is not None else tuple(range(max(1, target.n_layers - 1)))
+        return Ablate(
+            channels=(self.channel,),
+            value=self.value,
+            means=self.means,
+            at=self.at,
+            layers=layers,
+            tokens=self.tokens,
+            scope=self.scope,
+        )
+
+    def edit(self, value: Tensor, place: Place) -> Tensor:
+        raise AssertionError("the engine runs the resolved ablation")
+
+    def words(self) -> str:
+        which = "the outlier channel (found when the run starts)"
+        if self.channel is not None:
+            share = "" if self.share is None else f", {self.share:.1%} of the energy"
+            which = f"outlier channel {self.channel}{share}"
+        value = self.value if isinstance(self.value, str) else "given values"
+        where = self._where() if self.layers is not None else f"{self.at} of all layers but the last{self.scope.words()}"
+        return f"ablate {which} to {value} in {where}"
+
+    def to_json(self) -> dict[str, Any]:
+        value = self.value if isinstance(self.value, str) else f"tensor {list(self.value.shape)}"
+        entry = {"op": "ablate_outlier", "channel": self.channel, "share": self.share, "value": value}
+        return entry | self._edit_json()

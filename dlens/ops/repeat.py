@@ -1,0 +1,34 @@
+"""Run a block more than once in its place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, final
+
+from dlens.ops.op import Op, Target
+
+__all__ = ["Repeat"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Repeat(Op):
+    """The block at `layer` runs `times` times in a row, each time on what it returned before."""
+
+    layer: int
+    times: int = 2
+
+    def check(self, target: Target) -> None:
+        super().check(target)
+        target.layer(self.layer)
+        if self.times < 2:
+            raise ValueError(
+                f"repeat({self.layer}, times={self.times}); expected at least 2, the number of runs in all; "
+                f"use .skip([{self.layer}]) for none"
+            )
+
+    def words(self) -> str:
+        return f"run layer {self.layer} {self.times} times{self.scope.words()}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"op": "repeat", "layers": [self.layer], "times": self.times} | self._scope_json()

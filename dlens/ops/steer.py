@@ -1,0 +1,54 @@
+"""Add a vector to the stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, final
+
+from torch import Tensor
+
+from dlens.ops.op import Edit, Place, Target
+
+__all__ = ["Steer"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Steer(Edit):
+    """`scale * vector` is added, not normalised.
+
+    Args:
+        vector: [d_model], or [layer, d_model] with a row for each of the `layers` named (for
+            each layer of the model where none are named).
+        scale: factor.
+    """
+
+    vector: Tensor
+    scale: float = 1.0
+
+    def check(self, target: Target) -> None:
+        super().check(target)
+        n_rows = len(self._rows(target.n_layers))
+        expected = ((target.d_model,), (n_rows, target.d_model))
+        if tuple(self.vector.shape) not in expected:
+            raise ValueError(
+                f"the steering vector has shape {tuple(self.vector.shape)}; expected [{target.d_model}] or "
+                f"[{n_rows}, {target.d_model}] (a row for each layer steered); reshape it or name its layers"
+            )
+
+    def _rows(self, n_layers: int) -> tuple[int, ...]:
+        return tuple(range(n_layers)) if self.layers is None else self.layers
+
+    def edit(self, value: Tensor, place: Place) -> Tensor:
+        vector = self.vector
+        if vector.ndim == 2:
+            assert place.layer is not None
+            rows = self._rows(len(vector))
+            vector = vector[rows.index(place.layer)]
+        return value + self.scale * vector.to(value)
+
+    def words(self) -> str:
+        return f"add {self.scale:g} x a vector {list(self.vector.shape)} to {self._where()}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"op": "steer", "scale": self.scale, "shape": list(self.vector.shape)} | self._edit_json()

@@ -1,0 +1,37 @@
+"""Run two blocks in each other's place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, final
+
+from dlens.ops.op import Op, Target
+
+__all__ = ["Swap"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Swap(Op):
+    """The weights at place `i` and at place `j` trade places; several swaps compose left to right."""
+
+    i: int
+    j: int
+
+    def check(self, target: Target) -> None:
+        super().check(target)
+        i, j = target.layer(self.i), target.layer(self.j)
+        if i == j:
+            raise ValueError(f"swap({self.i}, {self.j}) names one layer twice; expected two; give another layer")
+        types = target.attention_types
+        if types and types[i] != types[j]:
+            raise ValueError(
+                f"swap({self.i}, {self.j}): layer {i} has {types[i]} and layer {j} {types[j]}; expected blocks of "
+                f"one attention type, as the model builds their masks by place; swap layers of the same type"
+            )
+
+    def words(self) -> str:
+        return f"swap layers {self.i} and {self.j}{self.scope.words()}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"op": "swap", "layers": [self.i, self.j]} | self._scope_json()
