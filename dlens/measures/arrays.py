@@ -1,0 +1,66 @@
+"""Small steps that measures share: widen, flatten, leave channels out, label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dlens.axes import Resid
+from dlens.measures.measure import Span, Visit
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["acted", "check_channels", "labelled", "rows", "wide"]
+
+
+def wide(value: Tensor) -> Tensor:
+    """The same numbers in float32, or in float64 where they came in it."""
+    return value if value.dtype == torch.float64 else value.float()
+
+
+def rows(value: Resid, drop: Sequence[int] = ()) -> Float[Tensor, "n d_model"]:
+    """Batch and position as one axis of rows, with the channels in `drop` set to zero."""
+    flat = value.reshape(-1, value.shape[-1])
+    if not drop:
+        return flat
+    flat = flat.clone()
+    for channel in drop:
+        flat[:, channel] = 0
+    return flat
+
+
+def acted(visit: Visit) -> Bool[Tensor, " n"] | None:
+    """Per row of `rows`, whether the block acted there; None where it acted everywhere."""
+    if visit.skipped is None:
+        return None
+    return (~visit.skipped)[:, None].expand_as(visit.cells.state).reshape(-1)
+
+
+def check_channels(channels: Sequence[int], d_model: int) -> None:
+    """Refuse channels that the model does not have.
+
+    Raises:
+        IndexError: names the channel.
+    """
+    for channel in channels:
+        if not 0 <= channel < d_model:
+            raise IndexError(f"drop names channel {channel}; expected 0 to {d_model - 1}; give a smaller number")
+
+
+def labelled(
+    variables: Mapping[str, tuple[Sequence[str], Tensor]],
+    span: Span,
+    coords: Mapping[str, Any] | None = None,
+    **attrs: Any,
+) -> xr.Dataset:
+    """A dataset with the coordinates of a span, only those whose dimension occurs."""
+    import xarray as xr
+
+    used = {dim for dims, _ in variables.values() for dim in dims}
+    known = {dim: values for dim, values in span.coords().items() if dim in used} | dict(coords or {})
+    return xr.Dataset({name: (dims, values.numpy()) for name, (dims, values) in variables.items()}, known, attrs)

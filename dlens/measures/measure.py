@@ -1,0 +1,145 @@
+"""What a measure is: sums that grow while the model runs, and a labelled array at the end."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dlens.axes import STATES
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["N_NOISE_BINS", "Cells", "Measure", "Span", "Sums", "Visit"]
+
+N_NOISE_BINS = 10
+
+Sums = dict[str, Tensor]
+"""The running sums of one measure: plain tensors, so that they can be sent and merged."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """What a run covers, known before it starts.
+
+    Args:
+        n_steps: planned steps; 1 for a forward.
+        n_layers: depth of the model.
+        d_model: width of the residual stream.
+        has_noise: whether the noise level is defined (diffusion models).
+        device: where sums are kept while the model runs.
+    """
+
+    n_steps: int
+    n_layers: int
+    d_model: int
+    has_noise: bool
+    device: torch.device
+
+    @property
+    def n_cells(self) -> int:
+        """Number of (noise, state) cells."""
+        return (N_NOISE_BINS if self.has_noise else 1) * len(STATES)
+
+    @property
+    def cell_dims(self) -> tuple[str, ...]:
+        """The dimensions that `split_cells` makes of the cell axis."""
+        return ("noise", "state") if self.has_noise else ("state",)
+
+    def split_cells(self, values: Tensor, axis: int) -> Tensor:
+        """Unfold a cell axis into (noise, state), or into (state) for AR."""
+        axis = axis % values.ndim
+        shape = (N_NOISE_BINS, len(STATES)) if self.has_noise else (len(STATES),)
+        return values.reshape(*values.shape[:axis], *shape, *values.shape[axis + 1 :])
+
+    def coords(self) -> dict[str, Any]:
+        """Coordinates of `step`, `layer`, `state` and, where defined, `noise` (bin centres)."""
+        coords: dict[str, Any] = {
+            "step": list(range(self.n_steps)),
+            "layer": list(range(self.n_layers)),
+            "state": list(STATES),
+        }
+        if self.has_noise:
+            coords["noise"] = [(i + 0.5) / N_NOISE_BINS for i in range(N_NOISE_BINS)]
+        return coords
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Which positions of a step count, and in which (noise, state) cell.
+
+    Args:
+        index: the cells that occur at this step.
+        weight: weight[k, n] is 1 where position n (batch and position flattened) is in cell
+            index[k], else 0; padding and what follows the end of a row is in none.
+        state: per position 0 prompt, 1 masked, 2 decoded, -1 not measured.
+    """
+
+    index: Int[Tensor, " k"]
+    weight: Float[Tensor, "k n"]
+    state: Int[Tensor, "batch position"]
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One layer at one step, handed to a measure while the model runs.
+
+    Args:
+        step, layer: where.
+        values: hook point -> tensor [batch, position, d_model], conditional half only. Live:
+            reduce them now, keep nothing.
+        cells: which positions count.
+        skipped: per row, whether the block did not act at this step (its output is its input);
+            None where it acted in every row.
+    """
+
+    step: int
+    layer: int
+    values: Mapping[str, Tensor]
+    cells: Cells
+    skipped: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure(ABC):
+    """A quantity read while the model runs.
+
+    `start` makes empty sums, `update` adds one layer at one step, `merge` joins the sums of two
+    runs, `result` turns sums into an `xarray.Dataset`. The measure itself is immutable settings.
+    """
+
+    name: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The name in `record.measures`: `name=`, or the class name in snake case."""
+        snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
+        return self.name or snake
+
+    @property
+    @abstractmethod
+    def points(self) -> tuple[str, ...]:
+        """The hook points it reads at every layer."""
+
+    @abstractmethod
+    def start(self, span: Span) -> Sums:
+        """Empty sums for a run."""
+
+    @abstractmethod
+    def update(self, sums: Sums, visit: Visit) -> None:
+        """Add one layer at one step, in place."""
+
+    def merge(self, sums: Sums, other: Sums) -> Sums:
+        """Join the sums of two runs of the same span; every sum is additive unless overridden."""
+        return {key: value + other[key] for key, value in sums.items()}
+
+    @abstractmethod
+    def result(self, sums: Sums, span: Span) -> xr.Dataset:
+        """The labelled result, with the estimator, pooling, positions and n in its attributes."""

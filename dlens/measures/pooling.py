@@ -1,0 +1,44 @@
+"""Average a measure over some of its dimensions, each cell by the positions it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["pool"]
+
+
+def pool(dataset: xr.Dataset, variable: str, dims: str | Sequence[str]) -> xr.DataArray:
+    """Mean of a variable over dimensions, weighted by the number of positions in each cell.
+
+    Args:
+        dataset: a measure's result, with the number of positions in "n".
+        variable: which of its data variables.
+        dims: dimensions to average over; those that the dataset does not have are passed over,
+            so that one call serves diffusion (with `noise`) and AR (without).
+
+    Returns:
+        The pooled variable; NaN where no position was measured.
+
+    Raises:
+        KeyError: no such variable.
+
+    >>> import xarray as xr
+    >>> cells = xr.Dataset({"cosine": ("step", [0.5, 1.0, float("nan")]), "n": ("step", [3, 1, 0])})
+    >>> float(pool(cells, "cosine", "step"))
+    0.625
+    """
+    if variable not in dataset:
+        raise KeyError(
+            f"no variable {variable!r} in the dataset; expected one of {', '.join(map(str, dataset.data_vars))}; "
+            f"check the spelling"
+        )
+    values = dataset[variable]
+    named = [dims] if isinstance(dims, str) else list(dims)
+    over = [dim for dim in named if dim in values.dims]
+    n = dataset["n"].where(values.notnull(), 0)
+    pooled = (values.fillna(0) * n).sum(over) / n.sum(over).where(lambda total: total > 0)
+    return pooled.transpose(*[dim for dim in values.dims if dim not in over]).rename(variable)

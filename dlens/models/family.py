@@ -1,0 +1,137 @@
+"""What differs between model families, as data: the one table of differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from dlens.axes import Resid, TokenIds, TokenMask
+
+__all__ = ["Family", "Fill", "Layout", "Site"]
+
+Objective = Literal["diffusion", "autoregressive"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where in a block a hook point is read: a module's input or output, or an element of it.
+
+    Args:
+        path: module path below the block; "" is the block itself.
+        end: "input" (the first argument) or "output".
+        index: which element where the module returns a tuple.
+    """
+
+    path: str
+    end: Literal["input", "output"] = "output"
+    index: int = 0
+
+
+@dataclass(frozen=True)
+class Fill:
+    """One module that does not run when half a block is skipped, and what stands in for its output.
+
+    Args:
+        path: module path below the block.
+        make: from the block's input and the block, the value that replaces the module's output.
+    """
+
+    path: str
+    make: Callable[[Resid, torch.nn.Module], Any]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where an architecture keeps its parts and how a block spells its values.
+
+    Args:
+        blocks: path of the list of blocks below the root module.
+        embed: path of the token embedding.
+        norm: path of the final norm.
+        head: path of the unembedding; None where the embedding's weight is reused in code.
+        sites: hook point -> site for "attn_out", "resid_mid", "mlp_out" and "pattern";
+            a point that is absent raises when asked for.
+        attn_skip, mlp_skip: the modules that do not run when that half is skipped.
+        block_tuple: length of the tuple a block returns, None for a bare tensor.
+        absent: hook point -> why it does not exist here, for the error.
+    """
+
+    blocks: str
+    embed: str
+    norm: str
+    head: str | None
+    sites: Mapping[str, Site] = field(default_factory=dict)
+    attn_skip: tuple[Fill, ...] = ()
+    mlp_skip: tuple[Fill, ...] = ()
+    block_tuple: int | None = None
+    absent: Mapping[str, str] = field(default_factory=dict)
+
+    def pack(self, hidden: Resid) -> Any:
+        """Spell a residual the way a block of this architecture returns it."""
+        if self.block_tuple is None:
+            return hidden
+        return (hidden, *[None] * (self.block_tuple - 1))
+
+
+def native_inputs(ids: TokenIds, attention_mask: TokenMask | None) -> dict[str, Any]:
+    """Arguments of a native decoder: no mask without padding, positions counted from the first token."""
+    inputs: dict[str, Any] = {"input_ids": ids, "use_cache": False}
+    if attention_mask is not None:
+        inputs["attention_mask"] = attention_mask.long()
+        inputs["position_ids"] = position_ids(attention_mask)
+    return inputs
+
+
+def position_ids(attention_mask: TokenMask) -> Tensor:
+    """Positions counted from each row's first real token; padding gets 1, as transformers does."""
+    counted = attention_mask.long().cumsum(-1) - 1
+    return counted.masked_fill(~attention_mask, 1)
+
+
+@dataclass(frozen=True)
+class Family:
+    """All that dlens must know of a kind of model.
+
+    Args:
+        name: what `dlens.load(..., family=name)` and a checkpoint's `dlens_family` call it.
+        objective: "diffusion" or "autoregressive".
+        shift: the logits at position i - shift predict the token at i (0 or 1).
+        layout: where the parts are; None looks it up by the config's model type.
+        mask_token_id: the mask token; None reads it from the config or the tokenizer.
+        model_types: values of `config.model_type` that select this family by themselves.
+        inputs: builds the module's keyword arguments from token ids and a padding mask
+            (None where nothing is padded).
+        end_token_ids: end-of-turn tokens beside the tokenizer's end of sequence.
+    """
+
+    name: str
+    objective: Objective
+    shift: Literal[0, 1]
+    layout: Layout | None = None
+    mask_token_id: int | None = None
+    model_types: tuple[str, ...] = ()
+    inputs: Callable[[TokenIds, TokenMask | None], dict[str, Any]] = native_inputs
+    end_token_ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.objective not in get_args(Objective):
+            raise ValueError(
+                f"objective {self.objective!r} of family {self.name!r}; expected one of "
+                f"{', '.join(get_args(Objective))}; check the spelling"
+            )
+        shifts = (1,) if self.objective == "autoregressive" else (0, 1)
+        if self.shift not in shifts:
+            raise ValueError(
+                f"shift {self.shift!r} of {self.objective} family {self.name!r}; expected "
+                f"{' or '.join(map(str, shifts))}, as the logits at position i - shift predict "
+                f"the token at i; set shift={shifts[-1]}"
+            )
+
+    @property
+    def causal(self) -> bool:
+        """Whether a position is hidden from those before it."""
+        return self.objective == "autoregressive"

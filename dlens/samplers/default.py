@@ -1,0 +1,28 @@
+"""The sampler that a kind of model is decoded with when none is named."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from dlens.samplers.autoregressive import Autoregressive
+from dlens.samplers.dream import Dream
+from dlens.samplers.llada import LLaDA
+from dlens.samplers.sampler import Sampler
+
+__all__ = ["default_for"]
+
+
+def default_for(objective: Literal["autoregressive", "diffusion"], shift: int) -> Sampler:
+    """The default sampler of a kind of model: one token a step at temperature 0.
+
+    Args:
+        objective: what the model was trained for.
+        shift: how far its logits lie before the token they predict: 0 as in LLaDA, 1 as in Dream.
+
+    >>> default_for("diffusion", shift=0)
+    LLaDA(steps=None, block_length=None, temperature=0.0, guidance=0.0, \
+remasking='low_confidence', eos_inf=False, confidence_eos_inf=False)
+    """
+    if objective == "autoregressive":
+        return Autoregressive()
+    return Dream(algorithm="entropy") if shift else LLaDA()

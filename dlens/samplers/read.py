@@ -1,0 +1,116 @@
+"""Reading tokens and confidences off the logits: at the masked positions only, and in float64.
+
+Float64 keeps apart the confidences that bf16 or float32 would round to a tie. The logits are
+never edited: every function works on a copy of the few rows that it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Bool, Float, Float64, Int
+from torch import Tensor
+
+__all__ = ["Guess", "Noise", "Pick", "Picked", "Scores", "gumbel", "keep_top_k", "keep_top_p", "read", "without"]
+
+Scores = Float64[Tensor, "candidate vocab"]
+Picked = tuple[Int[Tensor, " candidate"], Float64[Tensor, " candidate"]]
+
+Pick = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
+"""From the scores of some candidates [candidate, vocab], and their noise, a token and a confidence each."""
+
+Noise = Callable[[int, int], Tensor]
+"""From a number of columns and the vocabulary's size, uniform numbers [batch, column, ...]."""
+
+# Scores of one row of the batch that are held at a time: 32 MiB in float64.
+SCORES_AT_A_TIME = 2**22
+
+
+@final
+@dataclass(frozen=True)
+class Guess:
+    """What a sampler would commit, per column of a block; meaningless where a column is no candidate."""
+
+    tokens: Int[Tensor, "batch column"]
+    confidence: Float64[Tensor, "batch column"]
+
+
+def read(
+    logits: Float[Tensor, "*half batch position vocab"],
+    columns: Int[Tensor, " column"],
+    candidates: Bool[Tensor, "batch column"],
+    mask: int,
+    pick: Pick,
+    noise: Noise | None = None,
+    draws: int = 0,
+    guidance: float = 0.0,
+) -> Guess:
+    """Guess a token and a confidence at every candidate.
+
+    Args:
+        logits: what a step of the model gave; the conditional and the unconditional half along a
+            first axis under guidance.
+        columns: columns of the canvas that are read.
+        candidates: which of them are open, per row.
+        mask: the mask token; it is never guessed.
+        pick: the rule of the sampler.
+        noise: source of the noise that `pick` wants, None where it wants none.
+        draws: noise is drawn for at least so many columns, so that what is drawn at a step need
+            not depend on the block that a run has reached.
+        guidance: g in u + (g + 1)(c - u).
+    """
+    guess = Guess(torch.zeros_like(columns).repeat(len(candidates), 1), logits.new_zeros(candidates.shape).double())
+    at_a_time = max(1, SCORES_AT_A_TIME // logits.shape[-1])
+    for start in range(0, max(len(columns), draws), at_a_time):
+        part = slice(start, start + at_a_time)
+        drawn = noise(min(at_a_time, max(len(columns), draws) - start), logits.shape[-1]) if noise else None
+        rows, offsets = candidates[:, part].nonzero(as_tuple=True)
+        scores = without(_scores(logits, rows, columns[part][offsets], guidance), [mask])
+        tokens, confidence = pick(scores, None if drawn is None else drawn[rows, offsets])
+        guess.tokens[rows, start + offsets] = tokens
+        guess.confidence[rows, start + offsets] = confidence
+    return guess
+
+
+def _scores(logits: Tensor, rows: Tensor, columns: Tensor, guidance: float) -> Scores:
+    if logits.ndim == 3:
+        return logits[rows, columns].double()
+    conditional, unconditional = logits[0][rows, columns].double(), logits[1][rows, columns].double()
+    return unconditional + (guidance + 1) * (conditional - unconditional)
+
+
+def without(scores: Scores, tokens: Sequence[int]) -> Scores:
+    """The scores with some tokens at minus infinity."""
+    index = torch.tensor(tokens, dtype=torch.long, device=scores.device)
+    return scores.index_fill(1, index, -torch.inf)
+
+
+def gumbel(scores: Tensor, temperature: float, uniform: Tensor | None) -> Tensor:
+    """Scores whose largest entry is a draw from softmax(scores / temperature).
+
+    scores - T log(-log U) has its maximum where exp(scores) / (-log U)^T has it, without the overflow.
+    """
+    if uniform is None:
+        return scores
+    return scores - temperature * torch.log(-torch.log(uniform))
+
+
+def keep_top_p(scores: Scores, top_p: float) -> Scores:
+    """The smallest set of likeliest tokens with more than `top_p` of the mass; the rest at minus infinity.
+
+    Among equal scores the lowest token id comes first.
+    """
+    ordered, order = scores.sort(dim=1, descending=True, stable=True)
+    mass_before = ordered.softmax(dim=1).cumsum(dim=1).roll(1, dims=1)
+    mass_before[:, 0] = 0
+    dropped = torch.zeros_like(order, dtype=torch.bool).scatter(1, order, mass_before > top_p)
+    return scores.masked_fill(dropped, -torch.inf)
+
+
+def keep_top_k(scores: Scores, top_k: int) -> Scores:
+    """The `top_k` likeliest tokens, and those equal to the last of them; the rest at minus infinity."""
+    least = scores.topk(min(top_k, scores.shape[1]), dim=1).values[:, -1:]
+    return scores.masked_fill(scores < least, -torch.inf)

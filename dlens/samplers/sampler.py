@@ -1,0 +1,95 @@
+"""What a sampler is: a pure loop that fills the masks of a canvas through a forward callable."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from dlens.axes import TokenIds, TokenMask
+
+__all__ = ["Denoiser", "Draw", "Forward", "Sampler", "Tokens"]
+
+Draw = Callable[[Sequence[int]], Tensor]
+"""Gives float64 numbers uniform in [0, 1) of a shape, on the canvas's device."""
+
+
+class Forward(Protocol):
+    """One step of the model.
+
+    Returns the logits [batch, position, vocab] aligned so that entry [b, p] predicts the token at [b, p] (whatever
+    the family's shift), in the model's dtype. With `unconditional`, a second canvas of the same
+    shape, both run as one batch and the pair (conditional, unconditional) comes back stacked
+    along a new first axis. Each call is one step. The sampler neither edits what it gets nor
+    edits a canvas that it has handed over.
+    """
+
+    def __call__(self, canvas: TokenIds, unconditional: TokenIds | None = None) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The token ids a sampler must know.
+
+    Args:
+        mask: the mask token.
+        eos: end of sequence, None where the model has none.
+        ends: further tokens that end a turn (LLaDA's EoT).
+    """
+
+    mask: int
+    eos: int | None = None
+    ends: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sampler(ABC):
+    """How tokens are decoded."""
+
+    @abstractmethod
+    def planned_steps(self, max_new_tokens: int, infill: int = 0) -> int:
+        """Number of steps of a run, the most there can be where it may end early.
+
+        Args:
+            max_new_tokens: number of positions after the prompt.
+            infill: the most masks that any prompt of the batch holds.
+
+        Raises:
+            ValueError: the settings do not fit the number of tokens.
+        """
+
+
+@dataclass(frozen=True)
+class Denoiser(Sampler):
+    """A sampler that fills the masks of a canvas."""
+
+    @abstractmethod
+    def decode(
+        self,
+        forward: Forward,
+        canvas: TokenIds,
+        generated: TokenMask,
+        new_tokens: int,
+        tokens: Tokens,
+        draw: Draw,
+    ) -> TokenIds:
+        """Fill the canvas.
+
+        Args:
+            forward: one step of the model.
+            canvas: prompts, left-padded, then `new_tokens` masks; not changed.
+            generated: which positions are to be filled: the last `new_tokens` of each row, and
+                when infilling the masks that the prompt held.
+            new_tokens: number of positions after the prompt.
+            tokens: special token ids.
+            draw: source of uniform random numbers.
+
+        Returns:
+            The filled canvas.
+
+        Raises:
+            ValueError: the settings do not fit the canvas or the tokens; nothing was computed.
+        """
