@@ -1,0 +1,398 @@
+"""The trace: an immutable chain of operations on a model, and the two verbs that run it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, final
+
+import torch
+from torch import Tensor
+
+from dlens.axes import BLOCK_POINTS, parse_point
+from dlens.measures.measure import Measure
+from dlens.models.load import load
+from dlens.models.model import Model
+from dlens.ops.ablate import Ablate, AblateOutlier, AblateValue
+from dlens.ops.capture import Capture
+from dlens.ops.hook import Hook, HookPoint
+from dlens.ops.op import STREAM_POINTS, Op, Scope, StepSpec, Target, TokenSpec, as_layers
+from dlens.ops.patch import Patch
+from dlens.ops.repeat import Repeat
+from dlens.ops.skip import Part, Skip
+from dlens.ops.steer import Steer
+from dlens.ops.swap import Swap
+from dlens.samplers import Autoregressive, Denoiser, Sampler, default_for
+from dlens.tracing.plan import Measured, refuse_contradictions
+from dlens.tracing.prepare import target_of
+from dlens.tracing.record import Record
+from dlens.tracing.run import CachePolicy, Settings, run_decoding, run_denoising, run_forward
+from dlens.tracing.watch import OnStep
+
+__all__ = ["Trace", "trace"]
+
+Layers = int | Sequence[int] | None
+Noise = tuple[float, float] | None
+CAPTURE_LIMIT = 4 * 2**30
+
+
+def trace(model: Any) -> Trace:
+    """Start a chain of operations on a model.
+
+    Args:
+        model: what `dlens.load` returned, or anything it takes: a name, a torch module, an nnsight object.
+
+    Returns:
+        An empty trace; every verb returns a new one.
+
+    >>> import dlens
+    >>> print(dlens.trace("trio/diffusion").skip([3, 4, 5], steps="early"))
+    trace of trio/diffusion (16 layers, diffusion)
+      skip layers 3, 4, 5 at steps early
+    """
+    model = load(model)
+    return Trace(model, target_of(model))
+
+
+@final
+@dataclass(frozen=True)
+class Trace:
+    """A chain of operations on a model; made by `dlens.trace`, changed by no verb.
+
+    Operations at different places commute; at one place they apply in the order written, captures
+    and measures included. Layer numbers name places, negative ones count from the end. Common
+    arguments: `steps` (an int, range, slice, list, or "early", "middle", "late"), `noise` ((lo, hi): rows
+    with lo < share of masks <= hi), `tokens` ("all", "prompt", "masked", "decoded", "last", a slice or
+    list counted from each row's first real token, or a bool tensor [batch, position]), `at` (a
+    hook point of the residual stream) and `layers` (None: all).
+    """
+
+    model: Model
+    target: Target
+    ops: tuple[Op, ...] = ()
+
+    def _with(self, op: Op) -> Trace:
+        op.check(self.target)
+        ops = (*self.ops, op)
+        refuse_contradictions(ops, self.target)
+        return replace(self, ops=ops)
+
+    def _places(self, layers: Layers) -> tuple[int, ...] | None:
+        named = as_layers(layers)
+        return None if named is None else tuple(self.target.layer(layer) for layer in named)
+
+    def skip(self, layers: Any, *, part: Part = "block", steps: StepSpec = None, noise: Noise = None) -> Trace:
+        """Skip blocks: each returns its input and computes nothing.
+
+        Args:
+            layers: an int, a sequence of ints, or a plan with `.layers`.
+            part: "block", or only its "attn" or "mlp" half.
+            steps, noise: when.
+
+        >>> import dlens
+        >>> record = dlens.trace("trio/ar").skip([3, -1]).capture("resid_post").forward("Once upon a time")
+        >>> bool((record["blocks.3.hook_resid_post"] == record["blocks.2.hook_resid_post"]).all())
+        True
+        """
+        places = self._places(getattr(layers, "layers", layers)) or ()
+        return self._with(Skip(layers=places, part=part, scope=Scope(steps, noise)))
+
+    def swap(self, i: int, j: int, *, steps: StepSpec = None, noise: Noise = None) -> Trace:
+        """Run the block of place `i` in place `j` and the other way round; swaps compose left to right."""
+        return self._with(Swap(i=self.target.layer(i), j=self.target.layer(j), scope=Scope(steps, noise)))
+
+    def repeat(self, layer: int, times: int = 2, *, steps: StepSpec = None, noise: Noise = None) -> Trace:
+        """Run a block `times` times in a row, each time on what it returned before."""
+        return self._with(Repeat(layer=self.target.layer(layer), times=times, scope=Scope(steps, noise)))
+
+    def ablate(
+        self,
+        layers: Layers,
+        channels: int | Sequence[int] | None = None,
+        value: AblateValue | float = "zero",
+        *,
+        at: str = "resid_post",
+        steps: StepSpec = None,
+        noise: Noise = None,
+        tokens: TokenSpec = "all",
+    ) -> Trace:
+        """Set channels of the stream to a value.
+
+        Args:
+            layers: places; None is all.
+            channels: which channels; None is all.
+            value: "zero", "mean" (over the shipped calibration text), a number or a tensor
+                ([channel], [d_model], or a row of these for each layer of the model).
+        """
+        op = Ablate(
+            channels=as_layers(channels),
+            value=_as_value(value),
+            at=_stream_point(at),
+            layers=self._places(layers),
+            tokens=tokens,
+            scope=Scope(steps, noise),
+        )
+        return self._with(op)
+
+    def ablate_outlier(
+        self,
+        channel: int | None = None,
+        layers: Layers = None,
+        value: AblateValue | float = "zero",
+        *,
+        at: str = "resid_post",
+        steps: StepSpec = None,
+        noise: Noise = None,
+        tokens: TokenSpec = "all",
+    ) -> Trace:
+        """Set the super-outlier channel to a value.
+
+        Args:
+            channel: which; None finds the one with the largest energy share on the shipped
+                calibration text when the run starts; `record.plan` names it with its share.
+            layers: places; None is all blocks but the last.
+            value: as in `ablate`.
+
+        Source: Layer Collapse in Diffusion Language Models (arXiv:2605.06366).
+        """
+        op = AblateOutlier(
+            channel=channel,
+            value=_as_value(value),
+            at=_stream_point(at),
+            layers=self._places(layers),
+            tokens=tokens,
+            scope=Scope(steps, noise),
+        )
+        return self._with(op)
+
+    def steer(
+        self,
+        vector: Tensor,
+        layers: Layers = None,
+        scale: float = 1.0,
+        *,
+        at: str = "resid_post",
+        steps: StepSpec = None,
+        noise: Noise = None,
+        tokens: TokenSpec = "all",
+    ) -> Trace:
+        """Add `scale * vector` to the stream, not normalised.
+
+        Args:
+            vector: [d_model], or [layer, d_model] with a row for each layer named.
+        """
+        op = Steer(
+            vector=vector,
+            scale=scale,
+            at=_stream_point(at),
+            layers=self._places(layers),
+            tokens=tokens,
+            scope=Scope(steps, noise),
+        )
+        return self._with(op)
+
+    def patch(
+        self,
+        record: Record,
+        layers: Layers = None,
+        *,
+        at: str = "resid_post",
+        steps: StepSpec = None,
+        noise: Noise = None,
+        tokens: TokenSpec = "all",
+    ) -> Trace:
+        """Replace values by those another run had at the same place and step.
+
+        Args:
+            record: of a run that captured `at`; its layers, steps, batch and positions must fit.
+            layers: places; None is every layer that the record holds.
+        """
+        at = _stream_point(at)
+        values, dims, coords = record[at], record.dims(at), record.coords(at)
+        if "step" not in dims:
+            values = values[None]
+        layers = coords["layer"] if layers is None else layers
+        op = Patch(
+            values=values,
+            source_layers=tuple(coords["layer"]),
+            source_steps=tuple(coords["step"]) if "step" in dims else None,
+            real=~record.is_pad[:, coords["position"]],
+            at=at,
+            layers=self._places(layers),
+            tokens=tokens,
+            scope=Scope(steps, noise),
+        )
+        return self._with(op)
+
+    def hook(
+        self,
+        name: str,
+        fn: Callable[[Tensor, HookPoint], Tensor | None],
+        *,
+        layers: Layers = None,
+        steps: StepSpec = None,
+        noise: Noise = None,
+        tokens: TokenSpec = "all",
+    ) -> Trace:
+        """Call `fn(value, hook)` at a hook point; what it returns replaces the value, None leaves it.
+
+        Args:
+            name: a full TransformerLens name ("blocks.5.hook_resid_post") or a short form.
+            fn: gets a copy of the value [batch, position, ...] and a `HookPoint` with `name`, `layer`, `step`,
+                `noise` and `masked`. Under guidance the batch holds both halves.
+            layers: for a short form the places; None is all.
+        """
+        point, layers = self._point(name, layers)
+        return self._with(Hook(fn=fn, at=point, layers=layers, tokens=tokens, scope=Scope(steps, noise)))
+
+    def capture(self, *points: str, layers: Layers = None, steps: StepSpec = None, noise: Noise = None) -> Trace:
+        """Keep tensors of hook points in the record.
+
+        Args:
+            points: full names or short forms.
+            layers: for short forms the places; None is all.
+            steps: when.
+
+        Raises:
+            ValueError: with `noise=`, since rows of a batch can disagree; select in the record instead.
+        """
+        if noise is not None:
+            raise ValueError(
+                f"capture got noise={noise!r}; expected steps= only, as the rows of a batch may differ in noise; capture "
+                f"and select afterwards, or use a measure, which sorts by noise"
+            )
+        if not points:
+            raise ValueError("capture got no hook points; expected at least one; write .capture('resid_post')")
+        chain = self
+        for name in points:
+            single = parse_point(name).layer
+            point, places = self._point(name, layers)
+            single = None if single is None else self.target.layer(single)
+            chain = chain._with(Capture(point=point, layers=places, single=single, scope=Scope(steps)))
+        return chain
+
+    def measure(self, *measures: Measure) -> Trace:
+        """Read measures while the model runs, in memory that does not grow with steps and positions."""
+        chain = self
+        for measure in measures:
+            if any(isinstance(op, Measured) and op.measure.key == measure.key for op in chain.ops):
+                raise ValueError(
+                    f"two measures are called {measure.key!r}; expected different names; pass name= to one of them"
+                )
+            chain = chain._with(Measured(measure=measure))
+        return chain
+
+    def _point(self, name: str, layers: Layers) -> tuple[str, tuple[int, ...] | None]:
+        point = parse_point(name)
+        if point.layer is not None:
+            return point.point, (self.target.layer(point.layer),)
+        return point.point, self._places(layers) if point.point in BLOCK_POINTS else None
+
+    def forward(self, inputs: Any, *, capture_limit: int = CAPTURE_LIMIT) -> Record:
+        """Run the model once.
+
+        Args:
+            inputs: text, token ids, chat messages, or a list of these; mask tokens are taken as they are.
+            capture_limit: most bytes that captured tensors may take.
+
+        Raises:
+            ValueError, IndexError, MemoryError: before anything is computed.
+            NeverFired: an operation found nothing to act on.
+        """
+        return run_forward(self.model, self.target, self.ops, inputs, capture_limit)
+
+    def generate(
+        self,
+        prompts: Any,
+        max_new_tokens: int = 64,
+        *,
+        sampler: Sampler | None = None,
+        seed: int = 0,
+        infill: bool = False,
+        cache: CachePolicy = "auto",
+        capture_limit: int = CAPTURE_LIMIT,
+        progress: bool = True,
+        on_step: OnStep | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Record:
+        """Decode continuations.
+
+        Args:
+            prompts: text, token ids, chat messages, or a list of these.
+            max_new_tokens: how many tokens at most (exactly as many for diffusion models).
+            sampler: one of `dlens.samplers`; None is the family's: one token a step, temperature 0.
+            seed: of the sampler's random numbers.
+            infill: fill the mask tokens that prompts hold, too.
+            cache: AR decoding keeps its KV cache unless an operation forbids it ("auto"); "require" makes
+                that an error, "off" always computes every position again.
+            capture_limit: most bytes that captured tensors may take.
+            progress: show a progress bar when the run takes longer than a second.
+            on_step: called with a `StepView` after every step.
+            cancel: when set, a waiting or running run ends with `Cancelled` between two steps.
+
+        Raises:
+            ValueError, IndexError, MemoryError: before anything is computed.
+            NeverFired: an operation found nothing to act on; `error.record` holds the run.
+            Cancelled: see `cancel`.
+
+        >>> import dlens
+        >>> record = dlens.trace("trio/diffusion").skip([5]).generate("Once upon a time", max_new_tokens=8)
+        >>> record.canvas.shape
+        torch.Size([8, 1, 12])
+        """
+        settings = Settings(
+            new_tokens=max_new_tokens,
+            sampler=self._sampler(sampler),
+            seed=seed,
+            infill=infill,
+            cache=cache,
+            capture_limit=capture_limit,
+            progress=progress,
+            on_step=on_step,
+            cancel=cancel,
+        )
+        if max_new_tokens < (0 if infill else 1):
+            raise ValueError(
+                f"max_new_tokens={max_new_tokens}; expected at least {0 if infill else 1}; ask for more tokens"
+            )
+        run = run_denoising if self.target.has_noise else run_decoding
+        return run(self.model, self.target, self.ops, prompts, settings)
+
+    def _sampler(self, sampler: Sampler | None) -> Sampler:
+        family = self.model.family
+        if sampler is None:
+            return default_for(family.objective, family.shift)
+        wanted = Denoiser if self.target.has_noise else Autoregressive
+        if not isinstance(sampler, wanted):
+            expected = "LLaDA, Dream or Threshold" if self.target.has_noise else "Autoregressive"
+            raise ValueError(
+                f"{type(sampler).__name__} for {self.model.name}, which is {_article(family.objective)} model; expected "
+                f"dlens.samplers.{expected}; pass one of these, or none for the default"
+            )
+        return sampler
+
+    def __str__(self) -> str:
+        head = f"trace of {self.model.name} ({self.target.n_layers} layers, {self.model.family.objective})"
+        return "\n".join([head, *(f"  {op.words()}" for op in self.ops)])
+
+    __repr__ = __str__
+
+
+def _article(objective: Literal["diffusion", "autoregressive"]) -> str:
+    return {"diffusion": "a diffusion", "autoregressive": "an autoregressive"}[objective]
+
+
+def _as_value(value: AblateValue | float) -> AblateValue:
+    if isinstance(value, (int, float)):
+        return torch.tensor(float(value))
+    return value
+
+
+def _stream_point(at: str) -> str:
+    if at not in STREAM_POINTS:
+        raise ValueError(
+            f"at={at!r}; expected a point of the residual stream: {', '.join(STREAM_POINTS)}; check the spelling, and "
+            f"name layers with layers="
+        )
+    return at

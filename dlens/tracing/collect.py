@@ -1,0 +1,208 @@
+"""What a run keeps: captured tensors, sums of measures, and which operations fired."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, final
+
+import torch
+from torch import Tensor
+
+from dlens.axes import BLOCK_POINTS
+from dlens.measures.measure import Span, Sums, Visit
+from dlens.models.model import Model
+from dlens.ops.capture import Capture
+from dlens.ops.op import Op, Target
+from dlens.tracing.plan import Measured, Plan
+from dlens.tracing.program import Active, Rows, StepProgram
+from dlens.tracing.state import StepState
+
+__all__ = ["Captured", "Collector", "Kind", "RunShape", "capture_bytes", "refuse_large_captures"]
+
+Kind = Literal["forward", "denoising", "decoding"]
+
+
+@dataclass(frozen=True)
+class RunShape:
+    """The size of a run, known before it starts.
+
+    Args:
+        kind: a forward, a denoising run, or AR decoding.
+        n_steps: planned steps.
+        batch: rows.
+        width: positions that are computed: for AR decoding one less than there are tokens.
+        prompt_width: positions of the prompts.
+    """
+
+    kind: Kind
+    n_steps: int
+    batch: int
+    width: int
+    prompt_width: int
+
+
+@dataclass
+class Captured:
+    """One captured point.
+
+    Args:
+        values: the tensor, on the CPU.
+        dims: its axis names.
+        layers, steps: the layers and steps it holds (empty where it has no such axis).
+        positions: the columns of the batch it holds.
+    """
+
+    values: Tensor
+    dims: tuple[str, ...]
+    layers: tuple[int, ...]
+    steps: tuple[int, ...]
+    positions: tuple[int, ...]
+
+
+def _layers_of(op: Capture, target: Target) -> tuple[int, ...]:
+    return target.layers(op.layers) if op.point in BLOCK_POINTS else ()
+
+
+def _dims(op: Capture, kind: Kind) -> tuple[str, ...]:
+    lead: tuple[str, ...] = ("step",) if kind == "denoising" else ()
+    if op.point in BLOCK_POINTS and op.single is None:
+        lead += ("layer",)
+    if op.point == "pattern":
+        return (*lead, "batch", "head", "position", "position_b")
+    return (*lead, "batch", "position", "vocab" if op.point == "logits" else "d_model")
+
+
+def capture_bytes(ops: Sequence[Op], model: Model, target: Target, shape: RunShape) -> int:
+    """The memory that captures will take, in bytes, computed from shapes alone."""
+    total = 0
+    for op in ops:
+        if isinstance(op, Capture):
+            n_steps = len(op.scope.resolve(shape.n_steps)) if shape.kind == "denoising" else 1
+            n_layers = max(1, len(_layers_of(op, target)))
+            numbers = n_steps * n_layers * shape.batch * shape.width * _numbers_a_position(op, model, shape)
+            total += numbers * torch.finfo(model.dtype).bits // 8
+    return total
+
+
+def _numbers_a_position(op: Capture, model: Model, shape: RunShape) -> int:
+    if op.point == "logits":
+        return model.vocab_size
+    if op.point == "pattern":
+        return int(model.config.num_attention_heads) * shape.width
+    return model.d_model
+
+
+def refuse_large_captures(needed: int, limit: int) -> None:
+    """Refuse captures that would take more memory than the limit.
+
+    Raises:
+        MemoryError: before anything is computed.
+    """
+    if needed > limit:
+        raise MemoryError(
+            f"the captures need {needed / 2**30:.2f} GiB; expected at most {limit / 2**30:.2f} GiB; capture fewer "
+            f"layers or steps, reduce with a measure while the model runs, or pass capture_limit={needed}"
+        )
+
+
+@final
+@dataclass
+class Collector:
+    """Receives from the engine what a run keeps; one for all windows of a run."""
+
+    model: Model
+    target: Target
+    plan: Plan
+    shape: RunShape
+    captured: dict[str, Captured] = field(default_factory=dict)
+    sums: dict[int, Sums] = field(default_factory=dict)
+    fired: set[int] = field(default_factory=set)
+    structural: list[tuple[tuple[int, Rows], ...]] = field(default_factory=list)
+
+    @property
+    def span(self) -> Span:
+        """What measures are told of the run."""
+        return Span(
+            n_steps=self.shape.n_steps,
+            n_layers=self.target.n_layers,
+            d_model=self.target.d_model,
+            has_noise=self.target.has_noise,
+            device=self.model.device,
+        )
+
+    def begin(self, state: StepState, program: StepProgram) -> None:
+        """A step starts: note which operations change what it computes."""
+        self.structural.append(program.structural)
+        self.fired.update(index for index, _ in program.structural)
+
+    def fire(self, active: Active, mask: Tensor | None) -> None:
+        """An edit acts on the positions of `mask` (None: all); asked of the device only until it did once."""
+        index = active.planned.index
+        if index not in self.fired and (mask is None or bool(mask.any())):
+            self.fired.add(index)
+
+    def measure(
+        self, active: Active, layer: int, values: dict[str, Tensor], skipped: Tensor | None, state: StepState
+    ) -> None:
+        """Feed one layer at one step to a measure."""
+        op = active.op
+        assert isinstance(op, Measured)
+        self.fired.add(active.planned.index)
+        span = self.span
+        if active.planned.index not in self.sums:
+            self.sums[active.planned.index] = op.measure.start(span)
+        sums = self.sums[active.planned.index]
+        local = {point: value.to(span.device) for point, value in values.items()}
+        op.measure.update(sums, Visit(state.step, layer, local, state.cells, skipped))
+
+    def capture(self, active: Active, value: Tensor, layer: int | None, state: StepState) -> None:
+        """Copy a value into its place; the conditional half, and each AR position from its first step only."""
+        op = active.op
+        assert isinstance(op, Capture)
+        self.fired.add(active.planned.index)
+        value = value[: len(state.window.rows)]
+        kept = self.captured.get(op.key) or self._allocate(active, op, value)
+        skip = max(0, state.fresh - state.columns.start)
+        columns = slice(state.full_columns.start + skip, state.full_columns.stop)
+        index = self._index(kept, layer, state)
+        whole = len(state.window.rows) == self.shape.batch
+        rows = slice(None) if whole else list(state.window.rows)
+        target = kept.values[index]
+        if op.point == "pattern":
+            keys = slice(state.window.offset, state.window.offset + value.shape[-1])
+            target[rows, :, columns, keys] = value[:, :, skip:].to("cpu")
+        else:
+            target[rows, columns] = value[:, skip:].to("cpu")
+
+    def _index(self, kept: Captured, layer: int | None, state: StepState) -> tuple[int, ...]:
+        index: tuple[int, ...] = ()
+        if "step" in kept.dims:
+            index += (kept.steps.index(state.step),)
+        if "layer" in kept.dims:
+            assert layer is not None
+            index += (kept.layers.index(layer),)
+        return index
+
+    def _allocate(self, active: Active, op: Capture, value: Tensor) -> Captured:
+        dims = _dims(op, self.shape.kind)
+        layers, steps = _layers_of(op, self.target), tuple(sorted(active.planned.steps))
+        sizes = {
+            "step": len(steps),
+            "layer": len(layers),
+            "batch": self.shape.batch,
+            "position": self.shape.width,
+            "position_b": self.shape.width,
+            "head": value.shape[1],
+        }
+        size = [sizes.get(dim, value.shape[-1]) for dim in dims]
+        values = torch.zeros(math.prod(size), dtype=value.dtype).reshape(size)
+        self.captured[op.key] = Captured(
+            values=values,
+            dims=dims,
+            layers=layers,
+            steps=steps,
+            positions=tuple(range(self.shape.width)),
+        )
+        return self.captured[op.key]

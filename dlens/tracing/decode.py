@@ -1,0 +1,169 @@
+"""Drive autoregressive decoding through transformers' own `generate`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from dlens.axes import TokenIds, TokenMask
+from dlens.models.model import Model
+from dlens.samplers.autoregressive import Autoregressive
+from dlens.tracing.state import StepState, Window
+from dlens.tracing.watch import Watch
+
+__all__ = ["DecodingRun", "fullest_cache"]
+
+
+@final
+@dataclass
+class DecodingRun:
+    """AR decoding of a batch.
+
+    Args:
+        model: what is run.
+        sampler: greedy, or its temperature and cuts.
+        prompts, real: [batch, position], left-padded.
+        new_tokens: how many at most.
+        end_ids: tokens that end a row.
+        use_cache: whether old positions are kept or computed again.
+        empties_cache: whether a layer writes nothing into the cache, so that its length must be
+            read from another.
+        all_logits: whether the logits of every position are wanted.
+        watch: told of every step.
+        seed: of torch's random numbers, forked for the run.
+    """
+
+    model: Model
+    sampler: Autoregressive
+    prompts: TokenIds
+    real: TokenMask
+    new_tokens: int
+    end_ids: tuple[int, ...]
+    use_cache: bool
+    empties_cache: bool
+    all_logits: bool
+    watch: Watch
+    seed: int
+
+    def __post_init__(self) -> None:
+        self._window = Window(tuple(range(len(self.prompts))), 0)
+        self._ids = self.prompts
+        self._ends = torch.tensor(self.end_ids, device=self.prompts.device)
+
+    def drive(self) -> TokenIds:
+        """Decode; returns prompts and continuations."""
+        module: Any = self.model.module
+        with torch.random.fork_rng(enabled=self.sampler.temperature > 0):
+            if self.sampler.temperature > 0:
+                torch.manual_seed(self.seed)
+            return module.generate(**self._arguments())
+
+    def _arguments(self) -> dict[str, Any]:
+        arguments: dict[str, Any] = {
+            "input_ids": self.prompts,
+            "attention_mask": self.real.long(),
+            "max_new_tokens": self.new_tokens,
+            "pad_token_id": self.model.pad_token_id,
+            "use_cache": self.use_cache,
+            "streamer": _streamer(self),
+            "return_dict_in_generate": False,
+            **self.sampler.generate_arguments(),
+        }
+        if self.end_ids:
+            arguments["eos_token_id"] = list(self.end_ids)
+        if self.use_cache and self.empties_cache:
+            arguments["past_key_values"] = fullest_cache(self.model.config)
+        if self.all_logits:
+            arguments["logits_to_keep"] = 0
+        return arguments
+
+    def state(self, step: int, args: Sequence[Any], kwargs: dict[str, Any]) -> StepState:
+        """What is known of a step when it starts; read from what `generate` feeds the module."""
+        ids: Tensor = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
+        width = self.prompts.shape[-1] + step
+        if step:
+            self._ids = torch.cat([self._ids, ids[:, -1:]], dim=-1)
+        start = width - ids.shape[-1]
+        columns = slice(start, width)
+        generated = torch.zeros_like(self._ids, dtype=torch.bool)
+        generated[:, self.prompts.shape[-1] :] = True
+        ends = torch.isin(self._ids, self._ends) & generated
+        ended = (ends.long().cumsum(-1) - ends.long() > 0) & generated
+        real = torch.cat([self.real, torch.ones_like(generated[:, self.real.shape[-1] :])], dim=-1)
+        none = torch.zeros_like(generated)
+        return StepState(
+            step=step,
+            window=self._window,
+            columns=columns,
+            fresh=0 if step == 0 else width - 1,
+            real=real[:, columns],
+            generated=generated[:, columns],
+            masked=none[:, columns],
+            ended=ended[:, columns],
+            halves=1,
+            has_noise=False,
+            noise_over=none[:, columns],
+        )
+
+    def step_shapes(self, n_steps: int, use_cache: bool) -> list[tuple[int, int, int]]:
+        """Per step that ran the batch, the positions computed and the positions in the cache."""
+        batch, prompt = self.prompts.shape
+        if not use_cache:
+            return [(batch, prompt + step, 0) for step in range(n_steps)]
+        return [(batch, prompt, 0)] + [(batch, 1, prompt + step - 1) for step in range(1, n_steps)]
+
+
+def _streamer(run: DecodingRun) -> Any:
+    """What `generate` tells of every token: the prompt first, then a token per row."""
+    from transformers.generation.streamers import BaseStreamer
+
+    class Streamer(BaseStreamer):
+        def __init__(self) -> None:
+            self.tokens = run.prompts
+            self.step = -1
+
+        def put(self, value: Tensor) -> None:
+            if self.step >= 0:
+                self.tokens = torch.cat([self.tokens, value.to(self.tokens.device)[:, None]], dim=-1)
+                run.watch.end(self.step, self.tokens)
+            self.step += 1
+            run.watch.begin()
+
+        def end(self) -> None:
+            pass
+
+    return Streamer()
+
+
+@cache
+def _fullest_cache_class() -> Any:
+    from transformers import DynamicCache
+
+    class FullestCache(DynamicCache):
+        """A cache whose length is that of its fullest layer, as a skipped layer's entry stays empty."""
+
+        def _fullest(self, like: int | None = None) -> int:
+            same = range(len(self.layers))
+            if like is not None and like < len(self.layers):
+                same = [i for i in same if type(self.layers[i]) is type(self.layers[like])]
+            return max(same, key=lambda i: self.layers[i].get_seq_length())
+
+        def get_seq_length(self, layer_idx: int = 0) -> int:
+            return super().get_seq_length(self._fullest()) if self.layers else 0
+
+        def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+            if not self.layers:
+                return super().get_mask_sizes(query_length, layer_idx)
+            return super().get_mask_sizes(query_length, self._fullest(layer_idx))
+
+    return FullestCache
+
+
+def fullest_cache(config: Any) -> Any:
+    """An empty KV cache that a model with skipped blocks can decode with."""
+    return _fullest_cache_class()(config=config)

@@ -1,0 +1,179 @@
+"""Write the record of a run that is over."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from dlens.axes import TokenIds, TokenMask
+from dlens.tracing.collect import Captured, Kind
+from dlens.tracing.errors import NeverFired, UnfiredWarning
+from dlens.tracing.flops import StepCost, count_steps
+from dlens.tracing.inputs import Batch
+from dlens.tracing.plan import Measured
+from dlens.tracing.prepare import Prepared
+from dlens.tracing.record import Flops, Record
+from dlens.tracing.text import after_end, committed_at, continuations, end_ids
+from dlens.tracing.versions import versions
+
+__all__ = ["Outcome", "finish"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run gives beside what the collector holds.
+
+    Args:
+        tokens: [batch, position], prompts and what was decoded.
+        n_steps: steps that ran.
+        seconds: wall-clock time.
+        costs: per step what decides its FLOPs, without the operations.
+        plain_costs: the same for the run without operations.
+        canvas: [step, batch, position] of a denoising run.
+        settings: for the record.
+        notes: for the record.
+    """
+
+    tokens: TokenIds
+    n_steps: int
+    seconds: float
+    costs: list[StepCost]
+    plain_costs: list[StepCost]
+    canvas: Int[Tensor, "step batch position"] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def finish(run: Prepared, batch: Batch, outcome: Outcome) -> Record:
+    """The record of a run.
+
+    Raises:
+        NeverFired: an operation found nothing to act on although its steps ran.
+    """
+    late, never = _unfired(run, outcome.n_steps)
+    record = _record(run, batch, outcome, late)
+    if never:
+        raise NeverFired(
+            f"'{never[0]}' found nothing to act on in {outcome.n_steps} steps; expected at least one position; check "
+            f"noise= and tokens= against the run, which is in error.record",
+            record,
+        )
+    if late:
+        warnings.warn(
+            f"the run ended after {outcome.n_steps} of {record.planned_steps} steps, before these acted: "
+            f"{'; '.join(late)}",
+            UnfiredWarning,
+            stacklevel=4,
+        )
+    return record
+
+
+def _unfired(run: Prepared, n_steps: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Operations that did not act: those whose steps never came, and the others."""
+    late, never = [], []
+    for planned in run.plan.planned:
+        if planned.index not in run.collector.fired:
+            words = run.ops[planned.index].words()
+            (late if any(step >= n_steps for step in planned.steps) else never).append(words)
+    return tuple(late), tuple(never)
+
+
+def _record(run: Prepared, batch: Batch, outcome: Outcome, unfired: tuple[str, ...]) -> Record:
+    shape, model = run.collector.shape, run.model
+    tokens = outcome.tokens.cpu()
+    width = shape.prompt_width
+    is_prompt = torch.zeros(tokens.shape, dtype=torch.bool)
+    is_prompt[:, :width] = batch.real.cpu()
+    is_pad = torch.zeros_like(is_prompt)
+    is_pad[:, :width] = ~batch.real.cpu()
+    if shape.kind == "decoding":
+        new = torch.zeros_like(is_prompt)
+        new[:, width:] = True
+        is_pad |= after_end(tokens, new, end_ids(model))
+    step_of_position = _steps_of_positions(shape.kind, width, outcome.n_steps)
+    whole_rows = outcome.canvas is not None and bool((batch.ids == model.family.mask_token_id).any())
+    return Record(
+        kind=shape.kind,
+        model=model.name,
+        family=model.family.name,
+        tokens=tokens,
+        is_pad=is_pad,
+        is_prompt=is_prompt,
+        text=[] if shape.kind == "forward" else continuations(model, tokens, 0 if whole_rows else width),
+        canvas=None if outcome.canvas is None else outcome.canvas.cpu(),
+        committed_at=_committed(shape.kind, tokens, is_pad, outcome, width),
+        step_of_position=step_of_position,
+        n_steps=outcome.n_steps,
+        planned_steps=shape.n_steps,
+        captured={
+            name: _trimmed(kept, outcome.n_steps, is_pad, step_of_position)
+            for name, kept in run.collector.captured.items()
+        },
+        measures=_measures(run),
+        plan=tuple({"words": op.words(), **op.to_json()} for op in run.ops),
+        settings=outcome.settings,
+        notes=outcome.notes,
+        unfired=unfired,
+        seconds=outcome.seconds,
+        versions=versions(),
+        count_flops=lambda: _count(run, outcome),
+    )
+
+
+def _steps_of_positions(kind: Kind, prompt_width: int, n_steps: int) -> Tensor | None:
+    if kind != "decoding":
+        return None
+    return torch.tensor([0] * prompt_width + list(range(1, n_steps)))
+
+
+def _committed(kind: Kind, tokens: TokenIds, is_pad: TokenMask, outcome: Outcome, prompt_width: int) -> TokenIds:
+    if outcome.canvas is not None:
+        return committed_at(outcome.canvas.cpu(), tokens)
+    committed = torch.full_like(tokens, -1)
+    if kind == "decoding":
+        committed[:, prompt_width:] = torch.arange(tokens.shape[-1] - prompt_width)
+        committed[is_pad] = -1
+    return committed
+
+
+def _trimmed(kept: Captured, n_steps: int, is_pad: TokenMask, step_of_position: Tensor | None) -> Captured:
+    """Only the steps and positions that were computed, with padding set to zero."""
+    values = kept.values
+    steps, positions = kept.steps, kept.positions
+    if "step" in kept.dims:
+        steps = tuple(step for step in steps if step < n_steps)
+        values = values[: len(steps)]
+    if step_of_position is not None:
+        positions = tuple(p for p, step in enumerate(step_of_position.tolist()) if step in kept.steps)
+        values = values.index_select(kept.dims.index("position"), torch.tensor(positions, dtype=torch.long))
+        steps = ()
+    if "position_b" in kept.dims:
+        values = values[..., : is_pad.shape[-1]]
+    hidden = is_pad[:, list(positions)]
+    index = [hidden.shape[0] if d == "batch" else hidden.shape[1] if d == "position" else 1 for d in kept.dims]
+    values = values.masked_fill_(hidden.reshape(index), 0)
+    return replace(kept, values=values, steps=steps if "step" in kept.dims else (), positions=positions)
+
+
+def _measures(run: Prepared) -> dict[str, Any]:
+    results = {}
+    for planned in run.plan.planned:
+        if isinstance(planned.op, Measured) and planned.index in run.collector.sums:
+            measure = planned.op.measure
+            results[measure.key] = measure.result(run.collector.sums[planned.index], run.collector.span)
+    return results
+
+
+def _count(run: Prepared, outcome: Outcome) -> Flops:
+    ops = [planned.op for planned in run.plan.planned]
+    acting = run.collector.structural or [()] * len(outcome.costs)
+    costs = [replace(cost, structural=structural) for cost, structural in zip(outcome.costs, acting, strict=True)]
+    return Flops(
+        run=count_steps(run.model, run.target, ops, costs),
+        plain=count_steps(run.model, run.target, ops, outcome.plain_costs),
+    )

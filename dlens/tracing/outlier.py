@@ -1,0 +1,111 @@
+"""Find what operations leave open until a run starts: the outlier channel, and means to ablate to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dlens.models.model import Model
+from dlens.ops.ablate import Ablate, AblateOutlier
+from dlens.ops.hook import Hook
+from dlens.ops.op import Op, Target
+from dlens.tracing.calibration import calibration_texts
+from dlens.tracing.collect import Collector, RunShape
+from dlens.tracing.engine import run_plan
+from dlens.tracing.inputs import Batch, as_batch
+from dlens.tracing.plan import plan_run
+from dlens.tracing.state import Window, forward_state
+
+__all__ = ["fill_in", "outlier_channel"]
+
+_ROWS, _POSITIONS = 12, 64
+
+
+def fill_in(model: Model, target: Target, ops: Sequence[Op]) -> tuple[Op, ...]:
+    """The chain with outlier channels found and means measured.
+
+    Raises:
+        ValueError: the model has no tokenizer to read the calibration text with.
+    """
+    return tuple(_filled(model, target, op) for op in ops)
+
+
+def _filled(model: Model, target: Target, op: Op) -> Op:
+    if isinstance(op, AblateOutlier):
+        if op.channel is None:
+            channel, share = outlier_channel(model, target)
+            op = replace(op, channel=channel, share=share)
+        if isinstance(op.value, str) and op.value == "mean":
+            op = replace(op, means=_means(model, target, op.at))
+        return op
+    if isinstance(op, Ablate) and isinstance(op.value, str) and op.value == "mean":
+        return replace(op, means=_means(model, target, op.at))
+    return op
+
+
+def outlier_channel(model: Model, target: Target) -> tuple[int, float]:
+    """The channel with the largest share of the stream's energy, and that share.
+
+    E_c(l) = sum_t h_{l,t,c}^2 / sum_t |h_{l,t}|^2 at resid_post on the shipped calibration text,
+    averaged over blocks 0 to L-2 (the last block removes the outlier).
+
+    Returns:
+        The channel and its average share.
+    """
+    sums = _calibrated(model, target, "resid_post")["energy"]
+    blocks = sums[: max(1, target.n_layers - 1)]
+    share = (blocks / blocks.sum(-1, keepdim=True)).mean(0)
+    return int(share.argmax()), float(share.max())
+
+
+def _means(model: Model, target: Target, point: str) -> Float[Tensor, "layer d_model"]:
+    return _calibrated(model, target, point)["mean"].float()
+
+
+def _calibrated(model: Model, target: Target, point: str) -> dict[str, Tensor]:
+    """Per layer and channel the mean and the energy on the calibration text; kept with the model."""
+    key = ("calibration", point, model.fingerprint())
+    if key not in model.memo:
+        model.memo[key] = _measure(model, target, point)
+    return model.memo[key]
+
+
+def _measure(model: Model, target: Target, point: str) -> dict[str, Tensor]:
+    batch = _calibration_batch(model)
+    energy = torch.zeros(target.n_layers, target.d_model, dtype=torch.float64)
+    total = torch.zeros_like(energy)
+    for row, length in enumerate(batch.lengths):
+        ids = batch.ids[row : row + 1, -length:]
+
+        def read(value: Tensor, hook: object) -> None:
+            rows = value[0].double().cpu()
+            energy[hook.layer] += rows.square().sum(0)  # type: ignore[attr-defined]
+            total[hook.layer] += rows.sum(0)  # type: ignore[attr-defined]
+
+        _run(model, target, Hook(fn=read, at=point), ids)
+    return {"energy": energy, "mean": total / sum(batch.lengths)}
+
+
+def _calibration_batch(model: Model) -> Batch:
+    if model.tokenizer is None:
+        raise ValueError(
+            f"{model.name} has no tokenizer to read the calibration text with; expected one, as the outlier channel "
+            f"and value='mean' are measured on text; load with tokenizer=, or give the channel and a tensor"
+        )
+    limit = min(_POSITIONS, model.n_positions or _POSITIONS)
+    texts = calibration_texts()[:_ROWS]
+    return as_batch(model, [list(model.tokenizer(text)["input_ids"])[:limit] for text in texts])
+
+
+def _run(model: Model, target: Target, op: Op, ids: Tensor) -> None:
+    real = torch.ones_like(ids, dtype=torch.bool)
+    plan = plan_run([op], target, 1, real)
+    shape = RunShape("forward", 1, 1, ids.shape[-1], ids.shape[-1])
+    state = forward_state(Window((0,), 0), real, torch.zeros_like(real), target.has_noise)
+    inputs = model.family.inputs(ids, None)
+    collector = Collector(model, target, plan, shape)
+    run_plan(model, target, plan, collector, lambda *_: state, lambda: model.module(**inputs))

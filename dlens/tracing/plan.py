@@ -1,0 +1,203 @@
+"""Fit operations to one run: which steps each names, what contradicts what, what it does to the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from torch import Tensor
+
+from dlens.axes import BLOCK_POINTS, TokenMask
+from dlens.measures.measure import Measure
+from dlens.ops.capture import Capture
+from dlens.ops.op import INNER_POINTS, Edit, Op, Scope, Target
+from dlens.ops.repeat import Repeat
+from dlens.ops.skip import Skip
+from dlens.ops.swap import Swap
+from dlens.tracing.tokens import fixed_mask
+
+__all__ = ["Measured", "Plan", "Planned", "plan_run", "refuse_contradictions"]
+
+_SKIPPED_POINTS = {
+    "block": frozenset(INNER_POINTS),
+    "attn": frozenset({"pattern", "attn_out"}),
+    "mlp": frozenset({"mlp_out"}),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured(Op):
+    """A measure in a chain of operations."""
+
+    measure: Measure
+
+    def words(self) -> str:
+        return f"measure {self.measure.key}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"op": "measure", "measure": type(self.measure).__name__, "key": self.measure.key}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An operation of one run.
+
+    Args:
+        index: its position in the chain.
+        op: the operation, with everything found at the start of the run filled in.
+        steps: the steps it names.
+        fixed: [batch, position] of the whole run where its tokens do not change, else None.
+    """
+
+    index: int
+    op: Op
+    steps: frozenset[int]
+    fixed: Tensor | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The operations of one run.
+
+    Args:
+        planned: in the order written.
+        n_steps: how many steps are planned.
+    """
+
+    planned: tuple[Planned, ...]
+    n_steps: int
+
+    def always(self, planned: Planned) -> bool:
+        """Whether an operation acts at every step, in every row."""
+        return len(planned.steps) == self.n_steps and planned.op.scope.noise is None
+
+    @property
+    def breaks_cache(self) -> tuple[Planned, ...]:
+        """Operations under which layers would disagree on what their KV cache holds."""
+        return tuple(p for p in self.planned if _touches_cache(p.op) and not (_skips_cache(p.op) and self.always(p)))
+
+    @property
+    def empties_cache(self) -> bool:
+        """Whether some layer writes nothing into the KV cache."""
+        return any(_skips_cache(p.op) for p in self.planned)
+
+
+def _skips_cache(op: Op) -> bool:
+    return isinstance(op, Skip) and op.part in ("block", "attn")
+
+
+def _touches_cache(op: Op) -> bool:
+    return _skips_cache(op) or isinstance(op, Repeat)
+
+
+def plan_run(ops: Sequence[Op], target: Target, n_steps: int, real: TokenMask) -> Plan:
+    """Check every operation against the run.
+
+    Args:
+        ops: the chain.
+        target: facts of the model.
+        n_steps: planned steps.
+        real: [batch, position] over the whole run.
+
+    Raises:
+        ValueError, IndexError: before anything is computed.
+    """
+    planned = []
+    for index, op in enumerate(ops):
+        op.check(target)
+        steps = op.scope.resolve(n_steps)
+        if not steps:
+            raise ValueError(
+                f"{op.words()}: names no step of {n_steps}; expected at least one; name other steps, or plan more"
+            )
+        planned.append(Planned(index, op, steps, fixed_mask(op.tokens, real) if isinstance(op, Edit) else None))
+    for a, b in combinations(planned, 2):
+        if a.steps & b.steps:
+            _refuse_pair(a.op, b.op, target)
+    return Plan(tuple(planned), n_steps)
+
+
+def refuse_contradictions(ops: Sequence[Op], target: Target) -> None:
+    """Refuse operations that contradict each other whatever the run: those without a limit on steps."""
+    unlimited = [op for op in ops if op.scope.steps is None]
+    for a, b in combinations(unlimited, 2):
+        _refuse_pair(a, b, target)
+
+
+def _refuse_pair(a: Op, b: Op, target: Target) -> None:
+    if not _noise_meets(a.scope, b.scope):
+        return
+    for first, second in ((a, b), (b, a)):
+        reason = _contradiction(first, second, target)
+        if reason:
+            raise ValueError(
+                f"'{a.words()}' and '{b.words()}' cannot both hold: {reason}; expected operations that do not meet at "
+                f"one place and step; name other layers or steps for one of them"
+            )
+
+
+def _noise_meets(a: Scope, b: Scope) -> bool:
+    if a.noise is None or b.noise is None:
+        return True
+    return max(a.noise[0], b.noise[0]) < min(a.noise[1], b.noise[1])
+
+
+def _contradiction(a: Op, b: Op, target: Target) -> str | None:
+    """Why `b` cannot be done where `a` is, or None."""
+    if isinstance(a, Skip):
+        return _skip_contradiction(a, b, target)
+    if isinstance(a, Repeat):
+        return _repeat_contradiction(a, b, target)
+    if isinstance(a, Swap) and a.scope.noise is not None:
+        if isinstance(b, Swap) and b.scope == a.scope:
+            return None
+        return _mixed_swap_contradiction(a, b, target)
+    if isinstance(a, Capture) and isinstance(b, Capture) and a.key == b.key:
+        return f"both would be record[{a.key!r}]"
+    if isinstance(a, Measured) and isinstance(b, Measured) and a.measure.key == b.measure.key:
+        return f"both would be record.measures[{a.measure.key!r}]; pass name= to one"
+    return None
+
+
+def _skip_contradiction(a: Skip, b: Op, target: Target) -> str | None:
+    places = set(target.layers(a.layers))
+    if isinstance(b, Repeat) and target.layer(b.layer) in places:
+        return f"layer {target.layer(b.layer)} is skipped and repeated"
+    point, layers = _inner(b, target)
+    shared = places & layers
+    if shared and point in _SKIPPED_POINTS[a.part]:
+        return f"{point} of layer {min(shared)} does not exist where its {a.part} is skipped"
+    return None
+
+
+def _repeat_contradiction(a: Repeat, b: Op, target: Target) -> str | None:
+    place = target.layer(a.layer)
+    if isinstance(b, Repeat) and target.layer(b.layer) == place:
+        return f"layer {place} is repeated twice"
+    if isinstance(b, Swap) and b.scope.noise is not None and place in target.layers((b.i, b.j)):
+        return f"layer {place} is repeated and swapped row by row"
+    point, layers = _inner(b, target)
+    if place in layers:
+        return f"{point} of layer {place} would have one value a run, and the layer runs {a.times} times"
+    return None
+
+
+def _mixed_swap_contradiction(a: Swap, b: Op, target: Target) -> str | None:
+    point, layers = _inner(b, target)
+    shared = layers & set(target.layers((a.i, a.j)))
+    if shared:
+        return f"{point} of layer {min(shared)} would belong to two blocks where the rows of a batch disagree"
+    if isinstance(b, Skip) and b.part != "block" and set(target.layers(b.layers)) & set(target.layers((a.i, a.j))):
+        return f"half of a block cannot be skipped where rows run different blocks (layers {a.i}, {a.j})"
+    return None
+
+
+def _inner(op: Op, target: Target) -> tuple[str, set[int]]:
+    """The point inside a block that an operation reads or writes, and at which places."""
+    if isinstance(op, Capture) and op.point in INNER_POINTS:
+        return op.point, set(target.layers(op.layers))
+    if isinstance(op, Edit) and op.at in INNER_POINTS and op.at in BLOCK_POINTS:
+        return op.at, set(target.layers(op.layers))
+    return "", set()

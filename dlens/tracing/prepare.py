@@ -1,0 +1,139 @@
+"""Make a run ready: the facts of its model, every check, and what is found before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from dlens.axes import TokenIds, TokenMask
+from dlens.models.model import Model
+from dlens.ops.ablate import AblateOutlier
+from dlens.ops.op import INNER_POINTS, Op, Target
+from dlens.ops.patch import Patch
+from dlens.tracing.collect import Collector, RunShape, capture_bytes, refuse_large_captures
+from dlens.tracing.engine import StateOf, run_plan
+from dlens.tracing.inputs import Batch
+from dlens.tracing.outlier import fill_in
+from dlens.tracing.plan import Plan, plan_run
+from dlens.tracing.state import Window
+
+__all__ = ["Prepared", "cache_policy", "prepare", "target_of", "windows"]
+
+T = TypeVar("T")
+
+
+def target_of(model: Model) -> Target:
+    """The facts of a model that operations are checked against."""
+    absent = dict(model.layout.absent)
+    for point in INNER_POINTS:
+        if point not in model.layout.sites:
+            absent.setdefault(point, "no module of this architecture holds it")
+    kernel = getattr(model.config, "_attn_implementation", None)
+    if "pattern" not in absent and kernel != "eager":
+        absent["pattern"] = f"its attention runs as {kernel!r}, which gives none (load with attn_implementation='eager')"
+    return Target(
+        name=model.name,
+        n_layers=model.n_layers,
+        d_model=model.d_model,
+        has_noise=model.family.objective == "diffusion",
+        absent=absent,
+        attention_types=model.attention_types,
+    )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that passed all checks.
+
+    Args:
+        model, target: what runs.
+        ops: the chain with outlier channels and means filled in, for the record.
+        plan: the operations as the engine runs them.
+        collector: what the run will keep.
+    """
+
+    model: Model
+    target: Target
+    ops: tuple[Op, ...]
+    plan: Plan
+    collector: Collector
+
+    def run(self, state_of: StateOf, drive: Callable[[], T]) -> T:
+        """Run one window."""
+        return run_plan(self.model, self.target, self.plan, self.collector, state_of, drive)
+
+
+def prepare(
+    model: Model, target: Target, ops: Sequence[Op], shape: RunShape, real: TokenMask, capture_limit: int
+) -> Prepared:
+    """Check a chain against a run, and only then find what it leaves open.
+
+    Args:
+        real: [batch, position] over the whole run.
+        capture_limit: most bytes that captures may take.
+
+    Raises:
+        ValueError, IndexError, MemoryError: before the model computes anything.
+    """
+    plan = plan_run(ops, target, shape.n_steps, real)
+    refuse_large_captures(capture_bytes(ops, model, target, shape), capture_limit)
+    _refuse_patch_mismatch(plan, shape)
+    filled = fill_in(model, target, ops)
+    acting = [op.resolved(target) if isinstance(op, AblateOutlier) else op for op in filled]
+    plan = plan_run(acting, target, shape.n_steps, real)
+    return Prepared(model, target, filled, plan, Collector(model, target, plan, shape))
+
+
+def _refuse_patch_mismatch(plan: Plan, shape: RunShape) -> None:
+    for planned in plan.planned:
+        op = planned.op
+        if not isinstance(op, Patch):
+            continue
+        batch, width = op.values.shape[2:4]
+        if (batch, width) != (shape.batch, shape.width):
+            raise ValueError(
+                f"the record to patch from has {batch} rows of {width} computed positions; expected {shape.batch} of "
+                f"{shape.width}, as this run has; use the same prompts and the same number of new tokens"
+            )
+        missing = [] if op.source_steps is None else sorted(planned.steps - set(op.source_steps))
+        if missing:
+            raise ValueError(
+                f"the record to patch from lacks steps {missing[:5]}; expected each step that is patched; "
+                f"capture them, or limit the patch with steps="
+            )
+
+
+def windows(model: Model, batch: Batch) -> Iterator[tuple[Window, TokenIds, TokenMask]]:
+    """The parts in which a batch runs: all of it, or rows of equal length where padding is not honoured."""
+    if model.honours_padding or not batch.padded:
+        yield Window(tuple(range(len(batch.ids))), 0), batch.ids, batch.real
+        return
+    lengths = batch.lengths
+    for length in sorted(set(lengths)):
+        rows = tuple(row for row, own in enumerate(lengths) if own == length)
+        offset = batch.ids.shape[-1] - length
+        yield Window(rows, offset), batch.ids[list(rows), offset:], batch.real[list(rows), offset:]
+
+
+def cache_policy(plan: Plan, cache: str) -> tuple[bool, list[str]]:
+    """Whether AR decoding keeps its KV cache, and the note where operations switch it off.
+
+    Raises:
+        ValueError: it must be kept and cannot be.
+    """
+    if cache == "off":
+        return False, []
+    breaking = [planned.op.words() for planned in plan.breaks_cache]
+    if not breaking:
+        return True, []
+    if cache == "require":
+        raise ValueError(
+            f"cache='require' with '{breaking[0]}'; expected operations that act alike at every step and run each block "
+            f"once, as layers would disagree on what the cache holds; leave cache='auto', or act at all steps"
+        )
+    note = (
+        f"KV cache off because of '{breaking[0]}': each step computes every position again, and operations act on all "
+        f"of them"
+    )
+    return False, [note]

@@ -1,0 +1,178 @@
+"""What a run leaves behind: tokens, captured tensors, measures, costs, and the plan that made it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, final
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from dlens.axes import TokenIds, TokenMask, parse_point
+from dlens.tracing.collect import Captured, Kind
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import xarray as xr
+
+__all__ = ["Flops", "Record"]
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Floating-point operations of a run, and of the same run without operations."""
+
+    run: int
+    plain: int
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Record:
+    """The result of `trace.forward` or `trace.generate`; readable without the model.
+
+    Args:
+        kind: "forward", "denoising" or "decoding".
+        model: name of the model.
+        family: name of its family.
+        tokens: [batch, position], prompt and continuation, left-padded.
+        is_pad: [batch, position], padding, and in AR decoding what follows a row's end.
+        is_prompt: [batch, position], the prompt's real tokens.
+        text: per row the continuation; empty for a forward or without a tokenizer.
+        canvas: [step, batch, position], what went into each step; None for AR models.
+        committed_at: [batch, position], the step of the last change; -1 for prompt, padding, never.
+        step_of_position: [position], the step that first computed a position; AR decoding only.
+        n_steps: steps that ran.
+        planned_steps: steps that were planned.
+        measures: key -> `xarray.Dataset`.
+        plan: the operations with all that was found when the run started, one mapping each.
+        settings: sampler, seed and so on.
+        notes: what the run did differently from what one may expect.
+        unfired: operations whose steps never came, as the run ended early.
+        seconds: wall-clock time of the run.
+        versions: of dlens and of the libraries below it.
+    """
+
+    kind: Kind
+    model: str
+    family: str
+    tokens: TokenIds
+    is_pad: TokenMask
+    is_prompt: TokenMask
+    text: list[str]
+    canvas: Int[Tensor, "step batch position"] | None
+    committed_at: TokenIds
+    step_of_position: Int[Tensor, " position"] | None
+    n_steps: int
+    planned_steps: int
+    captured: Mapping[str, Captured]
+    measures: dict[str, xr.Dataset]
+    plan: tuple[dict[str, Any], ...]
+    settings: dict[str, Any]
+    notes: tuple[str, ...]
+    unfired: tuple[str, ...]
+    seconds: float
+    versions: dict[str, str]
+    count_flops: Callable[[], Flops] | None = None
+    memo: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """A captured tensor, on the CPU, in the model's type.
+
+        Args:
+            name: as captured, a short form or a full hook name; a full name also picks one layer
+                of a short form that was captured.
+
+        Raises:
+            KeyError: it was not captured.
+        """
+        kept, layer = self._find(name)
+        if layer is None:
+            return kept.values
+        return kept.values.select(kept.dims.index("layer"), kept.layers.index(layer))
+
+    def dims(self, name: str) -> tuple[str, ...]:
+        """The axis names of a captured tensor."""
+        kept, layer = self._find(name)
+        return kept.dims if layer is None else tuple(dim for dim in kept.dims if dim != "layer")
+
+    def coords(self, name: str) -> dict[str, list[int]]:
+        """The layers, steps and positions that a captured tensor holds, axis by axis."""
+        kept, _ = self._find(name)
+        known = {
+            "step": list(kept.steps),
+            "layer": list(kept.layers),
+            "batch": list(range(len(self.tokens))),
+            "position": list(kept.positions),
+        }
+        return {dim: known[dim] for dim in self.dims(name) if dim in known}
+
+    def _find(self, name: str) -> tuple[Captured, int | None]:
+        if name in self.captured:
+            return self.captured[name], None
+        point = parse_point(name)
+        kept = self.captured.get(point.point)
+        if kept is not None and point.layer in kept.layers and "layer" in kept.dims:
+            return kept, point.layer
+        if kept is not None and point.layer is None:
+            return kept, None
+        raise KeyError(
+            f"{name!r} is not in this record; expected one of {sorted(self.captured) or 'nothing, as none was captured'}"
+            f"; add .capture({name!r}) to the trace"
+        )
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of the run, counted when first asked for."""
+        return self._counted().run
+
+    @property
+    def saved_flops(self) -> int:
+        """What the operations saved against the same run without them."""
+        counted = self._counted()
+        return counted.plain - counted.run
+
+    def _counted(self) -> Flops:
+        if "flops" not in self.memo:
+            if self.count_flops is None:
+                raise ValueError(
+                    "this record has no count of FLOPs and no model to count with; expected a record of a live run, or "
+                    "one saved after .flops was read; run the trace again"
+                )
+            self.memo["flops"] = self.count_flops()
+        return self.memo["flops"]
+
+    def to_xarray(self) -> xr.Dataset:
+        """The tokens and captured tensors as an `xarray.Dataset`; bfloat16 becomes float32, which xarray can hold."""
+        import xarray as xr
+
+        arrays: dict[str, Any] = {"tokens": (("batch", "position"), self.tokens.numpy())}
+        for name, kept in self.captured.items():
+            values = kept.values.float() if kept.values.dtype == torch.bfloat16 else kept.values
+            arrays[name] = xr.DataArray(values.numpy(), dims=kept.dims, coords=self.coords(name))
+        return xr.Dataset(arrays, attrs={"model": self.model, "kind": self.kind})
+
+    def save(self, folder: str | Path) -> None:
+        """Write the record to a folder: record.json and tensors.safetensors.
+
+        Raises:
+            FileExistsError: the folder holds something else.
+        """
+        from dlens.tracing.store import save_record
+
+        save_record(self, folder)
+
+    def __repr__(self) -> str:
+        captured = ", ".join(f"{name} {list(kept.values.shape)}" for name, kept in self.captured.items())
+        lines = [
+            f"Record of {self.kind} with {self.model}: {len(self.tokens)} rows, {self.tokens.shape[-1]} positions, "
+            f"{self.n_steps} of {self.planned_steps} steps, {self.seconds:.2f} s"
+        ]
+        lines += [f"  captured: {captured}"] if captured else []
+        lines += [f"  measures: {', '.join(self.measures)}"] if self.measures else []
+        lines += [f"  {entry['words']}" for entry in self.plan]
+        lines += [f"  note: {note}" for note in self.notes]
+        return "\n".join(lines)

@@ -1,0 +1,182 @@
+"""Run a chain of operations: one forward, a denoising run, or AR decoding."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from dlens.axes import TokenIds, TokenMask
+from dlens.models.model import Model
+from dlens.ops.capture import Capture
+from dlens.ops.hook import Hook
+from dlens.ops.op import Op, Target
+from dlens.samplers import Autoregressive, Denoiser, Sampler, Tokens
+from dlens.tracing.collect import RunShape
+from dlens.tracing.decode import DecodingRun
+from dlens.tracing.denoise import DenoisingRun
+from dlens.tracing.finish import Outcome, finish
+from dlens.tracing.flops import StepCost
+from dlens.tracing.inputs import Batch, as_batch, refuse_masks, refuse_too_long
+from dlens.tracing.prepare import Prepared, cache_policy, prepare, windows
+from dlens.tracing.record import Record
+from dlens.tracing.state import Window, forward_state
+from dlens.tracing.text import drafts, end_ids
+from dlens.tracing.watch import OnStep, Watch, hold
+
+__all__ = ["CachePolicy", "Settings", "run_decoding", "run_denoising", "run_forward"]
+
+CachePolicy = Literal["auto", "require", "off"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a generation is run; the arguments of `Trace.generate`."""
+
+    new_tokens: int
+    sampler: Sampler
+    seed: int
+    infill: bool
+    cache: CachePolicy
+    capture_limit: int
+    progress: bool
+    on_step: OnStep | None
+    cancel: Any
+
+    def to_json(self) -> dict[str, Any]:
+        """What is written of them into the record."""
+        return {
+            "new_tokens": self.new_tokens,
+            "sampler": repr(self.sampler),
+            "seed": self.seed,
+            "infill": self.infill,
+            "cache": self.cache,
+        }
+
+
+def run_forward(model: Model, target: Target, ops: Sequence[Op], inputs: Any, capture_limit: int) -> Record:
+    """One forward over a batch of prompts."""
+    batch = as_batch(model, inputs)
+    refuse_too_long(model, batch, 0)
+    rows, width = batch.ids.shape
+    with hold(model.lock, None):
+        prepared = prepare(model, target, ops, RunShape("forward", 1, rows, width, width), batch.real, capture_limit)
+        start = time.perf_counter()
+        costs = [_forward_window(prepared, *window) for window in windows(model, batch)]
+        seconds = time.perf_counter() - start
+    return finish(prepared, batch, Outcome(batch.ids, 1, seconds, costs, costs))
+
+
+def _forward_window(prepared: Prepared, window: Window, ids: TokenIds, real: TokenMask) -> StepCost:
+    model, has_noise = prepared.model, prepared.target.has_noise
+    masked = ids == model.family.mask_token_id if has_noise else torch.zeros_like(real)
+    state = forward_state(window, real, masked, has_noise)
+    inputs = model.family.inputs(ids, None if bool(real.all()) else real)
+    prepared.run(lambda step, args, kwargs: state, lambda: model.module(**inputs))
+    return StepCost(len(ids), ids.shape[-1])
+
+
+def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any, settings: Settings) -> Record:
+    """Decode a batch of prompts with a diffusion model."""
+    sampler, mask = settings.sampler, model.family.mask_token_id
+    assert isinstance(sampler, Denoiser) and mask is not None
+    batch = as_batch(model, prompts)
+    refuse_too_long(model, batch, settings.new_tokens)
+    if not settings.infill:
+        refuse_masks(model, batch)
+    canvas = _canvas(batch, settings.new_tokens, mask)
+    generated = (canvas.ids == mask) & canvas.real
+    width = batch.ids.shape[-1]
+    n_steps = sampler.planned_steps(settings.new_tokens, int(generated[:, :width].sum(-1).max()))
+    shape = RunShape("denoising", n_steps, len(canvas.ids), canvas.ids.shape[-1], width)
+    tokens = Tokens(mask, model.eos_token_id, model.family.end_token_ids)
+    watch = _watch(model, n_steps, settings, lambda ids: drafts(model, ids, ids.shape[-1] - settings.new_tokens))
+    with hold(model.lock, settings.cancel):
+        prepared = prepare(model, target, ops, shape, canvas.real, settings.capture_limit)
+        start = time.perf_counter()
+        runs: list[tuple[DenoisingRun, TokenIds]] = []
+        with watch.shown():
+            for window, ids, real in windows(model, canvas):
+                own = generated[list(window.rows), window.offset :]
+                run = DenoisingRun(
+                    model, sampler, window, ids, real, own, settings.new_tokens, tokens, watch, settings.seed
+                )
+                runs.append((run, prepared.run(run.state, run.drive)))
+        seconds = time.perf_counter() - start
+    history, final = _whole_canvas(canvas.ids, runs)
+    costs = [StepCost(len(r.canvas) * h, r.canvas.shape[-1], halves=h) for r, _ in runs for h in r.halves]
+    outcome = Outcome(final, len(history), seconds, costs, costs, history, settings.to_json())
+    return finish(prepared, batch, outcome)
+
+
+def _canvas(batch: Batch, new_tokens: int, mask: int) -> Batch:
+    rows = len(batch.ids)
+    return Batch(
+        torch.cat([batch.ids, batch.ids.new_full((rows, new_tokens), mask)], dim=-1),
+        torch.cat([batch.real, batch.real.new_ones(rows, new_tokens)], dim=-1),
+    )
+
+
+def _whole_canvas(canvas: TokenIds, runs: Sequence[tuple[DenoisingRun, TokenIds]]) -> tuple[Tensor, TokenIds]:
+    """The canvases of all windows as [step, batch, position], and the finished tokens."""
+    final = canvas.clone()
+    history = canvas.repeat(max(len(run.canvases) for run, _ in runs), 1, 1)
+    for run, done in runs:
+        rows, columns = list(run.window.rows), slice(run.window.offset, None)
+        final[rows, columns] = done
+        history[:, rows, columns] = done
+        history[: len(run.canvases), rows, columns] = torch.stack(run.canvases)
+    return history, final
+
+
+def run_decoding(model: Model, target: Target, ops: Sequence[Op], prompts: Any, settings: Settings) -> Record:
+    """Decode a batch of prompts with an autoregressive model."""
+    assert isinstance(settings.sampler, Autoregressive)
+    batch = as_batch(model, prompts)
+    refuse_too_long(model, batch, settings.new_tokens)
+    if batch.padded and not model.honours_padding:
+        raise ValueError(
+            f"{model.name} does not hide padding and got prompts of unequal length; expected one length; "
+            f"generate them one by one"
+        )
+    rows, width = batch.ids.shape
+    n_steps = settings.sampler.planned_steps(settings.new_tokens)
+    shape = RunShape("decoding", n_steps, rows, width + settings.new_tokens - 1, width)
+    real = torch.cat([batch.real, batch.real.new_ones(rows, settings.new_tokens)], dim=-1)
+    watch = _watch(model, n_steps, settings, lambda ids: drafts(model, ids, width))
+    with hold(model.lock, settings.cancel):
+        prepared = prepare(model, target, ops, shape, real, settings.capture_limit)
+        use_cache, notes = cache_policy(prepared.plan, settings.cache)
+        run = DecodingRun(
+            model=model,
+            sampler=settings.sampler,
+            prompts=batch.ids,
+            real=batch.real,
+            new_tokens=settings.new_tokens,
+            end_ids=end_ids(model),
+            use_cache=use_cache,
+            empties_cache=prepared.plan.empties_cache,
+            all_logits=any(_reads_logits(op) for op in ops),
+            watch=watch,
+            seed=settings.seed,
+        )
+        start = time.perf_counter()
+        with watch.shown():
+            tokens = prepared.run(run.state, run.drive)
+        seconds = time.perf_counter() - start
+    n_run = tokens.shape[-1] - width
+    costs = [StepCost(*shape) for shape in run.step_shapes(n_run, use_cache)]
+    plain = [StepCost(*shape) for shape in run.step_shapes(n_run, settings.cache != "off")]
+    return finish(prepared, batch, Outcome(tokens, n_run, seconds, costs, plain, None, settings.to_json(), tuple(notes)))
+
+
+def _reads_logits(op: Op) -> bool:
+    return (isinstance(op, Capture) and op.point == "logits") or (isinstance(op, Hook) and op.at == "logits")
+
+
+def _watch(model: Model, n_steps: int, settings: Settings, decode: Any) -> Watch:
+    return Watch(n_steps, settings.progress, settings.on_step, settings.cancel, decode)

@@ -1,0 +1,148 @@
+"""What is known of a step when it starts: which positions it covers and what stands in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from dlens.axes import STATES, TokenMask
+from dlens.measures.measure import N_NOISE_BINS, Cells
+
+__all__ = ["StepState", "Window", "denoising_state", "forward_state", "noise_bin"]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which rows and columns of the whole batch a run covers.
+
+    A model that does not honour padding runs its prompts in groups of equal length; each group is
+    a window on the batch.
+
+    Args:
+        rows: row numbers.
+        offset: the first column.
+    """
+
+    rows: tuple[int, ...]
+    offset: int
+
+
+@dataclass(frozen=True)
+class StepState:
+    """A step as operations, captures and measures see it.
+
+    Args:
+        step: its number.
+        window: where its rows and columns lie in the whole batch.
+        columns: the columns of the window that this forward computes.
+        fresh: the first of them that no earlier step of the run computed (AR decoding without a cache
+            computes old columns again); 0 where every step is a new canvas.
+        real: [batch, position] of those columns, what is not padding.
+        generated: what is to be decoded or was.
+        masked: what is still a mask.
+        ended: what follows the end of its row.
+        halves: 2 under classifier-free guidance, else 1.
+        has_noise: whether the noise level is defined.
+        noise_over: the positions whose masked share is the noise level.
+    """
+
+    step: int
+    window: Window
+    columns: slice
+    fresh: int
+    real: TokenMask
+    generated: TokenMask
+    masked: TokenMask
+    ended: TokenMask
+    halves: int
+    has_noise: bool
+    noise_over: TokenMask
+
+    @property
+    def full_columns(self) -> slice:
+        """The columns in the coordinates of the whole batch."""
+        return slice(self.columns.start + self.window.offset, self.columns.stop + self.window.offset)
+
+    @cached_property
+    def noise(self) -> tuple[float, ...] | None:
+        """Per row the share of masked positions; None where it is undefined."""
+        if not self.has_noise:
+            return None
+        masked, total = self._noise_counts()
+        return tuple((masked / total.clamp(min=1)).tolist())
+
+    def _noise_counts(self) -> tuple[Tensor, Tensor]:
+        over = self.noise_over
+        return (self.masked & over).sum(-1).double(), over.sum(-1)
+
+    @cached_property
+    def state(self) -> Int[Tensor, "batch position"]:
+        """Per position 0 prompt, 1 masked, 2 decoded, -1 not measured."""
+        state = torch.zeros_like(self.real, dtype=torch.long)
+        state[self.generated] = STATES.index("decoded")
+        state[self.masked] = STATES.index("masked")
+        return state.masked_fill(~self.real | self.ended, -1)
+
+    @cached_property
+    def cells(self) -> Cells:
+        """The (noise, state) cell of every position, as a matrix that sums over positions."""
+        cell = self.state
+        n_cells = len(STATES)
+        if self.has_noise:
+            masked, total = self._noise_counts()
+            bins = noise_bin(masked.long(), total)[:, None]
+            cell = torch.where(cell < 0, cell, bins * len(STATES) + cell)
+            n_cells *= N_NOISE_BINS
+        flat = cell.flatten()
+        # On an accelerator `unique` would wait for the device; all cells cost little there.
+        index = flat[flat >= 0].unique() if flat.device.type == "cpu" else torch.arange(n_cells, device=flat.device)
+        weight = (flat == index[:, None]).to(torch.float32)
+        return Cells(index, weight, self.state)
+
+
+def noise_bin(masked: Int[Tensor, " batch"], total: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
+    """The bin lo < masked / total <= hi of ten, 0 in the first; in whole numbers, so that 3 of 10 is exact."""
+    bins = -torch.div(-masked * N_NOISE_BINS, total.clamp(min=1), rounding_mode="floor") - 1
+    return bins.clamp(min=0)
+
+
+def forward_state(window: Window, real: TokenMask, masked: TokenMask, has_noise: bool) -> StepState:
+    """The state of a single forward: masks are to be decoded, the rest is prompt."""
+    masked = masked & real
+    return StepState(
+        step=0,
+        window=window,
+        columns=slice(0, real.shape[-1]),
+        fresh=0,
+        real=real,
+        generated=masked,
+        masked=masked,
+        ended=torch.zeros_like(real),
+        halves=1,
+        has_noise=has_noise,
+        noise_over=real,
+    )
+
+
+def denoising_state(
+    step: int, window: Window, real: TokenMask, generated: TokenMask, masked: TokenMask, ends: TokenMask, halves: int
+) -> StepState:
+    """The state of a denoising step; `ends` marks decoded end-of-sequence tokens."""
+    after = ends.long().cumsum(-1) - ends.long() > 0
+    return StepState(
+        step=step,
+        window=window,
+        columns=slice(0, real.shape[-1]),
+        fresh=0,
+        real=real,
+        generated=generated,
+        masked=masked,
+        ended=after & generated,
+        halves=halves,
+        has_noise=True,
+        noise_over=generated,
+    )

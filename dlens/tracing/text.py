@@ -1,0 +1,69 @@
+"""Read text, ends of rows and the order of commits off token ids."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from dlens.axes import TokenIds, TokenMask
+from dlens.models.model import Model
+
+__all__ = ["after_end", "committed_at", "continuations", "drafts", "end_ids"]
+
+MASK_SIGN = "░"
+
+
+def end_ids(model: Model) -> tuple[int, ...]:
+    """The tokens that end a row: those of the generation config, the tokenizer and the family."""
+    ends = {model.eos_token_id, *model.family.end_token_ids}
+    config = getattr(model.module, "generation_config", None)
+    configured = config.eos_token_id if config is not None else None
+    ends.update(configured if isinstance(configured, list) else [configured])
+    return tuple(sorted(i for i in ends if i is not None))
+
+
+def after_end(tokens: TokenIds, generated: TokenMask, ends: tuple[int, ...]) -> TokenMask:
+    """[batch, position], what follows the first end token that was generated in each row."""
+    end = torch.isin(tokens, torch.tensor(ends, dtype=tokens.dtype, device=tokens.device)) & generated
+    return end.long().cumsum(-1) - end.long() > 0
+
+
+def continuations(model: Model, tokens: TokenIds, start: int) -> list[str]:
+    """Per row the text from a column on, up to its end of sequence; nothing without a tokenizer."""
+    if model.tokenizer is None:
+        return []
+    new = tokens[:, start:]
+    ended = after_end(new, torch.ones_like(new, dtype=torch.bool), end_ids(model))
+    rows = [row[~cut].tolist() for row, cut in zip(new, ended, strict=True)]
+    return [model.tokenizer.decode(row, skip_special_tokens=True) for row in rows]
+
+
+def drafts(model: Model, tokens: TokenIds, start: int) -> list[str]:
+    """Per row the text from a column on while it is being denoised, a sign for every mask."""
+    if model.tokenizer is None:
+        return []
+    return [_draft(model, row) for row in tokens[:, start:].tolist()]
+
+
+def _draft(model: Model, ids: list[int]) -> str:
+    mask = model.family.mask_token_id
+    parts = []
+    for masked, run in groupby(ids, lambda i: i == mask):
+        held = list(run)
+        parts.append(MASK_SIGN * len(held) if masked else model.tokenizer.decode(held, skip_special_tokens=True))
+    return "".join(parts)
+
+
+def committed_at(canvas: Int[Tensor, "step batch position"], final: TokenIds) -> TokenIds:
+    """[batch, position], the step of the last change; -1 where nothing changed.
+
+    >>> canvas = torch.tensor([[[1, 1]], [[7, 1]]])
+    >>> committed_at(canvas, torch.tensor([[7, 8]])).tolist()
+    [[0, 1]]
+    """
+    after = torch.cat([canvas[1:], final[None]])
+    steps = torch.arange(len(canvas), device=canvas.device)[:, None, None]
+    return torch.where(after != canvas, steps, -1).amax(0)

@@ -1,0 +1,73 @@
+"""Turn `tokens=` into masks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dlens.axes import TokenMask
+from dlens.ops.op import TokenSpec
+from dlens.tracing.state import StepState
+
+__all__ = ["fixed_mask", "step_mask"]
+
+
+def fixed_mask(tokens: TokenSpec, real: TokenMask) -> Tensor | None:
+    """The mask of a selection that does not change over a run; None for the words that do.
+
+    Args:
+        tokens: as in `Edit`.
+        real: [batch, position] over the whole run.
+
+    Raises:
+        ValueError, IndexError: a tensor of another shape, a position beyond every row.
+    """
+    if isinstance(tokens, str):
+        return None
+    if isinstance(tokens, Tensor):
+        if tuple(tokens.shape) != tuple(real.shape):
+            raise ValueError(
+                f"tokens has shape {tuple(tokens.shape)}; expected {tuple(real.shape)}, [batch, position] over the "
+                f"whole run, prompt and new tokens, left-padded; see record.tokens for the layout"
+            )
+        return tokens.to(real.device) & real
+    mask = torch.zeros_like(real)
+    for row, length in enumerate(real.sum(-1).tolist()):
+        first = real.shape[-1] - length
+        mask[row, [first + position for position in _positions(tokens, length)]] = True
+    if not isinstance(tokens, slice):
+        _refuse_beyond(list(tokens), real)
+    return mask
+
+
+def _positions(tokens: slice | object, length: int) -> list[int]:
+    if isinstance(tokens, slice):
+        return list(range(length)[tokens])
+    return [position % length for position in tokens if -length <= position < length]  # pyright: ignore
+
+
+def _refuse_beyond(positions: list[int], real: TokenMask) -> None:
+    longest = int(real.sum(-1).max())
+    beyond = [position for position in positions if not -longest <= position < longest]
+    if beyond:
+        raise IndexError(
+            f"tokens names position {beyond[0]}; expected {-longest} to {longest - 1}, counted from each row's first "
+            f"real token, as the longest row of the run has {longest}; give smaller numbers"
+        )
+
+
+def step_mask(tokens: TokenSpec, fixed: Tensor | None, state: StepState) -> Tensor | None:
+    """Which positions of a step's value are selected; None for all of them."""
+    if fixed is not None:
+        return fixed[list(state.window.rows)][:, state.full_columns]
+    if tokens == "all":
+        return None
+    if tokens == "prompt":
+        return state.real & ~state.generated
+    if tokens == "masked":
+        return state.masked
+    if tokens == "decoded":
+        return state.generated & ~state.masked
+    last = torch.zeros_like(state.real)
+    last[:, -1] = True
+    return last

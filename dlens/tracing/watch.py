@@ -1,0 +1,91 @@
+"""Follow a run while it goes: progress bars, streamed canvases, cancelling."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, final
+
+from dlens.axes import TokenIds
+from dlens.tracing.errors import Cancelled
+
+__all__ = ["OnStep", "StepView", "Watch", "hold"]
+
+
+@dataclass(frozen=True)
+class StepView:
+    """What stands in the canvas after a step.
+
+    Args:
+        step: its number.
+        n_steps: planned steps.
+        tokens: [batch, position], prompts and what was decoded so far; for AR decoding it grows.
+        text: per row the continuation so far, masks shown as ░.
+    """
+
+    step: int
+    n_steps: int
+    tokens: TokenIds
+    text: list[str]
+
+
+OnStep = Callable[[StepView], None]
+
+
+@final
+@dataclass
+class Watch:
+    """Told of every step; draws the progress bar, calls `on_step`, and raises when cancelled."""
+
+    n_steps: int
+    progress: bool
+    on_step: OnStep | None
+    cancel: threading.Event | None
+    decode: Callable[[TokenIds], list[str]]
+    bar: Any = None
+
+    def begin(self) -> None:
+        """A step is about to start.
+
+        Raises:
+            Cancelled: someone set the cancel event.
+        """
+        if self.cancel is not None and self.cancel.is_set():
+            raise Cancelled("the run was cancelled between two steps; the model is as it was; run it again")
+
+    def end(self, step: int, tokens: TokenIds) -> None:
+        """A step is over and left these tokens."""
+        if self.bar is not None:
+            self.bar.update(1)
+        if self.on_step is not None:
+            self.on_step(StepView(step, self.n_steps, tokens.clone(), self.decode(tokens)))
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Show the progress bar of a run that takes longer than a moment."""
+        if not self.progress:
+            yield
+            return
+        from tqdm.auto import tqdm
+
+        with tqdm(total=self.n_steps, unit="step", delay=1.0, leave=False) as bar:
+            self.bar = bar
+            yield
+
+
+@contextmanager
+def hold(lock: threading.RLock, cancel: threading.Event | None) -> Iterator[None]:
+    """Hold a model's lock; a waiting run can be cancelled.
+
+    Raises:
+        Cancelled: the event was set while waiting.
+    """
+    while not lock.acquire(timeout=-1 if cancel is None else 0.05):
+        if cancel is not None and cancel.is_set():
+            raise Cancelled("the run was cancelled while it waited for the model; nothing was computed; run it again")
+    try:
+        yield
+    finally:
+        lock.release()
