@@ -78,10 +78,10 @@ class Plan:
         """Operations under which layers would disagree on what their KV cache holds."""
         return tuple(p for p in self.planned if _touches_cache(p.op) and not (_skips_cache(p.op) and self.always(p)))
 
-    @property
-    def empties_cache(self) -> bool:
-        """Whether some layer writes nothing into the KV cache."""
-        return any(_skips_cache(p.op) for p in self.planned)
+    def uncached_layers(self, target: Target) -> set[int]:
+        """The layers that write nothing into the KV cache."""
+        skips = [p.op for p in self.planned if isinstance(p.op, Skip) and _skips_cache(p.op)]
+        return {layer for skip in skips for layer in target.layers(skip.layers)}
 
 
 def _skips_cache(op: Op) -> bool:

@@ -78,14 +78,14 @@ def prepare(
     """
     plan = plan_run(ops, target, shape.n_steps, real)
     refuse_large_captures(capture_bytes(ops, model, target, shape), capture_limit)
-    _refuse_patch_mismatch(plan, shape)
+    _refuse_patch_mismatch(plan, shape, real)
     filled = fill_in(model, target, ops)
     acting = [op.resolved(target) if isinstance(op, AblateOutlier) else op for op in filled]
     plan = plan_run(acting, target, shape.n_steps, real)
     return Prepared(model, target, filled, plan, Collector(model, target, plan, shape))
 
 
-def _refuse_patch_mismatch(plan: Plan, shape: RunShape) -> None:
+def _refuse_patch_mismatch(plan: Plan, shape: RunShape, real: TokenMask) -> None:
     for planned in plan.planned:
         op = planned.op
         if not isinstance(op, Patch):
@@ -95,6 +95,11 @@ def _refuse_patch_mismatch(plan: Plan, shape: RunShape) -> None:
             raise ValueError(
                 f"the record to patch from has {batch} rows of {width} computed positions; expected {shape.batch} of "
                 f"{shape.width}, as this run has; use the same prompts and the same number of new tokens"
+            )
+        if (real[:, :width].cpu() & ~op.real).any():
+            raise ValueError(
+                "the record to patch from has padding where this run has tokens; expected prompts of the same lengths, "
+                "row by row, as nothing was computed there; use prompts of equal length"
             )
         missing = [] if op.source_steps is None else sorted(planned.steps - set(op.source_steps))
         if missing:
@@ -116,17 +121,19 @@ def windows(model: Model, batch: Batch) -> Iterator[tuple[Window, TokenIds, Toke
         yield Window(rows, offset), batch.ids[list(rows), offset:], batch.real[list(rows), offset:]
 
 
-def cache_policy(plan: Plan, cache: str) -> tuple[bool, list[str]]:
+def cache_policy(plan: Plan, cache: str, target: Target) -> tuple[bool, tuple[str, ...]]:
     """Whether AR decoding keeps its KV cache, and the note where operations switch it off.
 
     Raises:
         ValueError: it must be kept and cannot be.
     """
     if cache == "off":
-        return False, []
+        return False, ()
     breaking = [planned.op.words() for planned in plan.breaks_cache]
+    if len(plan.uncached_layers(target)) == target.n_layers:
+        breaking.append("every layer is skipped, so that nothing would be cached")
     if not breaking:
-        return True, []
+        return True, ()
     if cache == "require":
         raise ValueError(
             f"cache='require' with '{breaking[0]}'; expected operations that act alike at every step and run each block "
@@ -136,4 +143,4 @@ def cache_policy(plan: Plan, cache: str) -> tuple[bool, list[str]]:
         f"KV cache off because of '{breaking[0]}': each step computes every position again, and operations act on all "
         f"of them"
     )
-    return False, [note]
+    return False, (note,)

@@ -44,7 +44,7 @@ class Record:
         text: per row the continuation; empty for a forward or without a tokenizer.
         canvas: [step, batch, position], what went into each step; None for AR models.
         committed_at: [batch, position], the step of the last change; -1 for prompt, padding, never.
-        step_of_position: [position], the step that first computed a position; AR decoding only.
+        step_of_position: [computed], per position but the last the step that first computed a position; AR decoding only.
         n_steps: steps that ran.
         planned_steps: steps that were planned.
         measures: key -> `xarray.Dataset`.
@@ -65,7 +65,7 @@ class Record:
     text: list[str]
     canvas: Int[Tensor, "step batch position"] | None
     committed_at: TokenIds
-    step_of_position: Int[Tensor, " position"] | None
+    step_of_position: Int[Tensor, " computed"] | None
     n_steps: int
     planned_steps: int
     captured: Mapping[str, Captured]

@@ -121,7 +121,7 @@ def _canvas(batch: Batch, new_tokens: int, mask: int) -> Batch:
     )
 
 
-def _whole_canvas(canvas: TokenIds, runs: Sequence[tuple[DenoisingRun, TokenIds]]) -> tuple[Tensor, TokenIds]:
+def _whole_canvas(canvas: TokenIds, runs: Sequence[tuple[DenoisingRun, Tensor]]) -> tuple[Tensor, TokenIds]:
     """The canvases of all windows as [step, batch, position], and the finished tokens."""
     final = canvas.clone()
     history = canvas.repeat(max(len(run.canvases) for run, _ in runs), 1, 1)
@@ -150,7 +150,7 @@ def run_decoding(model: Model, target: Target, ops: Sequence[Op], prompts: Any, 
     watch = _watch(model, n_steps, settings, lambda ids: drafts(model, ids, width))
     with hold(model.lock, settings.cancel):
         prepared = prepare(model, target, ops, shape, real, settings.capture_limit)
-        use_cache, notes = cache_policy(prepared.plan, settings.cache)
+        use_cache, notes = cache_policy(prepared.plan, settings.cache, target)
         run = DecodingRun(
             model=model,
             sampler=settings.sampler,
@@ -159,7 +159,7 @@ def run_decoding(model: Model, target: Target, ops: Sequence[Op], prompts: Any, 
             new_tokens=settings.new_tokens,
             end_ids=end_ids(model),
             use_cache=use_cache,
-            empties_cache=prepared.plan.empties_cache,
+            empties_cache=bool(prepared.plan.uncached_layers(target)),
             all_logits=any(_reads_logits(op) for op in ops),
             watch=watch,
             seed=settings.seed,
@@ -171,7 +171,7 @@ def run_decoding(model: Model, target: Target, ops: Sequence[Op], prompts: Any, 
     n_run = tokens.shape[-1] - width
     costs = [StepCost(*shape) for shape in run.step_shapes(n_run, use_cache)]
     plain = [StepCost(*shape) for shape in run.step_shapes(n_run, settings.cache != "off")]
-    return finish(prepared, batch, Outcome(tokens, n_run, seconds, costs, plain, None, settings.to_json(), tuple(notes)))
+    return finish(prepared, batch, Outcome(tokens, n_run, seconds, costs, plain, None, settings.to_json(), notes))
 
 
 def _reads_logits(op: Op) -> bool:

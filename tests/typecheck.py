@@ -1,0 +1,5 @@
+"""The type checker of the tests: beartype, with an int taken wherever a float is asked for."""
+
+from beartype import BeartypeConf, beartype
+
+check = beartype(conf=BeartypeConf(is_pep484_tower=True))
