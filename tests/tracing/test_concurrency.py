@@ -5,8 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -24,14 +23,6 @@ torch.set_num_threads(1)
 record = dlens.trace("trio/ar").skip([3], steps=[0]).capture("resid_post").generate("Once upon a time", 2)
 print(torch.equal(record["resid_post"][3, :, :4], record["resid_post"][2, :, :4]), record.n_steps)
 """
-
-
-def in_thread(work: Callable[[], Any]) -> Future[Any]:
-    """Start work in a thread of its own."""
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(work)
-        pool.shutdown(wait=False)
-    return future
 
 
 def plain_logits(model: dlens.Model) -> Tensor:
@@ -159,7 +150,9 @@ def test_the_lock_is_free_after_an_exception(diffusion: dlens.Model) -> None:
 def test_in_a_thread_that_made_the_trace(diffusion: dlens.Model) -> None:
     def work() -> Tensor:
         model = dlens.load(fresh(diffusion.module), tokenizer=diffusion.tokenizer)
-        return dlens.trace(model).hook("logits", lambda value, hook: value + 1).capture("logits").forward(STORY)["logits"]
+        return (
+            dlens.trace(model).hook("logits", lambda value, hook: value + 1).capture("logits").forward(STORY)["logits"]
+        )
 
     with ThreadPoolExecutor(1) as pool:
         assert torch.equal(pool.submit(work).result(timeout=60), plain_logits(diffusion) + 1)
