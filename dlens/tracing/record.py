@@ -146,14 +146,20 @@ class Record:
         return self.memo["flops"]
 
     def to_xarray(self) -> xr.Dataset:
-        """The tokens and captured tensors as an `xarray.Dataset`; bfloat16 becomes float32, which xarray can hold."""
+        """The tokens and captured tensors as one `xarray.Dataset`, for selection by name.
+
+        bfloat16 becomes float32, which xarray can hold; what a tensor does not cover (other layers or steps,
+        the last position of AR decoding) is NaN.
+        """
         import xarray as xr
 
-        arrays: dict[str, Any] = {"tokens": (("batch", "position"), self.tokens.numpy())}
+        positions = {"position": range(self.tokens.shape[-1]), "batch": range(len(self.tokens))}
+        arrays = [xr.DataArray(self.tokens.numpy(), dims=("batch", "position"), coords=positions, name="tokens")]
         for name, kept in self.captured.items():
             values = kept.values.float() if kept.values.dtype == torch.bfloat16 else kept.values
-            arrays[name] = xr.DataArray(values.numpy(), dims=kept.dims, coords=self.coords(name))
-        return xr.Dataset(arrays, attrs={"model": self.model, "kind": self.kind})
+            arrays.append(xr.DataArray(values.numpy(), dims=kept.dims, coords=self.coords(name), name=name))
+        merged = xr.merge(arrays, join="outer", compat="no_conflicts")
+        return merged.assign_attrs(model=self.model, kind=self.kind)
 
     def save(self, folder: str | Path) -> None:
         """Write the record to a folder: record.json and tensors.safetensors.
