@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
-import torch
 from torch import Tensor
 
 from dlens.ops.op import Edit, Place, Target
@@ -133,7 +132,9 @@ class AblateOutlier(Edit):
             share = "" if self.share is None else f", {self.share:.1%} of the energy"
             which = f"outlier channel {self.channel}{share}"
         value = self.value if isinstance(self.value, str) else "given values"
-        where = self._where() if self.layers is not None else f"{self.at} of all layers but the last{self.scope.words()}"
+        where = (
+            self._where() if self.layers is not None else f"{self.at} of all layers but the last{self.scope.words()}"
+        )
         return f"ablate {which} to {value} in {where}"
 
     def to_json(self) -> dict[str, Any]:

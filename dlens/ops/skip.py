@@ -28,9 +28,7 @@ class Skip(Op):
     def check(self, target: Target) -> None:
         super().check(target)
         if self.part not in get_args(Part):
-            raise ValueError(
-                f"part={self.part!r}; expected one of {', '.join(get_args(Part))}; check the spelling"
-            )
+            raise ValueError(f"part={self.part!r}; expected one of {', '.join(get_args(Part))}; check the spelling")
         if not self.layers:
             raise ValueError("skip got no layers; expected at least one; write for example .skip([3, 4, 5])")
         target.layers(self.layers)

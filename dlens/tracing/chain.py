@@ -24,10 +24,12 @@ from dlens.ops.skip import Part, Skip
 from dlens.ops.steer import Steer
 from dlens.ops.swap import Swap
 from dlens.samplers import Autoregressive, Denoiser, Sampler, default_for
+from dlens.tracing.collect import capture_bytes
+from dlens.tracing.inputs import as_batch
 from dlens.tracing.plan import Measured, refuse_contradictions
 from dlens.tracing.prepare import target_of
 from dlens.tracing.record import Record
-from dlens.tracing.run import CachePolicy, Settings, run_decoding, run_denoising, run_forward
+from dlens.tracing.run import CachePolicy, Settings, run_decoding, run_denoising, run_forward, run_shape
 from dlens.tracing.watch import OnStep
 
 __all__ = ["Trace", "trace"]
@@ -259,8 +261,8 @@ class Trace:
         """
         if noise is not None:
             raise ValueError(
-                f"capture got noise={noise!r}; expected steps= only, as the rows of a batch may differ in noise; capture "
-                f"and select afterwards, or use a measure, which sorts by noise"
+                f"capture got noise={noise!r}; expected steps= only, as the rows of a batch may differ; "
+                f"capture and select afterwards, or use a measure, which sorts by noise"
             )
         if not points:
             raise ValueError("capture got no hook points; expected at least one; write .capture('resid_post')")
@@ -359,6 +361,23 @@ class Trace:
         run = run_denoising if self.target.has_noise else run_decoding
         return run(self.model, self.target, self.ops, prompts, settings)
 
+    def capture_bytes(self, inputs: Any, max_new_tokens: int | None = None, sampler: Sampler | None = None) -> int:
+        """The memory that the captured tensors of a run will take, in bytes; nothing is computed.
+
+        Args:
+            inputs: as in `forward` and `generate`.
+            max_new_tokens: as in `generate`; None is a forward.
+            sampler: as in `generate`.
+
+        >>> import dlens
+        >>> dlens.trace("trio/ar").capture("resid_post").capture_bytes("Once upon a time") == 16 * 4 * 192 * 4
+        True
+        """
+        batch = as_batch(self.model, inputs)
+        sampler = None if max_new_tokens is None else self._sampler(sampler)
+        shape = run_shape(self.model, batch, max_new_tokens or 0, sampler)
+        return capture_bytes(self.ops, self.model, self.target, shape)
+
     def _sampler(self, sampler: Sampler | None) -> Sampler:
         family = self.model.family
         if sampler is None:
@@ -367,8 +386,8 @@ class Trace:
         if not isinstance(sampler, wanted):
             expected = "LLaDA, Dream or Threshold" if self.target.has_noise else "Autoregressive"
             raise ValueError(
-                f"{type(sampler).__name__} for {self.model.name}, which is {_article(family.objective)} model; expected "
-                f"dlens.samplers.{expected}; pass one of these, or none for the default"
+                f"{type(sampler).__name__} for {self.model.name}, which is {_article(family.objective)} model; "
+                f"expected dlens.samplers.{expected}; pass one of these, or none for the default"
             )
         return sampler
 

@@ -12,15 +12,16 @@ from functools import partial
 from typing import Any, TypeVar, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dlens.axes import Resid
 from dlens.models.family import Site
 from dlens.models.model import Model
+from dlens.models.wrapper import resting
 from dlens.ops.capture import Capture
-from dlens.ops.op import Edit, Place, Target
+from dlens.ops.op import INNER_POINTS, Edit, Op, Place, Target
 from dlens.ops.repeat import Repeat
-from dlens.ops.skip import Part
+from dlens.ops.skip import Part, Skip
 from dlens.tracing.collect import Collector
 from dlens.tracing.plan import Measured, Plan
 from dlens.tracing.program import Active, LayerProgram, Rows, StepProgram, active_at, compile_step
@@ -62,7 +63,7 @@ def run_plan(
         What `drive` returned. The module is as it was, also after an error.
     """
     if not plan.planned:
-        with torch.no_grad():
+        with torch.no_grad(), resting(model.module, ()):
             return drive()
     root = model.nnsight
     if root.interleaver.interleaving:
@@ -72,12 +73,33 @@ def run_plan(
         )
     result: list[T] = []
     blocks = dict(model.blocks._modules)
-    walker = _Walker(model, target, collector, actives_of or partial(active_at, plan))
+    walker = _Walker(model, root, target, collector, actives_of or partial(active_at, plan))
     try:
-        _trace(root, lambda: result.append(drive()), lambda step, args, kwargs: walker(state_of(step, args, kwargs)))
+        with resting(model.module, _visited(model, plan)):
+            _trace(root, lambda: result.append(drive()), lambda *seen: walker(state_of(*seen)))
     finally:
         model.blocks._modules.update(blocks)
     return result[0]
+
+
+def _visited(model: Model, plan: Plan) -> set[nn.Module]:
+    """The parts of a model where a plan may read, write or skip."""
+    layout = model.layout
+    visited = {model.module, model.embed, *model.blocks}
+    if any(_goes_inside(planned.op) for planned in plan.planned):
+        paths = {part.path for part in (*layout.sites.values(), *layout.attn_skip, *layout.mlp_skip)}
+        visited.update(block.get_submodule(path) for block in model.blocks for path in paths)
+    return visited
+
+
+def _goes_inside(op: Op) -> bool:
+    """Whether an operation may touch what lies between a block's input and its output."""
+    if isinstance(op, Skip):
+        return op.part != "block"
+    if isinstance(op, Measured):
+        return not set(op.measure.points).isdisjoint(INNER_POINTS)
+    point = op.point if isinstance(op, Capture) else op.at if isinstance(op, Edit) else None
+    return point in INNER_POINTS
 
 
 def _trace(root: Any, drive: Callable[[], None], visit: Callable[[int, tuple, dict], None]) -> None:
@@ -101,13 +123,13 @@ def _walk(root: Any, tracer: Any, visit: Callable[[int, tuple, dict], None]) -> 
 class _Walker:
     """Visits the places of one step after the other."""
 
-    def __init__(self, model: Model, target: Target, collector: Collector, actives_of: ActivesOf) -> None:
+    def __init__(self, model: Model, root: Any, target: Target, collector: Collector, actives_of: ActivesOf) -> None:
         self.model = model
         self.layout = model.layout
         self.target = target
         self.collector = collector
         self.actives_of = actives_of
-        self.root = model.nnsight
+        self.root = root
         self.modules = tuple(model.blocks)
         container = self.root.get(model.layout.blocks)
         self.envoys = tuple(container[i] for i in range(len(self.modules)))
@@ -174,9 +196,7 @@ class _Walker:
                 value = self._edit(active, active.op, value, point, layer, state)
         return value
 
-    def _edit(
-        self, active: Active, op: Edit, value: Tensor, point: str, layer: int | None, state: StepState
-    ) -> Tensor:
+    def _edit(self, active: Active, op: Edit, value: Tensor, point: str, layer: int | None, state: StepState) -> Tensor:
         mask = self._selected(active, op, state)
         self.collector.fire(active, mask)
         place = Place(

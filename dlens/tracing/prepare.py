@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from dlens.axes import TokenIds, TokenMask
 from dlens.models.model import Model
@@ -31,7 +31,9 @@ def target_of(model: Model) -> Target:
             absent.setdefault(point, "no module of this architecture holds it")
     kernel = getattr(model.config, "_attn_implementation", None)
     if "pattern" not in absent and kernel != "eager":
-        absent["pattern"] = f"its attention runs as {kernel!r}, which gives none (load with attn_implementation='eager')"
+        absent["pattern"] = (
+            f"its attention runs as {kernel!r}, which gives none (load with attn_implementation='eager')"
+        )
     return Target(
         name=model.name,
         n_layers=model.n_layers,
@@ -136,8 +138,8 @@ def cache_policy(plan: Plan, cache: str, target: Target) -> tuple[bool, tuple[st
         return True, ()
     if cache == "require":
         raise ValueError(
-            f"cache='require' with '{breaking[0]}'; expected operations that act alike at every step and run each block "
-            f"once, as layers would disagree on what the cache holds; leave cache='auto', or act at all steps"
+            f"cache='require' with '{breaking[0]}'; expected operations that act alike at every step and run each "
+            f"block once, as layers would disagree on what the cache holds; leave cache='auto', or act at all steps"
         )
     note = (
         f"KV cache off because of '{breaking[0]}': each step computes every position again, and operations act on all "

@@ -44,7 +44,7 @@ class Record:
         text: per row the continuation; empty for a forward or without a tokenizer.
         canvas: [step, batch, position], what went into each step; None for AR models.
         committed_at: [batch, position], the step of the last change; -1 for prompt, padding, never.
-        step_of_position: [computed], per position but the last the step that first computed a position; AR decoding only.
+        step_of_position: [computed], the step that first computed each position but the last; AR only.
         n_steps: steps that ran.
         planned_steps: steps that were planned.
         measures: key -> `xarray.Dataset`.
@@ -120,8 +120,8 @@ class Record:
         if kept is not None and point.layer is None:
             return kept, None
         raise KeyError(
-            f"{name!r} is not in this record; expected one of {sorted(self.captured) or 'nothing, as none was captured'}"
-            f"; add .capture({name!r}) to the trace"
+            f"{name!r} is not in this record; expected one of {sorted(self.captured) or 'nothing, as none was kept'}; "
+            f"add .capture({name!r}) to the trace"
         )
 
     @property

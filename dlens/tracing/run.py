@@ -28,7 +28,7 @@ from dlens.tracing.state import Window, forward_state
 from dlens.tracing.text import drafts, end_ids
 from dlens.tracing.watch import OnStep, Watch, hold
 
-__all__ = ["CachePolicy", "Settings", "run_decoding", "run_denoising", "run_forward"]
+__all__ = ["CachePolicy", "Settings", "run_decoding", "run_denoising", "run_forward", "run_shape"]
 
 CachePolicy = Literal["auto", "require", "off"]
 
@@ -58,13 +58,28 @@ class Settings:
         }
 
 
+def run_shape(model: Model, batch: Batch, new_tokens: int = 0, sampler: Sampler | None = None) -> RunShape:
+    """The size of a run: a forward without a sampler, else a generation.
+
+    Raises:
+        ValueError: the sampler does not fit the number of tokens.
+    """
+    rows, width = batch.ids.shape
+    if sampler is None:
+        return RunShape("forward", 1, rows, width, width)
+    if model.family.objective == "autoregressive":
+        return RunShape("decoding", sampler.planned_steps(new_tokens), rows, width + new_tokens - 1, width)
+    held = ((batch.ids == model.family.mask_token_id) & batch.real).sum(-1)
+    n_steps = sampler.planned_steps(new_tokens, int(held.max()))
+    return RunShape("denoising", n_steps, rows, width + new_tokens, width)
+
+
 def run_forward(model: Model, target: Target, ops: Sequence[Op], inputs: Any, capture_limit: int) -> Record:
     """One forward over a batch of prompts."""
     batch = as_batch(model, inputs)
     refuse_too_long(model, batch, 0)
-    rows, width = batch.ids.shape
     with hold(model.lock, None):
-        prepared = prepare(model, target, ops, RunShape("forward", 1, rows, width, width), batch.real, capture_limit)
+        prepared = prepare(model, target, ops, run_shape(model, batch), batch.real, capture_limit)
         start = time.perf_counter()
         costs = [_forward_window(prepared, *window) for window in windows(model, batch)]
         seconds = time.perf_counter() - start
@@ -90,11 +105,9 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
         refuse_masks(model, batch)
     canvas = _canvas(batch, settings.new_tokens, mask)
     generated = (canvas.ids == mask) & canvas.real
-    width = batch.ids.shape[-1]
-    n_steps = sampler.planned_steps(settings.new_tokens, int(generated[:, :width].sum(-1).max()))
-    shape = RunShape("denoising", n_steps, len(canvas.ids), canvas.ids.shape[-1], width)
+    shape = run_shape(model, batch, settings.new_tokens, sampler)
     tokens = Tokens(mask, model.eos_token_id, model.family.end_token_ids)
-    watch = _watch(model, n_steps, settings, lambda ids: drafts(model, ids, ids.shape[-1] - settings.new_tokens))
+    watch = _watch(model, shape.n_steps, settings, lambda ids: drafts(model, ids, ids.shape[-1] - settings.new_tokens))
     with hold(model.lock, settings.cancel):
         prepared = prepare(model, target, ops, shape, canvas.real, settings.capture_limit)
         start = time.perf_counter()
@@ -144,10 +157,9 @@ def run_decoding(model: Model, target: Target, ops: Sequence[Op], prompts: Any, 
             f"generate them one by one"
         )
     rows, width = batch.ids.shape
-    n_steps = settings.sampler.planned_steps(settings.new_tokens)
-    shape = RunShape("decoding", n_steps, rows, width + settings.new_tokens - 1, width)
+    shape = run_shape(model, batch, settings.new_tokens, settings.sampler)
     real = torch.cat([batch.real, batch.real.new_ones(rows, settings.new_tokens)], dim=-1)
-    watch = _watch(model, n_steps, settings, lambda ids: drafts(model, ids, width))
+    watch = _watch(model, shape.n_steps, settings, lambda ids: drafts(model, ids, width))
     with hold(model.lock, settings.cancel):
         prepared = prepare(model, target, ops, shape, real, settings.capture_limit)
         use_cache, notes = cache_policy(prepared.plan, settings.cache, target)

@@ -128,9 +128,10 @@ def _build(header: dict[str, Any], tensors: dict[str, Tensor]) -> Record:
         for name, kept in header["captured"].items()
     }
     flops = header["flops"]
+    fields: dict[str, Any] = {name: header[name] for name in _PLAIN}
+    fields |= {name: tensors.get(name) for name in _TENSOR_FIELDS}
     return Record(
-        **{name: header[name] for name in _PLAIN},
-        **{name: tensors.get(name) for name in _TENSOR_FIELDS},  # pyright: ignore[reportArgumentType]
+        **fields,
         captured=captured,
         measures={key: _dataset(key, described, tensors) for key, described in header["measures"].items()},
         plan=tuple(header["plan"]),

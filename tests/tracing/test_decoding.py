@@ -88,9 +88,7 @@ def test_positions_keep_the_value_of_the_step_that_first_computed_them(ar: dlens
     record = trace.generate(PROMPTS, NEW, cache="off")
     cached = trace.generate(PROMPTS, NEW)
     width = record.is_prompt.shape[1] - NEW
-    assert torch.allclose(
-        record["resid_post"][:, :, :width], cached["resid_post"][:, :, :width], atol=1e-4, rtol=1e-4
-    )
+    assert torch.allclose(record["resid_post"][:, :, :width], cached["resid_post"][:, :, :width], atol=1e-4, rtol=1e-4)
     some = dlens.trace(ar).capture("resid_post", layers=[3], steps=range(2, 5)).generate(PROMPTS, NEW)
     assert some.coords("resid_post")["position"] == [width + 1, width + 2, width + 3]
     whole = dlens.trace(ar).capture("resid_post", layers=[3]).generate(PROMPTS, NEW)

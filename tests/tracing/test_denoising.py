@@ -150,7 +150,7 @@ def test_rows_of_unlike_noise_keep_their_own_value(model: dlens.Model, plain: An
 
     parts: dict[str, Any] = {}
     plain.model.rotary_emb.register_forward_hook(lambda _m, _a, out: parts.__setitem__("rotary", out))
-    again = other = lambda layer, value: fresh_layers[layer](value, position_embeddings=parts["rotary"])  # noqa: E731
+    again = other = lambda layer, value: fresh_layers[layer](value, position_embeddings=parts["rotary"])
     fresh_layers = fresh(model.module).model.layers
     with edited(plain, edit), torch.no_grad():
         expected = plain(input_ids=ids, use_cache=False).logits

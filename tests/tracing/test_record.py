@@ -152,8 +152,8 @@ def test_infilling_fills_the_masks_of_a_prompt(diffusion: dlens.Model) -> None:
 
 
 def test_an_early_end_trims_the_step_axis(diffusion: dlens.Model) -> None:
-    record = dlens.trace(diffusion).capture("resid_post", layers=[1]).generate(
-        PROMPTS, 12, sampler=Threshold(threshold=0.3)
+    record = (
+        dlens.trace(diffusion).capture("resid_post", layers=[1]).generate(PROMPTS, 12, sampler=Threshold(threshold=0.3))
     )
     assert record.n_steps < record.planned_steps == 12
     assert record["resid_post"].shape[0] == record.n_steps == len(record.coords("resid_post")["step"])
