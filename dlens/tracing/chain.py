@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, final
+from typing import Any, Literal, final, get_args
 
 import torch
 from torch import Tensor
@@ -354,6 +354,13 @@ class Trace:
             on_step=on_step,
             cancel=cancel,
         )
+        if cache not in get_args(CachePolicy):
+            raise ValueError(f"cache={cache!r}; expected one of {', '.join(get_args(CachePolicy))}; check the spelling")
+        if infill and not self.target.has_noise:
+            raise ValueError(
+                f"infill=True on {self.model.name}; expected a diffusion model, as an autoregressive model only "
+                f"appends; leave it out"
+            )
         if max_new_tokens < (0 if infill else 1):
             raise ValueError(
                 f"max_new_tokens={max_new_tokens}; expected at least {0 if infill else 1}; ask for more tokens"

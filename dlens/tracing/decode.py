@@ -142,24 +142,23 @@ def _streamer(run: DecodingRun) -> Any:
 
 @cache
 def _fullest_cache_class() -> Any:
-    from transformers import DynamicCache
+    from transformers.cache_utils import CacheLayerMixin, DynamicCache
 
     class FullestCache(DynamicCache):
         """A cache whose length is that of its fullest layer, as a skipped layer's entry stays empty."""
 
-        def _fullest(self, like: int | None = None) -> int:
-            same = range(len(self.layers))
-            if like is not None and like < len(self.layers):
-                same = [i for i in same if type(self.layers[i]) is type(self.layers[like])]
-            return max(same, key=lambda i: self.layers[i].get_seq_length())
+        def _fullest(self, kind: type[CacheLayerMixin]) -> int:
+            """The layer of a kind that holds most; 0 where there is none yet."""
+            held = {i: layer.get_seq_length() for i, layer in enumerate(self.layers) if isinstance(layer, kind)}
+            return max(held, key=lambda i: held[i], default=0)
 
         def get_seq_length(self, layer_idx: int = 0) -> int:
-            return super().get_seq_length(self._fullest()) if self.layers else 0
+            return super().get_seq_length(self._fullest(CacheLayerMixin))
 
         def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
-            if not self.layers:
-                return super().get_mask_sizes(query_length, layer_idx)
-            return super().get_mask_sizes(query_length, self._fullest(layer_idx))
+            asked = self.layers[layer_idx] if layer_idx < len(self.layers) else None
+            kind = type(asked) if isinstance(asked, CacheLayerMixin) else CacheLayerMixin
+            return super().get_mask_sizes(query_length, self._fullest(kind))
 
     return FullestCache
 

@@ -7,7 +7,9 @@ them, whatever order the operations were written in.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar, final
 
@@ -38,6 +40,8 @@ StateOf = Callable[[int, tuple[Any, ...], dict[str, Any]], StepState]
 ActivesOf = Callable[[StepState], tuple[Active, ...]]
 """From what is known of a step, the operations that act at it."""
 
+_RUNNING: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
 
 def run_plan(
     model: Model,
@@ -61,19 +65,45 @@ def run_plan(
 
     Returns:
         What `drive` returned. The module is as it was, also after an error.
+
+    Raises:
+        RuntimeError: the module is running already, that is, a function called by its run calls this.
     """
-    if not plan.planned:
-        with torch.no_grad(), resting(model.module, ()):
-            return drive()
-    root = model.nnsight
-    if root.interleaver.interleaving:
+    with _alone(model):
+        if not plan.planned:
+            with torch.no_grad(), resting(model.module, ()):
+                return drive()
+        return _run(model, target, plan, collector, state_of, drive, actives_of or partial(active_at, plan))
+
+
+@contextmanager
+def _alone(model: Model) -> Iterator[None]:
+    """Refuse a run inside a run: the module's calls would count as steps of the outer one."""
+    if model.module in _RUNNING:
         raise RuntimeError(
             f"{model.name} is running already in this thread; expected one run at a time; "
-            f"call dlens outside of hook functions, and keep what they need in a variable"
+            f"call dlens outside of hook and on_step functions, and keep what they need in a variable"
         )
+    _RUNNING.add(model.module)
+    try:
+        yield
+    finally:
+        _RUNNING.discard(model.module)
+
+
+def _run(
+    model: Model,
+    target: Target,
+    plan: Plan,
+    collector: Collector,
+    state_of: StateOf,
+    drive: Callable[[], T],
+    actives_of: ActivesOf,
+) -> T:
+    root = model.nnsight
     result: list[T] = []
     blocks = dict(model.blocks._modules)
-    walker = _Walker(model, root, target, collector, actives_of or partial(active_at, plan))
+    walker = _Walker(model, root, target, collector, actives_of)
     try:
         with resting(model.module, _visited(model, plan)):
             _trace(root, lambda: result.append(drive()), lambda *seen: walker(state_of(*seen)))

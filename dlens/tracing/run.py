@@ -22,6 +22,7 @@ from dlens.tracing.denoise import DenoisingRun
 from dlens.tracing.finish import Outcome, finish
 from dlens.tracing.flops import StepCost
 from dlens.tracing.inputs import Batch, as_batch, refuse_masks, refuse_too_long
+from dlens.tracing.plan import plan_run
 from dlens.tracing.prepare import Prepared, cache_policy, prepare, windows
 from dlens.tracing.record import Record
 from dlens.tracing.state import Window, forward_state
@@ -105,6 +106,11 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
         refuse_masks(model, batch)
     canvas = _canvas(batch, settings.new_tokens, mask)
     generated = (canvas.ids == mask) & canvas.real
+    if not bool(generated.any()):
+        raise ValueError(
+            "max_new_tokens=0 and no mask in any prompt; expected something to fill; ask for new tokens, or put masks "
+            "into a prompt"
+        )
     shape = run_shape(model, batch, settings.new_tokens, sampler)
     tokens = Tokens(mask, model.eos_token_id, model.family.end_token_ids)
     watch = _watch(model, shape.n_steps, settings, lambda ids: drafts(model, ids, ids.shape[-1] - settings.new_tokens))
@@ -142,7 +148,8 @@ def _whole_canvas(canvas: TokenIds, runs: Sequence[tuple[DenoisingRun, Tensor]])
         rows, columns = list(run.window.rows), slice(run.window.offset, None)
         final[rows, columns] = done
         history[:, rows, columns] = done
-        history[: len(run.canvases), rows, columns] = torch.stack(run.canvases)
+        for step, before in enumerate(run.canvases):
+            history[step, rows, columns] = before
     return history, final
 
 
@@ -161,8 +168,8 @@ def run_decoding(model: Model, target: Target, ops: Sequence[Op], prompts: Any, 
     real = torch.cat([batch.real, batch.real.new_ones(rows, settings.new_tokens)], dim=-1)
     watch = _watch(model, shape.n_steps, settings, lambda ids: drafts(model, ids, width))
     with hold(model.lock, settings.cancel):
+        use_cache, notes = cache_policy(plan_run(ops, target, shape.n_steps, real), settings.cache, target)
         prepared = prepare(model, target, ops, shape, real, settings.capture_limit)
-        use_cache, notes = cache_policy(prepared.plan, settings.cache, target)
         run = DecodingRun(
             model=model,
             sampler=settings.sampler,

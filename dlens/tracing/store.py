@@ -28,9 +28,9 @@ def save_record(record: Record, folder: str | Path) -> None:
     from safetensors.torch import save_file
 
     folder = Path(folder)
-    if folder.exists() and any(p.name not in (_JSON, _TENSORS) for p in folder.iterdir()):
+    if folder.is_file() or folder.exists() and any(p.name not in (_JSON, _TENSORS) for p in folder.iterdir()):
         raise FileExistsError(
-            f"{folder} holds other files; expected a new folder or an older record; give another folder"
+            f"{folder} is a file or holds other files; expected a new folder or an older record; give another folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: value for name in _TENSOR_FIELDS if (value := getattr(record, name)) is not None}

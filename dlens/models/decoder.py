@@ -1,0 +1,117 @@
+"""Native decoders of the transformers library: where their parts are, and their three families."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+
+from dlens.axes import Resid
+from dlens.models.family import Family, Fill, Layout, Site
+
+__all__ = ["AUTOREGRESSIVE", "DECODER_LAYOUTS", "MASKED", "MASKED_SHIFTED", "llama_like"]
+
+AUTOREGRESSIVE = Family(name="autoregressive", objective="autoregressive", shift=1)
+MASKED = Family(name="masked", objective="diffusion", shift=0)
+MASKED_SHIFTED = Family(name="masked-shifted", objective="diffusion", shift=1)
+
+_PARALLEL = "this block runs attention and MLP side by side, so there is no stream between them"
+
+
+def _zeros(hidden: Resid, block: nn.Module) -> torch.Tensor:
+    return torch.zeros_like(hidden)
+
+
+def _zeros_pair(hidden: Resid, block: nn.Module) -> tuple[torch.Tensor, None]:
+    return torch.zeros_like(hidden), None
+
+
+def llama_like(root: str = "model") -> Layout:
+    """Pre-norm blocks with `self_attn`, `post_attention_layernorm` before the MLP, and `mlp`."""
+    return Layout(
+        blocks=f"{root}.layers",
+        embed=f"{root}.embed_tokens",
+        norm=f"{root}.norm",
+        head="lm_head",
+        sites={
+            "attn_out": Site("self_attn"),
+            "resid_mid": Site("post_attention_layernorm", "input"),
+            "mlp_out": Site("mlp"),
+            "pattern": Site("self_attn", index=1),
+        },
+        attn_skip=(Fill("self_attn", _zeros_pair),),
+        mlp_skip=(Fill("mlp", _zeros),),
+    )
+
+
+def _gemma_sandwich(root: str = "model") -> Layout:
+    """Gemma 2 and 3: a norm before and after each half; what is added has passed the second one."""
+    return Layout(
+        blocks=f"{root}.layers",
+        embed=f"{root}.embed_tokens",
+        norm=f"{root}.norm",
+        head="lm_head",
+        sites={
+            "attn_out": Site("post_attention_layernorm"),
+            "resid_mid": Site("pre_feedforward_layernorm", "input"),
+            "mlp_out": Site("post_feedforward_layernorm"),
+            "pattern": Site("self_attn", index=1),
+        },
+        attn_skip=(Fill("self_attn", _zeros_pair), Fill("post_attention_layernorm", _zeros)),
+        mlp_skip=(Fill("mlp", _zeros), Fill("post_feedforward_layernorm", _zeros)),
+    )
+
+
+def _gpt2() -> Layout:
+    return Layout(
+        blocks="transformer.h",
+        embed="transformer.wte",
+        norm="transformer.ln_f",
+        head="lm_head",
+        sites={
+            "attn_out": Site("attn"),
+            "resid_mid": Site("ln_2", "input"),
+            "mlp_out": Site("mlp"),
+            "pattern": Site("attn", index=1),
+        },
+        attn_skip=(Fill("attn", _zeros_pair),),
+        mlp_skip=(Fill("mlp", _zeros),),
+    )
+
+
+def _gpt_neox(config: Any) -> Layout:
+    sites = {
+        "attn_out": Site("post_attention_dropout"),
+        "mlp_out": Site("post_mlp_dropout"),
+        "pattern": Site("attention", index=1),
+    }
+    absent = {"resid_mid": _PARALLEL} if config.use_parallel_residual else {}
+    if not absent:
+        sites["resid_mid"] = Site("post_attention_layernorm", "input")
+    return Layout(
+        blocks="gpt_neox.layers",
+        embed="gpt_neox.embed_in",
+        norm="gpt_neox.final_layer_norm",
+        head="lm_head",
+        sites=sites,
+        attn_skip=(Fill("attention", _zeros_pair),),
+        mlp_skip=(Fill("mlp", _zeros),),
+        absent=absent,
+    )
+
+
+DECODER_LAYOUTS: Mapping[str, Callable[[Any], Layout]] = MappingProxyType(
+    {
+        "gemma2": lambda config: _gemma_sandwich(),
+        "gemma3": lambda config: _gemma_sandwich("model.language_model"),
+        "gemma3_text": lambda config: _gemma_sandwich(),
+        "gpt2": lambda config: _gpt2(),
+        "gpt_neox": _gpt_neox,
+        "gpt_oss": lambda config: replace(llama_like(), mlp_skip=(Fill("mlp", _zeros_pair),)),
+    }
+)
+"""Model type -> layout, for native decoders that are not laid out like Llama."""

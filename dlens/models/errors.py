@@ -1,0 +1,9 @@
+"""The error of a model that is not what its adapter says."""
+
+from __future__ import annotations
+
+__all__ = ["VerificationError"]
+
+
+class VerificationError(ValueError):
+    """A loaded model does not behave as its family and layout say."""

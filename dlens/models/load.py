@@ -1,0 +1,150 @@
+"""Load a model from a name, a folder, a torch module or an nnsight object, and prove that it was understood."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from dlens.models.buffers import is_remote
+from dlens.models.family import Family
+from dlens.models.model import Model
+from dlens.models.registry import choose_family, choose_layout
+from dlens.models.source import read_checkpoint, read_tokenizer, resolve
+from dlens.models.verify import check_paths, probe_padding
+from dlens.models.verify import verify as prove
+
+__all__ = ["load"]
+
+
+def load(
+    source: Any,
+    *,
+    tokenizer: Any = None,
+    family: str | Family | None = None,
+    trust_remote_code: bool = False,
+    verify: bool = True,
+    **kwargs: Any,
+) -> Model:
+    """Load a model and check that dlens reads it right.
+
+    Args:
+        source: "trio/ar", "trio/diffusion" or "trio/ar-init" (shipped, float32 unless `dtype=` says
+            otherwise); a name on the hub; a checkpoint folder; a torch module of transformers; or an
+            nnsight object.
+        tokenizer: used instead of the checkpoint's; needed with a module only where text is given.
+        family: a name or a Family; None takes `dlens_family` of the config, else the model type's.
+        trust_remote_code: allow the checkpoint's own code to run.
+        verify: prove the adapter by a few tiny forwards; without, nothing is run.
+        kwargs: passed to transformers: dtype, device_map, revision, gguf_file, attn_implementation ...
+
+    Returns:
+        The model. A checkpoint is in eval mode, and bidirectional where its family is; a module that
+        was passed is left as it was.
+
+    Raises:
+        ValueError: the source is no model that dlens can trace, or the family is unknown.
+        PermissionError: remote code without `trust_remote_code=True`.
+        TypeError: an unknown argument, or a source of another kind.
+        VerificationError: the model does not behave as its family says.
+
+    >>> from dlens.models.load import load
+    >>> model = load("trio/diffusion")
+    >>> model.n_layers, model.d_model, model.family.objective
+    (16, 192, 'diffusion')
+    """
+    if isinstance(source, Model):
+        return _again(source, tokenizer, family, verify, kwargs)
+    if isinstance(source, (str, Path)):
+        where, arguments = resolve(source, kwargs)
+        module = read_checkpoint(where, trust_remote_code, arguments)
+        if tokenizer is None:
+            tokenizer = read_tokenizer(where, trust_remote_code, arguments)
+        chosen = choose_family(family, module.config)
+        if not chosen.causal:
+            _make_bidirectional(module)
+        return _build(module, tokenizer, chosen, _asked(family), str(source), verify)
+    if kwargs:
+        raise TypeError(
+            f"arguments {', '.join(kwargs)} with a loaded module; expected them with a name or a folder only; "
+            f"set them when you load the module"
+        )
+    module = _unwrapped(source)
+    if tokenizer is None and module is not source:
+        tokenizer = vars(source).get("tokenizer")
+    chosen = choose_family(family, module.config)
+    return _build(module, tokenizer, chosen, _asked(family), type(module).__name__, verify)
+
+
+def _again(model: Model, tokenizer: Any, family: str | Family | None, verify: bool, kwargs: dict[str, Any]) -> Model:
+    """A Model passed once more: itself, or with another tokenizer or family."""
+    if kwargs:
+        raise TypeError(f"arguments {', '.join(kwargs)} with a Model; expected none; pass them when you load it")
+    if family is not None:
+        chosen = choose_family(family, model.module.config)
+        return _build(model.module, tokenizer or model.tokenizer, chosen, _asked(family), model.name, verify)
+    return model if tokenizer is None else replace(model, tokenizer=tokenizer)
+
+
+def _asked(family: str | Family | None) -> int | None:
+    """The mask token of a Family that the user gave, which goes before the checkpoint's."""
+    return family.mask_token_id if isinstance(family, Family) else None
+
+
+def _unwrapped(source: Any) -> nn.Module:
+    """The torch module of a module or an nnsight object."""
+    from transformers import PreTrainedConfig
+
+    if "nnsight" in sys.modules:
+        from nnsight import Envoy
+
+        if isinstance(source, Envoy):
+            source = source._module
+    if not isinstance(source, nn.Module) or not isinstance(getattr(source, "config", None), PreTrainedConfig):
+        raise TypeError(
+            f"{type(source).__name__} is no model; expected a name, a folder, a transformers module (with its "
+            f".config), or an nnsight object around one; for other modules give them a PreTrainedConfig"
+        )
+    if any(parameter.is_meta for parameter in source.parameters()):
+        raise ValueError(
+            f"{type(source).__name__} has parameters on the meta device; expected weights; load them first (nnsight: "
+            f"dispatch=True)"
+        )
+    if source.config.is_encoder_decoder:  # pyright: ignore
+        raise ValueError(
+            f"{type(source).__name__} is an encoder-decoder model; expected a decoder-only model; "
+            f"dlens cannot trace this kind yet"
+        )
+    return source
+
+
+def _make_bidirectional(module: nn.Module) -> None:
+    """Switch causality off in the mask and in every attention module; a mask alone leaves SDPA causal."""
+    module.config.is_causal = False  # pyright: ignore
+    for part in module.modules():
+        if "is_causal" in vars(part):
+            part.is_causal = False  # pyright: ignore
+
+
+def _build(module: nn.Module, tokenizer: Any, family: Family, mask: int | None, name: str, verify: bool) -> Model:
+    layout = choose_layout(family, module.config)
+    check_paths(module, layout)
+    complete = replace(family, layout=layout, mask_token_id=_mask_token(family, mask, module.config, tokenizer))
+    model = Model(module, tokenizer, complete, name)
+    ends = tuple(token for token in family.end_token_ids if token < model.vocab_size)
+    model = replace(model, family=replace(complete, end_token_ids=ends))
+    if not verify:
+        return replace(model, honours_padding=not is_remote(module))
+    prove(model)
+    return replace(model, honours_padding=probe_padding(model))
+
+
+def _mask_token(family: Family, asked: int | None, config: Any, tokenizer: Any) -> int | None:
+    """The mask token asked for, else the checkpoint's, the family's usual one, the tokenizer's."""
+    if family.objective != "diffusion":
+        return None
+    known = (asked, getattr(config, "mask_token_id", None), family.mask_token_id)
+    return next((token for token in known if token is not None), getattr(tokenizer, "mask_token_id", None))

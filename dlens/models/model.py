@@ -1,0 +1,154 @@
+"""A loaded model: a torch module with the facts that dlens needs of it."""
+
+from __future__ import annotations
+
+import copy
+import threading
+import weakref
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, final
+
+import torch
+from torch import nn
+
+from dlens.models.family import Family, Layout
+from dlens.models.wrapper import Wrapper, unwrap, wrapper_of
+
+if TYPE_CHECKING:
+    from nnsight import NNsight
+
+__all__ = ["Model"]
+
+_LOCKS: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
+_LOCKS_GUARD = threading.Lock()
+_CONTEXT_NAMES = ("max_position_embeddings", "max_sequence_length")
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model as dlens sees it; made by `dlens.load`.
+
+    Args:
+        module: the torch module, unchanged.
+        tokenizer: its tokenizer, or None.
+        family: what kind of model it is, with `layout` and `mask_token_id` filled in.
+        name: what it was loaded from, for records and plots.
+        honours_padding: whether a padded position is really hidden; where it is not,
+            prompts of unequal length run in groups of equal length.
+        memo: what is worth keeping between runs, such as FLOP counts.
+    """
+
+    module: nn.Module
+    tokenizer: Any
+    family: Family
+    name: str
+    honours_padding: bool = True
+    memo: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def layout(self) -> Layout:
+        """Where the parts are."""
+        assert self.family.layout is not None
+        return self.family.layout
+
+    @property
+    def config(self) -> Any:
+        """The module's config, of its text part where it has several."""
+        return self.module.config.get_text_config()  # pyright: ignore
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The list of blocks, in the order of their places."""
+        blocks = self.module.get_submodule(self.layout.blocks)
+        assert isinstance(blocks, nn.ModuleList)
+        return blocks
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        return len(self.blocks)
+
+    @property
+    def embed(self) -> nn.Module:
+        """The token embedding."""
+        return self.module.get_submodule(self.layout.embed)
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return int(self.embed.weight.shape[-1])  # pyright: ignore
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of rows of the embedding: token ids lie below it."""
+        return int(self.embed.weight.shape[0])  # pyright: ignore
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go."""
+        return self.embed.weight.device  # pyright: ignore
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the residual stream's first tensor."""
+        return self.embed.weight.dtype  # pyright: ignore
+
+    @property
+    def n_positions(self) -> int | None:
+        """Longest sequence the model takes; None where its config does not say."""
+        settings = self.config
+        values = (getattr(settings, name, None) for name in _CONTEXT_NAMES)
+        return next((int(value) for value in values if value), None)
+
+    @property
+    def attention_types(self) -> tuple[str, ...]:
+        """Per layer the kind of attention, such as "full_attention" or "sliding_attention"."""
+        types = getattr(self.config, "layer_types", None) or ("full_attention",) * self.n_layers
+        return tuple(types[: self.n_layers])
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """The end of sequence, of the tokenizer if there is one, else of the config."""
+        found = getattr(self.tokenizer, "eos_token_id", None)
+        if found is None:
+            found = getattr(self.config, "eos_token_id", None)
+        return found[0] if isinstance(found, (list, tuple)) else found
+
+    @property
+    def pad_token_id(self) -> int:
+        """What fills the left of shorter prompts: never the mask token, which would read as a gap to fill."""
+        for found in (getattr(self.tokenizer, "pad_token_id", None), self.eos_token_id, 0):
+            if found is not None and found < self.vocab_size and found != self.family.mask_token_id:
+                return found
+        return 1
+
+    @property
+    def lock(self) -> threading.RLock:
+        """The lock that lets one run at a time use this torch module."""
+        with _LOCKS_GUARD:
+            return _LOCKS.setdefault(self.module, threading.RLock())
+
+    @property
+    def nnsight(self) -> NNsight:
+        """nnsight's view of the module; one for each torch module, built when first asked for."""
+        with self.lock:
+            held = self.memo.get(Wrapper)
+            if held is None or not held.serves(self.module):
+                held = self.memo[Wrapper] = wrapper_of(self.module)
+            return held.root
+
+    def unwrap(self) -> None:
+        """Remove nnsight's wrapper from every submodule and restore any forward that stood there before."""
+        with self.lock:
+            unwrap(self.module)
+            self.memo.pop(Wrapper, None)
+
+    def fingerprint(self) -> int:
+        """A number that changes when a parameter or buffer is replaced or written in place."""
+        tensors = (*self.module.parameters(), *self.module.buffers())
+        return hash(tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Model:
+        """A model on a copy of the module; nnsight's root must not be copied, as the copy's would act on nothing."""
+        return replace(self, module=copy.deepcopy(self.module, memo), memo={})

@@ -1,0 +1,121 @@
+"""Proof that the hook points of a layout are where the residual stream says they are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlens.axes import TokenIds
+from dlens.models.errors import VerificationError
+from dlens.models.family import Site
+from dlens.models.model import Model
+
+__all__ = ["check_sites"]
+
+_POINTS = ("attn_out", "resid_mid", "mlp_out")
+
+
+class _Seen:
+    """What one forward showed: values by (layer, point), and how often each module ran."""
+
+    def __init__(self) -> None:
+        self.values: dict[tuple[int, str], Any] = {}
+        self.counts: Counter[tuple[int, str]] = Counter()
+
+
+def check_sites(model: Model, ids: TokenIds) -> None:
+    """Each block and hook site runs once a forward, returns what the layout says, and the stream adds up.
+
+    Args:
+        model: what was loaded.
+        ids: tokens to run.
+
+    Raises:
+        VerificationError: a module ran more or less than once, a block returns something else, or
+            pre + attn_out is not mid, or mid + mlp_out is not post.
+    """
+    seen = _observe(model, ids)
+    for (layer, place), count in seen.counts.items():
+        if count != 1:
+            raise VerificationError(
+                f"{place or 'block'!r} of block {layer} of {model.name} ran {count} times in one forward; expected "
+                f"once; give a Family whose Layout names a module that runs once"
+            )
+    for layer in range(model.n_layers):
+        _check_block_value(model, layer, seen.values[layer, "block"])
+        _check_sum(model, layer, seen.values)
+
+
+def _observe(model: Model, ids: TokenIds) -> _Seen:
+    """One forward under plain hooks, which are gone afterwards."""
+    seen, handles = _Seen(), []
+    sites = {point: site for point, site in model.layout.sites.items() if point in _POINTS}
+    try:
+        for layer, block in enumerate(model.blocks):
+            handles += _watch(block, "", layer, {"resid_pre": Site("", "input"), "block": Site("")}, seen)
+            for path in {site.path for site in sites.values()}:
+                here = {point: site for point, site in sites.items() if site.path == path}
+                handles += _watch(block.get_submodule(path), path, layer, here, seen)
+        model.module(**model.family.inputs(ids, None))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def _watch(part: nn.Module, path: str, layer: int, points: dict[str, Site], seen: _Seen) -> list[Any]:
+    """Count the calls of a module and keep its values at these points."""
+    seen.counts[layer, path] = 0
+
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        for point, site in points.items():
+            if site.end == "input":
+                seen.values[layer, point] = args[0] if args else kwargs["hidden_states"]
+
+    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        seen.counts[layer, path] += 1
+        for point, site in points.items():
+            if site.end == "output":
+                whole = point == "block" or not isinstance(output, tuple)
+                seen.values[layer, point] = output if whole else output[site.index]
+
+    return [part.register_forward_pre_hook(before, with_kwargs=True), part.register_forward_hook(after)]
+
+
+def _check_block_value(model: Model, layer: int, value: Any) -> None:
+    expected = model.layout.block_tuple
+    length = len(value) if isinstance(value, tuple) else None
+    if length != expected or (length is None and not isinstance(value, Tensor)):
+        came = type(value).__name__ if length is None else f"a tuple of {length}"
+        wanted = "a tensor" if expected is None else f"a tuple of {expected}"
+        raise VerificationError(
+            f"block {layer} of {model.name} returns {came}; expected {wanted}, as the layout says; "
+            f"give a Family whose Layout has block_tuple={length}"
+        )
+
+
+def _check_sum(model: Model, layer: int, values: dict[tuple[int, str], Any]) -> None:
+    """The halves add up to the stream, as far as the layout names them."""
+    block = values[layer, "block"]
+    post = block if model.layout.block_tuple is None else block[0]
+    found = (values.get((layer, point)) for point in ("resid_pre", *_POINTS))
+    # What enters a block of a model split over devices may still be on the device before.
+    pre, attn, mid, mlp = (None if value is None else value.to(post.device) for value in found)
+    if mid is not None and attn is not None:
+        _check_equal(model, layer, "resid_pre + attn_out", pre + attn, "resid_mid", mid)
+    if mlp is not None and mid is not None:
+        _check_equal(model, layer, "resid_mid + mlp_out", mid + mlp, "resid_post", post)
+    if mlp is not None and attn is not None and mid is None:
+        _check_equal(model, layer, "resid_pre + attn_out + mlp_out", pre + attn + mlp, "resid_post", post)
+
+
+def _check_equal(model: Model, layer: int, left: str, total: Tensor, right: str, stream: Tensor) -> None:
+    tolerance = 16 * torch.finfo(stream.dtype).eps * float(stream.abs().max())
+    if total.shape != stream.shape or float((total - stream).abs().max()) > tolerance:
+        raise VerificationError(
+            f"in block {layer} of {model.name} {left} is not {right}; expected them to be equal up to rounding; "
+            f"the layout names the wrong modules, or the model scales its residuals: give a Family with a Layout"
+        )

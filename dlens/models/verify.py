@@ -1,0 +1,224 @@
+"""Proof, when a model loads, that its adapter reads it right: a few tiny forwards and plain PyTorch hooks.
+
+Every check is a function of the model that raises VerificationError; none of them leaves a mark on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from dlens.axes import Logits, TokenIds
+from dlens.models.buffers import check_rotary
+from dlens.models.errors import VerificationError
+from dlens.models.family import Layout
+from dlens.models.model import Model
+from dlens.models.sites import check_sites
+
+__all__ = [
+    "VerificationError",
+    "check_causality",
+    "check_finite",
+    "check_mask_token",
+    "check_paths",
+    "check_rotary",
+    "check_shift",
+    "check_size",
+    "probe_padding",
+    "verify",
+]
+
+_DEPTH_NAMES = ("num_hidden_layers", "n_layers", "n_layer")
+_WIDTH_NAMES = ("hidden_size", "d_model", "n_embd")
+_TEXT = (
+    "Once upon a time there was a little girl who lived in a small house near the woods. Every day she went out to "
+    "play with her dog. One day the dog ran away, and she was very sad. She looked for him all day long, and when "
+    "the sun went down she found him under a big tree. They were happy and went home together."
+)
+_SHIFT_MARGIN = 1.0  # nats a token
+
+
+def verify(model: Model) -> None:
+    """Run every check.
+
+    Args:
+        model: what was loaded.
+
+    Raises:
+        VerificationError: the model is not what its family and layout say.
+    """
+    check_size(model)
+    check_mask_token(model)
+    check_rotary(model)
+    with _undisturbed(model.module):
+        check_finite(model)
+        check_sites(model, _ids(model))
+        check_causality(model)
+        check_shift(model)
+
+
+def check_paths(module: nn.Module, layout: Layout) -> None:
+    """Every path of the layout exists, in every block."""
+    modules = dict(module.named_modules(remove_duplicate=False))
+    roots = [path for path in (layout.blocks, layout.embed, layout.norm, layout.head) if path is not None]
+    for path in roots:
+        if path not in modules:
+            raise VerificationError(
+                f"{type(module).__name__} has no {path!r}; expected blocks, embedding, norm and head at "
+                f"{', '.join(roots)}; load the class with the language-model head, or give a Family with a Layout"
+            )
+    blocks = modules[layout.blocks]
+    if not isinstance(blocks, nn.ModuleList) or len(blocks) == 0:
+        raise VerificationError(
+            f"{layout.blocks!r} of {type(module).__name__} is a {type(blocks).__name__} of no blocks; expected a "
+            f"ModuleList of them; give a Family whose Layout names the list of blocks"
+        )
+    fills = (*layout.attn_skip, *layout.mlp_skip)
+    for index in range(len(blocks)):
+        for path in (*(site.path for site in layout.sites.values()), *(fill.path for fill in fills)):
+            if path and f"{layout.blocks}.{index}.{path}" not in modules:
+                raise VerificationError(
+                    f"block {index} ({type(blocks[index]).__name__}) has no {path!r}; expected it as the layout names "
+                    f"it; give a Family with a Layout for this kind of block"
+                )
+
+
+def check_size(model: Model) -> None:
+    """Depth and width are those of the config."""
+    for what, names, found in (("blocks", _DEPTH_NAMES, model.n_layers), ("channels", _WIDTH_NAMES, model.d_model)):
+        declared = next((value for name in names if (value := getattr(model.config, name, None)) is not None), None)
+        if declared is not None and declared != found:
+            raise VerificationError(
+                f"{model.name} has {found} {what} at {model.layout.blocks!r} and {model.layout.embed!r}; expected "
+                f"{declared}, as its config says; correct the config of a changed module, or give its Layout"
+            )
+
+
+def check_mask_token(model: Model) -> None:
+    """A diffusion model has a mask token, inside the embedding and known to the tokenizer."""
+    family, mask, tokenizer = model.family, model.family.mask_token_id, model.tokenizer
+    if family.objective != "diffusion":
+        return
+    if mask is None or not 0 <= mask < model.vocab_size:
+        raise VerificationError(
+            f"mask token {mask} of {model.name}; expected one of its {model.vocab_size} tokens, as family "
+            f"{family.name!r} denoises; set mask_token_id in the config, or give family=dataclasses.replace(family, "
+            f"mask_token_id=...)"
+        )
+    if tokenizer is None:
+        return
+    named = tokenizer.mask_token_id
+    if (named is not None and named != mask) or tokenizer.convert_ids_to_tokens(mask) is None:
+        raise VerificationError(
+            f"mask token {mask} of {model.name}; expected a token that the tokenizer knows (its own mask token is "
+            f"{named}); set mask_token_id in the config, or give the tokenizer this model was trained with"
+        )
+
+
+def check_finite(model: Model) -> None:
+    """No parameter, buffer or logit is NaN or infinite."""
+    for name, tensor in (*model.module.named_parameters(), *model.module.named_buffers()):
+        if tensor.is_floating_point() and not tensor.is_meta and not torch.isfinite(tensor).all():
+            raise _not_finite(model, name)
+    if not torch.isfinite(_logits(model, _ids(model))).all():
+        raise _not_finite(model, "the output of a forward")
+
+
+def _not_finite(model: Model, what: str) -> VerificationError:
+    return VerificationError(
+        f"{what} of {model.name} is not finite; expected numbers; the checkpoint is damaged, its dtype too narrow, "
+        f"or a buffer was never initialised: load it again, with dtype='bfloat16' or 'float32'"
+    )
+
+
+def check_causality(model: Model) -> None:
+    """A causal model's first logits do not see the last token; a bidirectional model's do."""
+    ids = _ids(model)
+    changed = ids.clone()
+    changed[:, -1] = ids[:, 0]
+    before, after = _logits(model, ids)[:, 0], _logits(model, changed)[:, 0]
+    if model.family.causal != torch.equal(before, after):
+        found, expected = ("bidirectional", "causal") if model.family.causal else ("causal", "bidirectional")
+        raise VerificationError(
+            f"{model.name} is {found}: changing its last token {'moves' if model.family.causal else 'does not move'} "
+            f"the first position; expected {expected}, as family {model.family.name!r} says; give the right family=, "
+            f"and set is_causal in the config and in every attention module"
+        )
+
+
+def check_shift(model: Model) -> None:
+    """The logits that predict a masked token stand where the family says.
+
+    Raises only where the other reading predicts the text clearly better, so that an untrained model passes.
+    """
+    if model.tokenizer is None or model.family.objective != "diffusion":
+        return
+    ids = torch.tensor([model.tokenizer(_TEXT).input_ids], device=model.device)[:, : model.n_positions or None]
+    canvas = ids.clone()
+    masked = torch.arange(1, ids.shape[1], 4, device=ids.device)
+    canvas[:, masked] = model.family.mask_token_id  # pyright: ignore
+    logits = _logits(model, canvas)[0].float()
+    declared = model.family.shift
+    loss = {s: float(nn.functional.cross_entropy(logits[masked - s], ids[0, masked])) for s in (0, 1)}
+    if loss[1 - declared] < loss[declared] - _SHIFT_MARGIN:
+        raise VerificationError(
+            f"{model.name} predicts masked words at {loss[declared]:.2f} nats with shift {declared} and at "
+            f"{loss[1 - declared]:.2f} with shift {1 - declared}; expected shift {declared} to be better, as family "
+            f"{model.family.name!r} says; give the family with the other shift"
+        )
+
+
+def probe_padding(model: Model) -> bool:
+    """Whether padded positions are hidden: padded logits lie nearer to the unpadded ones than unhidden ones do.
+
+    Args:
+        model: what was loaded.
+
+    Returns:
+        False where the module ignores the attention mask; its prompts are then run grouped by length.
+    """
+    ids = _ids(model)
+    n_padding = 3
+    padding = torch.full_like(ids[:, :n_padding], model.pad_token_id)
+    padded = torch.cat((padding, ids), dim=1)
+    real = torch.ones_like(padded, dtype=torch.bool)
+    real[:, :n_padding] = False
+    with _undisturbed(model.module):
+        alone = _logits(model, ids)
+        hidden = _run(model, model.family.inputs(padded, real))[:, n_padding:]
+        seen = _logits(model, padded)[:, n_padding:]
+    return bool((hidden - alone).abs().max() < 0.5 * (seen - alone).abs().max())
+
+
+def _ids(model: Model) -> TokenIds:
+    """A row of unlike tokens, none of them special."""
+    special = {model.family.mask_token_id, model.pad_token_id, model.eos_token_id, *model.family.end_token_ids}
+    usable = [token for token in range(model.vocab_size) if token not in special]
+    chosen = [usable[(7 * i + len(usable) // 3) % len(usable)] for i in range(8)]
+    return torch.tensor([chosen], device=model.device)
+
+
+def _logits(model: Model, ids: TokenIds) -> Logits:
+    return _run(model, model.family.inputs(ids, None))
+
+
+def _run(model: Model, inputs: dict[str, Any]) -> Logits:
+    return model.module(**inputs).logits
+
+
+@contextmanager
+def _undisturbed(module: nn.Module) -> Iterator[None]:
+    """Run without gradients and dropout; training flags and random numbers are put back afterwards."""
+    training = [part for part in module.modules() if part.training]
+    devices = {p.device.index for p in module.parameters() if p.device.type == "cuda"}
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=sorted(devices)):
+            module.eval()
+            yield
+    finally:
+        for part in training:
+            part.training = True

@@ -1,0 +1,123 @@
+"""nnsight's wrapper around a torch module: built once, shared, and removed without a trace."""
+
+from __future__ import annotations
+
+import types
+import weakref
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from nnsight import NNsight
+
+__all__ = ["Wrapper", "resting", "unwrap", "wrapper_of"]
+
+_STATE = "__nnsight__"
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Wrapper:
+    """nnsight's root object of one module, the instance forwards it displaced, and the tree as it was wrapped.
+
+    Args:
+        root: nnsight's view of the module.
+        displaced: forwards that stood on the instances.
+        children: part -> its children by name.
+        idle: part -> nnsight's forward, where that does nothing but call the forward of the part's class.
+    """
+
+    root: NNsight
+    displaced: dict[nn.Module, Callable[..., Any]]
+    children: dict[nn.Module, dict[str, nn.Module | None]]
+    idle: dict[nn.Module, Callable[..., Any]]
+
+    def serves(self, module: nn.Module) -> bool:
+        """Whether it still names every part of this module by its present path."""
+        if self.root._module is not module:
+            return False
+        return all(_STATE in vars(part) and part._modules == children for part, children in self.children.items())
+
+
+# Weak on both sides: whoever runs the model holds the wrapper, and with the last of them it goes.
+_WRAPPERS: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Wrapper]] = weakref.WeakKeyDictionary()
+
+
+def wrapper_of(module: nn.Module) -> Wrapper:
+    """The wrapper of this module, built if there is none."""
+    reference = _WRAPPERS.get(module)
+    found = reference() if reference is not None else None
+    if found is None or not found.serves(module):
+        found = _wrap(module)
+        _WRAPPERS[module] = weakref.ref(found)
+    return found
+
+
+def _wrap(module: nn.Module) -> Wrapper:
+    from nnsight import NNsight
+
+    parts = [part for part in module.modules() if _STATE not in vars(part)]
+    displaced = {part: vars(part)["forward"] for part in parts if "forward" in vars(part)}
+    root = NNsight(module)
+    children = {part: dict(part._modules) for part in module.modules()}
+    idle = {part: vars(part)["forward"] for part in children if vars(part)[_STATE].body is type(part).forward}
+    return Wrapper(root, displaced, children, idle)
+
+
+@contextmanager
+def resting(module: nn.Module, awake: Collection[nn.Module]) -> Iterator[None]:
+    """Take nnsight's forward off the parts that a run does not visit, for as long as the run lasts.
+
+    Where a forward takes longer to launch than to compute, several hundred idle handoffs are a tenth of it.
+
+    Args:
+        module: the whole model; nothing happens where it is not wrapped.
+        awake: the parts that are visited.
+    """
+    reference = _WRAPPERS.get(module)
+    wrapper = reference() if reference is not None else None
+    idle = {} if wrapper is None else wrapper.idle
+    taken = {part: own for part, own in idle.items() if part not in awake and _is_idle(part, own)}
+    for part in taken:
+        del vars(part)["forward"]
+    try:
+        yield
+    finally:
+        for part, own in taken.items():
+            vars(part)["forward"] = own
+
+
+def _is_idle(part: nn.Module, forward: Callable[..., Any]) -> bool:
+    """Whether nnsight's forward still stands there and accelerate has not hooked into it."""
+    return vars(part).get("forward") is forward and "_hf_hook" not in vars(part)
+
+
+def unwrap(module: nn.Module) -> None:
+    """Take nnsight out of a module: its state and its forward go, a forward that stood there comes back."""
+    reference = _WRAPPERS.pop(module, None)
+    wrapper = reference() if reference is not None else None
+    displaced = wrapper.displaced if wrapper is not None else {}
+    for part in module.modules():
+        state = vars(part).pop(_STATE, None)
+        if state is None:
+            continue
+        vars(part).pop("forward", None)
+        forward = displaced.get(part) or _earlier_forward(part, state)
+        if forward is not None:
+            vars(part)["forward"] = forward
+
+
+def _earlier_forward(part: nn.Module, state: Any) -> Callable[..., Any] | None:
+    """The instance forward that nnsight displaced when someone else wrapped the module."""
+    if "_hf_hook" in vars(part):
+        from accelerate.hooks import add_hook_to_module
+
+        add_hook_to_module(part, vars(part)["_hf_hook"])
+        return vars(part)["forward"]
+    if state.original is type(part).forward:
+        return None
+    return types.MethodType(state.original, part)

@@ -1,0 +1,216 @@
+"""What `dlens.load` takes, what it refuses, and what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+import dlens
+from dlens.models.registry import families
+from tests.models.conftest import build
+
+IDS = torch.tensor([[5, 9, 2, 7, 31, 4]])
+
+
+def logits(model: dlens.Model, ids: torch.Tensor = IDS) -> torch.Tensor:
+    with torch.no_grad():
+        return model.module(**model.family.inputs(ids, None)).logits
+
+
+def test_the_trio_loads_in_float32_with_its_families(
+    ar: dlens.Model, diffusion: dlens.Model, ar_init: dlens.Model
+) -> None:
+    facts = [
+        (m.family.name, m.family.objective, m.family.shift, m.family.mask_token_id) for m in (ar, diffusion, ar_init)
+    ]
+    assert facts == [
+        ("autoregressive", "autoregressive", 1, None),
+        ("masked", "diffusion", 0, 1),
+        ("masked-shifted", "diffusion", 1, 1),
+    ]
+    for model in (ar, diffusion, ar_init):
+        assert (model.n_layers, model.d_model, model.vocab_size, model.n_positions) == (16, 192, 4096, 512)
+        assert model.dtype == torch.float32 and model.honours_padding and not model.module.training
+        assert (model.eos_token_id, model.pad_token_id) == (0, 0)
+
+
+def test_the_trio_reads_text_by_the_rule_in_its_tokenizer_file(ar: dlens.Model) -> None:
+    from tokenizers import Tokenizer
+
+    path = Path(dlens.__file__).parent / "models" / "trio" / "ar" / "tokenizer.json"
+    text = "Rose has 1234 stars,it's\n\n  def f(x):\n    return x<|mask|>"
+    assert ar.tokenizer(text).input_ids == Tokenizer.from_file(str(path)).encode(text).ids
+
+
+def test_the_trio_loads_in_plain_transformers_without_missing_weights(diffusion: dlens.Model) -> None:
+    folder = Path(dlens.__file__).parent / "models" / "trio" / "diffusion"
+    module, info = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, dtype="float32")
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    with torch.no_grad():
+        assert torch.equal(module(IDS).logits, logits(diffusion))
+
+
+def test_dtype_passes_through() -> None:
+    assert dlens.load("trio/ar", dtype="bfloat16").dtype == torch.bfloat16
+
+
+def test_device_map_passes_through(ar: dlens.Model) -> None:
+    assert torch.equal(logits(dlens.load("trio/ar", device_map="auto")), logits(ar))
+
+
+def test_attention_implementation_passes_through() -> None:
+    assert dlens.load("trio/ar", attn_implementation="eager").module.config._attn_implementation == "eager"
+
+
+def test_a_bidirectional_family_has_no_causal_attention_module(diffusion: dlens.Model) -> None:
+    assert not diffusion.module.config.is_causal
+    assert [part.is_causal for part in diffusion.module.modules() if "is_causal" in vars(part)] == [False] * 16
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3", "gpt2", "pythia"])
+def test_a_causal_checkpoint_loads_as_bidirectional_when_asked(name: str, tmp_path: Path) -> None:
+    build(name).save_pretrained(tmp_path)
+    family = replace(next(f for f in families() if f.name == "masked"), mask_token_id=99)
+    model = dlens.load(tmp_path, family=family)
+    assert model.family.mask_token_id == 99 and model.family.objective == "diffusion"
+
+
+def test_a_module_is_left_as_it_was() -> None:
+    module = build("qwen2").train()
+    model = dlens.load(module)
+    assert model.module is module and module.training and model.tokenizer is None and model.name == "Qwen2ForCausalLM"
+    assert all(part.is_causal for part in module.modules() if "is_causal" in vars(part))
+
+
+def test_a_folder_without_tokenizer_has_none(tmp_path: Path) -> None:
+    build("llama").save_pretrained(tmp_path)
+    model = dlens.load(tmp_path)
+    assert model.tokenizer is None and model.name == str(tmp_path)
+
+
+def test_a_checkpoint_may_name_its_family(tmp_path: Path) -> None:
+    module = build("qwen2", is_causal=False, dlens_family="masked-shifted", mask_token_id=7)
+    module.save_pretrained(tmp_path)
+    model = dlens.load(tmp_path)
+    assert (model.family.name, model.family.shift, model.family.mask_token_id) == ("masked-shifted", 1, 7)
+
+
+def test_a_bidirectional_config_without_family_is_masked_diffusion() -> None:
+    assert dlens.load(build("qwen3", is_causal=False, mask_token_id=7)).family.name == "masked"
+
+
+def test_nnsight_objects_give_their_module_and_tokenizer(ar: dlens.Model) -> None:
+    from nnsight import NNsight, TransformersModel
+
+    module = build("qwen2")
+    assert dlens.load(NNsight(module)).module is module
+    wrapped = TransformersModel(module, tokenizer=ar.tokenizer)
+    model = dlens.load(wrapped)
+    assert model.module is module and model.tokenizer is ar.tokenizer
+
+
+def test_a_model_passes_through(ar: dlens.Model) -> None:
+    assert dlens.load(ar) is ar
+    assert dlens.load(ar, tokenizer="other").tokenizer == "other"
+    with pytest.raises(TypeError, match="arguments dtype with a Model"):
+        dlens.load(ar, dtype="float32")
+
+
+def test_gguf_loads_through_transformers(smol: dlens.Model) -> None:
+    assert (smol.n_layers, smol.d_model, smol.family.name) == (30, 576, "autoregressive")
+    ids = torch.tensor([smol.tokenizer("The capital of France is").input_ids])
+    assert smol.tokenizer.decode(logits(smol, ids)[0, -1].argmax()) == " Paris"
+
+
+def test_verify_false_runs_nothing(llada_folder: Path) -> None:
+    module = build("qwen2")
+    module.register_forward_pre_hook(lambda *_: pytest.fail("a forward ran"))
+    assert dlens.load(module, verify=False).honours_padding
+    # Not probed, and remote code may ignore the mask.
+    assert not dlens.load(llada_folder, trust_remote_code=True, verify=False).honours_padding
+
+
+def test_unknown_trio_model() -> None:
+    with pytest.raises(
+        ValueError, match="no model 'trio/dlm' ships with dlens; expected trio/ar, .*; check the spelling"
+    ):
+        dlens.load("trio/dlm")
+
+
+def test_wrong_folder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has no config.json; expected a checkpoint .*; give the folder"):
+        dlens.load(tmp_path)
+    with pytest.raises(ValueError, match="no folder .*; expected .*; check the path"):
+        dlens.load(tmp_path / "absent")
+    with pytest.raises(ValueError, match="no folder"):
+        dlens.load("./absent")
+
+
+def test_unknown_family() -> None:
+    with pytest.raises(
+        ValueError, match="family 'maskd'; expected one of autoregressive, masked, .*; check the spelling"
+    ):
+        dlens.load(build("qwen2"), family="maskd")
+
+
+def test_misspelt_argument() -> None:
+    with pytest.raises(TypeError, match="unknown argument 'dtpye'; expected .*; did you mean 'dtype'"):
+        dlens.load("trio/ar", dtpye="float32")
+
+
+def test_arguments_with_a_module() -> None:
+    with pytest.raises(TypeError, match="arguments dtype with a loaded module; expected .*; set them"):
+        dlens.load(build("qwen2"), dtype="float32")
+
+
+@pytest.mark.parametrize("source", [3, torch.nn.Linear(2, 2)])
+def test_what_is_no_model(source: Any) -> None:
+    with pytest.raises(TypeError, match="is no model; expected a name"):
+        dlens.load(source)
+
+
+def test_remote_code_needs_permission(llada_folder: Path) -> None:
+    with pytest.raises(
+        PermissionError, match="brings its own code .*; expected trust_remote_code=True .*; read the code"
+    ):
+        dlens.load(llada_folder)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"model_type": "diffusion_gemma"}, {"model_type": "t5", "is_encoder_decoder": True}],
+    ids=["diffusion_gemma", "t5"],
+)
+def test_encoder_decoders_are_refused(config: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="is an encoder-decoder .*; expected a decoder-only model"):
+        dlens.load(tmp_path)
+
+
+def test_an_encoder_decoder_module_is_refused() -> None:
+    config = transformers.T5Config(vocab_size=20, d_model=8, d_ff=8, num_layers=1, num_heads=1, d_kv=8)
+    with pytest.raises(ValueError, match="T5ForConditionalGeneration is an encoder-decoder model; expected"):
+        dlens.load(transformers.T5ForConditionalGeneration(config))
+
+
+def test_missing_weights_are_refused(tmp_path: Path) -> None:
+    build("llama").save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    del state["model.layers.1.mlp.up_proj.weight"]
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="lacks 1 weights, the first 'model.layers.1.mlp.up_proj.weight'"):
+        dlens.load(tmp_path)
+
+
+def test_weights_on_the_meta_device_are_refused() -> None:
+    with torch.device("meta"):
+        module = transformers.AutoModelForCausalLM.from_config(build("llama").config)
+    with pytest.raises(ValueError, match="meta device"):
+        dlens.load(module)

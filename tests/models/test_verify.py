@@ -1,0 +1,180 @@
+"""Each check of a loaded model fails where it should, and leaves no mark."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+import dlens
+from dlens.models.decoder import MASKED, MASKED_SHIFTED, llama_like
+from dlens.models.family import Family, Layout, Site
+from dlens.models.verify import VerificationError
+from tests.models.conftest import build
+from tests.standins import save_llada
+
+
+def ar_with(layout: Layout) -> Family:
+    return Family(name="ar", objective="autoregressive", shift=1, layout=layout)
+
+
+def test_every_native_layout_passes(native: Any) -> None:
+    model = dlens.load(native)
+    assert model.honours_padding and model.family.name == "autoregressive"
+
+
+def test_verification_leaves_no_mark() -> None:
+    module = build("qwen2").train()
+    module.model.layers[1].eval()
+    flags = [part.training for part in module.modules()]
+    state, random = {k: v.clone() for k, v in module.state_dict().items()}, torch.get_rng_state()
+    dlens.load(module)
+    assert [part.training for part in module.modules()] == flags
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
+    for part in module.modules():
+        assert not part._forward_hooks and not part._forward_pre_hooks and "forward" not in vars(part)
+    assert all(parameter.grad is None for parameter in module.parameters())
+
+
+def test_a_module_without_head() -> None:
+    with pytest.raises(VerificationError, match="Qwen2Model has no 'model.layers'; expected .*; load the class"):
+        dlens.load(transformers.Qwen2Model(build("qwen2").config))
+
+
+def test_a_block_without_the_named_part() -> None:
+    layout = replace(llama_like(), sites={"mlp_out": Site("feed_forward")})
+    with pytest.raises(VerificationError, match=r"block 0 \(Qwen2DecoderLayer\) has no 'feed_forward'; expected"):
+        dlens.load(build("qwen2"), family=ar_with(layout))
+
+
+def test_another_number_of_blocks_than_the_config_says() -> None:
+    module = build("qwen2")
+    module.model.layers = nn.ModuleList(list(module.model.layers)[:3])
+    with pytest.raises(VerificationError, match="has 3 blocks .*; expected 4, as its config says"):
+        dlens.load(module)
+
+
+def test_another_width_than_the_config_says() -> None:
+    module = build("qwen2")
+    module.config.hidden_size = 64
+    with pytest.raises(VerificationError, match="has 32 channels .*; expected 64"):
+        dlens.load(module)
+
+
+def test_a_site_that_never_runs() -> None:
+    module = build("qwen2")
+    for block in module.model.layers:
+        block.unused = nn.Identity()
+    layout = replace(llama_like(), sites={"mlp_out": Site("unused")})
+    with pytest.raises(VerificationError, match="'unused' of block 0 of .* ran 0 times in one forward; expected once"):
+        dlens.load(module, family=ar_with(layout))
+
+
+def test_a_block_that_runs_twice() -> None:
+    module = build("qwen2")
+    module.model.layers[2] = module.model.layers[1]
+    with pytest.raises(VerificationError, match="ran 2 times in one forward; expected once"):
+        dlens.load(module)
+
+
+def test_a_block_that_returns_something_else() -> None:
+    layout = replace(llama_like(), block_tuple=2)
+    with pytest.raises(VerificationError, match="block 0 of .* returns a tensor|Tensor; expected a tuple of 2"):
+        dlens.load(build("qwen2"), family=ar_with(layout))
+
+
+def test_sites_that_do_not_add_up() -> None:
+    for point, wrong in (("attn_out", Site("input_layernorm")), ("mlp_out", Site("post_attention_layernorm"))):
+        layout = replace(llama_like(), sites={**llama_like().sites, point: wrong})
+        with pytest.raises(VerificationError, match=f"in block 0 of .* {point} is not resid_(mid|post); expected"):
+            dlens.load(build("qwen2"), family=ar_with(layout))
+
+
+def test_gemma_read_as_llama_is_caught() -> None:
+    with pytest.raises(VerificationError, match="is not resid_mid"):
+        dlens.load(build("gemma2"), family=ar_with(llama_like()))
+
+
+def test_a_causal_model_in_a_bidirectional_family() -> None:
+    with pytest.raises(VerificationError, match="is causal: .* does not move .*; expected bidirectional"):
+        dlens.load(build("qwen2"), family=replace(MASKED, mask_token_id=99))
+
+
+def test_a_bidirectional_model_in_a_causal_family() -> None:
+    with pytest.raises(VerificationError, match="is bidirectional: .*; expected causal"):
+        dlens.load(build("qwen2", is_causal=False), family="autoregressive")
+
+
+def test_lost_rotary_frequencies_of_a_native_model() -> None:
+    for name, buffer in (("llama", "inv_freq"), ("gemma3", "sliding_attention_inv_freq")):
+        module = build(name)
+        getattr(module.model.rotary_emb, buffer)[1] *= 1.01
+        with pytest.raises(VerificationError, match=f"rotary_emb.{buffer} of .* begins .*; expected .*recomputed"):
+            dlens.load(module)
+
+
+def test_lost_rotary_frequencies_of_remote_code(dream: dlens.Model) -> None:
+    dream.module.model.rotary_emb.inv_freq[1] = 0.5
+    with pytest.raises(VerificationError, match="model.rotary_emb.inv_freq of .* begins"):
+        dlens.load(dream.module)
+
+
+def test_a_buffer_of_remote_code_without_a_rule(dream: dlens.Model) -> None:
+    dream.module.model.register_buffer("table", torch.ones(2), persistent=False)
+    with pytest.raises(VerificationError, match="buffer model.table of .* is in no checkpoint"):
+        dlens.load(dream.module)
+    assert dlens.load(dream.module, verify=False).n_layers == 4
+
+
+def test_a_weight_that_is_not_finite() -> None:
+    module = build("qwen2")
+    module.model.layers[2].mlp.up_proj.weight.data[0, 0] = float("nan")
+    with pytest.raises(VerificationError, match=r"model.layers.2.mlp.up_proj.weight of .* is not finite; expected"):
+        dlens.load(module)
+
+
+def test_an_output_that_is_not_finite() -> None:
+    module = build("qwen2")
+    module.lm_head.weight.data.fill_(3e38)
+    with pytest.raises(VerificationError, match="the output of a forward of .* is not finite"):
+        dlens.load(module)
+
+
+@pytest.mark.parametrize("mask", [None, 100, -1])
+def test_a_mask_token_outside_the_embedding(mask: int | None) -> None:
+    with pytest.raises(VerificationError, match=f"mask token {mask} of .*; expected one of its 100 tokens"):
+        dlens.load(build("qwen2", is_causal=False), family=replace(MASKED, mask_token_id=mask))
+
+
+def test_a_mask_token_that_the_tokenizer_does_not_know(diffusion: dlens.Model) -> None:
+    with pytest.raises(VerificationError, match=r"mask token 7 of .*; expected a token .* own mask token is 1"):
+        dlens.load(diffusion.module, tokenizer=diffusion.tokenizer, family=replace(MASKED, mask_token_id=7))
+
+
+def test_the_wrong_shift(diffusion: dlens.Model, ar_init: dlens.Model) -> None:
+    for model, family in ((diffusion, MASKED_SHIFTED), (ar_init, MASKED)):
+        with pytest.raises(
+            VerificationError, match=f"with shift {family.shift} and at .*; expected shift {family.shift}"
+        ):
+            dlens.load(model.module, tokenizer=model.tokenizer, family=family)
+
+
+def test_a_random_model_passes_with_either_shift(diffusion: dlens.Model) -> None:
+    config = transformers.Qwen2Config(vocab_size=4096, hidden_size=32, intermediate_size=32, num_hidden_layers=2)
+    config.update({"num_attention_heads": 2, "num_key_value_heads": 2, "is_causal": False})
+    module = transformers.Qwen2ForCausalLM(config)
+    for family in (MASKED, MASKED_SHIFTED):
+        loaded = dlens.load(module, tokenizer=diffusion.tokenizer, family=replace(family, mask_token_id=1))
+        assert loaded.family.shift == family.shift
+
+
+def test_code_that_ignores_the_padding_mask_is_found_out(tmp_path: Path, llada: dlens.Model) -> None:
+    deaf = dlens.load(save_llada(tmp_path, hides_padding=False), trust_remote_code=True)
+    assert not deaf.honours_padding
+    assert llada.honours_padding
