@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, final
 
-from dlens.samplers.checks import require_at_least, require_between
+from dlens.samplers.checks import Number, require_at_least, require_between
 from dlens.samplers.sampler import Sampler
 
 __all__ = ["Autoregressive"]
@@ -25,8 +25,8 @@ class Autoregressive(Sampler):
     {'do_sample': True, 'temperature': 0.7, 'top_p': 0.9, 'top_k': None}
     """
 
-    temperature: float = 0.0
-    top_p: float | None = None
+    temperature: Number = 0.0
+    top_p: Number | None = None
     top_k: int | None = None
 
     def __post_init__(self) -> None:

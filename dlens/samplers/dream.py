@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, final, get_args
+from typing import final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,14 +11,14 @@ from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
 from dlens.samplers.blocks import block_columns, infilled
-from dlens.samplers.checks import require_at_least, require_between, require_one_of
+from dlens.samplers.checks import Number, require_at_least, require_between, require_one_of
 from dlens.samplers.commit import candidates, commit, most_confident
 from dlens.samplers.read import Guess, Picked, Scores, keep_top_k, keep_top_p, read
 from dlens.samplers.sampler import Denoiser, Draw, Forward, Tokens
 
 __all__ = ["Dream"]
 
-Algorithm = Literal["origin", "maskgit_plus", "topk_margin", "entropy"]
+ALGORITHMS = ("origin", "maskgit_plus", "topk_margin", "entropy")
 
 
 @final
@@ -53,16 +53,16 @@ class Dream(Denoiser):
     """
 
     steps: int | None = None
-    algorithm: Algorithm = "origin"
-    temperature: float = 0.0
-    top_p: float | None = None
+    algorithm: str = "origin"
+    temperature: Number = 0.0
+    top_p: Number | None = None
     top_k: int | None = None
-    alg_temp: float | None = None
-    eps: float = 1e-3
+    alg_temp: Number | None = None
+    eps: Number = 1e-3
 
     def __post_init__(self) -> None:
         require_at_least("steps", self.steps, 1, "None is one token a step")
-        require_one_of("algorithm", self.algorithm, get_args(Algorithm))
+        require_one_of("algorithm", self.algorithm, ALGORITHMS)
         require_at_least("temperature", self.temperature, 0, "0 takes the likeliest token")
         require_between("top_p", self.top_p, 0, 1, "it is a probability mass, None is all")
         require_at_least("top_k", self.top_k, 1, "None is all tokens")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, final, get_args
+from typing import final
 
 import torch
 from jaxtyping import Int
@@ -11,14 +11,14 @@ from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
 from dlens.samplers.blocks import block_columns, infilled, resolve_block, resolve_steps
-from dlens.samplers.checks import require_at_least, require_one_of
+from dlens.samplers.checks import Number, require_at_least, require_one_of
 from dlens.samplers.commit import candidates, commit, most_confident
 from dlens.samplers.read import Guess, Picked, Scores, gumbel, read, without
 from dlens.samplers.sampler import Denoiser, Draw, Forward, Tokens
 
 __all__ = ["LLaDA"]
 
-Remasking = Literal["low_confidence", "random"]
+REMASKINGS = ("low_confidence", "random")
 
 
 @final
@@ -52,9 +52,9 @@ class LLaDA(Denoiser):
 
     steps: int | None = None
     block_length: int | None = None
-    temperature: float = 0.0
-    guidance: float = 0.0
-    remasking: Remasking = "low_confidence"
+    temperature: Number = 0.0
+    guidance: Number = 0.0
+    remasking: str = "low_confidence"
     eos_inf: bool = False
     confidence_eos_inf: bool = False
 
@@ -63,7 +63,7 @@ class LLaDA(Denoiser):
         require_at_least("block_length", self.block_length, 1, "None chooses one")
         require_at_least("temperature", self.temperature, 0, "0 takes the likeliest token")
         require_at_least("guidance", self.guidance, 0, "0 is no guidance")
-        require_one_of("remasking", self.remasking, get_args(Remasking))
+        require_one_of("remasking", self.remasking, REMASKINGS)
         if self.confidence_eos_inf and self.remasking == "random":
             raise ValueError(
                 "confidence_eos_inf=True with remasking='random'; expected remasking='low_confidence', as random "

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
+from dlens.samplers.checks import Number
+
 __all__ = ["Guess", "Noise", "Pick", "Picked", "Scores", "gumbel", "keep_top_k", "keep_top_p", "read", "without"]
 
 Scores = Float64[Tensor, "candidate vocab"]
@@ -46,7 +48,7 @@ def read(
     pick: Pick,
     noise: Noise | None = None,
     draws: int = 0,
-    guidance: float = 0.0,
+    guidance: Number = 0.0,
 ) -> Guess:
     """Guess a token and a confidence at every candidate.
 
@@ -75,7 +77,7 @@ def read(
     return guess
 
 
-def _scores(logits: Tensor, rows: Tensor, columns: Tensor, guidance: float) -> Scores:
+def _scores(logits: Tensor, rows: Tensor, columns: Tensor, guidance: Number) -> Scores:
     if logits.ndim == 3:
         return logits[rows, columns].double()
     conditional, unconditional = logits[0][rows, columns].double(), logits[1][rows, columns].double()
@@ -88,7 +90,7 @@ def without(scores: Scores, tokens: Sequence[int]) -> Scores:
     return scores.index_fill(1, index, -torch.inf)
 
 
-def gumbel(scores: Tensor, temperature: float, uniform: Tensor | None) -> Tensor:
+def gumbel(scores: Tensor, temperature: Number, uniform: Tensor | None) -> Tensor:
     """Scores whose largest entry is a draw from softmax(scores / temperature).
 
     scores - T log(-log U) has its maximum where exp(scores) / (-log U)^T has it, without the overflow.
@@ -98,7 +100,7 @@ def gumbel(scores: Tensor, temperature: float, uniform: Tensor | None) -> Tensor
     return scores - temperature * torch.log(-torch.log(uniform))
 
 
-def keep_top_p(scores: Scores, top_p: float) -> Scores:
+def keep_top_p(scores: Scores, top_p: Number) -> Scores:
     """The smallest set of likeliest tokens with more than `top_p` of the mass; the rest at minus infinity.
 
     Among equal scores the lowest token id comes first.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -17,6 +17,7 @@ Draw = Callable[[Sequence[int]], Tensor]
 """Gives float64 numbers uniform in [0, 1) of a shape, on the canvas's device."""
 
 
+@runtime_checkable
 class Forward(Protocol):
     """One step of the model.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
 from dlens.samplers.blocks import block_columns, infilled, resolve_block
-from dlens.samplers.checks import require_at_least, require_between
+from dlens.samplers.checks import Number, require_at_least, require_between
 from dlens.samplers.commit import candidates, commit, rank
 from dlens.samplers.read import Guess, Picked, Scores, gumbel, read
 from dlens.samplers.sampler import Denoiser, Draw, Forward, Tokens
@@ -45,10 +45,10 @@ class Threshold(Denoiser):
     64
     """
 
-    threshold: float = 0.9
-    factor: float | None = None
+    threshold: Number = 0.9
+    factor: Number | None = None
     block_length: int | None = None
-    temperature: float = 0.0
+    temperature: Number = 0.0
 
     def __post_init__(self) -> None:
         require_between("threshold", self.threshold, 0, 1, "it is a probability, for example 0.9")

@@ -1,0 +1,90 @@
+"""A small deterministic network and sources of draws for the sampler tests."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dlens.samplers import Denoiser, Tokens
+
+VOCAB, MASK, PAD, EOS, TURN = 23, 22, 21, 20, 19
+TOKENS = Tokens(mask=MASK, eos=EOS, ends=(TURN,))
+WIDTH, REACH = 12, 200
+
+
+class Network:
+    """Logits of each row from its own tokens alone, so that a batch computes what each row computes by itself.
+
+    It keeps what it was given and what it gave, with copies, to see later whether either was edited.
+    """
+
+    def __init__(self, seed: int = 0, pads: Sequence[int] = (0,), dtype: torch.dtype = torch.float32) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.embed = torch.randn(VOCAB, WIDTH, generator=generator)
+        self.mix = torch.randn(2 * REACH + 1, generator=generator) / 2
+        self.place = torch.randn(REACH, WIDTH, generator=generator)
+        self.head = torch.randn(WIDTH, VOCAB, generator=generator) * 2
+        self.pads, self.dtype = pads, dtype
+        self.canvases: list[tuple[Tensor, Tensor]] = []
+        self.unconditional: list[Tensor | None] = []
+        self.outputs: list[tuple[Tensor, Tensor]] = []
+
+    def __call__(self, canvas: Tensor, unconditional: Tensor | None = None) -> Tensor:
+        self.canvases.append((canvas, canvas.clone()))
+        self.unconditional.append(unconditional)
+        logits = self.run(canvas)
+        if unconditional is not None:
+            logits = torch.stack([logits, self.run(unconditional)])
+        self.outputs.append((logits, logits.clone()))
+        return logits
+
+    def run(self, canvas: Tensor) -> Tensor:
+        logits = torch.zeros(*canvas.shape, VOCAB, dtype=self.dtype)
+        for row, pad in enumerate(self.pads):
+            logits[row, pad:] = self.row(canvas[row, pad:]).to(self.dtype)
+        return logits
+
+    def row(self, ids: Tensor) -> Tensor:
+        there = torch.arange(len(ids))
+        mixed = self.mix[there[:, None] - there + REACH] @ self.embed[ids] / len(ids) ** 0.5
+        return torch.tanh(self.embed[ids] + mixed + self.place[: len(ids)]) @ self.head
+
+    @property
+    def calls(self) -> int:
+        return len(self.canvases)
+
+
+class Draws:
+    """Uniform numbers from a stream of its own for each row, so that a row draws the same in any batch."""
+
+    def __init__(self, rows: Sequence[int] = (0,), seed: int = 0) -> None:
+        self.streams = [torch.Generator().manual_seed(1000 * seed + row) for row in rows]
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __call__(self, shape: Sequence[int]) -> Tensor:
+        self.shapes.append(tuple(shape))
+        assert shape[0] == len(self.streams)
+        return torch.stack([torch.rand(*shape[1:], generator=g, dtype=torch.float64) for g in self.streams])
+
+
+def make_canvas(prompts: Sequence[Sequence[int]], new: int) -> tuple[Tensor, Tensor, list[int]]:
+    """Left-padded canvas, which positions are to be filled, and the padding of each row."""
+    width = max(map(len, prompts))
+    pads = [width - len(prompt) for prompt in prompts]
+    rows = [[PAD] * pad + list(prompt) + [MASK] * new for pad, prompt in zip(pads, prompts, strict=True)]
+    canvas = torch.tensor(rows)
+    return canvas, canvas == MASK, pads
+
+
+def decode(
+    sampler: Denoiser, prompts: Sequence[Sequence[int]], new: int, seed: int = 0, rows: Sequence[int] | None = None
+) -> tuple[Tensor, Network, Draws]:
+    """Run a sampler on the network; `rows` says which streams of draws the prompts get."""
+    canvas, generated, pads = make_canvas(prompts, new)
+    network, draws = Network(seed, pads), Draws(range(len(prompts)) if rows is None else rows, seed)
+    return sampler.decode(network, canvas, generated, new, TOKENS, draws), network, draws
+
+
+def prompt(length: int, seed: int = 0) -> list[int]:
+    """A prompt of ordinary tokens."""
+    return torch.randint(0, TURN, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
