@@ -1,6 +1,7 @@
 """dlens: an interpretability toolkit for diffusion and autoregressive language models."""
 
 from dlens import samplers
+from dlens.findings.profile import Profile, profile
 from dlens.measures.cosine import Cosine
 from dlens.measures.measure import Measure
 from dlens.measures.outliers import Outliers
@@ -23,12 +24,14 @@ __all__ = [
     "Model",
     "NeverFired",
     "Outliers",
+    "Profile",
     "Record",
     "Site",
     "Trace",
     "UnfiredWarning",
     "load",
     "load_record",
+    "profile",
     "register_family",
     "samplers",
     "trace",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +16,7 @@ from dlens.measures.measure import Span, Visit
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["acted", "check_channels", "labelled", "rows", "wide"]
+__all__ = ["acted", "check_channels", "fused", "labelled", "rows", "wide"]
 
 
 def wide(value: Tensor) -> Tensor:
@@ -39,6 +40,25 @@ def acted(visit: Visit) -> Bool[Tensor, " n"] | None:
     if visit.skipped is None:
         return None
     return (~visit.skipped)[:, None].expand_as(visit.cells.state).reshape(-1)
+
+
+def fused(value: Tensor, sums: Tensor) -> Any:
+    """The fused kernels where they run, on CUDA with Triton; else None, and plain torch computes the same."""
+    if value.device.type != "cuda" or value.device != sums.device or value.dtype == torch.float64:
+        return None
+    return _kernels()
+
+
+@cache
+def _kernels() -> Any:
+    try:
+        from dlens.measures import kernels
+
+        # Triton builds on first use, which needs a compiler on the machine.
+        kernels.try_out()
+    except (ImportError, OSError, RuntimeError):
+        return None
+    return kernels
 
 
 def check_channels(channels: Sequence[int], d_model: int) -> None:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dlens.measures.arrays import acted, check_channels, labelled, rows, wide
+from dlens.measures.arrays import acted, check_channels, fused, labelled, rows, wide
 from dlens.measures.measure import Measure, Span, Sums, Visit
 
 if TYPE_CHECKING:
@@ -63,14 +63,19 @@ class Cosine(Measure):
 
     def update(self, sums: Sums, visit: Visit) -> None:
         pre, post = (rows(visit.values[point], self.drop) for point in self.points)
+        cells, where = visit.cells, acted(visit)
+        cosines, counts = (sums[key][visit.step, :, visit.layer] for key in ("cosine", "n"))
+        if (kernels := fused(pre, counts)) is not None:
+            some = None if where is None else where.to(cells.weight)
+            kernels.add_cosine(pre.contiguous(), post.contiguous(), cells.weight, cells.index, some, cosines, counts)
+            return
         cosine = row_cosine(pre, post)
-        weight = visit.cells.weight.to(cosine)
-        where = acted(visit)
+        weight = cells.weight.to(cosine)
         if where is not None:
             weight = weight * where.to(weight)
-        cell = visit.cells.index.to(sums["n"].device)
-        sums["cosine"][visit.step, :, visit.layer].index_add_(0, cell, (weight * cosine).sum(-1).to(sums["cosine"]))
-        sums["n"][visit.step, :, visit.layer].index_add_(0, cell, weight.sum(-1).to(sums["n"]))
+        index = cells.index.to(counts.device)
+        cosines.index_add_(0, index, (weight * cosine).sum(-1).to(cosines))
+        counts.index_add_(0, index, weight.sum(-1).to(counts))
 
     def result(self, sums: Sums, span: Span) -> xr.Dataset:
         dims = ("step", *span.cell_dims, "layer")

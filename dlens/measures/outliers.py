@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, final
 import torch
 from torch import Tensor
 
-from dlens.measures.arrays import labelled, rows, wide
+from dlens.measures.arrays import fused, labelled, rows, wide
 from dlens.measures.measure import Measure, Span, Sums, Visit
 
 if TYPE_CHECKING:
@@ -57,11 +57,17 @@ class Outliers(Measure):
         return {key: value.to(span.device) for key, value in sums.items()}
 
     def update(self, sums: Sums, visit: Visit) -> None:
-        h = wide(rows(visit.values["resid_post"]))
-        weight = visit.cells.weight.to(h)
-        cell = visit.cells.index.to(sums["n"].device)
-        for key, value in (("energy", weight @ h.square()), ("magnitude", weight @ h.abs()), ("n", weight.sum(-1))):
-            sums[key][:, visit.layer].index_add_(0, cell, value.to(sums[key]))
+        h = rows(visit.values["resid_post"])
+        cells = visit.cells
+        energy, magnitude, n = (sums[key][:, visit.layer] for key in ("energy", "magnitude", "n"))
+        if (kernels := fused(h, n)) is not None:
+            kernels.add_outliers(h.contiguous(), cells.weight, cells.index, energy, magnitude, n)
+            return
+        h = wide(h)
+        weight = cells.weight.to(h)
+        index = cells.index.to(n.device)
+        for total, value in ((energy, weight @ h.square()), (magnitude, weight @ h.abs()), (n, weight.sum(-1))):
+            total.index_add_(0, index, value.to(total))
 
     def result(self, sums: Sums, span: Span) -> xr.Dataset:
         energy, magnitude, n = (sums[key].cpu() for key in ("energy", "magnitude", "n"))

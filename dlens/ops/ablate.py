@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, final
 
 from torch import Tensor
@@ -106,8 +106,8 @@ class AblateOutlier(Edit):
 
     def check(self, target: Target) -> None:
         super().check(target)
-        if self.channel is not None:
-            self.resolved(target).check(target)
+        known = self if self.channel is not None else replace(self, channel=0)
+        known.resolved(target).check(target)
 
     def resolved(self, target: Target) -> Ablate:
         """The plain ablation it stands for, once the channel is known."""

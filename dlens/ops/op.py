@@ -80,8 +80,8 @@ class Target:
         """
         if point in self.absent:
             raise ValueError(
-                f"{self.name} has no {point}: {self.absent[point]}; "
-                f"use one of {', '.join(p for p in BLOCK_POINTS if p not in self.absent)}"
+                f"{self.name} has no {point}: {self.absent[point]}; expected one of "
+                f"{', '.join(p for p in BLOCK_POINTS if p not in self.absent)}; use one of these"
             )
 
 
@@ -293,6 +293,11 @@ def check_tokens(tokens: TokenSpec, target: Target) -> None:
                 f"tokens='masked' on {target.name}; expected a diffusion model, as an autoregressive model "
                 f"has no masked positions; use 'prompt', 'decoded' or 'last'"
             )
+    elif not isinstance(tokens, (Tensor, slice, Sequence)):
+        raise ValueError(
+            f"tokens={tokens!r}; expected one of {', '.join(TOKEN_WORDS)}, a slice or list of positions, "
+            f"or a bool tensor [batch, position]; write one position as a list"
+        )
     elif isinstance(tokens, Tensor) and (tokens.dtype != torch.bool or tokens.ndim != 2):
         raise ValueError(
             f"tokens is a {tokens.dtype} tensor of shape {tuple(tokens.shape)}; expected bool "

@@ -24,12 +24,14 @@ class Patch(Edit):
             serves every step (a forward, or AR decoding, where each position is computed once).
         source_layers: the layers that `values` holds.
         source_steps: the steps that `values` holds; None where the step axis has length 1.
+        source_kind: the kind of run they come from: "forward", "denoising" or "decoding".
         real: [batch, position], the positions that are not padding; others keep their value.
     """
 
     values: Tensor
     source_layers: tuple[int, ...]
     source_steps: tuple[int, ...] | None
+    source_kind: str
     real: Tensor
 
     def check(self, target: Target) -> None:

@@ -219,6 +219,7 @@ class Trace:
             values=values,
             source_layers=tuple(coords["layer"]),
             source_steps=tuple(coords["step"]) if "step" in dims else None,
+            source_kind=record.kind,
             real=~record.is_pad[:, coords["position"]],
             at=at,
             layers=self._places(layers),

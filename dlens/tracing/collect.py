@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, final
 
 import torch
@@ -121,7 +122,7 @@ class Collector:
     fired: set[int] = field(default_factory=set)
     structural: list[tuple[tuple[int, Rows], ...]] = field(default_factory=list)
 
-    @property
+    @cached_property
     def span(self) -> Span:
         """What measures are told of the run."""
         return Span(

@@ -58,7 +58,8 @@ class DecodingRun:
     def drive(self) -> TokenIds:
         """Decode; returns prompts and continuations."""
         module: Any = self.model.module
-        with torch.random.fork_rng(enabled=self.sampler.temperature > 0):
+        device = self.model.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else [], enabled=self.sampler.temperature > 0):
             if self.sampler.temperature > 0:
                 torch.manual_seed(self.seed)
             return module.generate(**self._arguments())

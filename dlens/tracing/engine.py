@@ -26,7 +26,8 @@ from dlens.ops.repeat import Repeat
 from dlens.ops.skip import Part, Skip
 from dlens.tracing.collect import Collector
 from dlens.tracing.plan import Measured, Plan
-from dlens.tracing.program import Active, LayerProgram, Rows, StepProgram, active_at, compile_step
+from dlens.tracing.program import Active, LayerProgram, Rows, StepProgram, active_at, compile_step, reads_block
+from dlens.tracing.reading import Reader
 from dlens.tracing.state import StepState
 from dlens.tracing.tokens import step_mask
 
@@ -105,7 +106,7 @@ def _run(
     blocks = dict(model.blocks._modules)
     walker = _Walker(model, root, target, collector, actives_of)
     try:
-        with resting(model.module, _visited(model, plan)):
+        with resting(model.module, _visited(model, plan)), walker.reader.hooked():
             _trace(root, lambda: result.append(drive()), lambda *seen: walker(state_of(*seen)))
     finally:
         model.blocks._modules.update(blocks)
@@ -115,7 +116,9 @@ def _run(
 def _visited(model: Model, plan: Plan) -> set[nn.Module]:
     """The parts of a model where a plan may read, write or skip."""
     layout = model.layout
-    visited = {model.module, model.embed, *model.blocks}
+    visited = {model.module, model.embed}
+    if not all(reads_block(planned.op) for planned in plan.planned):
+        visited.update(model.blocks)
     if any(_goes_inside(planned.op) for planned in plan.planned):
         paths = {part.path for part in (*layout.sites.values(), *layout.attn_skip, *layout.mlp_skip)}
         visited.update(block.get_submodule(path) for block in model.blocks for path in paths)
@@ -158,6 +161,7 @@ class _Walker:
         self.layout = model.layout
         self.target = target
         self.collector = collector
+        self.reader = Reader(model, collector)
         self.actives_of = actives_of
         self.root = root
         self.modules = tuple(model.blocks)
@@ -169,9 +173,10 @@ class _Walker:
         program = self._program(state)
         self._order_blocks(program.blocks)
         self.collector.begin(state, program)
+        self.reader.begin(state, program)
         if program.embed:
             self._site(self.root, Site(self.layout.embed), "embed", None, program.embed, state)
-        for layer in sorted(program.layers):
+        for layer in sorted(program.layers.keys() - program.quiet):
             self._layer(layer, program, state)
         if program.logits:
             self._logits(program.logits, state)

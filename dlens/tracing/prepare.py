@@ -92,6 +92,11 @@ def _refuse_patch_mismatch(plan: Plan, shape: RunShape, real: TokenMask) -> None
         op = planned.op
         if not isinstance(op, Patch):
             continue
+        if op.source_kind != shape.kind:
+            raise ValueError(
+                f"the record to patch from is of a {op.source_kind} run; expected one of {shape.kind}, as steps and "
+                f"positions of other kinds do not correspond; record a run of the same kind"
+            )
         batch, width = op.values.shape[2:4]
         if (batch, width) != (shape.batch, shape.width):
             raise ValueError(

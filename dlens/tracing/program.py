@@ -17,7 +17,7 @@ from dlens.ops.swap import Swap
 from dlens.tracing.plan import Measured, Plan, Planned
 from dlens.tracing.state import StepState
 
-__all__ = ["Active", "LayerProgram", "StepProgram", "active_at", "compile_step"]
+__all__ = ["Active", "LayerProgram", "StepProgram", "active_at", "compile_step", "reads_block"]
 
 Rows = tuple[bool, ...] | None
 """Per row whether an operation acts; None is every row."""
@@ -63,6 +63,13 @@ class LayerProgram:
         """Whether anything reads or writes a point."""
         return point in self.points
 
+    @property
+    def quiet(self) -> bool:
+        """Whether the block runs as it is and is only read once it has."""
+        if self.skips or self.repeats or self.other_blocks:
+            return False
+        return all(reads_block(active.op) for actives in self.points.values() for active in actives)
+
     def skipped_rows(self, batch: int, device: torch.device) -> Tensor | None:
         """Per row whether the whole block is skipped; None where none is."""
         actives = self.skips.get("block")
@@ -81,6 +88,7 @@ class StepProgram:
         layers: place -> program, for the places where anything happens.
         embed, logits: what reads or writes there.
         structural: the operations that change what is computed, with their rows: the signature for FLOPs.
+        quiet: the places that are only read; the others are visited in the order of the forward.
     """
 
     blocks: tuple[int, ...]
@@ -88,6 +96,7 @@ class StepProgram:
     embed: tuple[Active, ...]
     logits: tuple[Active, ...]
     structural: tuple[tuple[int, Rows], ...]
+    quiet: frozenset[int]
 
     @property
     def empty(self) -> bool:
@@ -128,7 +137,18 @@ def compile_step(actives: Sequence[Active], target: Target) -> StepProgram:
         else:
             _place(active, target, layers, root)
     _place_mixed_swaps(actives, target, layers, blocks)
-    return StepProgram(tuple(blocks), layers, tuple(root["embed"]), tuple(root["logits"]), tuple(structural))
+    quiet = frozenset(layer for layer, todo in layers.items() if todo.quiet)
+    return StepProgram(tuple(blocks), layers, tuple(root["embed"]), tuple(root["logits"]), tuple(structural), quiet)
+
+
+def reads_block(op: Op) -> bool:
+    """Whether an operation only reads, and what it reads of a block stands when the block has run.
+
+    A block may write over its input, so that a capture of it has to copy before.
+    """
+    if isinstance(op, Measured):
+        return {"resid_pre", "resid_post"}.issuperset(op.measure.points)
+    return isinstance(op, Capture) and op.point == "resid_post"
 
 
 def _place(active: Active, target: Target, layers: dict[int, LayerProgram], root: dict[str, list[Active]]) -> None:

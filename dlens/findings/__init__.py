@@ -1,0 +1,1 @@
+"""The questions that one asks of any model."""

@@ -1,0 +1,62 @@
+"""Feed measures and captures at blocks where a step changes nothing, from hooks of PyTorch.
+
+A visit through nnsight hands control to the worker and back, which costs as much as launching half a
+block; a place that is only read needs none of it, as no order has to be kept there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, final
+
+from torch import Tensor, nn
+
+from dlens.models.model import Model
+from dlens.tracing.collect import Collector
+from dlens.tracing.plan import Measured
+from dlens.tracing.program import LayerProgram, StepProgram, reads_block
+from dlens.tracing.state import StepState
+
+__all__ = ["Reader"]
+
+
+@final
+class Reader:
+    """Reads every block of one run after it ran; told by the engine when a step starts."""
+
+    def __init__(self, model: Model, collector: Collector) -> None:
+        self._blocks = tuple(model.blocks)
+        self._wanted = any(reads_block(planned.op) for planned in collector.plan.planned)
+        self._collector = collector
+        self._now: tuple[StepState, dict[int, tuple[int, LayerProgram]]] | None = None
+
+    def begin(self, state: StepState, program: StepProgram) -> None:
+        """A step starts."""
+        places = {program.blocks[layer]: (layer, program.layers[layer]) for layer in program.quiet}
+        self._now = state, places
+
+    @contextmanager
+    def hooked(self) -> Iterator[None]:
+        """Keep the hooks on the blocks as long as a run lasts."""
+        with ExitStack() as stack:
+            for index, block in enumerate(self._blocks if self._wanted else ()):
+                handle = block.register_forward_hook(partial(self._read, index), with_kwargs=True)
+                stack.callback(handle.remove)
+            yield
+
+    def _read(self, index: int, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], returned: Any) -> None:
+        if self._now is None or index not in self._now[1]:
+            return
+        state, places = self._now
+        layer, todo = places[index]
+        pre: Tensor = args[0] if args else kwargs["hidden_states"]
+        post: Tensor = returned[0] if isinstance(returned, tuple) else returned
+        for active in todo.points.get("resid_post", ()):
+            if not isinstance(active.op, Measured):
+                self._collector.capture(active, post, layer, state)
+        half = len(pre) // state.halves
+        seen = {"resid_pre": pre[:half], "resid_post": post[:half]} if state.halves > 1 else None
+        for active in todo.measures:
+            self._collector.measure(active, layer, seen or {"resid_pre": pre, "resid_post": post}, None, state)

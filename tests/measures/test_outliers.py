@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+
+from dlens.measures import Outliers
+from dlens.measures.measure import Span
+from tests.measures.runs import SPANS, Run, assert_close, observe, random_run
+
+
+def states(run: Run, layer: int, cell: int | None = None) -> np.ndarray:
+    """Every measured row of a layer, of one cell or of all."""
+    inside = run.cell >= 0 if cell is None else run.cell == cell
+    return run.resid_post[:, layer].double().numpy()[inside]
+
+
+def energy_share(rows: np.ndarray) -> np.ndarray:
+    if not len(rows):
+        return np.full(rows.shape[-1], np.nan)
+    return (rows**2).sum(0) / (rows**2).sum()
+
+
+@pytest.mark.parametrize("span", SPANS)
+def test_equals_a_two_pass_reference(span: Span) -> None:
+    run = random_run(span)
+    data = observe(Outliers(top=3), run)
+    pooled = np.stack([energy_share(states(run, layer)) for layer in range(span.n_layers)])
+    channels = np.argsort(-pooled[: max(1, span.n_layers - 1)].mean(0))[:3]
+    np.testing.assert_array_equal(data["channel"], channels)
+    np.testing.assert_array_equal(data["top_channel"], pooled.argmax(-1))
+    assert_close(data["top_share"], pooled.max(-1))
+    for cell, layer in np.ndindex(span.n_cells, span.n_layers):
+        rows = states(run, layer, cell)
+        at = np.unravel_index(cell, data["n"].shape[:-1])
+        assert data["n"].values[at][layer] == len(rows)
+        assert_close(data["energy_share"][at][layer], energy_share(rows)[channels])
+        mean = np.abs(rows).mean(0) if len(rows) else np.full(span.d_model, np.nan)
+        assert_close(data["max_median"][at][layer], mean.max() / np.median(mean))
+
+
+def test_finds_a_planted_channel() -> None:
+    run = random_run(SPANS[0])
+    run.resid_post[..., 4] = 100.0
+    data = observe(Outliers(), run)
+    assert int(data["channel"][0]) == 4
+    assert (data["top_channel"] == 4).all()
+    assert (data["top_share"] > 0.99).all()
+
+
+def test_the_last_layer_does_not_choose_the_channels() -> None:
+    run = random_run(SPANS[0])
+    run.resid_post[:, -1, ..., 2] = 1000.0
+    data = observe(Outliers(top=1), run)
+    assert int(data["channel"][0]) != 2
+    assert int(data["top_channel"][-1]) == 2
+
+
+def test_runs_merge_in_any_order() -> None:
+    span, measure = SPANS[0], Outliers()
+    a, b, c = (observe(measure, random_run(span, seed=seed), sums=True) for seed in range(3))
+    forwards = measure.result(measure.merge(measure.merge(a, b), c), span)
+    backwards = measure.result(measure.merge(c, measure.merge(b, a)), span)
+    for variable in forwards.data_vars:
+        assert_close(forwards[variable], backwards[variable].values)
+
+
+def test_memory_does_not_grow_with_steps_or_positions() -> None:
+    short = Span(1, 2, 8, True, SPANS[0].device)
+    long = Span(256, 2, 8, True, SPANS[0].device)
+    sizes = [{key: value.shape for key, value in Outliers().start(span).items()} for span in (short, long)]
+    assert sizes[0] == sizes[1]
+
+
+def test_a_skipped_layer_is_still_read() -> None:
+    run = random_run(SPANS[0])
+    run.skipped[:, 1] = True
+    assert observe(Outliers(), run)["top_share"].notnull().all()
+
+
+def test_top_must_be_positive() -> None:
+    with pytest.raises(ValueError, match="top=0; expected at least 1"):
+        Outliers(top=0)

@@ -1,0 +1,26 @@
+"""Small models' facts and a place in them, for operations on hand-written numbers."""
+
+import torch
+
+from dlens.ops.op import Place, Target
+
+DIFFUSION = Target("tiny", n_layers=4, d_model=3, has_noise=True)
+AR = Target("tiny-ar", n_layers=4, d_model=3, has_noise=False)
+
+# [batch 1, position 2, d_model 3]
+VALUE = torch.tensor([[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]])
+
+
+def place(layer: int = 0, step: int = 0, **changes: object) -> Place:
+    """A place in a run of one row and two positions."""
+    facts = {
+        "point": "resid_post",
+        "layer": layer,
+        "step": step,
+        "noise": (0.5,),
+        "masked": torch.tensor([[False, True]]),
+        "rows": (0,),
+        "columns": slice(0, 2),
+        "halves": 1,
+    }
+    return Place(**(facts | changes))

@@ -1,0 +1,40 @@
+"""Steer on hand-written numbers."""
+
+import pytest
+import torch
+
+from dlens.ops.op import Scope
+from dlens.ops.steer import Steer
+from tests.ops.targets import DIFFUSION, VALUE, place
+
+VECTOR = torch.tensor([1.0, 0.0, -2.0])
+
+
+def test_the_vector_is_added_as_often_as_scale_says():
+    assert Steer(vector=VECTOR).edit(VALUE, place()).tolist() == [[[2, 2, 1], [5, 5, 4]]]
+    assert Steer(vector=VECTOR, scale=-0.5).edit(VALUE, place()).tolist() == [[[0.5, 2, 4], [3.5, 5, 7]]]
+
+
+def test_each_layer_has_its_row():
+    rows = torch.arange(12.0).reshape(4, 3)
+    everywhere = Steer(vector=rows)
+    everywhere.check(DIFFUSION)
+    assert everywhere.edit(VALUE, place(layer=2)).tolist() == [[[7, 9, 11], [10, 12, 14]]]
+    named = Steer(vector=rows[:2], layers=(3, 1))
+    named.check(DIFFUSION)
+    assert named.edit(VALUE, place(layer=3)).tolist() == [[[1, 3, 5], [4, 6, 8]]]
+    assert named.edit(VALUE, place(layer=1)).tolist() == [[[4, 6, 8], [7, 9, 11]]]
+
+
+def test_words_and_plan():
+    op = Steer(vector=VECTOR, scale=4.0, layers=(1,), tokens="last", scope=Scope(noise=(0.5, 1)))
+    assert op.words() == "add 4 x a vector [3] to resid_post of layers 1 on the last token at noise 0.5 to 1"
+    expected = {"op": "steer", "scale": 4.0, "shape": [3], "at": "resid_post", "layers": [1]}
+    assert op.to_json() == expected | {"tokens": "the last token", "noise": [0.5, 1]}
+
+
+@pytest.mark.parametrize(("shape", "layers"), [((4,), None), ((3, 3), None), ((4, 3), (0, 1)), ((1, 1, 3), None)])
+def test_vectors_of_a_wrong_shape_raise(shape, layers):
+    n_rows = 4 if layers is None else len(layers)
+    with pytest.raises(ValueError, match=rf"has shape \(.*; expected \[3\] or \[{n_rows}, 3\] .*; reshape it or name"):
+        Steer(vector=torch.zeros(shape), layers=layers).check(DIFFUSION)
