@@ -83,4 +83,4 @@ def labelled(
 
     used = {dim for dims, _ in variables.values() for dim in dims}
     known = {dim: values for dim, values in span.coords().items() if dim in used} | dict(coords or {})
-    return xr.Dataset({name: (dims, values.numpy()) for name, (dims, values) in variables.items()}, known, attrs)
+    return xr.Dataset({name: (dims, values.cpu().numpy()) for name, (dims, values) in variables.items()}, known, attrs)

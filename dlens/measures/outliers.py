@@ -52,9 +52,8 @@ class Outliers(Measure):
 
     def start(self, span: Span) -> Sums:
         shape = (span.n_cells, span.n_layers)
-        sums = {key: torch.zeros(*shape, span.d_model, dtype=torch.float64) for key in ("energy", "magnitude")}
-        sums["n"] = torch.zeros(shape, dtype=torch.float64)
-        return {key: value.to(span.device) for key, value in sums.items()}
+        sizes = {"energy": (*shape, span.d_model), "magnitude": (*shape, span.d_model), "n": shape}
+        return {key: torch.zeros(size, dtype=torch.float64, device=span.device) for key, size in sizes.items()}
 
     def update(self, sums: Sums, visit: Visit) -> None:
         h = rows(visit.values["resid_post"])
@@ -70,7 +69,8 @@ class Outliers(Measure):
             total.index_add_(0, index, value.to(total))
 
     def result(self, sums: Sums, span: Span) -> xr.Dataset:
-        energy, magnitude, n = (sums[key].cpu() for key in ("energy", "magnitude", "n"))
+        # Reduced where the sums are: they are large, and the result is small.
+        energy, magnitude, n = (sums[key] for key in ("energy", "magnitude", "n"))
         pooled = _share(energy.sum(0))
         channels = _top_channels(pooled, self.top)
         top_share, top_channel = pooled.max(-1)

@@ -14,7 +14,7 @@ from dlens.axes import TokenIds, TokenMask
 from dlens.models.model import Model
 from dlens.samplers.autoregressive import Autoregressive
 from dlens.tracing.state import StepState, Window
-from dlens.tracing.watch import Watch
+from dlens.tracing.watch import Watch, refuse_stray_call
 
 __all__ = ["DecodingRun", "fullest_cache"]
 
@@ -85,6 +85,7 @@ class DecodingRun:
 
     def state(self, step: int, args: Sequence[Any], kwargs: dict[str, Any]) -> StepState:
         """What is known of a step when it starts; read from what `generate` feeds the module."""
+        refuse_stray_call(step, self.watch.begun)
         ids: Tensor = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
         width = self.prompts.shape[-1] + step
         if step:

@@ -13,7 +13,7 @@ from dlens.axes import Logits, TokenIds, TokenMask
 from dlens.models.model import Model
 from dlens.samplers.sampler import Denoiser, Tokens
 from dlens.tracing.state import StepState, Window, denoising_state
-from dlens.tracing.watch import Watch
+from dlens.tracing.watch import Watch, refuse_stray_call
 
 __all__ = ["DenoisingRun", "aligned", "uniform_draws"]
 
@@ -83,6 +83,7 @@ class DenoisingRun:
 
     def state(self, step: int, args: Sequence[Any], kwargs: dict[str, Any]) -> StepState:
         """What is known of a step when it starts."""
+        refuse_stray_call(step, len(self.canvases))
         canvas = self.canvases[step]
         return denoising_state(
             step=step,

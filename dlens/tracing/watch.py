@@ -11,7 +11,7 @@ from typing import Any, final
 from dlens.axes import TokenIds
 from dlens.tracing.errors import Cancelled
 
-__all__ = ["OnStep", "StepView", "Watch", "hold"]
+__all__ = ["OnStep", "StepView", "Watch", "hold", "refuse_stray_call"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Watch:
     cancel: threading.Event | None
     decode: Callable[[TokenIds], list[str]]
     bar: Any = None
+    begun: int = 0
 
     def begin(self) -> None:
         """A step is about to start.
@@ -54,6 +55,7 @@ class Watch:
         """
         if self.cancel is not None and self.cancel.is_set():
             raise Cancelled("the run was cancelled between two steps; the model is as it was; run it again")
+        self.begun += 1
 
     def end(self, step: int, tokens: TokenIds) -> None:
         """A step is over and left these tokens."""
@@ -73,6 +75,19 @@ class Watch:
         with tqdm(total=self.n_steps, unit="step", delay=1.0, leave=False) as bar:
             self.bar = bar
             yield
+
+
+def refuse_stray_call(step: int, begun: int) -> None:
+    """Refuse a call of the module that is none of the run's steps, as every later one would count wrong.
+
+    Raises:
+        RuntimeError: an `on_step` function called the module.
+    """
+    if step >= begun:
+        raise RuntimeError(
+            f"the module was called between steps {begun - 1} and {begun} of a run; expected calls by the run alone; "
+            f"keep what on_step needs in a variable, or call a copy of the model"
+        )
 
 
 @contextmanager

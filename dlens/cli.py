@@ -1,0 +1,324 @@
+"""The command line: `dlens models`, `dlens generate`, `dlens profile`, `dlens skip`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from dlens.tracing.errors import Cancelled, NeverFired
+
+__all__ = ["generate", "main", "models", "profile", "skip"]
+
+SamplerName = Literal["ar", "llada", "dream", "threshold"]
+Part = Literal["block", "attn", "mlp"]
+
+# What a wrong argument, a missing file or a model that does not fit raises; anything else shows where it came from.
+_USER_ERRORS = (ValueError, LookupError, OSError, MemoryError, ImportError, NeverFired, Cancelled)
+
+
+def _named(name: str) -> Any:
+    """How a positional argument is called in the help."""
+    import tyro
+
+    return tyro.conf.arg(metavar=name)
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a model is loaded.
+
+    Args:
+        trust_remote_code: allow the checkpoint to run code of its own.
+        dtype: such as bfloat16; the checkpoint's by default.
+        family: autoregressive, masked, masked-shifted, llada, dream or a registered one.
+        device_map: such as auto, or cuda.
+    """
+
+    trust_remote_code: bool = False
+    dtype: str | None = None
+    family: str | None = None
+    device_map: str | None = None
+
+    def load(self, model: str) -> Any:
+        import dlens
+
+        placed = {name: value for name in ("dtype", "device_map") if (value := getattr(self, name)) is not None}
+        return dlens.load(model, trust_remote_code=self.trust_remote_code, family=self.family, **placed)
+
+
+@dataclass(frozen=True)
+class SamplerOptions:
+    """How tokens are decoded; what is not given is the sampler's default.
+
+    Args:
+        sampler: ar, llada, dream or threshold; the model's own by default.
+        steps: denoising steps (llada, dream).
+        block_length: tokens a block (llada, threshold).
+        temperature: 0 takes the likeliest token.
+        guidance: classifier-free guidance (llada).
+        remasking: low_confidence or random (llada).
+        eos_inf: never take the end of sequence (llada).
+        confidence_eos_inf: take the end of sequence last (llada).
+        algorithm: origin, maskgit_plus, topk_margin or entropy (dream).
+        alg_temp: temperature of the choice of positions (dream).
+        eps: noise level at the end (dream).
+        top_p: smallest set of tokens with this mass (ar, dream).
+        top_k: this many likeliest tokens (ar, dream).
+        threshold: least confidence to commit (threshold).
+        factor: the factor rule instead of a threshold (threshold).
+    """
+
+    sampler: SamplerName | None = None
+    steps: int | None = None
+    block_length: int | None = None
+    temperature: float | None = None
+    guidance: float | None = None
+    remasking: str | None = None
+    eos_inf: bool = False
+    confidence_eos_inf: bool = False
+    algorithm: str | None = None
+    alg_temp: float | None = None
+    eps: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    threshold: float | None = None
+    factor: float | None = None
+
+    def build(self, model: Any) -> Any:
+        """The sampler.
+
+        Raises:
+            ValueError: an option that this sampler does not have.
+        """
+        from dlens import samplers
+
+        kinds = {
+            "ar": samplers.Autoregressive,
+            "llada": samplers.LLaDA,
+            "dream": samplers.Dream,
+            "threshold": samplers.Threshold,
+        }
+        family = model.family
+        base = kinds[self.sampler]() if self.sampler else samplers.default_for(family.objective, family.shift)
+        given = {
+            option.name: value for option in fields(self) if (value := getattr(self, option.name)) != option.default
+        }
+        given.pop("sampler", None)
+        known = [option.name for option in fields(base)]
+        for name in given:
+            if name not in known:
+                raise ValueError(
+                    f"{_flag(name)} with the sampler {type(base).__name__}; expected one of "
+                    f"{', '.join(map(_flag, known))}; leave it out, or name another --sampler"
+                )
+        return replace(base, **given)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def parse_layers(text: str) -> list[int]:
+    """Layer numbers from text: single ones, and ranges with both ends.
+
+    Raises:
+        ValueError: not numbers.
+
+    >>> parse_layers("3,5-7,-1")
+    [3, 5, 6, 7, -1]
+    """
+    layers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-") if not part.strip().startswith("-") else (part.strip(), "", "")
+        try:
+            layers += range(int(first), int(last) + 1) if dash else [int(first)]
+        except ValueError:
+            raise ValueError(f"layers {text!r}; expected numbers, such as 3,4,5 or 3-5; check the commas") from None
+    return layers
+
+
+def models() -> None:
+    """List the models that ship with dlens, and the families that others belong to."""
+    from dlens.models.known import known_models
+
+    known = known_models()
+    shipped = [[m.name, m.family, m.objective, m.layers, m.width, m.note] for m in known if m.layers is not None]
+    _print_table(["model", "family", "objective", "layers", "d_model", "what"], shipped)
+    print()
+    families = [[m.name, m.objective, m.shift, m.note] for m in known if m.layers is None]
+    _print_table(["family", "objective", "shift", "what"], families)
+    print("\nLoad others by hub id or folder, for example: dlens profile Qwen/Qwen2.5-0.5B")
+
+
+def generate(
+    model: Annotated[str, _named("MODEL")],
+    prompt: Annotated[str, _named("PROMPT")],
+    /,
+    *,
+    load: LoadOptions = LoadOptions(),
+    sampler: SamplerOptions = SamplerOptions(),
+    max_new_tokens: int = 64,
+    seed: int = 0,
+    skip: str | None = None,
+    watch: bool = False,
+) -> None:
+    """Continue a prompt.
+
+    Args:
+        model: name of a shipped model, hub id or folder.
+        prompt: text to continue, taken as it is.
+        max_new_tokens: length of the continuation.
+        seed: of the random draws, where the sampler makes any.
+        skip: layers not to run, such as 3,4,5.
+        watch: show the text while it is being decoded.
+    """
+    import dlens
+    from dlens.show.watch import terminal_view
+    from dlens.tracing.inputs import as_batch
+
+    loaded = load.load(model)
+    trace = dlens.trace(loaded)
+    if skip is not None:
+        trace = trace.skip(parse_layers(skip))
+    view = terminal_view(loaded, as_batch(loaded, prompt).ids.shape[1]) if watch else None
+    record = trace.generate(
+        prompt,
+        max_new_tokens=max_new_tokens,
+        sampler=sampler.build(loaded),
+        seed=seed,
+        progress=not watch,
+        on_step=view,
+    )
+    if not watch:
+        print(record.text[0])
+    for note in record.notes:
+        print(f"note: {note}", file=sys.stderr)
+
+
+def profile(
+    models: Annotated[tuple[str, ...], _named("MODEL")],
+    /,
+    *,
+    load: LoadOptions = LoadOptions(),
+    inputs: Literal["masked", "clean", "trajectory"] = "masked",
+    out: Path | None = None,
+) -> None:
+    """Measure what each layer changes and which channels stand out.
+
+    Args:
+        models: names of shipped models, hub ids or folders.
+        inputs: what the models read: text with masks, clean text, or their own decoding runs.
+        out: a .json or .html file to write.
+    """
+    from dlens.findings.profile import profile as measure
+
+    if not models:
+        raise ValueError("no model named; expected at least one; write for example: dlens profile trio/diffusion")
+    if out is not None and out.suffix not in (".json", ".html"):
+        raise ValueError(f"--out {out}; expected a name that ends in .json or .html; give it one of these endings")
+    profiles = []
+    for name in models:
+        profiles.append(measure(load.load(name), inputs=inputs))
+        _print_profile(profiles[-1])
+    if out is not None:
+        print(f"\nWrote {_write_profiles(profiles, out)}")
+
+
+def skip(
+    model: Annotated[str, _named("MODEL")],
+    /,
+    *,
+    layers: str,
+    load: LoadOptions = LoadOptions(),
+    part: Part = "block",
+    prompt: str = "Once upon a time, there was a",
+    max_new_tokens: int = 64,
+    seed: int = 0,
+) -> None:
+    """Show what skipping layers does: to the text, to the loss, and to the FLOPs.
+
+    Args:
+        model: name of a shipped model, hub id or folder.
+        layers: which, such as 3,4,5 or 3-5.
+        part: the whole block, or its attn or mlp half.
+        prompt: text to continue with and without them.
+        max_new_tokens: length of the continuation.
+        seed: of the random draws and of the masks.
+    """
+    import dlens
+    from dlens.findings.loss import text_loss
+
+    plain = dlens.trace(load.load(model))
+    skipped = plain.skip(parse_layers(layers), part=part)
+    losses = []
+    for name, trace in (("all layers", plain), ("skipped", skipped)):
+        record = trace.generate(prompt, max_new_tokens=max_new_tokens, seed=seed)
+        losses.append(text_loss(trace, seed=seed))
+        print(f"{name}: {prompt}{record.text[0]}\n")
+    before, after = losses
+    print(f"loss: {before.value:.4f} with all layers, {after.value:.4f} skipped, {after.value - before.value:+.4f}")
+    print(f"      ({after.estimator}, nats a token, {after.n_tokens} tokens of the shipped calibration text)")
+    saved = record.saved_flops / (record.flops + record.saved_flops)
+    print(f"FLOPs: {saved:.1%} saved in the skipped run above ({record.saved_flops / 1e9:.4g} of ", end="")
+    print(f"{(record.flops + record.saved_flops) / 1e9:.4g} GFLOPs)")
+
+
+def _print_profile(profile: Any) -> None:
+    print(f"\n{profile.model} ({profile.family}, {profile.objective}): {'; '.join(profile.notes)}")
+    rows = profile.table()
+    columns = [column for column in rows[0] if column != "model"]
+    _print_table([column.replace("_", " ") for column in columns], [[row[c] for c in columns] for row in rows])
+
+
+def _write_profiles(profiles: Sequence[Any], out: Path) -> Path:
+    from dlens.show.page import profile_page, save_page
+
+    if out.suffix == ".html":
+        return save_page(profile_page(profiles), out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({p.model: json.loads(p.to_json()) for p in profiles}), encoding="utf-8")
+    return out
+
+
+def _print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Columns as wide as they must be, numbers to the right."""
+    cells = [list(columns), *[[_cell(value) for value in row] for row in rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+    right = [all(isinstance(row[i], (int, float)) for row in rows) for i in range(len(columns))]
+    for row in cells:
+        padded = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True))
+        print("  ".join(padded).rstrip())
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; a wrong argument ends it with one line on stderr and exit code 2."""
+    import tyro
+
+    commands: Mapping[str, Any] = {"models": models, "generate": generate, "profile": profile, "skip": skip}
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            dict(commands),
+            prog="dlens",
+            description="Trace, change and measure diffusion and autoregressive language models.",
+            args=arguments,
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+        )
+    except _USER_ERRORS as error:
+        print(f"dlens: {_one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _one_line(error: BaseException) -> str:
+    """The message without line breaks; str of a KeyError would quote it."""
+    message = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return " ".join(str(message).split()) or type(error).__name__

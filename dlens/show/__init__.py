@@ -1,0 +1,1 @@
+"""Figures, pages and terminal output; figures are returned, never shown."""

@@ -1,0 +1,139 @@
+"""Plotly figures of profiles: returned, never shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from dlens.findings.profile import Profile
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+    import xarray as xr
+
+__all__ = [
+    "COLOURS",
+    "channel_share",
+    "cosine_by_layer",
+    "cosine_by_noise",
+    "largest_share",
+    "noise_words",
+    "share_by_noise",
+]
+
+# Okabe and Ito's palette without black and yellow: told apart by most readers, on light and on dark.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+_NOISE_SCALE = "Viridis"
+
+
+def cosine_by_layer(profiles: Sequence[Profile]) -> go.Figure:
+    """Cosine of each block's input with its output, one line a model."""
+    lines = [(p.model, p.pooled("cosine", "cosine"), None) for p in profiles]
+    return _without_first_layer(_lines(lines, "cosine of block input and output"))
+
+
+def largest_share(profiles: Sequence[Profile]) -> go.Figure:
+    """Energy share of the largest channel after each block, one line a model; the channel is shown on hover."""
+    lines = []
+    for p in profiles:
+        data = p.measures["outliers"]
+        lines.append((p.model, data["top_share"], [f"channel {channel}" for channel in data["top_channel"].values]))
+    return _lines(lines, "energy share of the largest channel")
+
+
+def channel_share(profile: Profile) -> go.Figure:
+    """Energy share of the largest channels, layer by layer, as a heat map."""
+    import plotly.graph_objects as go
+
+    share = profile.pooled("outliers", "energy_share").transpose("channel", "layer")
+    heat = go.Heatmap(
+        z=share.values,
+        x=share["layer"].values,
+        y=[str(channel) for channel in share["channel"].values],
+        colorscale=_NOISE_SCALE,
+        zmin=0,
+        colorbar={"title": {"text": "share"}, "thickness": 12},
+        hovertemplate="layer %{x}, channel %{y}: %{z:.3f}<extra></extra>",
+    )
+    return _styled(go.Figure(heat), "layer", "channel", yaxis={"type": "category", "autorange": "reversed"})
+
+
+def cosine_by_noise(profile: Profile) -> go.Figure:
+    """Cosine by layer, one line a noise level."""
+    lines = _noise_lines(profile.pooled("cosine", "cosine", by=["noise"]), "cosine of block input and output")
+    return _without_first_layer(lines)
+
+
+def share_by_noise(profile: Profile) -> go.Figure:
+    """Energy share of the largest channel by layer, one line a noise level."""
+    share = profile.pooled("outliers", "energy_share", by=["noise"]).isel(channel=0)
+    return _noise_lines(share, f"energy share of channel {int(share['channel'])}")
+
+
+def _noise_lines(values: xr.DataArray, title: str) -> go.Figure:
+    from plotly.colors import sample_colorscale
+
+    seen = [noise for noise in values["noise"].values.tolist() if values.sel(noise=noise).notnull().any()]
+    lines = [(noise_words(noise), values.sel(noise=noise), None) for noise in seen]
+    # The ends of the scale vanish against a dark and a light page.
+    colours = [str(colour) for colour in sample_colorscale(_NOISE_SCALE, [0.2 + 0.6 * noise for noise in seen])]
+    return _lines(lines, title, colours)
+
+
+def _without_first_layer(figure: go.Figure) -> go.Figure:
+    """Fit the axis to layer 1 and later: the first block rebuilds the stream, and would flatten all others."""
+    import math
+
+    later = [value for line in figure.data for value in line.y[1:] if math.isfinite(value)]  # pyright: ignore
+    if later:
+        margin = 0.05 * (max(later) - min(later)) + 1e-3
+        figure.update_yaxes(range=[min(later) - margin, max(later) + margin])
+    return figure
+
+
+def noise_words(centre: float) -> str:
+    """What a bin of the noise axis covers.
+
+    >>> noise_words(0.25)
+    '20% to 30% masked'
+    """
+    return f"{centre - 0.05:.0%} to {centre + 0.05:.0%} masked"
+
+
+def _lines(lines: Sequence[tuple[str, Any, Any]], title: str, colours: Sequence[str] = COLOURS) -> go.Figure:
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for number, (name, values, text) in enumerate(lines):
+        figure.add_trace(
+            go.Scatter(
+                x=values["layer"].values,
+                y=values.values,
+                name=name,
+                text=text,
+                mode="lines+markers",
+                line={"color": colours[number % len(colours)], "width": 2},
+                marker={"size": 5},
+                hovertemplate="layer %{x}: %{y:.3f} %{text}<extra>%{fullData.name}</extra>"
+                if text
+                else "layer %{x}: %{y:.3f}<extra>%{fullData.name}</extra>",
+            )
+        )
+    return _styled(figure, "layer", title)
+
+
+def _styled(figure: go.Figure, x: str, y: str, **layout: Any) -> go.Figure:
+    """Room for a narrow page, and no background of its own."""
+    yaxis = {"title": {"text": y}, "automargin": True} | layout.pop("yaxis", {})
+    return figure.update_layout(
+        xaxis={"title": {"text": x}, "automargin": True},
+        yaxis=yaxis,
+        height=380,
+        margin={"l": 10, "r": 10, "t": 20, "b": 10},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        showlegend=len(figure.data) > 1,  # pyright: ignore
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        template="plotly_white",
+        **layout,
+    )

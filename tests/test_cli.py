@@ -1,0 +1,103 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from dlens.cli import main, parse_layers
+from dlens.findings.profile import Profile
+
+
+def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["models"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[:3] == ["trio/ar", "autoregressive", "autoregressive"]
+    assert any(line.startswith("llada") for line in lines)
+
+
+def test_generate_prints_the_continuation(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["generate", "trio/ar", "Once upon a", "--max-new-tokens", "2", "--skip", "3"])
+    assert capsys.readouterr().out.startswith(" time")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--sampler", "llada", "--steps", "2", "--block-length", "4", "--remasking", "random", "--seed", "3"],
+        ["--sampler", "dream", "--steps", "4", "--algorithm", "entropy", "--temperature", "0.5", "--top-p", "0.9"],
+        ["--sampler", "threshold", "--threshold", "0.5"],
+        ["--steps", "2", "--block-length", "2"],
+    ],
+)
+def test_generate_with_every_sampler(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    main(["generate", "trio/diffusion", "Once upon a", "--max-new-tokens", "4", *options])
+    assert capsys.readouterr().out.strip()
+
+
+def test_watch_shows_every_step(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["generate", "trio/diffusion", "Once upon a", "--max-new-tokens", "3", "--watch"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:11] for line in lines] == ["step 1 of 3", "step 2 of 3", "step 3 of 3"]
+    assert [line.count("░") for line in lines] == [2, 1, 0]
+
+
+def test_profile_prints_a_table_and_writes_json(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "out" / "profile.json"
+    main(["profile", "trio/ar", "--inputs", "clean", "--out", str(path)])
+    printed = capsys.readouterr().out
+    assert printed.endswith(f"Wrote {path}\n")
+    assert sum(line.split()[:1] == ["15"] for line in printed.splitlines()) == 1
+    saved = Profile.from_json(json.dumps(json.loads(path.read_text())["trio/ar"]))
+    assert len(saved.table()) == 16
+
+
+def test_profile_writes_one_page(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "profile.html"
+    main(["profile", "trio/ar", "--inputs", "clean", "--out", str(path)])
+    assert path.read_text().startswith("<!DOCTYPE html>")
+    assert capsys.readouterr().out.endswith(f"Wrote {path}\n")
+
+
+def test_skip_shows_text_loss_and_flops(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["skip", "trio/ar", "--layers", "3-5", "--prompt", "Once upon a time", "--max-new-tokens", "4"])
+    printed = capsys.readouterr().out
+    assert "all layers: Once upon a time" in printed and "skipped: Once upon a time" in printed
+    assert "loss: " in printed
+    # 3 of 16 blocks, of a forward in which the head does not shrink.
+    saved = float(printed.split("FLOPs: ")[1].split("%")[0])
+    assert 10 < saved < 18.75
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate", "trio/ar", "x", "--skip", "40"], "layer 40 of trio/ar; expected -16 to 15"),
+        (["generate", "trio/ar", "x", "--skip", "a,b"], "layers 'a,b'; expected numbers"),
+        (
+            ["generate", "trio/diffusion", "x", "--sampler", "dream", "--block-length", "4"],
+            "--block-length with the sampler",
+        ),
+        (["generate", "trio/diffusion", "x", "--sampler", "ar"], "Autoregressive for trio/diffusion"),
+        (["profile"], "no model named; expected at least one"),
+        (["profile", "trio/ar", "--out", "x.png"], "--out x.png; expected a name that ends in .json or .html"),
+    ],
+)
+def test_errors_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("dlens: ")]
+    assert line.startswith(f"dlens: {message}")
+
+
+def test_the_command_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "dlens", "generate", "no/such-model", "x"]
+    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("dlens: ")
+
+
+def test_layers_are_read_from_text() -> None:
+    assert parse_layers("3, 5-7,-1") == [3, 5, 6, 7, -1]

@@ -1,0 +1,27 @@
+"""The examples of the README and of the pages run as they stand."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", "docs/measures.md", "docs/profiles.md"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_examples_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    assert blocks
+    names: dict[str, Any] = {"__name__": "page"}
+    exec("import dlens", names)
+    for block in blocks:
+        exec(block, names)
+
+
+def test_the_tree_names_every_file() -> None:
+    tree = (ROOT / "README.md").read_text(encoding="utf-8").split("```\ndlens/")[1].split("```")[0]
+    files = {path.name for path in (ROOT / "dlens").rglob("*.py")} - {"__init__.py", "__main__.py"}
+    assert files <= set(re.findall(r"\w+\.py", tree))

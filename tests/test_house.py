@@ -1,0 +1,131 @@
+"""The shape of the house: who imports whom, what `import dlens` loads, how long files are."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dlens
+
+PACKAGE = Path(dlens.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+LEVELS = {
+    "axes": 0,
+    "models": 1,
+    "ops": 1,
+    "measures": 1,
+    "samplers": 1,
+    "tasks": 1,
+    "tracing": 2,
+    "findings": 3,
+    "show": 4,
+    "widgets": 4,
+    "cli": 5,
+    "__main__": 6,
+    "__init__": 6,
+}
+HEAVY = ("nnsight", "transformers", "xarray", "sklearn", "plotly", "tyro", "ipywidgets", "anywidget", "pandas", "scipy")
+
+
+def room(path: Path) -> str:
+    """The package or module directly under dlens/ that a file is in."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Every module that is imported anywhere in a file."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            # `from dlens import samplers` names a room, `from dlens.axes import Resid` does not.
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imported_at_once(tree: ast.Module) -> Iterator[str]:
+    """The modules that are imported when the file is, so not those under TYPE_CHECKING or in functions."""
+    for node in tree.body:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield from imported(node)
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def test_every_room_has_its_level() -> None:
+    assert {room(path) for path in FILES} <= set(LEVELS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_down(path: Path) -> None:
+    here = room(path)
+    for name in imported(parse(path)):
+        parts = name.split(".")
+        if parts[0] != "dlens":
+            continue
+        there = parts[1] if len(parts) > 1 and parts[1] in LEVELS else "__init__"
+        if there == here:
+            continue
+        # The command line may call what a user calls.
+        assert LEVELS[there] < LEVELS[here] or (here == "cli" and there == "__init__"), f"{here} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nnsight_stays_in_the_engine_and_models(path: Path) -> None:
+    where = path.relative_to(PACKAGE).as_posix()
+    uses = {name.split(".")[0] for name in imported(parse(path))}
+    assert "nnsight" not in uses or where == "tracing/engine.py" or where.startswith("models/")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_heavy_libraries_load_when_used(path: Path) -> None:
+    assert not {name.split(".")[0] for name in imported_at_once(parse(path))} & set(HEAVY)
+
+
+def test_import_loads_no_heavy_library() -> None:
+    code = "import sys, dlens; print(*sys.modules)"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "dlens" in output.split()
+    assert not {name.split(".")[0] for name in output.split()} & set(HEAVY)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_are_short(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
+
+
+def test_the_face_has_no_logic() -> None:
+    allowed = (ast.Import, ast.ImportFrom, ast.Assign, ast.Expr)
+    assert all(isinstance(node, allowed) for node in parse(PACKAGE / "__init__.py").body)
+
+
+def public_functions() -> dict[str, Callable[..., Any]]:
+    return {name: getattr(dlens, name) for name in dlens.__all__ if inspect.isfunction(getattr(dlens, name))}
+
+
+def test_no_module_shadows_a_public_function() -> None:
+    modules = {path.name.removesuffix(".py") for path in PACKAGE.iterdir()}
+    assert not modules & set(public_functions())
+
+
+def test_each_public_function_can_be_called_twice(ar: dlens.Model, tmp_path: Path) -> None:
+    dlens.trace(ar).forward("Once upon a time").save(tmp_path / "record")
+    family = dlens.Family(name="called-twice", objective="autoregressive", shift=1)
+    calls: dict[str, tuple[Any, ...]] = {
+        "load": ("trio/ar",),
+        "trace": (ar,),
+        "load_record": (tmp_path / "record",),
+        "register_family": (family,),
+        "profile": (ar, ["Once upon a time"]),
+    }
+    assert set(calls) == set(public_functions())
+    for name, arguments in calls.items():
+        first, second = (getattr(dlens, name)(*arguments) for _ in range(2))
+        assert type(first) is type(second)
