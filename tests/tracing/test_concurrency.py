@@ -139,6 +139,19 @@ def test_an_exception_in_on_step_leaves_the_model_clean(name: str, request: pyte
         dlens.trace(model).swap(2, 5).generate(STORY, 3, on_step=fail)
 
 
+@pytest.mark.parametrize("called", [2, 9])
+def test_a_block_called_in_a_hook_is_not_read(diffusion: dlens.Model, called: int) -> None:
+    angles = diffusion.module.get_submodule("model.rotary_emb")(torch.zeros(1, 4, 192), torch.arange(4)[None])
+
+    def call(value: Tensor, hook: Any) -> None:
+        diffusion.blocks[called](value, position_embeddings=angles, attention_mask=None)
+
+    trace = dlens.trace(diffusion).capture("resid_post").measure(dlens.Cosine())
+    plain, record = trace.forward(STORY), trace.hook("blocks.4.hook_mlp_out", call).forward(STORY)
+    assert torch.equal(record["resid_post"], plain["resid_post"])
+    assert record.measures["cosine"].equals(plain.measures["cosine"])
+
+
 def test_the_lock_is_free_after_an_exception(diffusion: dlens.Model) -> None:
     with pytest.raises(ValueError, match="returned float"):
         dlens.trace(diffusion).hook("logits", lambda value, hook: 0.5).forward(STORY)

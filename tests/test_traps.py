@@ -1,0 +1,436 @@
+"""Silent failures of tools like this one: each must be a right answer or a clear error here."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor
+
+import dlens
+from dlens.models.errors import VerificationError
+from dlens.samplers import Denoiser, Dream, LLaDA, Threshold, Tokens
+from tests.reference import edited, fresh, rebuilt
+from tests.standins import build_remote, save_dream, save_llada
+
+STORY = "Once upon a time"
+STORIES = [STORY, "The little dog ran to the big red house and", "Tom has"]
+Edit = Any
+
+
+def ids_of(model: dlens.Model, text: str) -> Tensor:
+    return torch.tensor([model.tokenizer(text)["input_ids"]])
+
+
+def denoised_by_hand(model: dlens.Model, canvas: Tensor, edit: Edit) -> Tensor:
+    """[step, batch, position, vocab] of the canvases of a run, under `tests.reference.edited`."""
+    module = fresh(model.module)
+    with torch.no_grad(), edited(module, edit):
+        return torch.stack([module(input_ids=ids, use_cache=False).logits for ids in canvas])
+
+
+def decoded_by_hand(module: Any, ids: Tensor, new_tokens: int, edit: Edit = lambda *_: None) -> tuple[Tensor, Tensor]:
+    """Greedy tokens of one prompt, and the logits [position, vocab] that chose each, without any cache."""
+    logits = []
+    with torch.no_grad(), edited(module, edit):
+        for _ in range(new_tokens):
+            logits.append(module(input_ids=ids, use_cache=False).logits[0, -1])
+            ids = torch.cat([ids, logits[-1].argmax()[None, None]], dim=1)
+    return ids[0], torch.stack(logits)
+
+
+def skipping(layers: list[int], steps: list[int]) -> Edit:
+    return lambda step, layer, hidden, out, ids: hidden if layer in layers and step in steps else None
+
+
+def test_trap_01_rotary_buffers_of_remote_code_are_lost_in_loading(tmp_path: Path) -> None:
+    folder = save_dream(tmp_path)
+    model = dlens.load(folder, trust_remote_code=True)
+    direct = build_remote(folder)
+    ids = torch.arange(1, 9)[None]
+    with torch.no_grad():
+        expected = direct(input_ids=ids, attention_mask="full").logits
+    assert torch.equal(dlens.trace(model).capture("logits").forward(ids[0])["logits"], expected)
+
+
+def test_trap_01_a_wrong_rotary_buffer_is_refused(tmp_path: Path) -> None:
+    module = build_remote(save_dream(tmp_path))
+    dlens.load(module)
+    buffers = [part for part in module.modules() if "inv_freq" in part._buffers]
+    for part in buffers:
+        part.inv_freq.mul_(1.001)
+    with pytest.raises(VerificationError, match=r"inv_freq .*; expected .*; the buffer was lost while loading"):
+        dlens.load(module)
+
+
+def test_trap_02_a_block_skipped_at_some_steps_of_cached_decoding(ar: dlens.Model) -> None:
+    trace = dlens.trace(ar).skip([4, 9], steps=[2, 3]).capture("logits")
+    record = trace.generate(STORY, 6)
+    ids = ids_of(ar, STORY)
+    tokens, logits = decoded_by_hand(fresh(ar.module), ids, 6, skipping([4, 9], [2, 3]))
+    assert torch.equal(record.tokens[0], tokens)
+    torch.testing.assert_close(record["logits"][0, ids.shape[1] - 1 :], logits, atol=1e-4, rtol=0)
+    assert "KV cache off because of 'skip layers 4, 9 at steps 2, 3'" in record.notes[0]
+    with pytest.raises(ValueError, match="cache='require' with 'skip layers 4, 9"):
+        trace.generate(STORY, 6, cache="require")
+
+
+def test_trap_03_layer_0_skipped_with_padding_and_a_cache(ar: dlens.Model) -> None:
+    record = dlens.trace(ar).skip([0]).capture("logits").generate(STORIES, 6, cache="require")
+    pruned = rebuilt(ar.module, range(1, ar.n_layers))
+    for row, text in enumerate(STORIES):
+        tokens, logits = decoded_by_hand(pruned, ids_of(ar, text), 6)
+        assert torch.equal(record.tokens[row][~record.is_pad[row]], tokens)
+        torch.testing.assert_close(record["logits"][row, -6:], logits, atol=1e-4, rtol=0)
+
+
+@dataclass(frozen=True)
+class Careless(Denoiser):
+    """A sampler that edits in place what it was given and what it handed over."""
+
+    def planned_steps(self, max_new_tokens: int, infill: int = 0) -> int:
+        return max_new_tokens
+
+    def decode(self, forward: Any, canvas: Tensor, generated: Tensor, new_tokens: int, tokens: Any, draw: Any) -> Any:
+        canvas = canvas.clone()
+        for column in range(canvas.shape[1] - new_tokens, canvas.shape[1]):
+            logits = forward(canvas)
+            canvas[:, column] = logits[:, column].argmax(-1)
+            logits.zero_()
+        return canvas
+
+
+def test_trap_04_what_was_kept_aliases_what_is_edited_later(diffusion: dlens.Model) -> None:
+    kept: list[Tensor] = []
+    trace = dlens.trace(diffusion).capture("logits").hook("logits", lambda value, hook: kept.append(value))
+    record = trace.generate(STORY, 4, sampler=Careless())
+    mask, start = diffusion.family.mask_token_id, record.tokens.shape[1] - 4
+    assert record.canvas is not None
+    assert [(canvas[0] == mask).sum().item() for canvas in record.canvas] == [4, 3, 2, 1]
+    for step in range(4):
+        expected = record.tokens[0, start + step]
+        assert record["logits"][step, 0, start + step].argmax() == expected
+        assert kept[step][0, start + step].argmax() == expected
+
+
+def test_trap_05_a_run_that_ends_before_the_steps_that_were_asked_for(ar: dlens.Model) -> None:
+    end = ar.eos_token_id
+    assert end is not None
+
+    def stop(value: Tensor, hook: Any) -> None:
+        value[:, -1, end] = 1e4
+
+    trace = (
+        dlens.trace(ar)
+        .hook("logits", stop, steps=[3])
+        .capture("resid_post", layers=[2, 5], steps=range(12))
+        .steer(torch.ones(ar.d_model), layers=1, steps=[9])
+        .measure(dlens.Cosine())
+    )
+    with pytest.warns(dlens.UnfiredWarning, match="ended after 4 of 12 steps, before these acted: add 1 x"):
+        record = trace.generate(STORY, 12)
+    width = ids_of(ar, STORY).shape[1]
+    assert (record.n_steps, record.planned_steps, record.tokens.shape[1]) == (4, 12, width + 4)
+    assert record["resid_post"].shape == (2, 1, width + 3, ar.d_model)
+    assert bool((record["resid_post"] != 0).any(-1).all())
+    assert record.measures["cosine"].sizes["layer"] == ar.n_layers
+    assert [words.split(" to ")[0] for words in record.unfired] == [f"add 1 x a vector [{ar.d_model}]"]
+
+
+def test_trap_06_operations_named_out_of_order(diffusion: dlens.Model) -> None:
+    one, two = torch.linspace(-3, 3, diffusion.d_model), torch.linspace(2, -1, diffusion.d_model)
+    trace = dlens.trace(diffusion).capture("logits").hook("logits", lambda value, hook: None, steps=[2])
+    trace = trace.steer(one, layers=9, steps=[1, 2]).capture("mlp_out", layers=[9, 4])
+    record = trace.steer(two, layers=2, steps=[1]).capture("resid_pre", "embed").generate(STORY, 4)
+
+    def by_hand(step: int, layer: int, hidden: Tensor, out: Tensor, ids: Tensor) -> Tensor | None:
+        added = {(1, 9): one, (2, 9): one, (1, 2): two}.get((step, layer))
+        return None if added is None else out + added
+
+    assert record.canvas is not None
+    assert torch.equal(record["logits"], denoised_by_hand(diffusion, record.canvas, by_hand))
+
+
+def test_trap_07_parts_of_a_skipped_block_count_fewer_calls(diffusion: dlens.Model) -> None:
+    trace = dlens.trace(diffusion).skip([5], steps=[0, 1]).capture("attn_out", layers=[5], steps=[2, 3])
+    record = trace.capture("logits").generate(STORY, 5)
+    assert record.canvas is not None
+    module, seen = fresh(diffusion.module), []
+    module.model.layers[5].self_attn.register_forward_hook(lambda _m, _a, out: seen.append(out[0]))
+    with torch.no_grad():
+        for ids in record.canvas[2:4]:
+            module(input_ids=ids, use_cache=False)
+    assert torch.equal(record["attn_out"][:, 0], torch.stack(seen))
+    assert torch.equal(record["logits"], denoised_by_hand(diffusion, record.canvas, skipping([5], [0, 1])))
+
+
+def test_trap_08_the_two_halves_of_guidance_are_one_step(diffusion: dlens.Model) -> None:
+    trace = dlens.trace(diffusion).skip([3], steps=[2]).capture("logits", "resid_post")
+    record = trace.generate(STORY, 4, sampler=LLaDA(guidance=1.5))
+    assert (record.n_steps, record.planned_steps) == (4, 4)
+    assert record["resid_post"].shape[:3] == (4, diffusion.n_layers, 1)
+    assert record.canvas is not None
+    expected = denoised_by_hand(diffusion, record.canvas, skipping([3], [2]))
+    torch.testing.assert_close(record["logits"], expected, atol=1e-4, rtol=0)
+    assert torch.equal(record["resid_post"][2, 3], record["resid_post"][2, 2])
+    assert not torch.equal(record["resid_post"][1, 3], record["resid_post"][1, 2])
+    unguided = trace.generate(STORY, 4)
+    assert (record.flops, record.saved_flops) == (2 * unguided.flops, 2 * unguided.saved_flops)
+
+
+def test_trap_09_shifted_logits_are_read_one_position_before(ar_init: dlens.Model) -> None:
+    record = dlens.trace(ar_init).capture("logits").generate(STORY, 4)
+    start = record.tokens.shape[1] - 4
+    record["logits"][..., ar_init.family.mask_token_id] = -torch.inf
+    for position in range(start, start + 4):
+        step = int(record.committed_at[0, position])
+        assert record["logits"][step, 0, position - 1].argmax() == record.tokens[0, position]
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("ar_init", "masked"), ("diffusion", "masked-shifted")])
+def test_trap_09_a_wrong_shift_is_refused(name: str, wrong: str, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(name)
+    with pytest.raises(VerificationError, match=f"predicts masked words .*; expected shift .*{wrong!r}"):
+        dlens.load(model.module, tokenizer=model.tokenizer, family=wrong)
+
+
+@pytest.mark.parametrize("algorithm", ["maskgit_plus", "topk_margin", "entropy", "origin"])
+def test_trap_10_rows_with_unequal_numbers_of_masks(ar_init: dlens.Model, algorithm: Any) -> None:
+    mask = ar_init.family.mask_token_id
+    ids = ids_of(ar_init, "Once upon a time there was a little girl named Lily who had a dog")[0].tolist()
+    rows = [[mask if i in masked else token for i, token in enumerate(ids)] for masked in ({3}, set(range(2, 10)))]
+    sampler = Dream(steps=3, algorithm=algorithm)
+    trace = dlens.trace(ar_init)
+    record = trace.generate(rows, 1, infill=True, sampler=sampler)
+    fixed = torch.tensor(rows) != mask
+    assert torch.equal(record.tokens[:, :-1][fixed], torch.tensor(rows)[fixed])
+    assert not bool((record.tokens == mask).any())
+    if algorithm != "origin":
+        for row, tokens in zip(rows, record.tokens, strict=True):
+            alone = trace.generate([row], 1, infill=True, sampler=sampler)
+            assert torch.equal(alone.tokens[0], tokens)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [LLaDA(), Threshold(threshold=1.0), *(Dream(algorithm=a) for a in ("maskgit_plus", "topk_margin", "entropy"))],
+)
+def test_trap_11_confidences_that_bf16_would_tie(sampler: Denoiser) -> None:
+    # In bf16 the two have equal probabilities, margins and entropies, and the left one would come first.
+    scores = torch.tensor([[[3.0, 1, 0, 0], [1, 3.0, -(2**-7), 0]]], dtype=torch.bfloat16)
+    shares = scores[0, :, :3].softmax(-1)
+    first, second = shares.topk(2).values.unbind(-1)
+    for confidence in (first, first - second, (shares * shares.log()).sum(-1)):
+        assert confidence[0] == confidence[1]
+    assert first_commit(sampler, scores) == [3, 1]
+    tied = torch.tensor([[[0, 8.0, 0, 0]] * 40], dtype=torch.bfloat16)
+    assert first_commit(sampler, tied) == [1] + [3] * 39
+
+
+def first_commit(sampler: Denoiser, logits: Tensor) -> list[int]:
+    """The canvas after one step of a run over masks alone, for a network that always gives these logits."""
+    canvases: list[Tensor] = []
+
+    def forward(canvas: Tensor, unconditional: Tensor | None = None) -> Tensor:
+        canvases.append(canvas)
+        return logits
+
+    width = logits.shape[1]
+    canvas = torch.full((1, width), 3)
+    draw = torch.Generator().manual_seed(0)
+    sampler.decode(
+        forward, canvas, canvas == 3, width, Tokens(mask=3), lambda shape: torch.rand(tuple(shape), generator=draw)
+    )
+    return canvases[1][0].tolist()
+
+
+def test_trap_12_bidirectional_models_attend_to_what_follows(diffusion: dlens.Model) -> None:
+    attentions = [part for part in diffusion.module.modules() if "is_causal" in vars(part)]
+    assert len(attentions) == diffusion.n_layers and not any(part.is_causal for part in attentions)
+    ids = ids_of(diffusion, STORY)[0]
+    changed = ids.clone()
+    changed[-1] = ids[0]
+    trace = dlens.trace(diffusion).capture("logits")
+    assert not torch.equal(trace.forward(ids)["logits"][0, 0], trace.forward(changed)["logits"][0, 0])
+
+
+def causal(model: dlens.Model) -> Any:
+    """The model's weights in a module that nobody told to look ahead."""
+    module = fresh(model.module)
+    module.config.is_causal = True
+    for part in module.modules():
+        if "is_causal" in vars(part):
+            part.is_causal = True
+    return module
+
+
+def test_trap_12_a_checkpoint_that_does_not_say_so_is_made_bidirectional(
+    diffusion: dlens.Model, tmp_path: Path
+) -> None:
+    module = causal(diffusion)
+    del module.config.is_causal
+    module.save_pretrained(tmp_path)
+    loaded = dlens.load(tmp_path, tokenizer=diffusion.tokenizer, family="masked")
+    logits = [dlens.trace(model).capture("logits").forward(STORY)["logits"] for model in (loaded, diffusion)]
+    assert torch.equal(*logits)
+
+
+def test_trap_12_attention_left_causal_is_refused(diffusion: dlens.Model) -> None:
+    with pytest.raises(VerificationError, match="is causal: .*; expected bidirectional, .*; give the right family="):
+        dlens.load(causal(diffusion), tokenizer=diffusion.tokenizer, family="masked")
+
+
+def test_trap_13_the_last_residual_is_before_the_final_norm(diffusion: dlens.Model) -> None:
+    ids = ids_of(diffusion, STORY)
+    last = dlens.trace(diffusion).capture("resid_post").forward(STORY)["resid_post"][-1]
+    module = fresh(diffusion.module)
+    with torch.no_grad():
+        hidden = module(input_ids=ids, use_cache=False, output_hidden_states=True).hidden_states[-1]
+        assert torch.equal(module.model.norm(last), hidden)
+    assert not torch.allclose(last, hidden)
+
+
+def test_trap_16_padding_is_not_attended_to(diffusion: dlens.Model) -> None:
+    trace = dlens.trace(diffusion).capture("logits", "resid_post")
+    batch = trace.forward(STORIES)
+    decoded = dlens.trace(diffusion).generate(STORIES, 6)
+    for row, text in enumerate(STORIES):
+        real = ~batch.is_pad[row]
+        alone = trace.forward(text)
+        torch.testing.assert_close(batch["logits"][row][real], alone["logits"][0], atol=1e-4, rtol=0)
+        assert not bool(batch["resid_post"][:, row, ~real].any())
+        assert decoded.text[row] == dlens.trace(diffusion).generate(text, 6).text[0]
+
+
+@pytest.mark.parametrize("name", ["ar", "diffusion"])
+def test_trap_16_padding_is_not_measured(name: str, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(name)
+    trace = dlens.trace(model).measure(dlens.Cosine()).capture("resid_pre", "resid_post")
+    record = trace.forward(STORIES)
+    real = ~record.is_pad
+    cosine = torch.cosine_similarity(record["resid_pre"].double(), record["resid_post"].double(), dim=-1)
+    measured = torch.tensor(record.measures["cosine"]["cosine"].values).flatten()
+    measured = measured[~measured.isnan()].reshape(-1)
+    torch.testing.assert_close(measured, cosine[:, real].mean(-1).to(measured), atol=1e-5, rtol=0)
+
+
+def test_trap_17_a_prompt_that_holds_the_mask_token(diffusion: dlens.Model) -> None:
+    mask = diffusion.family.mask_token_id
+    ids = ids_of(diffusion, "The cat sat on the mat.")[0].tolist()
+    held = [mask if i in (2, 3) else token for i, token in enumerate(ids)]
+    trace = dlens.trace(diffusion)
+    for prompt in (held, diffusion.tokenizer.decode(held)):
+        with pytest.raises(
+            ValueError, match=rf"prompt 1 holds the mask token \({mask}\) 2 times; .*; pass infill=True"
+        ):
+            trace.generate([ids, prompt], 4)
+    record = trace.capture("embed").generate([ids, held], 4, infill=True)
+    assert not bool((record.tokens == mask).any())
+    assert record.tokens[:, : len(ids)][:, [0, 1, *range(4, len(ids))]].tolist() == [ids[:2] + ids[4:]] * 2
+    assert record.tokens[0, : len(ids)].tolist() == ids
+    assert diffusion.pad_token_id != mask
+
+
+@pytest.mark.parametrize("name", ["ar", "diffusion"])
+def test_trap_18_gradients_are_not_kept(name: str, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(name)
+    seen: list[bool] = []
+    handle = model.blocks[3].register_forward_hook(lambda _m, _a, out: seen.append(out.requires_grad))
+    assert torch.is_grad_enabled() and all(p.requires_grad for p in model.module.parameters())
+    kept: list[Tensor] = []
+    trace = dlens.trace(model)
+    busy = trace.steer(torch.ones(model.d_model, requires_grad=True), layers=1).capture("resid_post")
+    busy = busy.hook("blocks.2.hook_resid_post", lambda value, hook: kept.append(value))
+    for run in (trace, busy):
+        run.forward(STORY)
+        record = run.generate(STORY, 2)
+    handle.remove()
+    assert len(seen) == 6 and not any(seen)
+    assert not any(value.requires_grad for value in (*kept, record["resid_post"]))
+    assert torch.is_grad_enabled()
+
+
+def test_trap_19_a_block_repeated_with_a_cache(ar: dlens.Model) -> None:
+    trace = dlens.trace(ar).repeat(5, times=2).capture("logits")
+    record = trace.generate(STORY, 6)
+    ids = ids_of(ar, STORY)
+    doubled = rebuilt(ar.module, [*range(6), *range(5, ar.n_layers)])
+    tokens, logits = decoded_by_hand(doubled, ids, 6)
+    assert torch.equal(record.tokens[0], tokens)
+    torch.testing.assert_close(record["logits"][0, ids.shape[1] - 1 :], logits, atol=1e-4, rtol=0)
+    assert "KV cache off because of 'run layer 5 2 times'" in record.notes[0]
+    with pytest.raises(ValueError, match="cache='require' with 'run layer 5 2 times'"):
+        trace.generate(STORY, 6, cache="require")
+
+
+def test_trap_20_two_threads_on_one_module(diffusion: dlens.Model) -> None:
+    other = dlens.load(diffusion.module, tokenizer=diffusion.tokenizer)
+    traces = [dlens.trace(diffusion).skip([3, 4]), dlens.trace(other).swap(2, 7)]
+    traces = [trace.capture("logits", steps=[0, 7]) for trace in traces]
+    expected = [trace.generate(STORY, 8)["logits"] for trace in traces]
+    together = threading.Barrier(2)
+
+    def run(trace: dlens.Trace) -> Tensor:
+        together.wait(timeout=60)
+        return trace.generate(STORY, 8)["logits"]
+
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(3):
+            for found, wanted in zip(pool.map(run, traces), expected, strict=True):
+                assert torch.equal(found, wanted)
+
+
+def test_trap_20_a_deep_copy_of_a_traced_model(diffusion: dlens.Model) -> None:
+    trace = dlens.trace(diffusion).skip([2, 9]).capture("logits")
+    expected = trace.forward(STORY)["logits"]
+    copied = copy.deepcopy(diffusion)
+    assert copied.module is not diffusion.module and copied.memo == {}
+    loaded = dlens.load(copy.deepcopy(diffusion.module), tokenizer=diffusion.tokenizer)
+    moved = dataclasses.replace(diffusion, module=copy.deepcopy(diffusion.module))
+    for model in (copied, loaded, moved, diffusion):
+        again = dlens.trace(model).skip([2, 9]).capture("logits").forward(STORY)["logits"]
+        assert torch.equal(again, expected)
+
+
+def test_trap_21_the_rotary_shim_stays_with_the_remote_code(tmp_path: Path) -> None:
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    config = transformers.GPTNeoXConfig(
+        vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4
+    )
+
+    def frequencies() -> Tensor:
+        return transformers.GPTNeoXForCausalLM(config).gpt_neox.rotary_emb.inv_freq
+
+    table, before = dict(ROPE_INIT_FUNCTIONS), frequencies()
+    dlens.load(save_dream(tmp_path), trust_remote_code=True)
+    assert table == ROPE_INIT_FUNCTIONS and "default" not in ROPE_INIT_FUNCTIONS
+    assert torch.equal(frequencies(), before)
+
+
+@pytest.mark.parametrize("hides_padding", [True, False])
+def test_trap_22_remote_code_that_ignores_the_attention_mask(tmp_path: Path, hides_padding: bool) -> None:
+    model = dlens.load(save_llada(tmp_path, hides_padding=hides_padding), trust_remote_code=True)
+    mask = model.family.mask_token_id
+    assert model.honours_padding is hides_padding
+    prompts = [[5, 9, 33, 12, 71], [8, 2], [44, 17, 3, 60, 21], [7]]
+    trace = dlens.trace(model).steer(torch.ones(model.d_model), layers=1, tokens="decoded")
+    trace = trace.capture("logits", "resid_post").measure(dlens.Cosine())
+    batch = trace.generate(prompts, 4)
+    for row, prompt in enumerate(prompts):
+        alone = trace.generate([prompt], 4)
+        real = ~batch.is_pad[row]
+        assert torch.equal(batch.tokens[row][real], alone.tokens[0])
+        for name in ("logits", "resid_post"):
+            torch.testing.assert_close(batch[name][..., row, real, :], alone[name][..., 0, :, :], atol=1e-4, rtol=0)
+    filled = dlens.trace(model).generate([[5, mask, 33], [8]], 0, infill=True)
+    assert filled.tokens[0].tolist() == [5, filled.tokens[0, 1].item(), 33] and filled.tokens[0, 1] != mask
+    assert (filled.n_steps, filled.tokens[1, -1].item()) == (1, 8)
