@@ -86,7 +86,8 @@ def _again(model: Model, tokenizer: Any, family: str | Family | None, verify: bo
     if family is not None:
         chosen = choose_family(family, model.module.config)
         return _build(model.module, tokenizer or model.tokenizer, chosen, _asked(family), model.name, verify)
-    return model if tokenizer is None else replace(model, tokenizer=tokenizer)
+    # What was found with the other tokenizer is forgotten: it depends on the text it made.
+    return model if tokenizer is None else replace(model, tokenizer=tokenizer, memo={})
 
 
 def _asked(family: str | Family | None) -> int | None:

@@ -145,9 +145,13 @@ class Model:
             self.memo.pop(Wrapper, None)
 
     def fingerprint(self) -> int:
-        """A number that changes when a parameter or buffer is replaced or written in place."""
+        """A number that changes when weights change: from one sum over each parameter and buffer.
+
+        Counters of torch would be cheaper, but writing to `.data` passes them by.
+        """
         tensors = (*self.module.parameters(), *self.module.buffers())
-        return hash(tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors))
+        sums = [t.detach().sum(dtype=torch.float64 if t.is_floating_point() else None).item() for t in tensors]
+        return hash((self.n_layers, *sums))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Model:
         """A model on a copy of the module; nnsight's root must not be copied, as the copy's would act on nothing."""

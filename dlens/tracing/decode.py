@@ -13,10 +13,13 @@ from torch import Tensor
 from dlens.axes import TokenIds, TokenMask
 from dlens.models.model import Model
 from dlens.samplers.autoregressive import Autoregressive
-from dlens.tracing.state import StepState, Window
+from dlens.tracing.state import StepState, Window, after
 from dlens.tracing.watch import Watch, refuse_stray_call
 
 __all__ = ["DecodingRun", "fullest_cache"]
+
+# What a generation config says of the model rather than of how a token is chosen.
+_KEPT = {"transformers_version", "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"}
 
 
 @final
@@ -65,7 +68,7 @@ class DecodingRun:
             return module.generate(**self._arguments())
 
     def _arguments(self) -> dict[str, Any]:
-        arguments: dict[str, Any] = {
+        arguments: dict[str, Any] = self.neutral() | {
             "input_ids": self.prompts,
             "attention_mask": self.real.long(),
             "max_new_tokens": self.new_tokens,
@@ -83,6 +86,13 @@ class DecodingRun:
             arguments["logits_to_keep"] = 0
         return arguments
 
+    def neutral(self) -> dict[str, Any]:
+        """What takes back the choices of the checkpoint's generation config: penalties, beams and the like."""
+        config: Any = self.model.module.generation_config
+        defaults = {"repetition_penalty": 1.0, "num_beams": 1, "num_return_sequences": 1}
+        chosen = {key for key in config.to_diff_dict() if key not in _KEPT and not key.startswith("_")}
+        return {key: defaults.get(key) for key in chosen}
+
     def state(self, step: int, args: Sequence[Any], kwargs: dict[str, Any]) -> StepState:
         """What is known of a step when it starts; read from what `generate` feeds the module."""
         refuse_stray_call(step, self.watch.begun)
@@ -95,7 +105,7 @@ class DecodingRun:
         generated = torch.zeros_like(self._ids, dtype=torch.bool)
         generated[:, self.prompts.shape[-1] :] = True
         ends = torch.isin(self._ids, self._ends) & generated
-        ended = (ends.long().cumsum(-1) - ends.long() > 0) & generated
+        ended = after(ends) & generated
         real = torch.cat([self.real, torch.ones_like(generated[:, self.real.shape[-1] :])], dim=-1)
         none = torch.zeros_like(generated)
         return StepState(
@@ -132,9 +142,10 @@ def _streamer(run: DecodingRun) -> Any:
         def put(self, value: Tensor) -> None:
             if self.step >= 0:
                 self.tokens = torch.cat([self.tokens, value.to(self.tokens.device)[:, None]], dim=-1)
-                run.watch.end(self.step, self.tokens)
+                run.watch.end(self.step, self.tokens, range(len(self.tokens)))
             self.step += 1
-            run.watch.begin()
+            if self.step < run.new_tokens:
+                run.watch.begin()
 
         def end(self) -> None:
             pass

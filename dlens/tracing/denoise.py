@@ -79,7 +79,7 @@ class DenoisingRun:
 
     def _ended(self, canvas: TokenIds) -> None:
         if self.canvases:
-            self.watch.end(len(self.canvases) - 1, canvas)
+            self.watch.end(len(self.canvases) - 1, canvas, self.window.rows)
 
     def state(self, step: int, args: Sequence[Any], kwargs: dict[str, Any]) -> StepState:
         """What is known of a step when it starts."""

@@ -37,6 +37,7 @@ class Outcome:
         canvas: [step, batch, position] of a denoising run.
         settings: for the record.
         notes: for the record.
+        row_steps: per row the steps that ran, where groups of rows ran different numbers of them.
     """
 
     tokens: TokenIds
@@ -47,6 +48,16 @@ class Outcome:
     canvas: Int[Tensor, "step batch position"] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    row_steps: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Masks:
+    """What each position of the finished tokens is: [batch, position]."""
+
+    prompt: TokenMask
+    generated: TokenMask
+    pad: TokenMask
 
 
 def finish(run: Prepared, batch: Batch, outcome: Outcome) -> Record:
@@ -86,33 +97,24 @@ def _unfired(run: Prepared, n_steps: int) -> tuple[tuple[str, ...], tuple[str, .
 def _record(run: Prepared, batch: Batch, outcome: Outcome, unfired: tuple[str, ...]) -> Record:
     shape, model = run.collector.shape, run.model
     tokens = outcome.tokens.cpu()
-    width = shape.prompt_width
-    is_prompt = torch.zeros(tokens.shape, dtype=torch.bool)
-    is_prompt[:, :width] = batch.real.cpu()
-    is_pad = torch.zeros_like(is_prompt)
-    is_pad[:, :width] = ~batch.real.cpu()
-    if shape.kind == "decoding":
-        new = torch.zeros_like(is_prompt)
-        new[:, width:] = True
-        is_pad |= after_end(tokens, new, end_ids(model))
-    step_of_position = _steps_of_positions(shape.kind, width, outcome.n_steps)
-    whole_rows = outcome.canvas is not None and bool((batch.ids == model.family.mask_token_id).any())
+    masks = _masks(run, batch, outcome, tokens)
+    step_of_position = _steps_of_positions(shape.kind, shape.prompt_width, outcome.n_steps)
     return Record(
         kind=shape.kind,
         model=model.name,
         family=model.family.name,
+        n_layers=run.target.n_layers,
         tokens=tokens,
-        is_pad=is_pad,
-        is_prompt=is_prompt,
-        text=[] if shape.kind == "forward" else continuations(model, tokens, 0 if whole_rows else width),
+        is_pad=masks.pad,
+        is_prompt=masks.prompt,
+        text=[] if shape.kind == "forward" else _text(run, tokens, masks),
         canvas=None if outcome.canvas is None else outcome.canvas.cpu(),
-        committed_at=_committed(shape.kind, tokens, is_pad, outcome, width),
+        committed_at=_committed(shape.kind, tokens, masks, outcome),
         step_of_position=step_of_position,
         n_steps=outcome.n_steps,
         planned_steps=shape.n_steps,
         captured={
-            name: _trimmed(kept, outcome.n_steps, is_pad, step_of_position)
-            for name, kept in run.collector.captured.items()
+            name: _trimmed(kept, outcome, masks.pad, step_of_position) for name, kept in run.collector.captured.items()
         },
         measures=_measures(run),
         plan=tuple({"words": op.words(), **op.to_json()} for op in run.ops),
@@ -125,29 +127,55 @@ def _record(run: Prepared, batch: Batch, outcome: Outcome, unfired: tuple[str, .
     )
 
 
+def _masks(run: Prepared, batch: Batch, outcome: Outcome, tokens: TokenIds) -> _Masks:
+    shape, model = run.collector.shape, run.model
+    prompt = torch.zeros(tokens.shape, dtype=torch.bool)
+    prompt[:, : shape.prompt_width] = batch.real.cpu()
+    pad = torch.zeros_like(prompt)
+    pad[:, : shape.prompt_width] = ~batch.real.cpu()
+    generated = torch.zeros_like(prompt)
+    if shape.kind == "decoding":
+        generated[:, shape.prompt_width :] = True
+        pad |= after_end(tokens, generated, end_ids(model))
+    if outcome.canvas is not None:
+        generated = (outcome.canvas[0].cpu() == model.family.mask_token_id) & ~pad
+    return _Masks(prompt, generated, pad)
+
+
+def _text(run: Prepared, tokens: TokenIds, masks: _Masks) -> list[str]:
+    """The continuations; where prompts were filled in, whole rows."""
+    shown = ~masks.pad
+    if not bool((masks.prompt & masks.generated).any()):
+        shown &= ~masks.prompt
+    return continuations(run.model, tokens, masks.generated, shown)
+
+
 def _steps_of_positions(kind: Kind, prompt_width: int, n_steps: int) -> Tensor | None:
     if kind != "decoding":
         return None
     return torch.tensor([0] * prompt_width + list(range(1, n_steps)))
 
 
-def _committed(kind: Kind, tokens: TokenIds, is_pad: TokenMask, outcome: Outcome, prompt_width: int) -> TokenIds:
+def _committed(kind: Kind, tokens: TokenIds, masks: _Masks, outcome: Outcome) -> TokenIds:
     if outcome.canvas is not None:
         return committed_at(outcome.canvas.cpu(), tokens)
     committed = torch.full_like(tokens, -1)
     if kind == "decoding":
-        committed[:, prompt_width:] = torch.arange(tokens.shape[-1] - prompt_width)
-        committed[is_pad] = -1
+        steps = masks.generated.long().cumsum(-1) - 1
+        committed = torch.where(masks.generated & ~masks.pad, steps, committed)
     return committed
 
 
-def _trimmed(kept: Captured, n_steps: int, is_pad: TokenMask, step_of_position: Tensor | None) -> Captured:
+def _trimmed(kept: Captured, outcome: Outcome, is_pad: TokenMask, step_of_position: Tensor | None) -> Captured:
     """Only the steps and positions that were computed, with padding set to zero."""
     values = kept.values
     steps, positions = kept.steps, kept.positions
     if "step" in kept.dims:
-        steps = tuple(step for step in steps if step < n_steps)
+        steps = tuple(step for step in steps if step < outcome.n_steps)
         values = values[: len(steps)]
+        for row, ran in enumerate(outcome.row_steps):
+            late = [number for number, step in enumerate(steps) if step >= ran]
+            values.select(kept.dims.index("batch"), row)[late] = torch.nan
     if step_of_position is not None:
         positions = tuple(p for p, step in enumerate(step_of_position.tolist()) if step in kept.steps)
         values = values.index_select(kept.dims.index("position"), torch.tensor(positions, dtype=torch.long))
@@ -156,7 +184,8 @@ def _trimmed(kept: Captured, n_steps: int, is_pad: TokenMask, step_of_position: 
         values = values[..., : is_pad.shape[-1]]
     hidden = is_pad[:, list(positions)]
     index = [hidden.shape[0] if d == "batch" else hidden.shape[1] if d == "position" else 1 for d in kept.dims]
-    values = values.masked_fill_(hidden.reshape(index), 0)
+    if bool(hidden.any()):
+        values = values.masked_fill_(hidden.reshape(index), 0)
     return replace(kept, values=values, steps=steps if "step" in kept.dims else (), positions=positions)
 
 

@@ -82,7 +82,7 @@ class _Counts:
 
     def __call__(self, cost: StepCost) -> int:
         acting = [(json.dumps(self.ops[index].to_json()), rows) for index, rows in cost.structural]
-        key = ("flops", cost.batch, cost.query, cost.cached, cost.halves, tuple(acting))
+        key = ("flops", self.target.n_layers, cost.batch, cost.query, cost.cached, cost.halves, tuple(acting))
         if key not in self.model.memo:
             with self.model.lock:
                 self.model.memo[key] = self._count(cost)

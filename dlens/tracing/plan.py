@@ -33,6 +33,16 @@ class Measured(Op):
 
     measure: Measure
 
+    def check(self, target: Target) -> None:
+        super().check(target)
+        for point in self.measure.points:
+            if point not in BLOCK_POINTS:
+                raise ValueError(
+                    f"{self.measure.key} reads {point!r}; expected points of a block: {', '.join(BLOCK_POINTS)}; "
+                    f"change its `points`"
+                )
+            target.require_point(point)
+
     def words(self) -> str:
         return f"measure {self.measure.key}"
 
@@ -73,10 +83,22 @@ class Plan:
         """Whether an operation acts at every step, in every row."""
         return len(planned.steps) == self.n_steps and planned.op.scope.noise is None
 
-    @property
-    def breaks_cache(self) -> tuple[Planned, ...]:
-        """Operations under which layers would disagree on what their KV cache holds."""
-        return tuple(p for p in self.planned if _touches_cache(p.op) and not (_skips_cache(p.op) and self.always(p)))
+    def breaks_cache(self, target: Target) -> tuple[Planned, ...]:
+        """Operations under which layers would disagree on what their KV cache holds.
+
+        A cache entry belongs to the weights and a skip to the place: where a swap at some steps moves
+        a skipped place, weights that filled their entry so far stop, and others begin.
+        """
+        swaps = [p.op for p in self.planned if isinstance(p.op, Swap)]
+        passing = [p.op for p in self.planned if isinstance(p.op, Swap) and not self.always(p)]
+        moved = set[int]().union(*(joined_places(swap, swaps, target) for swap in passing))
+        return tuple(
+            p
+            for p in self.planned
+            if isinstance(p.op, Repeat)
+            or (isinstance(p.op, Skip) and _skips_cache(p.op))
+            and not (self.always(p) and moved.isdisjoint(target.layers(p.op.layers)))
+        )
 
     def uncached_layers(self, target: Target) -> set[int]:
         """The layers that write nothing into the KV cache."""
@@ -88,8 +110,13 @@ def _skips_cache(op: Op) -> bool:
     return isinstance(op, Skip) and op.part in ("block", "attn")
 
 
-def _touches_cache(op: Op) -> bool:
-    return _skips_cache(op) or isinstance(op, Repeat)
+def joined_places(swap: Swap, swaps: Sequence[Op], target: Target) -> set[int]:
+    """The places whose block depends on whether a swap acts: its own, and those that other swaps join to them."""
+    places = set(target.layers((swap.i, swap.j)))
+    pairs = [set(target.layers((other.i, other.j))) for other in swaps if isinstance(other, Swap)]
+    while more := [pair for pair in pairs if pair & places and not pair <= places]:
+        places.update(*more)
+    return places
 
 
 def plan_run(ops: Sequence[Op], target: Target, n_steps: int, real: TokenMask) -> Plan:
@@ -113,24 +140,43 @@ def plan_run(ops: Sequence[Op], target: Target, n_steps: int, real: TokenMask) -
                 f"{op.words()}: names no step of {n_steps}; expected at least one; name other steps, or plan more"
             )
         planned.append(Planned(index, op, steps, fixed_mask(op.tokens, real) if isinstance(op, Edit) else None))
+    refuse_same_keys(ops)
     for a, b in combinations(planned, 2):
         if a.steps & b.steps:
-            _refuse_pair(a.op, b.op, target)
+            _refuse_pair(a.op, b.op, ops, target)
     return Plan(tuple(planned), n_steps)
 
 
 def refuse_contradictions(ops: Sequence[Op], target: Target) -> None:
     """Refuse operations that contradict each other whatever the run: those without a limit on steps."""
+    refuse_same_keys(ops)
     unlimited = [op for op in ops if op.scope.steps is None]
     for a, b in combinations(unlimited, 2):
-        _refuse_pair(a, b, target)
+        _refuse_pair(a, b, ops, target)
 
 
-def _refuse_pair(a: Op, b: Op, target: Target) -> None:
+def refuse_same_keys(ops: Sequence[Op]) -> None:
+    """Refuse captures and measures that would stand under one name in the record.
+
+    Raises:
+        ValueError: names the key.
+    """
+    captures = [op.key for op in ops if isinstance(op, Capture)]
+    measures = [op.measure.key for op in ops if isinstance(op, Measured)]
+    for keys, where, fix in (
+        (captures, "record", "name all layers and steps in one capture"),
+        (measures, "record.measures", "pass name= to one of them"),
+    ):
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{where}[{twice!r}] is asked for twice; expected different keys; {fix}")
+
+
+def _refuse_pair(a: Op, b: Op, ops: Sequence[Op], target: Target) -> None:
     if not _noise_meets(a.scope, b.scope):
         return
     for first, second in ((a, b), (b, a)):
-        reason = _contradiction(first, second, target)
+        reason = _contradiction(first, second, ops, target)
         if reason:
             raise ValueError(
                 f"'{a.words()}' and '{b.words()}' cannot both hold: {reason}; expected operations that do not meet at "
@@ -144,20 +190,14 @@ def _noise_meets(a: Scope, b: Scope) -> bool:
     return max(a.noise[0], b.noise[0]) < min(a.noise[1], b.noise[1])
 
 
-def _contradiction(a: Op, b: Op, target: Target) -> str | None:
+def _contradiction(a: Op, b: Op, ops: Sequence[Op], target: Target) -> str | None:
     """Why `b` cannot be done where `a` is, or None."""
     if isinstance(a, Skip):
         return _skip_contradiction(a, b, target)
     if isinstance(a, Repeat):
         return _repeat_contradiction(a, b, target)
     if isinstance(a, Swap) and a.scope.noise is not None:
-        if isinstance(b, Swap) and b.scope == a.scope:
-            return None
-        return _mixed_swap_contradiction(a, b, target)
-    if isinstance(a, Capture) and isinstance(b, Capture) and a.key == b.key:
-        return f"both would be record[{a.key!r}]"
-    if isinstance(a, Measured) and isinstance(b, Measured) and a.measure.key == b.measure.key:
-        return f"both would be record.measures[{a.measure.key!r}]; pass name= to one"
+        return _mixed_swap_contradiction(joined_places(a, ops, target), b, target)
     return None
 
 
@@ -165,10 +205,10 @@ def _skip_contradiction(a: Skip, b: Op, target: Target) -> str | None:
     places = set(target.layers(a.layers))
     if isinstance(b, Repeat) and target.layer(b.layer) in places:
         return f"layer {target.layer(b.layer)} is skipped and repeated"
-    point, layers = _inner(b, target)
-    shared = places & layers
-    if shared and point in _SKIPPED_POINTS[a.part]:
-        return f"{point} of layer {min(shared)} does not exist where its {a.part} is skipped"
+    points, layers = _inner(b, target)
+    shared, missing = places & layers, points & _SKIPPED_POINTS[a.part]
+    if shared and missing:
+        return f"{min(missing)} of layer {min(shared)} does not exist where its {a.part} is skipped"
     return None
 
 
@@ -176,28 +216,31 @@ def _repeat_contradiction(a: Repeat, b: Op, target: Target) -> str | None:
     place = target.layer(a.layer)
     if isinstance(b, Repeat) and target.layer(b.layer) == place:
         return f"layer {place} is repeated twice"
-    if isinstance(b, Swap) and b.scope.noise is not None and place in target.layers((b.i, b.j)):
-        return f"layer {place} is repeated and swapped row by row"
-    point, layers = _inner(b, target)
-    if place in layers:
-        return f"{point} of layer {place} would have one value a run, and the layer runs {a.times} times"
+    points, layers = _inner(b, target)
+    if points and place in layers:
+        return f"{min(points)} of layer {place} would have one value a run, and the layer runs {a.times} times"
     return None
 
 
-def _mixed_swap_contradiction(a: Swap, b: Op, target: Target) -> str | None:
-    point, layers = _inner(b, target)
-    shared = layers & set(target.layers((a.i, a.j)))
-    if shared:
-        return f"{point} of layer {min(shared)} would belong to two blocks where the rows of a batch disagree"
-    if isinstance(b, Skip) and b.part != "block" and set(target.layers(b.layers)) & set(target.layers((a.i, a.j))):
-        return f"half of a block cannot be skipped where rows run different blocks (layers {a.i}, {a.j})"
+def _mixed_swap_contradiction(moved: set[int], b: Op, target: Target) -> str | None:
+    """Why `b` cannot be done where the rows of a batch run different blocks, at the places `moved`."""
+    points, layers = _inner(b, target)
+    shared = layers & moved
+    if points and shared:
+        return f"{min(points)} of layer {min(shared)} would belong to two blocks where the rows of a batch disagree"
+    if isinstance(b, Repeat) and target.layer(b.layer) in moved:
+        return f"layer {target.layer(b.layer)} is repeated and swapped row by row"
+    if isinstance(b, Skip) and b.part != "block" and moved.intersection(target.layers(b.layers)):
+        return f"half of a block cannot be skipped where rows run different blocks (layers {sorted(moved)})"
     return None
 
 
-def _inner(op: Op, target: Target) -> tuple[str, set[int]]:
-    """The point inside a block that an operation reads or writes, and at which places."""
+def _inner(op: Op, target: Target) -> tuple[set[str], set[int]]:
+    """The points inside a block that an operation reads or writes, and at which places."""
+    if isinstance(op, Measured):
+        return set(op.measure.points).intersection(INNER_POINTS), set(range(target.n_layers))
     if isinstance(op, Capture) and op.point in INNER_POINTS:
-        return op.point, set(target.layers(op.layers))
-    if isinstance(op, Edit) and op.at in INNER_POINTS and op.at in BLOCK_POINTS:
-        return op.at, set(target.layers(op.layers))
-    return "", set()
+        return {op.point}, set(target.layers(op.layers))
+    if isinstance(op, Edit) and op.at in INNER_POINTS:
+        return {op.at}, set(target.layers(op.layers))
+    return set(), set()

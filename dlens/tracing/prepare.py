@@ -136,7 +136,7 @@ def cache_policy(plan: Plan, cache: str, target: Target) -> tuple[bool, tuple[st
     """
     if cache == "off":
         return False, ()
-    breaking = [planned.op.words() for planned in plan.breaks_cache]
+    breaking = [planned.op.words() for planned in plan.breaks_cache(target)]
     if len(plan.uncached_layers(target)) == target.n_layers:
         breaking.append("every layer is skipped, so that nothing would be cached")
     if not breaking:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from dlens.axes import TokenIds, TokenMask, parse_point
+from dlens.axes import TokenIds, TokenMask, hook_name, parse_point
 from dlens.tracing.collect import Captured, Kind
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Record:
         kind: "forward", "denoising" or "decoding".
         model: name of the model.
         family: name of its family.
+        n_layers: its depth.
         tokens: [batch, position], prompt and continuation, left-padded.
         is_pad: [batch, position], padding, and in AR decoding what follows a row's end.
         is_prompt: [batch, position], the prompt's real tokens.
@@ -59,6 +60,7 @@ class Record:
     kind: Kind
     model: str
     family: str
+    n_layers: int
     tokens: TokenIds
     is_pad: TokenMask
     is_prompt: TokenMask
@@ -114,6 +116,8 @@ class Record:
         if name in self.captured:
             return self.captured[name], None
         point = parse_point(name)
+        if point.layer is not None and -self.n_layers <= point.layer < 0:
+            return self._find(hook_name(point.point, point.layer + self.n_layers))
         kept = self.captured.get(point.point)
         if kept is not None and point.layer in kept.layers and "layer" in kept.dims:
             return kept, point.layer
@@ -126,7 +130,11 @@ class Record:
 
     @property
     def flops(self) -> int:
-        """Floating-point operations of the run, counted when first asked for."""
+        """Floating-point operations of the run, counted when first asked for.
+
+        Logits count at every position that a step computes, as in the usual arithmetic; in AR decoding
+        `generate` leaves out those of the prompt but the last.
+        """
         return self._counted().run
 
     @property

@@ -112,7 +112,8 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
             "into a prompt"
         )
     shape = run_shape(model, batch, settings.new_tokens, sampler)
-    tokens = Tokens(mask, model.eos_token_id, model.family.end_token_ids)
+    ends = tuple(i for i in end_ids(model) if i != model.eos_token_id)
+    tokens = Tokens(mask, model.eos_token_id, ends)
     watch = _watch(model, shape.n_steps, settings, lambda ids: drafts(model, ids, ids.shape[-1] - settings.new_tokens))
     with hold(model.lock, settings.cancel):
         prepared = prepare(model, target, ops, shape, canvas.real, settings.capture_limit)
@@ -128,8 +129,20 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
         seconds = time.perf_counter() - start
     history, final = _whole_canvas(canvas.ids, runs)
     costs = [StepCost(len(r.canvas) * h, r.canvas.shape[-1], halves=h) for r, _ in runs for h in r.halves]
-    outcome = Outcome(final, len(history), seconds, costs, costs, history, settings.to_json())
+    outcome = Outcome(final, len(history), seconds, costs, costs, history, settings.to_json(), *_grouped(runs))
     return finish(prepared, batch, outcome)
+
+
+def _grouped(runs: Sequence[tuple[DenoisingRun, Tensor]]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The note and the steps of each row, where prompts ran in groups of equal length."""
+    if len(runs) == 1:
+        return (), ()
+    steps = {row: len(run.canvases) for run, _ in runs for row in run.window.rows}
+    note = (
+        f"the model does not hide padding: prompts ran in {len(runs)} groups of equal length; what was captured at "
+        f"steps that a group did not need is NaN"
+    )
+    return (note,), tuple(steps[row] for row in sorted(steps))
 
 
 def _canvas(batch: Batch, new_tokens: int, mask: int) -> Batch:
@@ -187,10 +200,18 @@ def run_decoding(model: Model, target: Target, ops: Sequence[Op], prompts: Any, 
         with watch.shown():
             tokens = prepared.run(run.state, run.drive)
         seconds = time.perf_counter() - start
+    notes += _left_out(run)
     n_run = tokens.shape[-1] - width
     costs = [StepCost(*shape) for shape in run.step_shapes(n_run, use_cache)]
     plain = [StepCost(*shape) for shape in run.step_shapes(n_run, settings.cache != "off")]
     return finish(prepared, batch, Outcome(tokens, n_run, seconds, costs, plain, None, settings.to_json(), notes))
+
+
+def _left_out(run: DecodingRun) -> tuple[str, ...]:
+    """The note on what a checkpoint's generation config asks for and dlens does not do."""
+    said_by_sampler = {"do_sample", "temperature", "top_p", "top_k", "max_length", "max_new_tokens", "use_cache"}
+    left_out = sorted(run.neutral().keys() - said_by_sampler)
+    return (f"not used of the checkpoint's generation config: {', '.join(left_out)}",) if left_out else ()
 
 
 def _reads_logits(op: Op) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 from dlens.axes import STATES, TokenMask
 from dlens.measures.measure import N_NOISE_BINS, Cells
 
-__all__ = ["StepState", "Window", "denoising_state", "forward_state", "noise_bin"]
+__all__ = ["StepState", "Window", "after", "denoising_state", "forward_state", "noise_bin"]
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,15 @@ class StepState:
         return Cells(index, weight, self.state)
 
 
+def after(ends: TokenMask) -> TokenMask:
+    """[batch, position], what follows the first of the marked positions in each row.
+
+    >>> after(torch.tensor([[False, True, False, True]])).tolist()
+    [[False, False, True, True]]
+    """
+    return ends.long().cumsum(-1) - ends.long() > 0
+
+
 def noise_bin(masked: Int[Tensor, " batch"], total: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
     """The bin lo < masked / total <= hi of ten, 0 in the first; in whole numbers, so that 3 of 10 is exact."""
     bins = -torch.div(-masked * N_NOISE_BINS, total.clamp(min=1), rounding_mode="floor") - 1
@@ -132,7 +141,6 @@ def denoising_state(
     step: int, window: Window, real: TokenMask, generated: TokenMask, masked: TokenMask, ends: TokenMask, halves: int
 ) -> StepState:
     """The state of a denoising step; `ends` marks decoded end-of-sequence tokens."""
-    after = ends.long().cumsum(-1) - ends.long() > 0
     return StepState(
         step=step,
         window=window,
@@ -141,7 +149,7 @@ def denoising_state(
         real=real,
         generated=generated,
         masked=masked,
-        ended=after & generated,
+        ended=after(ends) & generated,
         halves=halves,
         has_noise=True,
         noise_over=generated,

@@ -19,7 +19,7 @@ __all__ = ["load_record", "save_record"]
 
 FORMAT = 1
 _JSON, _TENSORS = "record.json", "tensors.safetensors"
-_PLAIN = ("kind", "model", "family", "text", "n_steps", "planned_steps", "settings", "seconds", "versions")
+_PLAIN = ("kind", "model", "family", "n_layers", "text", "n_steps", "planned_steps", "settings", "seconds", "versions")
 _TENSOR_FIELDS = ("tokens", "is_pad", "is_prompt", "canvas", "committed_at", "step_of_position")
 
 
@@ -123,10 +123,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _build(header: dict[str, Any], tensors: dict[str, Tensor]) -> Record:
-    captured = {
-        name: Captured(tensors[f"captured/{name}"], *(tuple(kept[k]) for k in ("dims", "layers", "steps", "positions")))
-        for name, kept in header["captured"].items()
-    }
+    captured = {name: _captured(name, kept, tensors) for name, kept in header["captured"].items()}
     flops = header["flops"]
     fields: dict[str, Any] = {name: header[name] for name in _PLAIN}
     fields |= {name: tensors.get(name) for name in _TENSOR_FIELDS}
@@ -139,6 +136,16 @@ def _build(header: dict[str, Any], tensors: dict[str, Tensor]) -> Record:
         unfired=tuple(header["unfired"]),
         memo={} if flops is None else {"flops": Flops(*flops)},
     )
+
+
+def _captured(name: str, described: dict[str, Any], tensors: dict[str, Tensor]) -> Captured:
+    values = tensors[f"captured/{name}"]
+    kept = Captured(values, *(tuple(described[k]) for k in ("dims", "layers", "steps", "positions")))
+    sizes = {"layer": len(kept.layers), "step": len(kept.steps), "position": len(kept.positions)}
+    expected = [sizes.get(dim, size) for dim, size in zip(kept.dims, values.shape, strict=False)]
+    if list(values.shape) != expected or len(kept.dims) != values.ndim:
+        raise KeyError(f"{name} of shape {expected} (its file holds {list(values.shape)})")
+    return kept
 
 
 def _dataset(key: str, described: dict[str, Any], tensors: dict[str, Tensor]) -> xr.Dataset:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
 from dlens.models.model import Model
+from dlens.tracing.state import after
 
 __all__ = ["after_end", "committed_at", "continuations", "drafts", "end_ids"]
 
@@ -28,16 +29,20 @@ def end_ids(model: Model) -> tuple[int, ...]:
 def after_end(tokens: TokenIds, generated: TokenMask, ends: tuple[int, ...]) -> TokenMask:
     """[batch, position], what follows the first end token that was generated in each row."""
     end = torch.isin(tokens, torch.tensor(ends, dtype=tokens.dtype, device=tokens.device)) & generated
-    return end.long().cumsum(-1) - end.long() > 0
+    return after(end)
 
 
-def continuations(model: Model, tokens: TokenIds, start: int) -> list[str]:
-    """Per row the text from a column on, up to its end of sequence; nothing without a tokenizer."""
+def continuations(model: Model, tokens: TokenIds, generated: TokenMask, shown: TokenMask) -> list[str]:
+    """Per row the shown text up to its end of sequence; nothing without a tokenizer.
+
+    Args:
+        generated: [batch, position], what was decoded; ends that a prompt holds end nothing.
+        shown: [batch, position], what the text is made of.
+    """
     if model.tokenizer is None:
         return []
-    new = tokens[:, start:]
-    ended = after_end(new, torch.ones_like(new, dtype=torch.bool), end_ids(model))
-    rows = [row[~cut].tolist() for row, cut in zip(new, ended, strict=True)]
+    kept = shown & ~after_end(tokens, generated, end_ids(model))
+    rows = [row[keep].tolist() for row, keep in zip(tokens, kept, strict=True)]
     return [model.tokenizer.decode(row, skip_special_tokens=True) for row in rows]
 
 

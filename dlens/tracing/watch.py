@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
@@ -21,12 +21,15 @@ class StepView:
     Args:
         step: its number.
         n_steps: planned steps.
+        rows: which prompts of the batch the next two show: all of them, but where a model does not
+            hide padding those of one length.
         tokens: [batch, position], prompts and what was decoded so far; for AR decoding it grows.
         text: per row the continuation so far, masks shown as ░.
     """
 
     step: int
     n_steps: int
+    rows: tuple[int, ...]
     tokens: TokenIds
     text: list[str]
 
@@ -57,12 +60,12 @@ class Watch:
             raise Cancelled("the run was cancelled between two steps; the model is as it was; run it again")
         self.begun += 1
 
-    def end(self, step: int, tokens: TokenIds) -> None:
+    def end(self, step: int, tokens: TokenIds, rows: Sequence[int]) -> None:
         """A step is over and left these tokens."""
         if self.bar is not None:
             self.bar.update(1)
         if self.on_step is not None:
-            self.on_step(StepView(step, self.n_steps, tokens.clone(), self.decode(tokens)))
+            self.on_step(StepView(step, self.n_steps, tuple(rows), tokens.clone(), self.decode(tokens)))
 
     @contextmanager
     def shown(self) -> Iterator[None]:

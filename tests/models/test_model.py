@@ -158,8 +158,10 @@ def test_the_fingerprint_follows_the_weights() -> None:
     with torch.no_grad():
         model.module.model.layers[1].mlp.up_proj.weight.mul_(2)
     second = model.fingerprint()
-    model.module.model.norm.weight = nn.Parameter(torch.ones(32))
-    assert len({first, second, model.fingerprint()}) == 3
+    model.module.model.norm.weight = nn.Parameter(torch.full((32,), 0.5))
+    third = model.fingerprint()
+    model.module.model.embed_tokens.weight.data[:, 3] += 1
+    assert len({first, second, third, model.fingerprint()}) == 4
 
 
 def test_padding_is_never_the_mask_nor_outside_the_embedding(diffusion: dlens.Model) -> None:

@@ -116,3 +116,12 @@ def test_attention_patterns_are_captured_where_the_model_gives_them() -> None:
     decoded = dlens.trace(eager).capture("blocks.1.attn.hook_pattern").generate(IDS, 4)
     assert decoded["blocks.1.attn.hook_pattern"].shape == (2, 4, 11, 11)
     assert decoded["blocks.1.attn.hook_pattern"].sum(-1).sub(1).abs().max() < 1e-5
+
+
+def test_patterns_of_a_sliding_cache_lie_on_the_keys_they_belong_to() -> None:
+    model = build(CONFIGS["mistral"][0])
+    model.set_attn_implementation("eager")
+    trace = dlens.trace(model).capture("pattern")
+    cached, recomputed = trace.generate(IDS, 5), trace.generate(IDS, 5, cache="off")
+    assert torch.equal(cached.tokens, recomputed.tokens)
+    assert torch.allclose(cached["pattern"], recomputed["pattern"], atol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -133,3 +134,37 @@ def test_a_run_that_ends_early_warns_and_lists_what_did_not_act(ar: dlens.Model)
     assert record.n_steps == 3 and record.planned_steps == NEW
     assert record.unfired == ("skip the mlp of layers 3 at steps 5",)
     assert record["resid_post"].shape[2] == record.tokens.shape[1] - 1
+
+
+@pytest.mark.parametrize("part", ["block", "attn"])
+def test_swap_at_some_steps_of_a_skipped_place_switches_the_cache_off(ar: dlens.Model, plain: Any, part: Any) -> None:
+    trace = dlens.trace(ar).skip([2], part=part).swap(2, 7, steps=slice(1, None))
+    record = trace.generate(PROMPTS, NEW)
+    assert "KV cache off" in record.notes[0]
+    assert torch.equal(record.tokens, trace.generate(PROMPTS, NEW, cache="off").tokens)
+    with pytest.raises(ValueError, match="cache='require'"):
+        trace.swap(7, 9).generate(PROMPTS, NEW, cache="require")
+    kept = dlens.trace(ar).skip([2], part=part).swap(3, 7, steps=slice(1, None)).swap(2, 9)
+    assert kept.generate(PROMPTS, NEW, cache="require").notes == ()
+
+
+def test_choices_of_the_generation_config_are_taken_back_and_noted(ar: dlens.Model, plain: Any) -> None:
+    model = dlens.load(fresh(ar.module), tokenizer=ar.tokenizer)
+    config: Any = model.module.generation_config
+    config.repetition_penalty, config.num_beams, config.no_repeat_ngram_size = 1.5, 3, 2
+    record = dlens.trace(model).generate(PROMPTS, NEW)
+    assert torch.equal(record.tokens, greedy(ar, plain))
+    assert record.notes == (
+        "not used of the checkpoint's generation config: no_repeat_ngram_size, num_beams, repetition_penalty",
+    )
+
+
+def test_cancelling_after_the_last_token_keeps_the_run(ar: dlens.Model) -> None:
+    event = threading.Event()
+
+    def cancel(view: Any) -> None:
+        if view.step == NEW - 1:
+            event.set()
+
+    record = dlens.trace(ar).generate(PROMPTS, NEW, on_step=cancel, cancel=event)
+    assert record.n_steps == NEW

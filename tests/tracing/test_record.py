@@ -151,6 +151,33 @@ def test_infilling_fills_the_masks_of_a_prompt(diffusion: dlens.Model) -> None:
     assert only.n_steps == 3 and only.tokens.shape == (1, len(ids))
 
 
+def test_text_of_infilled_rows_is_the_same_alone_and_in_a_batch(diffusion: dlens.Model) -> None:
+    ids = diffusion.tokenizer("Once upon a time there was a little girl named Lily.")["input_ids"]
+    mask, end = diffusion.family.mask_token_id, diffusion.eos_token_id
+    short, long = [*ids[:3], mask], [*ids[:2], end, *ids[2:6], mask]
+    together = dlens.trace(diffusion).generate([short, long], 8, infill=True)
+    alone = dlens.trace(diffusion).generate([short], 8, infill=True)
+    assert alone.text[0].startswith("Once upon a") and len(alone.text[0]) > 15
+    assert together.text[0].startswith("Once upon a") and len(together.text[0]) > 15
+    assert together.text[1].startswith("Once upon a")
+
+
+def test_negative_layers_of_full_names(diffusion: dlens.Model) -> None:
+    record = dlens.trace(diffusion).capture("blocks.-1.hook_resid_post").forward(PROMPTS[0])
+    assert torch.equal(record["blocks.-1.hook_resid_post"], record["blocks.15.hook_resid_post"])
+    assert record.dims("blocks.-1.hook_resid_post") == ("batch", "position", "d_model")
+
+
+def test_tensors_of_another_record_are_refused(record: dlens.Record, diffusion: dlens.Model, tmp_path: Path) -> None:
+    record.save(tmp_path / "one")
+    trace = dlens.trace(diffusion).capture("resid_post", layers=[0, -1], steps=range(1, 5))
+    trace = trace.capture("blocks.4.hook_attn_out").measure(dlens.Cosine(), dlens.Outliers())
+    trace.generate(PROMPTS, 8).save(tmp_path / "two")
+    (tmp_path / "one" / "tensors.safetensors").write_bytes((tmp_path / "two" / "tensors.safetensors").read_bytes())
+    with pytest.raises(ValueError, match="resid_post of shape"):
+        dlens.load_record(tmp_path / "one")
+
+
 def test_an_early_end_trims_the_step_axis(diffusion: dlens.Model) -> None:
     record = (
         dlens.trace(diffusion).capture("resid_post", layers=[1]).generate(PROMPTS, 12, sampler=Threshold(threshold=0.3))

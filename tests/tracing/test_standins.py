@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import dlens
-from dlens.samplers import LLaDA
+from dlens.samplers import LLaDA, Threshold
 from tests.standins import build_remote, save_dream, save_llada
 from tests.tracing.operations import LLADA, LLAMA, Names, check_every_operation
 
@@ -57,4 +57,20 @@ def test_prompts_of_a_model_that_ignores_padding_run_by_length(tmp_path: Path) -
         assert torch.allclose(logits[0], forward["logits"][row, -len(prompt) :], atol=1e-4)
     n = together.measures["cosine"]["n"].sum().item()
     assert n == (sum(map(len, prompts)) + 3 * 8) * (model.n_layers * 4 - 2)
+    assert "2 groups of equal length" in together.notes[0]
     assert together.flops > 0 and together.saved_flops > 0
+
+
+def test_groups_that_end_early_are_nan_from_there_on(tmp_path: Path) -> None:
+    model = dlens.load(str(save_llada(tmp_path, hides_padding=False)), trust_remote_code=True)
+    views: list[Any] = []
+    trace = dlens.trace(model).capture("resid_post", layers=[1])
+    sampler = Threshold(threshold=0.05, block_length=4)
+    record = trace.generate([[5, 6, 7, 8, 9], [11, 12]], 8, sampler=sampler, on_step=views.append)
+    alone = [trace.generate(prompt, 8, sampler=sampler).n_steps for prompt in ([5, 6, 7, 8, 9], [11, 12])]
+    assert record.n_steps == max(alone)
+    for row, steps in enumerate(alone):
+        real = ~record.is_pad[row]
+        nan = record["resid_post"][:, 0, row, real].isnan().all(-1).all(-1)
+        assert nan.tolist() == [step >= steps for step in range(record.n_steps)]
+    assert {view.rows for view in views} == {(0,), (1,)}
