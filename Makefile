@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-transformerlens clean
 
 demo: .venv/core.stamp
 	HF_HUB_OFFLINE=1 $(BIN)/dlens profile trio/ar trio/diffusion trio/ar-init --out demo/profile.html
@@ -18,8 +18,17 @@ lint: .venv/dev.stamp
 bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.tracing
 
+# TransformerLens brings its own versions of the libraries, so it gets an environment of its own.
+bench-transformerlens: benchmarks/.venv-transformerlens/stamp
+	benchmarks/.venv-transformerlens/bin/python -m benchmarks.transformerlens
+
+benchmarks/.venv-transformerlens/stamp:
+	$(PYTHON) -m venv benchmarks/.venv-transformerlens
+	benchmarks/.venv-transformerlens/bin/python -m pip install --quiet "transformer-lens==4.3.*" "torch==2.13.*"
+	touch $@
+
 clean:
-	rm -rf .venv demo
+	rm -rf .venv benchmarks/.venv-transformerlens demo
 
 .venv/core.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 11), sys.version"

@@ -172,7 +172,7 @@ class Collector:
         rows = slice(None) if whole else list(state.window.rows)
         target = kept.values[index]
         if op.point == "pattern":
-            keys = slice(state.window.offset, state.window.offset + value.shape[-1])
+            keys = slice(state.full_columns.stop - value.shape[-1], state.full_columns.stop)
             target[rows, :, columns, keys] = value[:, :, skip:].to("cpu")
         else:
             target[rows, columns] = value[:, skip:].to("cpu")

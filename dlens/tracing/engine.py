@@ -244,7 +244,8 @@ class _Walker:
             columns=state.full_columns,
             halves=state.halves,
         )
-        new = op.edit(value, place)
+        with self.reader.away():
+            new = op.edit(value, place)
         if mask is None:
             return new
         mask = mask.repeat(state.halves, 1).to(value.device)

@@ -31,11 +31,21 @@ class Reader:
         self._wanted = any(reads_block(planned.op) for planned in collector.plan.planned)
         self._collector = collector
         self._now: tuple[StepState, dict[int, tuple[int, LayerProgram]]] | None = None
+        self._away = False
 
     def begin(self, state: StepState, program: StepProgram) -> None:
         """A step starts."""
         places = {program.blocks[layer]: (layer, program.layers[layer]) for layer in program.quiet}
         self._now = state, places
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Read nothing while an operation is applied, as a user's hook may call a block."""
+        self._away = True
+        try:
+            yield
+        finally:
+            self._away = False
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
@@ -47,10 +57,10 @@ class Reader:
             yield
 
     def _read(self, index: int, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], returned: Any) -> None:
-        if self._now is None or index not in self._now[1]:
+        if self._now is None or self._away or index not in self._now[1]:
             return
         state, places = self._now
-        layer, todo = places[index]
+        layer, todo = places.pop(index)
         pre: Tensor = args[0] if args else kwargs["hidden_states"]
         post: Tensor = returned[0] if isinstance(returned, tuple) else returned
         for active in todo.points.get("resid_post", ()):

@@ -1,0 +1,1 @@
+"""What dlens costs, as ratios to the same work without it."""
