@@ -22,6 +22,7 @@ from tests.untouched import untouched
 
 STORY = "Once upon a time"
 WIDTH = 4
+NAME = "blocks.5.hook_resid_post"
 Action = Callable[[dlens.Model], Any]
 
 
@@ -81,6 +82,35 @@ VERBS: dict[str, tuple[type[Exception], str, Action]] = {
     "unknown part": (ValueError, "part='head'", lambda m: trace(m).skip(3, part="head")),  # pyright: ignore
     "unknown third": (ValueError, "steps='end'", lambda m: trace(m).skip(3, steps="end")),  # pyright: ignore
     "unknown tokens": (ValueError, "tokens='first'", lambda m: trace(m).ablate(3, tokens="first")),
+    "a text of layers": (ValueError, "layer '12'", lambda m: trace(m).skip("12")),  # pyright: ignore
+    "a float layer": (ValueError, "layer 1.7", lambda m: trace(m).skip([1.7])),  # pyright: ignore
+    "a bool layer": (ValueError, "layer True", lambda m: trace(m).skip(True)),
+    "a mask of layers": (ValueError, "layer tensor(False)", lambda m: trace(m).skip(torch.arange(16) == 5)),
+    "a float swapped": (ValueError, "layer 2.0", lambda m: trace(m).swap(2.0, 7)),  # pyright: ignore
+    "a bool channel": (ValueError, "channel True", lambda m: trace(m).ablate_outlier(channel=True)),
+    "half a run more": (ValueError, "times 2.5", lambda m: trace(m).repeat(3, 2.5)),  # pyright: ignore
+    "no layers": (ValueError, "no layers", lambda m: trace(m).ablate([])),
+    "no layers to capture": (ValueError, "no layers", lambda m: trace(m).capture("resid_post", layers=[])),
+    "no channels": (ValueError, "no channels", lambda m: trace(m).ablate(3, [])),
+    "no measures": (ValueError, "no measures", lambda m: trace(m).measure()),
+    "no tokens": (ValueError, "no position", lambda m: trace(m).ablate(3, tokens=[])),
+    "bools for tokens": (ValueError, "position True", lambda m: trace(m).ablate(3, tokens=[True])),
+    "bool steps": (ValueError, "step True", lambda m: trace(m).skip(3, steps=True)),
+    "half a step": (ValueError, "step 1.5", lambda m: trace(m).skip(3, steps=1.5)),  # pyright: ignore
+    "one noise": (ValueError, "noise=0.5", lambda m: trace(m).skip(3, noise=0.5)),  # pyright: ignore
+    "layers of the logits": (ValueError, "layers=[3] with 'logits'", lambda m: trace(m).capture("logits", layers=[3])),
+    "layers of a name": (ValueError, "layers=2 with 'blocks.5", lambda m: trace(m).capture(NAME, layers=2)),
+    "layers of a hooked name": (ValueError, "layers=2 with 'blocks.5", lambda m: trace(m).hook(NAME, print, layers=2)),
+    "no function": (ValueError, "is None", lambda m: trace(m).hook("resid_post", None)),  # pyright: ignore
+    "a class of measures": (ValueError, "Cosine", lambda m: trace(m).measure(dlens.Cosine)),  # pyright: ignore
+    "no record": (ValueError, "patch got dict", lambda m: trace(m).patch({})),  # pyright: ignore
+    "no vector": (ValueError, "vector is a str", lambda m: trace(m).steer("up")),
+    "a scale in words": (ValueError, "scale='2'", lambda m: trace(m).steer(ones(192), scale="2")),  # pyright: ignore
+    "a vector for each mention": (
+        ValueError,
+        "shape (2, 192)",
+        lambda m: trace(m).steer(ones(2, 192), layers=[3, 3]),
+    ),
     "a single token": (ValueError, "tokens=3", lambda m: trace(m).ablate(3, tokens=3)),  # pyright: ignore
     "unknown value": (ValueError, "value='max'", lambda m: trace(m).ablate(3, value="max")),  # pyright: ignore
     "unknown outlier value": (ValueError, "value='max'", lambda m: trace(m).ablate_outlier(5, value="max")),  # pyright: ignore
@@ -98,7 +128,7 @@ VERBS: dict[str, tuple[type[Exception], str, Action]] = {
     "wide value": (ValueError, "shape (3,)", lambda m: trace(m).ablate(3, channels=[1, 2], value=ones(3))),
     "noise backwards": (ValueError, "noise=(0.7, 0.2)", lambda m: trace(m).skip(3, noise=(0.7, 0.2))),
     "two of one measure": (ValueError, "'cosine'", lambda m: trace(m).measure(dlens.Cosine(), dlens.Cosine())),
-    "captured twice": (ValueError, "'capture logits", lambda m: trace(m).capture("logits", "logits")),
+    "captured twice": (ValueError, "record['logits']", lambda m: trace(m).capture("logits", "logits")),
 }
 
 
@@ -216,8 +246,16 @@ SAMPLERS: dict[str, tuple[str, Action]] = {
     "an empty string": ("prompt 0 holds no tokens", lambda m: trace(m).forward("")),
     "an id beyond": ("token id 4096", lambda m: trace(m).forward([1, 4096])),
     "a negative id": ("token id -1", lambda m: trace(m).forward([1, -1])),
+    "half a token": ("max_new_tokens 4.0", lambda m: trace(m).generate(STORY, 4.0)),
+    "no seed": ("seed None", lambda m: trace(m).generate(STORY, 4, seed=None)),
+    "no limit": ("capture_limit None", lambda m: trace(m).generate(STORY, 4, capture_limit=None)),
+    "no limit of a forward": ("capture_limit None", lambda m: trace(m).forward(STORY, capture_limit=None)),
+    "a cache": ("cache='off' on trio/diffusion", lambda m: trace(m).generate(STORY, 4, cache="off")),
+    "a required cache": ("cache='require' on", lambda m: trace(m).generate(STORY, 4, cache="require")),
+    "a slice beyond": ("selects no token", lambda m: trace(m).ablate(3, tokens=slice(99, None)).generate(STORY, 4)),
+    "an empty mask": ("selects no token", lambda m: trace(m).ablate(3, tokens=ones(1, 4) > 1).forward(STORY)),
     "a number": ("got int", lambda m: trace(m).forward(7)),
-    "a list of floats": ("type float", lambda m: trace(m).forward([0.5])),
+    "a list of floats": ("token id 0.5", lambda m: trace(m).forward([0.5])),
     "messages": ("no chat template", lambda m: trace(m).forward([{"role": "user", "content": "hi"}])),
     "forward memory": ("captures need", lambda m: trace(m).capture("logits").forward(STORY, capture_limit=65535)),
     "memory": ("captures need", lambda m: trace(m).capture("resid_post").generate(STORY, 8, capture_limit=10**6)),
@@ -227,7 +265,7 @@ SAMPLERS: dict[str, tuple[str, Action]] = {
 @pytest.mark.parametrize("case", SAMPLERS)
 def test_a_run_that_cannot_be(diffusion: dlens.Model, case: str) -> None:
     came, action = SAMPLERS[case]
-    with refused(diffusion, MemoryError if "memory" in case else ValueError, came):
+    with unchecked(), refused(diffusion, MemoryError if "memory" in case else ValueError, came):
         action(diffusion)
 
 
@@ -247,6 +285,8 @@ AR_RUNS: dict[str, tuple[str, Action]] = {
     "infill": ("infill=True", lambda m: trace(m).generate(STORY, 8, infill=True)),
     "nothing to infill": ("infill=True", lambda m: trace(m).generate(STORY, 0, infill=True)),
     "unknown cache": ("cache='on'", lambda m: trace(m).generate(STORY, 8, cache="on")),  # pyright: ignore
+    "the last token": ("names the last token", lambda m: trace(m).ablate(3, tokens=[0, -1]).generate(STORY, 4)),
+    "only the last token": ("the last token", lambda m: trace(m).ablate(3, tokens=slice(-1, None)).generate(STORY, 4)),
     "a cache that repeats break": (
         "cache='require'",
         lambda m: trace(m).ablate_outlier().repeat(3).generate(STORY, 8, cache="require"),
@@ -262,7 +302,7 @@ AR_RUNS: dict[str, tuple[str, Action]] = {
 def test_a_decoding_run_that_cannot_be(ar: dlens.Model, case: str) -> None:
     came, action = AR_RUNS[case]
     ar.memo.clear()
-    with unchecked(), refused(ar, ValueError, came):
+    with unchecked(), refused(ar, IndexError if "last" in case else ValueError, came):
         action(ar)
 
 
@@ -391,11 +431,34 @@ def test_a_patch_that_does_not_fit(diffusion: dlens.Model, case: str) -> None:
         action(trace(diffusion), record)
 
 
+AR_PATCHES: dict[str, tuple[str, Any, dict[str, Any], Patching]] = {
+    "positions": ("holds 4 positions", STORY, {"steps": range(1, 5)}, lambda t, r: t.patch(r).generate(STORY, 8)),
+    "padding": ("padd", [STORY, STORY], {}, lambda t, r: t.patch(r).generate([STORY, "Once upon"], 8)),
+    "longer": ("1 rows of 11", STORY, {}, lambda t, r: t.patch(r).generate(STORY, 9)),
+}
+
+
+@pytest.mark.parametrize("case", AR_PATCHES)
+def test_a_patch_that_does_not_fit_a_decoding_run(ar: dlens.Model, case: str) -> None:
+    came, prompts, captured, action = AR_PATCHES[case]
+    record = trace(ar).capture("resid_post", **captured).generate(prompts, 8)
+    with refused(ar, ValueError, came):
+        action(trace(ar), record)
+
+
 def test_a_patch_from_what_was_not_captured(diffusion: dlens.Model) -> None:
     record = trace(diffusion).capture("resid_post").generate(STORY, 4)
     with pytest.raises(KeyError) as caught:
         trace(diffusion).patch(record, at="mlp_out")
     assert_three_parts(caught.value.args[0], "'mlp_out'")
+
+
+def test_a_hook_that_writes_the_pattern(diffusion: dlens.Model) -> None:
+    model = dlens.load("trio/diffusion", attn_implementation="eager")
+    with pytest.raises(ValueError) as caught:
+        trace(model).hook("blocks.3.attn.hook_pattern", lambda value, hook: value * 0).forward(STORY)
+    assert_three_parts(str(caught.value), "changed the pattern")
+    trace(model).hook("pattern", lambda value, hook: None).forward(STORY)
 
 
 @pytest.mark.parametrize("name", ["ar", "diffusion"])

@@ -22,7 +22,8 @@ class Ablate(Edit):
     Args:
         channels: which channels; None is all of them.
         value: "zero", "mean" (over shipped calibration text, at the same point and layer), or a
-            tensor: one number, [channel] or [d_model], or one of these per layer of the model.
+            tensor: one number, [channel] in the order of `channels`, [d_model], or one of these per layer
+            of the model.
         means: [layer, d_model], filled in when a run with value="mean" starts.
     """
 
@@ -62,13 +63,15 @@ class Ablate(Edit):
         if isinstance(self.value, str):
             if self.value == "zero":
                 return value.new_zeros(())
-            fill = self.means
-            assert fill is not None
+            assert self.means is not None
+            fill, named = self.means, False
         else:
             fill = self.value
+            named = self.channels is not None and fill.shape[-1:] == (len(self.channels),)
         if fill.ndim == 2:
             fill = fill[place.layer]
-        if fill.ndim == 1 and fill.shape[0] == value.shape[-1]:
+        # A value for each channel named is in their order, any other row is by channel of the stream.
+        if fill.ndim == 1 and not named:
             fill = fill[channels]
         return fill.to(value)
 

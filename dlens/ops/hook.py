@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
+import torch
 from torch import Tensor
 
 from dlens.axes import BLOCK_POINTS, ROOT_POINTS, TokenMask, hook_name
-from dlens.ops.op import Edit, Place
+from dlens.ops.op import Edit, Place, Target
 
 __all__ = ["Hook", "HookPoint"]
 
@@ -38,31 +39,46 @@ class HookPoint:
 class Hook(Edit):
     """`fn(value, hook)` sees the value and returns a new one, or None to leave it.
 
-    The function gets a copy, so it may keep it; a copy edited in place counts as returned.
+    The function gets a copy, so it may keep it; a copy edited in place counts as returned. At `pattern` it
+    may only read, as the attention was computed before the pattern is seen.
     """
 
     fn: Callable[[Tensor, HookPoint], Tensor | None]
 
-    def check(self, target: Any) -> None:
+    def check(self, target: Target) -> None:
         if self.at not in (*BLOCK_POINTS, *ROOT_POINTS):
-            raise AssertionError(self.at)
+            raise ValueError(
+                f"at={self.at!r}; expected a hook point: {', '.join((*BLOCK_POINTS, *ROOT_POINTS))}; check the spelling"
+            )
+        if not callable(self.fn):
+            raise ValueError(
+                f"the hook at {self.at} is {self.fn!r}; expected a function of (value, hook); "
+                f"pass one that returns the new value, or None to leave it"
+            )
         super().check(target)
 
     def edit(self, value: Tensor, place: Place) -> Tensor:
         name = hook_name(place.point, place.layer)
         copy = value.detach().clone()
-        version = copy._version
         hook = HookPoint(name, place.layer, place.step, place.noise, place.masked)
         new = self.fn(copy, hook)
         if new is None:
-            return value if copy._version == version else copy
+            new = copy
         if not isinstance(new, Tensor) or new.shape != value.shape:
             came = f"shape {tuple(new.shape)}" if isinstance(new, Tensor) else type(new).__name__
             raise ValueError(
                 f"the hook at {name} returned {came}; expected None or a tensor of shape {tuple(value.shape)}; "
                 f"return the edited value"
             )
-        return new.to(value)
+        new = new.to(value)
+        if torch.allclose(new, value, rtol=0, atol=0, equal_nan=True):
+            return value
+        if place.point == "pattern":
+            raise ValueError(
+                f"the hook at {name} changed the pattern; expected one that only reads, as the pattern is read after "
+                f"attention was computed from it; edit attn_out instead"
+            )
+        return new
 
     def words(self) -> str:
         return f"call {getattr(self.fn, '__qualname__', repr(self.fn))} at {self._where()}"

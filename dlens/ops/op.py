@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, SupportsIndex, cast, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dlens.axes import BLOCK_POINTS
+from dlens.ops.given import Indices, as_index, as_indices, as_ints, as_number, as_slice
 
 __all__ = [
     "INNER_POINTS",
@@ -23,12 +25,12 @@ __all__ = [
     "Target",
     "Third",
     "TokenSpec",
-    "as_layers",
+    "as_tokens",
 ]
 
 Third = Literal["early", "middle", "late"]
-StepSpec = int | range | slice | Sequence[int] | Third | None
-TokenSpec = str | slice | Sequence[int] | Tensor
+StepSpec = SupportsIndex | range | slice | Iterable[SupportsIndex] | Third | None
+TokenSpec = str | slice | Iterable[SupportsIndex] | Tensor
 TOKEN_WORDS = ("all", "prompt", "masked", "decoded", "last")
 STREAM_POINTS = ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
 INNER_POINTS = ("pattern", "attn_out", "resid_mid", "mlp_out")
@@ -53,12 +55,14 @@ class Target:
     absent: Mapping[str, str] = field(default_factory=dict)
     attention_types: tuple[str, ...] = ()
 
-    def layer(self, layer: int) -> int:
+    def layer(self, layer: SupportsIndex) -> int:
         """The place a layer number names; negative numbers count from the end.
 
         Raises:
             IndexError: no such layer.
+            ValueError: not a whole number.
         """
+        layer = as_index(layer, "layer")
         if not -self.n_layers <= layer < self.n_layers:
             raise IndexError(
                 f"layer {layer} of {self.name}; expected {-self.n_layers} to {self.n_layers - 1}, "
@@ -71,6 +75,15 @@ class Target:
         if layers is None:
             return tuple(range(self.n_layers))
         return tuple(sorted({self.layer(layer) for layer in layers}))
+
+    def places(self, layers: Indices) -> tuple[int, ...] | None:
+        """The places that a user names, each once, in the order named; None stays None.
+
+        Raises:
+            ValueError, IndexError: no layer at all, no such layer, or not a whole number.
+        """
+        named = as_indices(layers, "layer", self.n_layers)
+        return None if named is None else tuple(dict.fromkeys(self.layer(layer) for layer in named))
 
     def require_point(self, point: str) -> None:
         """Refuse a point that this architecture does not have.
@@ -103,18 +116,8 @@ class Scope:
     noise: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.steps, str) and self.steps not in get_args(Third):
-            raise ValueError(
-                f"steps={self.steps!r}; expected an int, range, slice, list of ints, "
-                f"'early', 'middle' or 'late'; use one of these"
-            )
-        if self.noise is not None:
-            lo, hi = self.noise
-            if not 0 <= lo < hi <= 1:
-                raise ValueError(
-                    f"noise={self.noise!r}; expected (lo, hi) with 0 <= lo < hi <= 1; "
-                    f"noise is the share of masked positions, for example noise=(0.5, 1.0)"
-                )
+        object.__setattr__(self, "steps", _as_steps(self.steps))
+        object.__setattr__(self, "noise", _as_noise(self.noise))
 
     def resolve(self, n_steps: int) -> frozenset[int]:
         """The steps of a planned run that it names.
@@ -133,7 +136,7 @@ class Scope:
                 if end is not None and not -n_steps <= end <= last:
                     raise _beyond(steps, end, n_steps)
             return frozenset(range(n_steps)[steps])
-        named = [steps] if isinstance(steps, int) else list(steps)
+        named = cast(Sequence[int], steps)
         for step in named:
             if not -n_steps <= step < n_steps:
                 raise _beyond(steps, step, n_steps)
@@ -156,19 +159,52 @@ class Scope:
         return "".join(parts)
 
 
-def _step_words(steps: StepSpec) -> str:
+def _as_steps(steps: Any) -> StepSpec:
+    """Steps as a user writes them: a word, a slice, a range or a tuple of ints; None stays None."""
+    if steps is None or isinstance(steps, range):
+        return steps
     if isinstance(steps, slice):
-        return f"{'' if steps.start is None else steps.start}:{'' if steps.stop is None else steps.stop}" + (
-            f":{steps.step}" if steps.step else ""
+        return as_slice(steps, "step")
+    if isinstance(steps, str) and steps not in get_args(Third):
+        raise ValueError(
+            f"steps={steps!r}; expected an int, range, slice, list of ints, "
+            f"'early', 'middle' or 'late'; use one of these"
         )
-    if isinstance(steps, (str, int)):
-        return str(steps)
-    return ", ".join(map(str, steps or ()))
+    return cast(Third, steps) if isinstance(steps, str) else as_ints(steps, "step")
+
+
+def _as_noise(noise: Any) -> tuple[float, float] | None:
+    if noise is None:
+        return None
+    ends = [as_number(end, "noise") for end in noise] if isinstance(noise, Sequence) else []
+    if len(ends) != 2 or not 0 <= ends[0] < ends[1] <= 1:
+        raise ValueError(
+            f"noise={noise!r}; expected (lo, hi) with 0 <= lo < hi <= 1; "
+            f"noise is the share of masked positions, for example noise=(0.5, 1.0)"
+        )
+    return ends[0], ends[1]
+
+
+def _step_words(steps: Any) -> str:
+    if isinstance(steps, str):
+        return steps
+    rising = isinstance(steps, range) and min(steps.start, steps.stop) >= 0 and steps.step > 0
+    if isinstance(steps, slice) or rising:
+        start, stop = ("" if end is None else end for end in (steps.start, steps.stop))
+        return f"{start}:{stop}" + (f":{steps.step}" if steps.step not in (None, 1) else "")
+    return ", ".join(map(str, steps))
+
+
+def _steps_json(steps: Any) -> Any:
+    """Steps as data: a list of ints, the ends of a slice, or a word."""
+    if isinstance(steps, slice):
+        return {"start": steps.start, "stop": steps.stop, "step": steps.step}
+    return steps if isinstance(steps, str) else list(steps)
 
 
 def _beyond(steps: StepSpec, step: int, n_steps: int) -> IndexError:
     return IndexError(
-        f"steps={steps!r} names step {step}; expected steps 0 to {n_steps - 1}, as the run is planned "
+        f"steps={_step_words(steps)} names step {step}; expected steps 0 to {n_steps - 1}, as the run is planned "
         f"for {n_steps}; give fewer steps, or plan a longer run"
     )
 
@@ -226,7 +262,7 @@ class Op(ABC):
     def _scope_json(self) -> dict[str, Any]:
         entry: dict[str, Any] = {}
         if self.scope.steps is not None:
-            entry["steps"] = _step_words(self.scope.steps)
+            entry["steps"] = _steps_json(self.scope.steps)
         if self.scope.noise is not None:
             entry["noise"] = list(self.scope.noise)
         return entry
@@ -277,42 +313,43 @@ def _token_words(tokens: TokenSpec) -> str:
         return f"{tokens} tokens" if tokens != "last" else "the last token"
     if isinstance(tokens, Tensor):
         return f"{int(tokens.sum())} chosen positions"
-    return f"positions {_step_words(tokens)}"  # pyright: ignore
+    return f"positions {_step_words(tokens)}"
+
+
+def as_tokens(tokens: Any) -> TokenSpec:
+    """A token selection as a user writes it: a word, a slice, a tuple of ints, or a bool tensor of its own.
+
+    Raises:
+        ValueError: anything else, or no position at all.
+    """
+    forms = f"one of {', '.join(TOKEN_WORDS)}, a slice or list of positions, or a bool tensor [batch, position]"
+    if isinstance(tokens, str):
+        if tokens not in TOKEN_WORDS:
+            raise ValueError(f"tokens={tokens!r}; expected {forms}; check the spelling")
+        return tokens
+    if isinstance(tokens, slice):
+        return as_slice(tokens, "position")
+    if isinstance(tokens, np.ndarray):
+        tokens = torch.as_tensor(tokens)
+    if isinstance(tokens, Tensor) and (tokens.ndim != 1 or tokens.dtype == torch.bool):
+        if tokens.dtype != torch.bool or tokens.ndim != 2:
+            raise ValueError(
+                f"tokens is a {tokens.dtype} tensor of shape {tuple(tokens.shape)}; expected bool "
+                f"[batch, position] over the whole run; make it with torch.zeros(batch, position, dtype=torch.bool)"
+            )
+        return tokens.detach().clone()
+    if not isinstance(tokens, Iterable):
+        raise ValueError(f"tokens={tokens!r}; expected {forms}; write one position as a list")
+    positions = as_ints(tokens, "position")
+    if not positions:
+        raise ValueError(f"tokens={tokens!r} names no position; expected {forms}; name at least one position")
+    return positions
 
 
 def check_tokens(tokens: TokenSpec, target: Target) -> None:
     """Refuse a token selection that means nothing for this model."""
-    if isinstance(tokens, str):
-        if tokens not in TOKEN_WORDS:
-            raise ValueError(
-                f"tokens={tokens!r}; expected one of {', '.join(TOKEN_WORDS)}, a slice or list of positions, "
-                f"or a bool tensor [batch, position]; check the spelling"
-            )
-        if tokens == "masked" and not target.has_noise:
-            raise ValueError(
-                f"tokens='masked' on {target.name}; expected a diffusion model, as an autoregressive model "
-                f"has no masked positions; use 'prompt', 'decoded' or 'last'"
-            )
-    elif not isinstance(tokens, (Tensor, slice, Sequence)):
+    if isinstance(as_tokens(tokens), str) and tokens == "masked" and not target.has_noise:
         raise ValueError(
-            f"tokens={tokens!r}; expected one of {', '.join(TOKEN_WORDS)}, a slice or list of positions, "
-            f"or a bool tensor [batch, position]; write one position as a list"
+            f"tokens='masked' on {target.name}; expected a diffusion model, as an autoregressive model "
+            f"has no masked positions; use 'prompt', 'decoded' or 'last'"
         )
-    elif isinstance(tokens, Tensor) and (tokens.dtype != torch.bool or tokens.ndim != 2):
-        raise ValueError(
-            f"tokens is a {tokens.dtype} tensor of shape {tuple(tokens.shape)}; expected bool "
-            f"[batch, position] over the whole run; make it with torch.zeros(batch, position, dtype=torch.bool)"
-        )
-
-
-def as_layers(layers: int | Sequence[int] | None) -> tuple[int, ...] | None:
-    """One layer or several, as a tuple; None stays None.
-
-    >>> as_layers(8), as_layers(range(3))
-    ((8,), (0, 1, 2))
-    """
-    if layers is None:
-        return None
-    if isinstance(layers, int):
-        return (layers,)
-    return tuple(int(layer) for layer in layers)

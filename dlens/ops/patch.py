@@ -5,11 +5,41 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, final
 
+from jaxtyping import Bool
 from torch import Tensor
 
+from dlens.axes import TokenMask
 from dlens.ops.op import Edit, Place, Target
 
-__all__ = ["Patch"]
+__all__ = ["Patch", "Source"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Source:
+    """What another run had at a hook point.
+
+    Args:
+        values: [step, layer, batch, position, d_model]; a step axis of length 1 serves every step (a forward,
+            or AR decoding, where each position is computed once).
+        layers: the layers that `values` holds.
+        steps: the steps that `values` holds; None where the step axis has length 1.
+        real: [batch, position], neither padding nor after the end of its row.
+        kind: "forward", "denoising" or "decoding".
+        width: the positions that the run planned to compute; `values` holds fewer if it ended early.
+        padding: [batch, prompt], the positions of its prompts that are padding.
+        n_steps, planned_steps: the steps that ran, and that were planned.
+    """
+
+    values: Tensor
+    layers: tuple[int, ...]
+    steps: tuple[int, ...] | None
+    real: TokenMask
+    kind: str
+    width: int
+    padding: Bool[Tensor, "batch prompt"]
+    n_steps: int
+    planned_steps: int
 
 
 @final
@@ -20,42 +50,39 @@ class Patch(Edit):
     Under classifier-free guidance only the conditional half is replaced, as a record holds that half.
 
     Args:
-        values: [step, layer, batch, position, d_model], the other run's; a step axis of length 1
-            serves every step (a forward, or AR decoding, where each position is computed once).
-        source_layers: the layers that `values` holds.
-        source_steps: the steps that `values` holds; None where the step axis has length 1.
-        source_kind: the kind of run they come from: "forward", "denoising" or "decoding".
-        real: [batch, position], the positions that are not padding; others keep their value.
+        source: the other run's values; what it does not hold, as it is padding or that run had ended, keeps
+            its own value.
     """
 
-    values: Tensor
-    source_layers: tuple[int, ...]
-    source_steps: tuple[int, ...] | None
-    source_kind: str
-    real: Tensor
+    source: Source
 
     def check(self, target: Target) -> None:
         super().check(target)
-        missing = sorted(set(target.layers(self.layers)) - set(self.source_layers))
+        missing = sorted(set(target.layers(self.layers)) - set(self.source.layers))
         if missing:
             raise ValueError(
                 f"the record to patch from lacks layers {missing} of {self.at}; expected every layer that is patched; "
-                f"capture them, or name layers={list(self.source_layers)}"
+                f"capture them, or name layers={list(self.source.layers)}"
             )
-        if self.values.shape[-1] != target.d_model:
+        width = self.source.values.shape[-1]
+        if width != target.d_model:
             raise ValueError(
-                f"the record to patch from has d_model {self.values.shape[-1]}; expected {target.d_model}; "
+                f"the record to patch from has d_model {width}; expected {target.d_model}; "
                 f"patch between runs of models of one width"
             )
 
     def edit(self, value: Tensor, place: Place) -> Tensor:
         assert place.layer is not None
-        step = 0 if self.source_steps is None else self.source_steps.index(place.step)
-        source = self.values[step, self.source_layers.index(place.layer)][list(place.rows)][:, place.columns].to(value)
-        real = self.real[list(place.rows)][:, place.columns].to(value.device)[..., None]
+        source = self.source
+        if source.steps is not None and place.step not in source.steps:
+            return value
+        step = 0 if source.steps is None else source.steps.index(place.step)
+        rows = list(place.rows)
+        other = source.values[step, source.layers.index(place.layer)][rows][:, place.columns].to(value)
+        real = source.real[rows][:, place.columns].to(value.device)[..., None]
         edited = value.clone()
-        rows = len(source)
-        edited[:rows] = source.where(real, value[:rows])
+        known = edited[: len(rows), : other.shape[1]]
+        known.copy_(other.where(real, known))
         return edited
 
     def words(self) -> str:

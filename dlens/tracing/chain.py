@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, final, get_args
+from typing import Any, Literal, SupportsIndex, final, get_args
 
-import torch
 from torch import Tensor
 
 from dlens.axes import BLOCK_POINTS, parse_point
@@ -16,8 +15,9 @@ from dlens.models.load import load
 from dlens.models.model import Model
 from dlens.ops.ablate import Ablate, AblateOutlier, AblateValue
 from dlens.ops.capture import Capture
+from dlens.ops.given import Indices, as_index, as_indices, as_number, as_tensor
 from dlens.ops.hook import Hook, HookPoint
-from dlens.ops.op import STREAM_POINTS, Op, Scope, StepSpec, Target, TokenSpec, as_layers
+from dlens.ops.op import STREAM_POINTS, Op, Scope, StepSpec, Target, TokenSpec, as_tokens
 from dlens.ops.patch import Patch
 from dlens.ops.repeat import Repeat
 from dlens.ops.skip import Part, Skip
@@ -26,6 +26,7 @@ from dlens.ops.swap import Swap
 from dlens.samplers import Autoregressive, Denoiser, Sampler, default_for
 from dlens.tracing.collect import capture_bytes
 from dlens.tracing.inputs import as_batch
+from dlens.tracing.patching import source_of
 from dlens.tracing.plan import Measured, refuse_contradictions
 from dlens.tracing.prepare import target_of
 from dlens.tracing.record import Record
@@ -34,7 +35,6 @@ from dlens.tracing.watch import OnStep
 
 __all__ = ["Trace", "trace"]
 
-Layers = int | Sequence[int] | None
 Noise = tuple[float, float] | None
 CAPTURE_LIMIT = 4 * 2**30
 
@@ -58,16 +58,17 @@ def trace(model: Any) -> Trace:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trace:
-    """A chain of operations on a model; made by `dlens.trace`, changed by no verb.
+    """A chain of operations on a model; made by `dlens.trace`, changed by no verb, nor by what its caller does
+    with a list or tensor that a verb was given.
 
     Operations at different places commute; at one place they apply in the order written, captures
     and measures included. Layer numbers name places, negative ones count from the end. Common
     arguments: `steps` (an int, range, slice, list, or "early", "middle", "late"), `noise` ((lo, hi): rows
     with lo < share of masks <= hi), `tokens` ("all", "prompt", "masked", "decoded", "last", a slice or
     list counted from each row's first real token, or a bool tensor [batch, position]), `at` (a
-    hook point of the residual stream) and `layers` (None: all).
+    hook point of the residual stream) and `layers` (an int, a slice, a list or range; None: all).
     """
 
     model: Model
@@ -80,15 +81,21 @@ class Trace:
         refuse_contradictions(ops, self.target)
         return replace(self, ops=ops)
 
-    def _places(self, layers: Layers) -> tuple[int, ...] | None:
-        named = as_layers(layers)
-        return None if named is None else tuple(self.target.layer(layer) for layer in named)
+    def _edit(self, at: str, layers: Indices, tokens: Any, steps: StepSpec, noise: Noise) -> dict[str, Any]:
+        """The fields that all operations on the stream share."""
+        if at not in STREAM_POINTS:
+            raise ValueError(
+                f"at={at!r}; expected a point of the residual stream: {', '.join(STREAM_POINTS)}; check the spelling, "
+                f"and name layers with layers="
+            )
+        places = self.target.places(layers)
+        return {"at": at, "layers": places, "tokens": as_tokens(tokens), "scope": Scope(steps, noise)}
 
     def skip(self, layers: Any, *, part: Part = "block", steps: StepSpec = None, noise: Noise = None) -> Trace:
         """Skip blocks: each returns its input and computes nothing.
 
         Args:
-            layers: an int, a sequence of ints, or a plan with `.layers`.
+            layers: an int, a slice, a sequence of ints, or a plan with `.layers`.
             part: "block", or only its "attn" or "mlp" half.
             steps, noise: when.
 
@@ -97,22 +104,25 @@ class Trace:
         >>> bool((record["blocks.3.hook_resid_post"] == record["blocks.2.hook_resid_post"]).all())
         True
         """
-        places = self._places(getattr(layers, "layers", layers)) or ()
+        places = self.target.places(getattr(layers, "layers", layers)) or ()
         return self._with(Skip(layers=places, part=part, scope=Scope(steps, noise)))
 
-    def swap(self, i: int, j: int, *, steps: StepSpec = None, noise: Noise = None) -> Trace:
+    def swap(self, i: SupportsIndex, j: SupportsIndex, *, steps: StepSpec = None, noise: Noise = None) -> Trace:
         """Run the block of place `i` in place `j` and the other way round; swaps compose left to right."""
         return self._with(Swap(i=self.target.layer(i), j=self.target.layer(j), scope=Scope(steps, noise)))
 
-    def repeat(self, layer: int, times: int = 2, *, steps: StepSpec = None, noise: Noise = None) -> Trace:
+    def repeat(
+        self, layer: SupportsIndex, times: SupportsIndex = 2, *, steps: StepSpec = None, noise: Noise = None
+    ) -> Trace:
         """Run a block `times` times in a row, each time on what it returned before."""
-        return self._with(Repeat(layer=self.target.layer(layer), times=times, scope=Scope(steps, noise)))
+        place, runs = self.target.layer(layer), as_index(times, "times")
+        return self._with(Repeat(layer=place, times=runs, scope=Scope(steps, noise)))
 
     def ablate(
         self,
-        layers: Layers,
-        channels: int | Sequence[int] | None = None,
-        value: AblateValue | float = "zero",
+        layers: Indices,
+        channels: Indices = None,
+        value: Any = "zero",
         *,
         at: str = "resid_post",
         steps: StepSpec = None,
@@ -124,24 +134,18 @@ class Trace:
         Args:
             layers: places; None is all.
             channels: which channels; None is all.
-            value: "zero", "mean" (over the shipped calibration text), a number or a tensor
-                ([channel], [d_model], or a row of these for each layer of the model).
+            value: "zero", "mean" (over the shipped calibration text), a number or a tensor or array
+                ([channel] in the order of `channels`, [d_model], or a row of these for each layer of the model).
         """
-        op = Ablate(
-            channels=as_layers(channels),
-            value=_as_value(value),
-            at=_stream_point(at),
-            layers=self._places(layers),
-            tokens=tokens,
-            scope=Scope(steps, noise),
-        )
-        return self._with(op)
+        named = as_indices(channels, "channel", self.target.d_model)
+        edit = self._edit(at, layers, tokens, steps, noise)
+        return self._with(Ablate(channels=named, value=_as_value(value), **edit))
 
     def ablate_outlier(
         self,
-        channel: int | None = None,
-        layers: Layers = None,
-        value: AblateValue | float = "zero",
+        channel: SupportsIndex | None = None,
+        layers: Indices = None,
+        value: Any = "zero",
         *,
         at: str = "resid_post",
         steps: StepSpec = None,
@@ -158,20 +162,14 @@ class Trace:
 
         Source: Layer Collapse in Diffusion Language Models (arXiv:2605.06366).
         """
-        op = AblateOutlier(
-            channel=channel,
-            value=_as_value(value),
-            at=_stream_point(at),
-            layers=self._places(layers),
-            tokens=tokens,
-            scope=Scope(steps, noise),
-        )
-        return self._with(op)
+        known = None if channel is None else as_index(channel, "channel")
+        edit = self._edit(at, layers, tokens, steps, noise)
+        return self._with(AblateOutlier(channel=known, value=_as_value(value), **edit))
 
     def steer(
         self,
-        vector: Tensor,
-        layers: Layers = None,
+        vector: Any,
+        layers: Indices = None,
         scale: float = 1.0,
         *,
         at: str = "resid_post",
@@ -182,22 +180,16 @@ class Trace:
         """Add `scale * vector` to the stream, not normalised.
 
         Args:
-            vector: [d_model], or [layer, d_model] with a row for each layer named.
+            vector: [d_model], or [layer, d_model] with a row for each layer named, in their order; a tensor,
+                an array or a list.
         """
-        op = Steer(
-            vector=vector,
-            scale=scale,
-            at=_stream_point(at),
-            layers=self._places(layers),
-            tokens=tokens,
-            scope=Scope(steps, noise),
-        )
-        return self._with(op)
+        edit = self._edit(at, layers, tokens, steps, noise)
+        return self._with(Steer(vector=as_tensor(vector, "vector"), scale=as_number(scale, "scale"), **edit))
 
     def patch(
         self,
         record: Record,
-        layers: Layers = None,
+        layers: Indices = None,
         *,
         at: str = "resid_post",
         steps: StepSpec = None,
@@ -206,34 +198,30 @@ class Trace:
     ) -> Trace:
         """Replace values by those another run had at the same place and step.
 
+        Where a row of the other run, or that run itself, had ended, values stay as they are.
+
         Args:
-            record: of a run that captured `at`; its layers, steps, batch and positions must fit.
+            record: of a run that captured `at`, by its short form or its full names; its layers, steps, batch and
+                positions must fit. Its tensors are used as they are, not copied.
             layers: places; None is every layer that the record holds.
         """
-        at = _stream_point(at)
-        values, dims, coords = record[at], record.dims(at), record.coords(at)
-        if "step" not in dims:
-            values = values[None]
-        layers = coords["layer"] if layers is None else layers
-        op = Patch(
-            values=values,
-            source_layers=tuple(coords["layer"]),
-            source_steps=tuple(coords["step"]) if "step" in dims else None,
-            source_kind=record.kind,
-            real=~record.is_pad[:, coords["position"]],
-            at=at,
-            layers=self._places(layers),
-            tokens=tokens,
-            scope=Scope(steps, noise),
-        )
-        return self._with(op)
+        if not isinstance(record, Record):
+            raise ValueError(
+                f"patch got {type(record).__name__}; expected the record of another run; pass what .forward or "
+                f".generate returned"
+            )
+        edit = self._edit(at, layers, tokens, steps, noise)
+        source = source_of(record, at)
+        if layers is None:
+            edit["layers"] = source.layers
+        return self._with(Patch(source=source, **edit))
 
     def hook(
         self,
         name: str,
         fn: Callable[[Tensor, HookPoint], Tensor | None],
         *,
-        layers: Layers = None,
+        layers: Indices = None,
         steps: StepSpec = None,
         noise: Noise = None,
         tokens: TokenSpec = "all",
@@ -243,13 +231,14 @@ class Trace:
         Args:
             name: a full TransformerLens name ("blocks.5.hook_resid_post") or a short form.
             fn: gets a copy of the value [batch, position, ...] and a `HookPoint` with `name`, `layer`, `step`,
-                `noise` and `masked`. Under guidance the batch holds both halves.
+                `noise` and `masked`. Under guidance the batch holds both halves. At `pattern` it may only read,
+                as attention was computed before.
             layers: for a short form the places; None is all.
         """
-        point, layers = self._point(name, layers)
-        return self._with(Hook(fn=fn, at=point, layers=layers, tokens=tokens, scope=Scope(steps, noise)))
+        point, places = self._point(name, layers)
+        return self._with(Hook(fn=fn, at=point, layers=places, tokens=as_tokens(tokens), scope=Scope(steps, noise)))
 
-    def capture(self, *points: str, layers: Layers = None, steps: StepSpec = None, noise: Noise = None) -> Trace:
+    def capture(self, *points: str, layers: Indices = None, steps: StepSpec = None, noise: Noise = None) -> Trace:
         """Keep tensors of hook points in the record.
 
         Args:
@@ -277,8 +266,12 @@ class Trace:
 
     def measure(self, *measures: Measure) -> Trace:
         """Read measures while the model runs, in memory that does not grow with steps and positions."""
+        if not measures:
+            raise ValueError("measure got no measures; expected at least one; write .measure(dlens.Cosine())")
         chain = self
         for measure in measures:
+            if not isinstance(measure, Measure):
+                raise ValueError(f"measure got {measure!r}; expected a measure; make one, such as dlens.Cosine()")
             if any(isinstance(op, Measured) and op.measure.key == measure.key for op in chain.ops):
                 raise ValueError(
                     f"two measures are called {measure.key!r}; expected different names; pass name= to one of them"
@@ -286,11 +279,14 @@ class Trace:
             chain = chain._with(Measured(measure=measure))
         return chain
 
-    def _point(self, name: str, layers: Layers) -> tuple[str, tuple[int, ...] | None]:
+    def _point(self, name: str, layers: Indices) -> tuple[str, tuple[int, ...] | None]:
         point = parse_point(name)
-        if point.layer is not None:
-            return point.point, (self.target.layer(point.layer),)
-        return point.point, self._places(layers) if point.point in BLOCK_POINTS else None
+        if layers is not None and (point.layer is not None or point.point not in BLOCK_POINTS):
+            raise ValueError(
+                f"layers={layers!r} with {name!r}, which is one place; expected layers only with a short form of a "
+                f"point in the blocks; leave layers= out, or give the two in calls of their own"
+            )
+        return point.point, self.target.places(point.layer if layers is None else layers)
 
     def forward(self, inputs: Any, *, capture_limit: int = CAPTURE_LIMIT) -> Record:
         """Run the model once.
@@ -303,7 +299,7 @@ class Trace:
             ValueError, IndexError, MemoryError: before anything is computed.
             NeverFired: an operation found nothing to act on.
         """
-        return run_forward(self.model, self.target, self.ops, inputs, capture_limit)
+        return run_forward(self.model, self.target, self.ops, inputs, as_index(capture_limit, "capture_limit"))
 
     def generate(
         self,
@@ -344,19 +340,25 @@ class Trace:
         >>> record.canvas.shape
         torch.Size([8, 1, 12])
         """
+        max_new_tokens = as_index(max_new_tokens, "max_new_tokens")
         settings = Settings(
             new_tokens=max_new_tokens,
             sampler=self._sampler(sampler),
-            seed=seed,
+            seed=as_index(seed, "seed"),
             infill=infill,
             cache=cache,
-            capture_limit=capture_limit,
+            capture_limit=as_index(capture_limit, "capture_limit"),
             progress=progress,
             on_step=on_step,
             cancel=cancel,
         )
         if cache not in get_args(CachePolicy):
             raise ValueError(f"cache={cache!r}; expected one of {', '.join(get_args(CachePolicy))}; check the spelling")
+        if cache != "auto" and self.target.has_noise:
+            raise ValueError(
+                f"cache={cache!r} on {self.model.name}; expected 'auto', as a diffusion model computes every position "
+                f"at each step and keeps no cache; leave it out"
+            )
         if infill and not self.target.has_noise:
             raise ValueError(
                 f"infill=True on {self.model.name}; expected a diffusion model, as an autoregressive model only "
@@ -410,16 +412,5 @@ def _article(objective: Literal["diffusion", "autoregressive"]) -> str:
     return {"diffusion": "a diffusion", "autoregressive": "an autoregressive"}[objective]
 
 
-def _as_value(value: AblateValue | float) -> AblateValue:
-    if isinstance(value, (int, float)):
-        return torch.tensor(float(value))
-    return value
-
-
-def _stream_point(at: str) -> str:
-    if at not in STREAM_POINTS:
-        raise ValueError(
-            f"at={at!r}; expected a point of the residual stream: {', '.join(STREAM_POINTS)}; check the spelling, and "
-            f"name layers with layers="
-        )
-    return at
+def _as_value(value: Any) -> AblateValue:
+    return value if isinstance(value, str) else as_tensor(value, "value")  # pyright: ignore

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
 from dlens.models.model import Model
+from dlens.ops.given import as_index
 
 __all__ = ["Batch", "as_batch", "refuse_masks", "refuse_too_long"]
 
@@ -43,44 +45,73 @@ def as_batch(model: Model, inputs: Any) -> Batch:
 
     Args:
         model: whose tokenizer and device are used.
-        inputs: text, a list of token ids, a 1-d tensor, or a list of chat messages
-            (`{"role", "content"}`): one row; or a list of any of these, or a 2-d tensor.
+        inputs: text, a list of token ids, a 1-d tensor or array, or a list of chat messages
+            (`{"role", "content"}`): one row; or a list of any of these, a 2-d tensor, or what a tokenizer
+            returns (`input_ids`, and `attention_mask` that says what is padding, on either side).
 
     Raises:
         ValueError: nothing to run, an empty row, ids outside the vocabulary, or text without a tokenizer.
     """
-    rows = [inputs] if _is_row(inputs) else list(inputs)
+    rows = _rows(inputs)
     if not rows:
         raise ValueError("got no prompts; expected at least one; pass a string or a list of strings")
     return _pad(model, [_row_ids(model, row) for row in rows])
 
 
-def _is_row(inputs: Any) -> bool:
-    if isinstance(inputs, str):
-        return True
-    if isinstance(inputs, Tensor):
-        return inputs.ndim == 1
-    if not isinstance(inputs, Sequence):
+def _rows(inputs: Any) -> list[Any]:
+    """The prompts, one by one."""
+    if isinstance(inputs, Mapping):
+        return _encoded_rows(inputs)
+    if isinstance(inputs, (Tensor, np.ndarray)):
+        if inputs.ndim not in (1, 2):
+            raise ValueError(
+                f"got a tensor of shape {tuple(inputs.shape)} as input; expected token ids [position] or "
+                f"[batch, position]; reshape it"
+            )
+        return [inputs] if inputs.ndim == 1 else list(inputs)
+    if isinstance(inputs, (bytes, bytearray)) or not isinstance(inputs, Sequence):
         raise ValueError(
             f"got {type(inputs).__name__} as input; expected text, token ids, chat messages, or a list of these; "
             f"pass for example a string"
         )
-    return len(inputs) > 0 and isinstance(inputs[0], (int, dict))
+    return [inputs] if isinstance(inputs, str) or (inputs and not _is_prompt(inputs[0])) else list(inputs)
 
 
-def _row_ids(model: Model, row: Any) -> list[int]:
-    if isinstance(row, Tensor):
-        return [int(i) for i in row.tolist()]
-    if isinstance(row, str):
+def _is_prompt(entry: Any) -> bool:
+    """Whether an entry of a list is a prompt by itself, and not a token or a message."""
+    return isinstance(entry, Sequence) or (isinstance(entry, (Tensor, np.ndarray)) and entry.ndim > 0)
+
+
+def _encoded_rows(encoded: Mapping[str, Any]) -> list[Any]:
+    """The rows that a tokenizer returned, without their padding."""
+    if "input_ids" not in encoded:
+        raise ValueError(
+            f"got a mapping of {', '.join(map(str, encoded))} as input; expected input_ids in it; pass what a "
+            f"tokenizer returned, or put a chat message into a list"
+        )
+    rows = [_row_ids(None, row) for row in _rows(encoded["input_ids"])]
+    mask = encoded.get("attention_mask")
+    if mask is None:
+        return rows
+    kept = [torch.as_tensor(row).bool().tolist() for row in _rows(mask)]
+    if list(map(len, rows)) != list(map(len, kept)):
+        raise ValueError(
+            f"got an attention_mask for rows of {list(map(len, kept))} tokens; expected {list(map(len, rows))}, as "
+            f"input_ids has; pass both as the tokenizer returned them"
+        )
+    return [[token for token, keep in zip(*pair, strict=True) if keep] for pair in zip(rows, kept, strict=True)]
+
+
+def _row_ids(model: Model | None, row: Any) -> list[int]:
+    if isinstance(row, str) and model is not None:
         return list(_tokenizer(model, "text")(row)["input_ids"])
-    if isinstance(row, Sequence) and row and isinstance(row[0], dict):
+    if isinstance(row, Sequence) and row and isinstance(row[0], Mapping) and model is not None:
         return _chat_ids(model, row)
-    if isinstance(row, Sequence) and all(isinstance(i, int) for i in row):
-        return list(row)
-    raise ValueError(
-        f"got a prompt of type {type(row).__name__}; expected text, token ids or chat messages; "
-        f"pass for example a string"
-    )
+    came = f"got a prompt of type {type(row).__name__}"
+    if isinstance(row, (str, bytes, bytearray)) or not isinstance(row, (Sequence, Tensor, np.ndarray)):
+        raise ValueError(f"{came}; expected text, token ids or chat messages; pass for example a string")
+    entries = row.tolist() if isinstance(row, (Tensor, np.ndarray)) else row
+    return [as_index(entry, f"{came} with token id") for entry in entries]
 
 
 def _tokenizer(model: Model, what: str) -> Any:
@@ -92,14 +123,14 @@ def _tokenizer(model: Model, what: str) -> Any:
     return model.tokenizer
 
 
-def _chat_ids(model: Model, messages: Sequence[dict[str, Any]]) -> list[int]:
+def _chat_ids(model: Model, messages: Sequence[Any]) -> list[int]:
     tokenizer = _tokenizer(model, "chat messages")
     if not tokenizer.chat_template:
         raise ValueError(
             f"{model.name} has no chat template and got messages; expected plain text; "
             f"pass a string, which is never templated"
         )
-    return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+    return list(tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=False))
 
 
 def _pad(model: Model, rows: list[list[int]]) -> Batch:

@@ -6,15 +6,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from torch import Tensor
+
 from dlens.axes import TokenIds, TokenMask
 from dlens.models.model import Model
 from dlens.ops.ablate import AblateOutlier
-from dlens.ops.op import INNER_POINTS, Op, Target
+from dlens.ops.op import INNER_POINTS, Edit, Op, Target
 from dlens.ops.patch import Patch
 from dlens.tracing.collect import Collector, RunShape, capture_bytes, refuse_large_captures
 from dlens.tracing.engine import StateOf, run_plan
 from dlens.tracing.inputs import Batch
 from dlens.tracing.outlier import fill_in
+from dlens.tracing.patching import refuse_mismatch
 from dlens.tracing.plan import Plan, plan_run
 from dlens.tracing.state import Window
 
@@ -78,41 +81,34 @@ def prepare(
     Raises:
         ValueError, IndexError, MemoryError: before the model computes anything.
     """
+    if model.module.training:
+        raise ValueError(
+            f"{model.name} is in training mode, where dropout makes every run differ; expected evaluation mode; call "
+            f"model.module.eval()"
+        )
     plan = plan_run(ops, target, shape.n_steps, real)
     refuse_large_captures(capture_bytes(ops, model, target, shape), capture_limit)
-    _refuse_patch_mismatch(plan, shape, real)
+    _refuse_uncomputed(plan, shape)
+    for planned in plan.planned:
+        if isinstance(planned.op, Patch):
+            refuse_mismatch(planned.op, planned.steps, shape, real)
     filled = fill_in(model, target, ops)
     acting = [op.resolved(target) if isinstance(op, AblateOutlier) else op for op in filled]
     plan = plan_run(acting, target, shape.n_steps, real)
     return Prepared(model, target, filled, plan, Collector(model, target, plan, shape))
 
 
-def _refuse_patch_mismatch(plan: Plan, shape: RunShape, real: TokenMask) -> None:
+def _refuse_uncomputed(plan: Plan, shape: RunShape) -> None:
+    """Refuse a selection of the last token of AR decoding, which nothing computes."""
     for planned in plan.planned:
-        op = planned.op
-        if not isinstance(op, Patch):
+        if planned.fixed is None:
             continue
-        if op.source_kind != shape.kind:
-            raise ValueError(
-                f"the record to patch from is of a {op.source_kind} run; expected one of {shape.kind}, as steps and "
-                f"positions of other kinds do not correspond; record a run of the same kind"
-            )
-        batch, width = op.values.shape[2:4]
-        if (batch, width) != (shape.batch, shape.width):
-            raise ValueError(
-                f"the record to patch from has {batch} rows of {width} computed positions; expected {shape.batch} of "
-                f"{shape.width}, as this run has; use the same prompts and the same number of new tokens"
-            )
-        if (real[:, :width].cpu() & ~op.real).any():
-            raise ValueError(
-                "the record to patch from has padding where this run has tokens; expected prompts of the same lengths, "
-                "row by row, as nothing was computed there; use prompts of equal length"
-            )
-        missing = [] if op.source_steps is None else sorted(planned.steps - set(op.source_steps))
-        if missing:
-            raise ValueError(
-                f"the record to patch from lacks steps {missing[:5]}; expected each step that is patched; "
-                f"capture them, or limit the patch with steps="
+        computed, last = planned.fixed[:, : shape.width], planned.fixed[:, shape.width :]
+        named = isinstance(planned.op, Edit) and not isinstance(planned.op.tokens, (slice, Tensor))
+        if last.any() and (named or not computed.any()):
+            raise IndexError(
+                f"'{planned.op.words()}' names the last token of the run; expected a position before it, as decoding "
+                f"ends with a token that no step computes; use tokens='last' for the newest at each step, or -2"
             )
 
 

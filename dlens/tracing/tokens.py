@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dlens.axes import TokenMask
+from dlens.ops.given import as_ints
 from dlens.ops.op import TokenSpec
 from dlens.tracing.state import StepState
 
@@ -20,7 +21,7 @@ def fixed_mask(tokens: TokenSpec, real: TokenMask) -> Tensor | None:
         real: [batch, position] over the whole run.
 
     Raises:
-        ValueError, IndexError: a tensor of another shape, a position beyond every row.
+        ValueError, IndexError: a tensor of another shape, a position beyond every row, no position at all.
     """
     if isinstance(tokens, str):
         return None
@@ -30,23 +31,30 @@ def fixed_mask(tokens: TokenSpec, real: TokenMask) -> Tensor | None:
                 f"tokens has shape {tuple(tokens.shape)}; expected {tuple(real.shape)}, [batch, position] over the "
                 f"whole run, prompt and new tokens, left-padded; see record.tokens for the layout"
             )
-        return tokens.to(real.device) & real
-    mask = torch.zeros_like(real)
-    for row, length in enumerate(real.sum(-1).tolist()):
-        first = real.shape[-1] - length
-        mask[row, [first + position for position in _positions(tokens, length)]] = True
-    if not isinstance(tokens, slice):
-        _refuse_beyond(list(tokens), real)
+        mask = tokens.to(real.device) & real
+    else:
+        selection = tokens if isinstance(tokens, slice) else as_ints(tokens, "position")
+        mask = torch.zeros_like(real)
+        for row, length in enumerate(real.sum(-1).tolist()):
+            first = real.shape[-1] - length
+            mask[row, [first + position for position in _positions(selection, length)]] = True
+        if not isinstance(selection, slice):
+            _refuse_beyond(selection, real)
+    if not mask.any():
+        raise ValueError(
+            f"tokens={'a mask' if isinstance(tokens, Tensor) else tokens!r} selects no token; expected at least one in "
+            f"{len(real)} rows of at most {int(real.sum(-1).max())}; name other positions"
+        )
     return mask
 
 
-def _positions(tokens: slice | object, length: int) -> list[int]:
+def _positions(tokens: slice | tuple[int, ...], length: int) -> list[int]:
     if isinstance(tokens, slice):
         return list(range(length)[tokens])
-    return [position % length for position in tokens if -length <= position < length]  # pyright: ignore
+    return [position % length for position in tokens if -length <= position < length]
 
 
-def _refuse_beyond(positions: list[int], real: TokenMask) -> None:
+def _refuse_beyond(positions: tuple[int, ...], real: TokenMask) -> None:
     longest = int(real.sum(-1).max())
     beyond = [position for position in positions if not -longest <= position < longest]
     if beyond:

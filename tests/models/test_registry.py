@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import doctest
-from collections.abc import Iterator
 
 import pytest
 
 import dlens
 from dlens.models import known, load, registry
-from dlens.models.decoder import llama_like
+from dlens.models.decoder import AUTOREGRESSIVE, MASKED, MASKED_SHIFTED, llama_like
+from dlens.models.dream import DREAM
 from dlens.models.family import Family
 from dlens.models.known import known_models
+from dlens.models.llada import LLADA
 from tests.models.conftest import build
 
 
 @pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
-    """Families registered in a test are gone after it."""
-    before = dict(registry._FAMILIES)
-    yield
-    registry._FAMILIES.clear()
-    registry._FAMILIES.update(before)
+def only_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test starts with the families of dlens alone, and those it registers are gone after it."""
+    ours = (AUTOREGRESSIVE, MASKED, MASKED_SHIFTED, LLADA, DREAM)
+    monkeypatch.setattr(registry, "_FAMILIES", {family.name: family for family in ours})
 
 
 def test_a_registered_family_is_found_by_name_and_by_model_type() -> None:

@@ -23,6 +23,9 @@ PER_LAYER = torch.arange(12.0).reshape(4, 3)
         (Ablate(channels=(1,), value=PER_LAYER), 2, [[1, 7, 3], [4, 7, 6]]),
         (Ablate(channels=(1, 0), value=PER_LAYER[:, :2]), 3, [[10, 9, 3], [10, 9, 6]]),
         (Ablate(channels=(0,), value="mean", means=PER_LAYER), 1, [[3, 2, 3], [3, 5, 6]]),
+        (Ablate(channels=(2, 1, 0), value="mean", means=PER_LAYER), 1, [[3, 4, 5], [3, 4, 5]]),
+        (Ablate(channels=(2, 1, 0), value=torch.tensor([7.0, 8.0, 9.0])), 0, [[9, 8, 7], [9, 8, 7]]),
+        (Ablate(channels=(2, 1, 0), value=PER_LAYER), 1, [[5, 4, 3], [5, 4, 3]]),
     ],
 )
 def test_channels_are_set(op, layer, expected):
@@ -44,7 +47,7 @@ def test_words_and_plan():
         "ablate all channels to given values in mlp_out of all layers on positions 0, 1"
     )
     expected = {"op": "ablate", "channels": [5, 7], "value": "zero", "at": "resid_post", "layers": [3]}
-    assert op.to_json() == expected | {"tokens": "masked tokens", "steps": "2"}
+    assert op.to_json() == expected | {"tokens": "masked tokens", "steps": [2]}
 
 
 @pytest.mark.parametrize("channel", [3, -1])

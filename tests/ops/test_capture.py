@@ -11,8 +11,8 @@ from tests.ops.targets import DIFFUSION
 
 def test_key_words_and_plan():
     op = Capture(point="resid_post", layers=(0, 2), scope=Scope(range(2)))
-    assert (op.key, op.words()) == ("resid_post", "capture resid_post of layers 0, 2 at steps 0, 1")
-    assert op.to_json() == {"op": "capture", "point": "resid_post", "layers": [0, 2], "steps": "0, 1"}
+    assert (op.key, op.words()) == ("resid_post", "capture resid_post of layers 0, 2 at steps 0:2")
+    assert op.to_json() == {"op": "capture", "point": "resid_post", "layers": [0, 2], "steps": [0, 1]}
     assert Capture(point="resid_post", layers=(2,), single=2).key == "blocks.2.hook_resid_post"
     assert Capture(point="logits").words() == "capture logits"
 

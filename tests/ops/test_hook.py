@@ -5,6 +5,7 @@ import torch
 
 from dlens.ops.hook import Hook
 from tests.ops.targets import DIFFUSION, VALUE, place
+from tests.unchecked import unchecked
 
 
 def run(fn, **changes):
@@ -35,6 +36,30 @@ def test_a_copy_edited_in_place_counts_as_returned():
 
     assert run(edit).tolist() == [[[0, 2, 3], [0, 5, 6]]]
     assert torch.equal(VALUE, before)
+
+
+@pytest.mark.parametrize("edit", [lambda value: value.data.zero_(), lambda value: value.numpy().fill(0)])
+def test_a_copy_edited_behind_the_back_of_autograd_counts_too(edit):
+    assert run(lambda value, hook: (edit(value), None)[1]).tolist() == [[[0, 0, 0], [0, 0, 0]]]
+
+
+def test_a_value_that_is_no_number_is_left_alone():
+    value = torch.full_like(VALUE, torch.nan)
+    assert Hook(fn=lambda value, hook: None).edit(value, place()) is value
+
+
+def test_a_pattern_can_only_be_read():
+    reads, writes = (Hook(fn=fn, at="pattern") for fn in (lambda value, hook: None, lambda value, hook: value * 0))
+    assert reads.edit(VALUE, place(point="pattern")) is VALUE
+    with pytest.raises(ValueError, match="at blocks.0.attn.hook_pattern changed the pattern; expected .*; edit attn_o"):
+        writes.edit(VALUE, place(point="pattern"))
+
+
+def test_what_is_no_hook_raises():
+    with pytest.raises(ValueError, match="at='stream'; expected a hook point: .*; check the spelling"):
+        Hook(fn=print, at="stream").check(DIFFUSION)
+    with unchecked(), pytest.raises(ValueError, match="the hook at resid_post is None; expected a function .*; pass"):
+        Hook(fn=None).check(DIFFUSION)
 
 
 @pytest.mark.parametrize(("answer", "came"), [(torch.zeros(1, 2), r"shape \(1, 2\)"), (3.0, "float")])

@@ -1,9 +1,13 @@
 """Scopes, targets, token selections: what every operation shares."""
 
+import json
+
+import numpy as np
 import pytest
 import torch
 
-from dlens.ops.op import Scope, Target, as_layers, check_tokens
+from dlens.ops.op import Scope, Target, as_tokens, check_tokens
+from dlens.ops.skip import Skip
 from tests.ops.targets import AR, DIFFUSION
 from tests.unchecked import unchecked
 
@@ -67,7 +71,10 @@ def test_noise_that_is_no_interval_of_shares_raises(noise):
         (Scope(), ""),
         (Scope(3), " at steps 3"),
         (Scope("late"), " at steps late"),
-        (Scope(range(3)), " at steps 0, 1, 2"),
+        (Scope(range(0, 16)), " at steps 0:16"),
+        (Scope(range(1, 6, 2)), " at steps 1:6:2"),
+        (Scope(range(-2, 0)), " at steps -2, -1"),
+        (Scope(range(2, -1, -1)), " at steps 2, 1, 0"),
         (Scope(slice(0, 16)), " at steps 0:16"),
         (Scope(slice(None, None, 2)), " at steps ::2"),
         (Scope(noise=(0.5, 1.0)), " at noise 0.5 to 1"),
@@ -82,7 +89,8 @@ def test_layer_numbers_name_places():
     assert [DIFFUSION.layer(layer) for layer in (0, 3, -1, -4)] == [0, 3, 3, 0]
     assert DIFFUSION.layers([3, -4, 0, -1]) == (0, 3)
     assert DIFFUSION.layers(None) == (0, 1, 2, 3)
-    assert as_layers(None) is None and as_layers(2) == (2,) and as_layers(range(2, 4)) == (2, 3)
+    assert DIFFUSION.places(None) is None and DIFFUSION.places(2) == (2,)
+    assert DIFFUSION.places(slice(-2, None)) == (2, 3) and DIFFUSION.places([3, 3, -1, 0]) == (3, 0)
 
 
 @pytest.mark.parametrize("layer", [4, -5, 100])
@@ -119,3 +127,47 @@ def test_token_selections_that_mean_nothing_raise():
     for tensor in (torch.zeros(2, 3), torch.zeros(3, dtype=torch.bool)):
         with pytest.raises(ValueError, match=rf"tokens is a {tensor.dtype} tensor of shape .*; expected bool .*; make"):
             check_tokens(tensor, DIFFUSION)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        ([], r"tokens=\[\] names no position"),
+        ([True, False], "position True"),
+        ([1.5], "position 1.5"),
+        (["a"], "position 'a'"),
+    ],
+)
+def test_positions_are_whole_numbers(tokens, message):
+    with pytest.raises(ValueError, match=f"{message}.*; expected .*; "):
+        as_tokens(tokens)
+    assert as_tokens([np.int64(2), torch.tensor(-1)]) == (2, -1) == as_tokens(torch.tensor([2, -1]))
+    assert torch.equal(as_tokens(np.eye(2, dtype=bool)), torch.eye(2, dtype=torch.bool))
+
+
+def test_a_selection_is_a_copy():
+    mask, steps = torch.ones(1, 2, dtype=torch.bool), [0, 1]
+    kept, scope = as_tokens(mask), Scope(steps)
+    mask[:], steps[:] = False, [5]
+    assert kept.all() and scope.steps == (0, 1)
+
+
+@pytest.mark.parametrize("steps", [True, 1.5, [0.5], [True], torch.ones(2, dtype=torch.bool), slice(0.5, 2), "end"])
+def test_steps_are_whole_numbers(steps):
+    with unchecked(), pytest.raises(ValueError, match="steps?[ =].*; expected .*; "):
+        Scope(steps)
+
+
+def test_steps_as_data():
+    def written(steps):
+        return Skip(layers=(0,), scope=Scope(steps)).to_json()["steps"]
+
+    assert written(np.int64(2)) == [2] and written(torch.arange(2)) == [0, 1] == written(range(2))
+    assert written(slice(0, 16)) == {"start": 0, "stop": 16, "step": None} and written("late") == "late"
+    json.dumps([written(np.arange(3)), written(slice(np.int64(0), None))])
+
+
+@pytest.mark.parametrize("noise", [0.5, (0.5,), ("a", 1), (0, None), torch.tensor(0.5), (False, True)])
+def test_noise_that_is_no_pair_raises(noise):
+    with unchecked(), pytest.raises(ValueError, match=r"noise=.*; expected .*; "):
+        Scope(noise=noise)

@@ -10,7 +10,7 @@ from tests.ops.targets import DIFFUSION
 def test_words_and_plan():
     op = Repeat(layer=1, times=3, scope=Scope(-1))
     assert op.words() == "run layer 1 3 times at steps -1"
-    assert op.to_json() == {"op": "repeat", "layers": [1], "times": 3, "steps": "-1"}
+    assert op.to_json() == {"op": "repeat", "layers": [1], "times": 3, "steps": [-1]}
 
 
 @pytest.mark.parametrize("times", [1, 0, -2])

@@ -12,7 +12,7 @@ def test_words_and_plan():
     assert Skip(layers=(3, 1)).words() == "skip layers 3, 1"
     assert Skip(layers=(2,), part="attn", scope=Scope("early")).words() == "skip the attn of layers 2 at steps early"
     op = Skip(layers=(1, 2), part="mlp", scope=Scope(range(2), (0.5, 1)))
-    assert op.to_json() == {"op": "skip", "layers": [1, 2], "part": "mlp", "steps": "0, 1", "noise": [0.5, 1]}
+    assert op.to_json() == {"op": "skip", "layers": [1, 2], "part": "mlp", "steps": [0, 1], "noise": [0.5, 1]}
 
 
 @pytest.mark.parametrize("part", ["block", "attn", "mlp"])
@@ -25,7 +25,7 @@ def test_what_does_not_fit_raises():
         Skip(layers=(0, 4)).check(DIFFUSION)
     with pytest.raises(ValueError, match="skip got no layers; expected at least one; write"):
         Skip(layers=()).check(DIFFUSION)
-    with pytest.raises(ValueError, match=r"noise=\(0, 0.5\) on tiny-ar; expected a diffusion model, .*; use steps="):
+    with pytest.raises(ValueError, match=r"noise=\(0.0, 0.5\) on tiny-ar; expected a diffusion model, .*; use steps="):
         Skip(layers=(0,), scope=Scope(noise=(0, 0.5))).check(AR)
 
 

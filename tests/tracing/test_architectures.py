@@ -125,3 +125,10 @@ def test_patterns_of_a_sliding_cache_lie_on_the_keys_they_belong_to() -> None:
     cached, recomputed = trace.generate(IDS, 5), trace.generate(IDS, 5, cache="off")
     assert torch.equal(cached.tokens, recomputed.tokens)
     assert torch.allclose(cached["pattern"], recomputed["pattern"], atol=1e-5)
+
+
+def test_training_mode_is_refused() -> None:
+    model = dlens.load(build(CONFIGS["gpt2"][0]))
+    model.module.train()
+    with pytest.raises(ValueError, match="in training mode"):
+        dlens.trace(model).forward(IDS)

@@ -168,3 +168,37 @@ def test_cancelling_after_the_last_token_keeps_the_run(ar: dlens.Model) -> None:
 
     record = dlens.trace(ar).generate(PROMPTS, NEW, on_step=cancel, cancel=event)
     assert record.n_steps == NEW
+
+
+@pytest.mark.parametrize("ends", [slice(1, 2), slice(None)], ids=["one row", "all rows"])
+@pytest.mark.parametrize("at", ["resid_post", "attn_out"])
+def test_a_run_that_ended_early_can_be_patched_with_its_own_record(ar: dlens.Model, ends: slice, at: str) -> None:
+    def end(value: Tensor, hook: Any) -> Tensor:
+        value[ends, -1, ar.eos_token_id] += 1e9 * (hook.step == 3)
+        return value
+
+    trace = dlens.trace(ar).hook("logits", end).capture(at, "logits")
+    record = trace.generate(PROMPTS, NEW)
+    assert (record.n_steps < NEW) == (ends == slice(None))
+    again = trace.patch(record, at=at).generate(PROMPTS, NEW)
+    assert torch.equal(again.tokens, record.tokens) and torch.equal(again["logits"], record["logits"])
+    longer = dlens.trace(ar).patch(record, layers=[3], at=at).generate(PROMPTS, NEW)
+    assert longer.n_steps == NEW
+
+
+def test_a_patch_finds_what_was_captured_under_full_names(ar: dlens.Model) -> None:
+    names = [f"blocks.{layer}.hook_resid_post" for layer in (3, 5)]
+    record = dlens.trace(ar).skip([1]).capture(*names, "logits").generate(PROMPTS, NEW)
+    patched = dlens.trace(ar).patch(record)
+    assert "resid_post of layers 3, 5" in str(patched)
+    assert torch.equal(patched.capture("logits").generate(PROMPTS, NEW)["logits"], record["logits"])
+    with pytest.raises(ValueError, match=r"lacks layers \[4\]"):
+        dlens.trace(ar).patch(record, layers=4)
+
+
+def test_negative_positions_count_from_the_end_of_the_run(ar: dlens.Model) -> None:
+    vector = torch.full((ar.d_model,), 5.0)
+    trace = dlens.trace(ar).steer(vector, layers=1, tokens=[-2]).capture("resid_post", layers=[1])
+    clean = dlens.trace(ar).capture("resid_post", layers=[1]).generate(PROMPTS, NEW)["resid_post"]
+    moved = (trace.generate(PROMPTS, NEW)["resid_post"] - clean)[0].abs().amax(-1) > 1
+    assert moved.nonzero().tolist() == [[row, clean.shape[2] - 1] for row in range(3)]

@@ -223,6 +223,16 @@ def test_patch_from_its_own_record_changes_nothing(model: dlens.Model, at: str) 
     assert torch.equal(again["logits"], record["logits"])
 
 
+def test_patch_from_a_run_that_ended_before_its_plan_changes_nothing(model: dlens.Model) -> None:
+    sampler = Threshold(threshold=0.3)
+    record = dlens.trace(model).capture("resid_post", "logits").generate(PROMPTS, NEW, sampler=sampler)
+    assert record.n_steps < record.planned_steps
+    patched = dlens.trace(model).patch(record)
+    again = patched.capture("logits").generate(PROMPTS, NEW, sampler=sampler)
+    assert torch.equal(again["logits"], record["logits"])
+    assert dlens.trace(model).patch(record, layers=[3]).generate(PROMPTS, NEW).n_steps == NEW
+
+
 def test_patch_of_one_layer_reproduces_the_other_run(model: dlens.Model) -> None:
     others = ["Lily had a cat", "The little boy went to a shop and bought the", "Question: Tom has 93 pens."]
     widths = [[len(model.tokenizer(t)["input_ids"]) for t in texts] for texts in (PROMPTS, others)]

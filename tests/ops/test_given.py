@@ -1,0 +1,69 @@
+"""Numbers as users write them."""
+
+import numpy as np
+import pytest
+import torch
+
+from dlens.ops.given import as_index, as_indices, as_ints, as_number, as_slice, as_tensor
+from tests.unchecked import unchecked
+
+
+@pytest.mark.parametrize("number", [3, np.int64(3), np.array(3), torch.tensor(3), np.uint8(3)])
+def test_any_whole_number_is_an_int(number):
+    assert as_index(number, "layer") == 3 and type(as_index(number, "layer")) is int
+    assert as_ints(number, "layer") == (3,)
+
+
+@pytest.mark.parametrize(
+    "number", [True, np.True_, torch.tensor(True), 1.0, np.float32(1), torch.tensor(1.0), "1", None, [1], torch.ones(1)]
+)
+def test_what_is_no_whole_number_raises(number):
+    with pytest.raises(ValueError, match="layer .*; expected a whole number; pass an int"):
+        as_index(number, "layer")
+
+
+@pytest.mark.parametrize(
+    "numbers", [[0, 2], (0, 2), range(0, 4, 2), np.array([0, 2]), torch.tensor([0, 2]), slice(0, 3, 2)]
+)
+def test_several_numbers(numbers):
+    assert as_indices(numbers, "layer", 4) == (0, 2)
+
+
+@pytest.mark.parametrize("numbers", ["12", [1.7], [False, True], torch.arange(4) == 1, torch.zeros(2, 2).long()])
+def test_several_that_are_no_whole_numbers_raise(numbers):
+    with unchecked(), pytest.raises(ValueError, match="layer .*; expected a whole number; pass an int"):
+        as_indices(numbers, "layer", 4)
+
+
+@pytest.mark.parametrize("numbers", [[], (), range(0), slice(3, 1), torch.zeros(0).long()])
+def test_none_at_all_raises(numbers):
+    with pytest.raises(ValueError, match="got no layers; expected at least one of 4; name some"):
+        as_indices(numbers, "layer", 4)
+    assert as_indices(None, "layer", 4) is None
+
+
+def test_slices_have_whole_ends():
+    assert as_slice(slice(np.int64(1), None), "step") == slice(1, None)
+    with pytest.raises(ValueError, match="step 0.5; expected a whole number"):
+        as_slice(slice(0.5, None), "step")
+    with pytest.raises(ValueError, match="step slice.*; expected a slice that moves on; leave its step out"):
+        as_slice(slice(0, 4, 0), "step")
+
+
+def test_numbers_and_tensors_of_any_kind():
+    assert [as_number(x, "scale") for x in (2, np.float32(2), torch.tensor(2.0))] == [2.0, 2.0, 2.0]
+    for wrong in ("2", True, None, torch.ones(2)):
+        with pytest.raises(ValueError, match="scale=.*; expected a number; pass a float"):
+            as_number(wrong, "scale")
+    for given in ([1.0, 2.0], np.array([1.0, 2.0]), torch.tensor([1.0, 2.0])):
+        assert as_tensor(given, "value").tolist() == [1, 2]
+    for wrong in (None, {}, [[1], [1, 2]], "zero"):
+        with pytest.raises(ValueError, match="value is a .*; expected a tensor; pass a tensor"):
+            as_tensor(wrong, "value")
+
+
+def test_a_tensor_is_a_copy():
+    array, tensor = np.zeros(2), torch.zeros(2)
+    kept = [as_tensor(given, "value") for given in (array, tensor)]
+    array[:], tensor[:] = 1, 1
+    assert all(not own.any() for own in kept)
