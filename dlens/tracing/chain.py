@@ -108,13 +108,23 @@ class Trace:
         return self._with(Skip(layers=places, part=part, scope=Scope(steps, noise)))
 
     def swap(self, i: SupportsIndex, j: SupportsIndex, *, steps: StepSpec = None, noise: Noise = None) -> Trace:
-        """Run the block of place `i` in place `j` and the other way round; swaps compose left to right."""
+        """Run the block of place `i` in place `j` and the other way round; swaps compose left to right.
+
+        >>> import dlens
+        >>> dlens.trace("trio/ar").swap(2, 7).forward("Once upon a time").saved_flops
+        0
+        """
         return self._with(Swap(i=self.target.layer(i), j=self.target.layer(j), scope=Scope(steps, noise)))
 
     def repeat(
         self, layer: SupportsIndex, times: SupportsIndex = 2, *, steps: StepSpec = None, noise: Noise = None
     ) -> Trace:
-        """Run a block `times` times in a row, each time on what it returned before."""
+        """Run a block `times` times in a row, each time on what it returned before.
+
+        >>> import dlens
+        >>> dlens.trace("trio/ar").repeat(4).forward("Once upon a time").saved_flops < 0
+        True
+        """
         place, runs = self.target.layer(layer), as_index(times, "times")
         return self._with(Repeat(layer=place, times=runs, scope=Scope(steps, noise)))
 
@@ -136,6 +146,11 @@ class Trace:
             channels: which channels; None is all.
             value: "zero", "mean" (over the shipped calibration text), a number or a tensor or array
                 ([channel] in the order of `channels`, [d_model], or a row of these for each layer of the model).
+
+        >>> import dlens
+        >>> record = dlens.trace("trio/ar").ablate(3, [0, 5], 1.5).capture("resid_post").forward("Once upon a time")
+        >>> record["blocks.3.hook_resid_post"][0, 0, [0, 5]].tolist()
+        [1.5, 1.5]
         """
         named = as_indices(channels, "channel", self.target.d_model)
         edit = self._edit(at, layers, tokens, steps, noise)
@@ -161,6 +176,11 @@ class Trace:
             value: as in `ablate`.
 
         Source: Layer Collapse in Diffusion Language Models (arXiv:2605.06366).
+
+        >>> import dlens
+        >>> record = dlens.trace("trio/diffusion").ablate_outlier().forward("Once upon a time")
+        >>> record.plan[0]["channel"], record.plan[0]["share"] > 0.1
+        (127, True)
         """
         known = None if channel is None else as_index(channel, "channel")
         edit = self._edit(at, layers, tokens, steps, noise)
@@ -182,6 +202,12 @@ class Trace:
         Args:
             vector: [d_model], or [layer, d_model] with a row for each layer named, in their order; a tensor,
                 an array or a list.
+
+        >>> import dlens, torch
+        >>> vector = torch.zeros(192)
+        >>> print(dlens.trace("trio/diffusion").steer(vector, layers=8, scale=4.0, noise=(0.5, 1.0), tokens="masked"))
+        trace of trio/diffusion (16 layers, diffusion)
+          add 4 x a vector [192] to resid_post of layers 8 on masked tokens at noise 0.5 to 1
         """
         edit = self._edit(at, layers, tokens, steps, noise)
         return self._with(Steer(vector=as_tensor(vector, "vector"), scale=as_number(scale, "scale"), **edit))
@@ -204,6 +230,13 @@ class Trace:
             record: of a run that captured `at`, by its short form or its full names; its layers, steps, batch and
                 positions must fit. Its tensors are used as they are, not copied.
             layers: places; None is every layer that the record holds.
+
+        >>> import dlens, torch
+        >>> trace = dlens.trace("trio/ar").capture("resid_post", "logits")
+        >>> other, own = trace.forward("Once upon a time"), trace.forward("Once upon a hill")
+        >>> patched = trace.patch(other, layers=9).forward("Once upon a hill")
+        >>> torch.equal(patched["logits"], other["logits"]), torch.equal(own["logits"], other["logits"])
+        (True, False)
         """
         if not isinstance(record, Record):
             raise ValueError(
@@ -234,6 +267,11 @@ class Trace:
                 `noise` and `masked`. Under guidance the batch holds both halves. At `pattern` it may only read,
                 as attention was computed before.
             layers: for a short form the places; None is all.
+
+        >>> import dlens
+        >>> def double(value, hook):
+        ...     return 2 * value if hook.step == 0 else None
+        >>> record = dlens.trace("trio/ar").hook("blocks.5.hook_mlp_out", double).generate("Once upon a time", 4)
         """
         point, places = self._point(name, layers)
         return self._with(Hook(fn=fn, at=point, layers=places, tokens=as_tokens(tokens), scope=Scope(steps, noise)))
@@ -248,6 +286,12 @@ class Trace:
 
         Raises:
             ValueError: with `noise=`, since rows of a batch can disagree; select in the record instead.
+
+        >>> import dlens
+        >>> trace = dlens.trace("trio/diffusion").capture("resid_post", layers=[0, 8], steps=range(2))
+        >>> record = trace.generate("Once upon a time", 4)
+        >>> record["resid_post"].shape, record.dims("resid_post")
+        (torch.Size([2, 2, 1, 8, 192]), ('step', 'layer', 'batch', 'position', 'd_model'))
         """
         if noise is not None:
             raise ValueError(
@@ -265,7 +309,13 @@ class Trace:
         return chain
 
     def measure(self, *measures: Measure) -> Trace:
-        """Read measures while the model runs, in memory that does not grow with steps and positions."""
+        """Read measures while the model runs, in memory that does not grow with steps and positions.
+
+        >>> import dlens
+        >>> record = dlens.trace("trio/diffusion").measure(dlens.Cosine()).generate("Once upon a time", 4)
+        >>> record.measures["cosine"]["cosine"].dims
+        ('step', 'noise', 'state', 'layer')
+        """
         if not measures:
             raise ValueError("measure got no measures; expected at least one; write .measure(dlens.Cosine())")
         chain = self
@@ -298,6 +348,10 @@ class Trace:
         Raises:
             ValueError, IndexError, MemoryError: before anything is computed.
             NeverFired: an operation found nothing to act on.
+
+        >>> import dlens
+        >>> dlens.trace("trio/ar").capture("logits").forward(["Once", "Once upon a time"])["logits"].shape
+        torch.Size([2, 4, 4096])
         """
         return run_forward(self.model, self.target, self.ops, inputs, as_index(capture_limit, "capture_limit"))
 
