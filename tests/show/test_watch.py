@@ -16,7 +16,7 @@ def watch(columns: int | None, canvases: list[list[int]]) -> str:
     written: list[str] = []
     view = TerminalView(decode, prompt_width=1, mask_token_id=MASK, write=written.append, columns=columns)
     for step, canvas in enumerate(canvases):
-        view(StepView(step, len(canvases), torch.tensor([canvas]), [""]))
+        view(StepView(step, len(canvases), (0,), torch.tensor([canvas]), [""]))
     return "".join(written)
 
 
