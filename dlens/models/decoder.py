@@ -50,19 +50,17 @@ def llama_like(root: str = "model") -> Layout:
 
 def _gemma_sandwich(root: str = "model") -> Layout:
     """Gemma 2 and 3: a norm before and after each half; what is added has passed the second one."""
-    return Layout(
-        blocks=f"{root}.layers",
-        embed=f"{root}.embed_tokens",
-        norm=f"{root}.norm",
-        head="lm_head",
-        sites={
-            "attn_out": Site("post_attention_layernorm"),
-            "resid_mid": Site("pre_feedforward_layernorm", "input"),
-            "mlp_out": Site("post_feedforward_layernorm"),
-            "pattern": Site("self_attn", index=1),
-        },
-        attn_skip=(Fill("self_attn", _zeros_pair), Fill("post_attention_layernorm", _zeros)),
-        mlp_skip=(Fill("mlp", _zeros), Fill("post_feedforward_layernorm", _zeros)),
+    llama = llama_like(root)
+    sites = {
+        "attn_out": Site("post_attention_layernorm"),
+        "resid_mid": Site("pre_feedforward_layernorm", "input"),
+        "mlp_out": Site("post_feedforward_layernorm"),
+    }
+    return replace(
+        llama,
+        sites={**llama.sites, **sites},
+        attn_skip=(*llama.attn_skip, Fill("post_attention_layernorm", _zeros)),
+        mlp_skip=(*llama.mlp_skip, Fill("post_feedforward_layernorm", _zeros)),
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dlens.axes import Resid, TokenIds, TokenMask
 
-__all__ = ["Family", "Fill", "Layout", "Site"]
+__all__ = ["Family", "Fill", "Layout", "Site", "hidden_in", "hidden_of"]
 
 Objective = Literal["diffusion", "autoregressive"]
 
@@ -75,6 +75,16 @@ class Layout:
         if self.block_tuple is None:
             return hidden
         return (hidden, *[None] * (self.block_tuple - 1))
+
+
+def hidden_in(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Resid:
+    """The stream among the arguments of a block: the first, or `hidden_states` by name."""
+    return args[0] if args else kwargs["hidden_states"]
+
+
+def hidden_of(returned: Any) -> Resid:
+    """The stream in what a block returned: all of it, or the first of a tuple."""
+    return returned[0] if isinstance(returned, tuple) else returned
 
 
 def native_inputs(ids: TokenIds, attention_mask: TokenMask | None) -> dict[str, Any]:

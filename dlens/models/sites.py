@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dlens.axes import TokenIds
 from dlens.models.errors import VerificationError
-from dlens.models.family import Site
+from dlens.models.family import Site, hidden_of
 from dlens.models.model import Model
 
 __all__ = ["check_sites"]
@@ -99,8 +99,7 @@ def _check_block_value(model: Model, layer: int, value: Any) -> None:
 
 def _check_sum(model: Model, layer: int, values: dict[tuple[int, str], Any]) -> None:
     """The halves add up to the stream, as far as the layout names them."""
-    block = values[layer, "block"]
-    post = block if model.layout.block_tuple is None else block[0]
+    post = hidden_of(values[layer, "block"])
     found = (values.get((layer, point)) for point in ("resid_pre", *_POINTS))
     # What enters a block of a model split over devices may still be on the device before.
     pre, attn, mid, mlp = (None if value is None else value.to(post.device) for value in found)

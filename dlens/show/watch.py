@@ -8,11 +8,11 @@ from functools import partial
 from itertools import groupby
 from typing import Any, final
 
+from dlens.tracing.text import MASK_SIGN
 from dlens.tracing.watch import StepView
 
 __all__ = ["TerminalView", "terminal_view"]
 
-_MASK = "░"
 _PLAIN = "\x1b[0m"
 _STYLE: dict[str, str] = {"mask": "\x1b[2m", "new": "\x1b[1;32m", "old": _PLAIN}
 
@@ -57,7 +57,7 @@ class TerminalView:
         pieces: list[tuple[str, str]] = []
         for status, group in groupby(zip(statuses, tokens, strict=True), key=lambda pair: pair[0]):
             ids = [token for _, token in group]
-            pieces.append((status, _MASK * len(ids) if status == "mask" else self.decode(ids)))
+            pieces.append((status, MASK_SIGN * len(ids) if status == "mask" else self.decode(ids)))
         return pieces
 
     def _status(self, position: int, token: int) -> str:

@@ -322,10 +322,6 @@ class Trace:
         for measure in measures:
             if not isinstance(measure, Measure):
                 raise ValueError(f"measure got {measure!r}; expected a measure; make one, such as dlens.Cosine()")
-            if any(isinstance(op, Measured) and op.measure.key == measure.key for op in chain.ops):
-                raise ValueError(
-                    f"two measures are called {measure.key!r}; expected different names; pass name= to one of them"
-                )
             chain = chain._with(Measured(measure=measure))
         return chain
 

@@ -197,9 +197,8 @@ class _Walker:
         block = program.blocks[layer]
         visit = LayerVisit(self.model, self.envoys, self.hand, layer, block, todo, state)
         visit.run()
+        skipped = todo.skipped_rows(len(state.real), state.real.device) if todo.measures else None
         for active in todo.measures:
-            assert isinstance(active.op, Measured)
-            skipped = todo.skipped_rows(len(state.real), state.real.device)
             self.collector.measure(active, layer, visit.seen[active.planned.index], skipped, state)
 
     def _embed(self, actives: tuple[Active, ...], state: StepState) -> None:

@@ -11,12 +11,10 @@ import torch
 
 from dlens.models.model import Model
 from dlens.ops.op import Op, Scope, Target
-from dlens.tracing.collect import Collector, RunShape
 from dlens.tracing.decode import fullest_cache
-from dlens.tracing.engine import run_plan
 from dlens.tracing.plan import Plan, Planned
+from dlens.tracing.probe import probe
 from dlens.tracing.program import Active, Rows
-from dlens.tracing.state import StepState, Window, forward_state
 
 __all__ = ["StepCost", "count_steps"]
 
@@ -102,28 +100,9 @@ class _Counts:
         return Planned(index, replace(self.ops[index], scope=Scope()), frozenset({0}), None)
 
     def _run(self, plan: Plan, actives: tuple[Active, ...], cost: StepCost, query: int, cache: Any) -> None:
-        model = self.model
-        ids = torch.full((cost.batch, query), model.pad_token_id, device=model.device)
-        inputs = model.family.inputs(ids, None)
-        if cache is not None:
-            inputs |= {"past_key_values": cache, "use_cache": True}
-        collector = Collector(model, self.target, plan, RunShape("forward", 1, cost.batch, query, query))
-        state = self._state(cost, query)
-        run_plan(
-            model,
-            self.target,
-            plan,
-            collector,
-            lambda *_: state,
-            lambda: model.module(**inputs),
-            actives_of=lambda _: actives,
-        )
-
-    def _state(self, cost: StepCost, query: int) -> StepState:
-        rows = cost.batch // cost.halves
-        real = torch.ones(rows, query, dtype=torch.bool, device=self.model.device)
-        state = forward_state(Window(tuple(range(rows)), 0), real, torch.zeros_like(real), self.target.has_noise)
-        return replace(state, halves=cost.halves)
+        ids = torch.full((cost.batch, query), self.model.pad_token_id, device=self.model.device)
+        cached = {} if cache is None else {"past_key_values": cache, "use_cache": True}
+        probe(self.model, self.target, plan, ids, halves=cost.halves, actives=actives, **cached)
 
 
 def _counter() -> Any:

@@ -14,11 +14,9 @@ from dlens.ops.ablate import Ablate, AblateOutlier
 from dlens.ops.hook import Hook
 from dlens.ops.op import Op, Target
 from dlens.tracing.calibration import calibration_texts
-from dlens.tracing.collect import Collector, RunShape
-from dlens.tracing.engine import run_plan
 from dlens.tracing.inputs import Batch, as_batch
 from dlens.tracing.plan import plan_run
-from dlens.tracing.state import Window, forward_state
+from dlens.tracing.probe import probe
 
 __all__ = ["fill_in", "outlier_channel"]
 
@@ -86,7 +84,8 @@ def _measure(model: Model, target: Target, point: str) -> dict[str, Tensor]:
             energy[hook.layer] += rows.square().sum(0)  # type: ignore[attr-defined]
             total[hook.layer] += rows.sum(0)  # type: ignore[attr-defined]
 
-        _run(model, target, Hook(fn=read, at=point), ids)
+        plan = plan_run([Hook(fn=read, at=point)], target, 1, torch.ones_like(ids, dtype=torch.bool))
+        probe(model, target, plan, ids)
     return {"energy": energy, "mean": total / sum(batch.lengths)}
 
 
@@ -99,13 +98,3 @@ def _calibration_batch(model: Model) -> Batch:
     limit = min(_POSITIONS, model.n_positions or _POSITIONS)
     texts = calibration_texts()[:_ROWS]
     return as_batch(model, [list(model.tokenizer(text)["input_ids"])[:limit] for text in texts])
-
-
-def _run(model: Model, target: Target, op: Op, ids: Tensor) -> None:
-    real = torch.ones_like(ids, dtype=torch.bool)
-    plan = plan_run([op], target, 1, real)
-    shape = RunShape("forward", 1, 1, ids.shape[-1], ids.shape[-1])
-    state = forward_state(Window((0,), 0), real, torch.zeros_like(real), target.has_noise)
-    inputs = model.family.inputs(ids, None)
-    collector = Collector(model, target, plan, shape)
-    run_plan(model, target, plan, collector, lambda *_: state, lambda: model.module(**inputs))

@@ -25,6 +25,8 @@ _SKIPPED_POINTS = {
     "attn": frozenset({"pattern", "attn_out"}),
     "mlp": frozenset({"mlp_out"}),
 }
+# The parts that write keys and values.
+_CACHED_PARTS = ("block", "attn")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,18 +98,15 @@ class Plan:
             p
             for p in self.planned
             if isinstance(p.op, Repeat)
-            or (isinstance(p.op, Skip) and _skips_cache(p.op))
+            or isinstance(p.op, Skip)
+            and p.op.part in _CACHED_PARTS
             and not (self.always(p) and moved.isdisjoint(target.layers(p.op.layers)))
         )
 
     def uncached_layers(self, target: Target) -> set[int]:
         """The layers that write nothing into the KV cache."""
-        skips = [p.op for p in self.planned if isinstance(p.op, Skip) and _skips_cache(p.op)]
+        skips = [p.op for p in self.planned if isinstance(p.op, Skip) and p.op.part in _CACHED_PARTS]
         return {layer for skip in skips for layer in target.layers(skip.layers)}
-
-
-def _skips_cache(op: Op) -> bool:
-    return isinstance(op, Skip) and op.part in ("block", "attn")
 
 
 def joined_places(swap: Swap, swaps: Sequence[Op], target: Target) -> set[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from torch import Tensor
@@ -21,7 +21,7 @@ from dlens.tracing.patching import refuse_mismatch
 from dlens.tracing.plan import Plan, plan_run
 from dlens.tracing.state import Window
 
-__all__ = ["Prepared", "cache_policy", "prepare", "target_of", "windows"]
+__all__ = ["Prepared", "cache_policy", "check_run", "prepare", "target_of", "windows"]
 
 T = TypeVar("T")
 
@@ -69,17 +69,17 @@ class Prepared:
         return run_plan(self.model, self.target, self.plan, self.collector, state_of, drive)
 
 
-def prepare(
+def check_run(
     model: Model, target: Target, ops: Sequence[Op], shape: RunShape, real: TokenMask, capture_limit: int
-) -> Prepared:
-    """Check a chain against a run, and only then find what it leaves open.
+) -> Plan:
+    """Check a chain against a run, before the model computes anything.
 
     Args:
         real: [batch, position] over the whole run.
         capture_limit: most bytes that captures may take.
 
     Raises:
-        ValueError, IndexError, MemoryError: before the model computes anything.
+        ValueError, IndexError, MemoryError: says what does not fit.
     """
     if model.module.training:
         raise ValueError(
@@ -92,9 +92,14 @@ def prepare(
     for planned in plan.planned:
         if isinstance(planned.op, Patch):
             refuse_mismatch(planned.op, planned.steps, shape, real)
+    return plan
+
+
+def prepare(model: Model, target: Target, ops: Sequence[Op], shape: RunShape, plan: Plan) -> Prepared:
+    """Find what a checked chain leaves open until its run starts."""
     filled = fill_in(model, target, ops)
     acting = [op.resolved(target) if isinstance(op, AblateOutlier) else op for op in filled]
-    plan = plan_run(acting, target, shape.n_steps, real)
+    plan = replace(plan, planned=tuple(replace(p, op=op) for p, op in zip(plan.planned, acting, strict=True)))
     return Prepared(model, target, filled, plan, Collector(model, target, plan, shape))
 
 

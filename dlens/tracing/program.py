@@ -98,12 +98,6 @@ class StepProgram:
     structural: tuple[tuple[int, Rows], ...]
     quiet: frozenset[int]
 
-    @property
-    def empty(self) -> bool:
-        """Whether the step is a plain forward."""
-        plain = self.blocks == tuple(range(len(self.blocks)))
-        return plain and not self.layers and not self.embed and not self.logits
-
 
 def active_at(plan: Plan, state: StepState) -> tuple[Active, ...]:
     """The operations that act at a step, with the rows they act in."""

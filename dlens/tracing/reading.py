@@ -11,8 +11,9 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, final
 
-from torch import Tensor, nn
+from torch import nn
 
+from dlens.models.family import hidden_in, hidden_of
 from dlens.models.model import Model
 from dlens.tracing.collect import Collector
 from dlens.tracing.plan import Measured
@@ -61,8 +62,7 @@ class Reader:
             return
         state, places = self._now
         layer, todo = places.pop(index)
-        pre: Tensor = args[0] if args else kwargs["hidden_states"]
-        post: Tensor = returned[0] if isinstance(returned, tuple) else returned
+        pre, post = hidden_in(args, kwargs), hidden_of(returned)
         for active in todo.points.get("resid_post", ()):
             if not isinstance(active.op, Measured):
                 self._collector.capture(active, post, layer, state)

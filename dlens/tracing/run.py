@@ -22,8 +22,7 @@ from dlens.tracing.denoise import DenoisingRun
 from dlens.tracing.finish import Outcome, finish
 from dlens.tracing.flops import StepCost
 from dlens.tracing.inputs import Batch, as_batch, refuse_masks, refuse_too_long
-from dlens.tracing.plan import plan_run
-from dlens.tracing.prepare import Prepared, cache_policy, prepare, windows
+from dlens.tracing.prepare import Prepared, cache_policy, check_run, prepare, windows
 from dlens.tracing.record import Record
 from dlens.tracing.state import Window, forward_state
 from dlens.tracing.text import drafts, end_ids
@@ -80,7 +79,8 @@ def run_forward(model: Model, target: Target, ops: Sequence[Op], inputs: Any, ca
     batch = as_batch(model, inputs)
     refuse_too_long(model, batch, 0)
     with hold(model.lock, None):
-        prepared = prepare(model, target, ops, run_shape(model, batch), batch.real, capture_limit)
+        shape = run_shape(model, batch)
+        prepared = prepare(model, target, ops, shape, check_run(model, target, ops, shape, batch.real, capture_limit))
         start = time.perf_counter()
         costs = [_forward_window(prepared, *window) for window in windows(model, batch)]
         seconds = time.perf_counter() - start
@@ -116,7 +116,8 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
     tokens = Tokens(mask, model.eos_token_id, ends)
     watch = _watch(model, shape.n_steps, settings, lambda ids: drafts(model, ids, ids.shape[-1] - settings.new_tokens))
     with hold(model.lock, settings.cancel):
-        prepared = prepare(model, target, ops, shape, canvas.real, settings.capture_limit)
+        plan = check_run(model, target, ops, shape, canvas.real, settings.capture_limit)
+        prepared = prepare(model, target, ops, shape, plan)
         start = time.perf_counter()
         runs: list[tuple[DenoisingRun, TokenIds]] = []
         with watch.shown():
@@ -181,8 +182,9 @@ def run_decoding(model: Model, target: Target, ops: Sequence[Op], prompts: Any, 
     real = torch.cat([batch.real, batch.real.new_ones(rows, settings.new_tokens)], dim=-1)
     watch = _watch(model, shape.n_steps, settings, lambda ids: drafts(model, ids, width))
     with hold(model.lock, settings.cancel):
-        use_cache, notes = cache_policy(plan_run(ops, target, shape.n_steps, real), settings.cache, target)
-        prepared = prepare(model, target, ops, shape, real, settings.capture_limit)
+        plan = check_run(model, target, ops, shape, real, settings.capture_limit)
+        use_cache, notes = cache_policy(plan, settings.cache, target)
+        prepared = prepare(model, target, ops, shape, plan)
         run = DecodingRun(
             model=model,
             sampler=settings.sampler,

@@ -12,7 +12,7 @@ from dlens.axes import TokenIds, TokenMask
 from dlens.models.model import Model
 from dlens.tracing.state import after
 
-__all__ = ["after_end", "committed_at", "continuations", "drafts", "end_ids"]
+__all__ = ["MASK_SIGN", "after_end", "committed_at", "continuations", "drafts", "end_ids"]
 
 MASK_SIGN = "░"
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dlens.axes import Resid
-from dlens.models.family import Site
+from dlens.models.family import Site, hidden_in, hidden_of
 from dlens.models.model import Model
 from dlens.ops.capture import Capture
 from dlens.ops.op import Edit, Place
@@ -145,7 +145,7 @@ class LayerVisit:
         if not (todo.reads("resid_pre") or todo.skips or todo.repeats or todo.other_blocks):
             return None, (), {}
         args, kwargs = self.envoy.inputs
-        old = args[0] if args else kwargs["hidden_states"]
+        old = hidden_in(args, kwargs)
         hidden = self._apply("resid_pre", old)
         if hidden is not old:
             args, kwargs = _with_hidden(args, kwargs, hidden)
@@ -200,7 +200,7 @@ class LayerVisit:
         if not (todo.reads("resid_post") or mid is not None or todo.repeats or todo.other_blocks or mixed):
             return
         returned = self.envoy.output
-        old = out = _hidden_of(returned)
+        old = out = hidden_of(returned)
         if mid is not None:
             # The block added the MLP to the middle it had kept, not to the one written.
             out = mid if mlp is None else mid + mlp
@@ -215,14 +215,14 @@ class LayerVisit:
     def _rerun(self, out: Resid, args: Any, kwargs: Any) -> Resid:
         """Other blocks for the rows that want them, and further runs of this one; a direct call is not traced."""
         for block, rows in self.todo.other_blocks:
-            other = _hidden_of(self.envoys[block](*args, **kwargs))
+            other = hidden_of(self.envoys[block](*args, **kwargs))
             out = torch.where(self._column(rows), other, out)
         for active in self.todo.repeats:
             assert isinstance(active.op, Repeat)
             again = out
             for _ in range(active.op.times - 1):
                 more_args, more_kwargs = _with_hidden(args, kwargs, again)
-                again = _hidden_of(self.envoy(*more_args, **more_kwargs))
+                again = hidden_of(self.envoy(*more_args, **more_kwargs))
             out = again if active.rows is None else torch.where(self._column(active.rows), again, out)
         return out
 
@@ -233,10 +233,6 @@ class LayerVisit:
 def _column(rows: tuple[bool, ...], halves: int, device: torch.device) -> Tensor:
     """Per row a flag that broadcasts over [batch, position, d_model]."""
     return torch.tensor(rows * halves, device=device)[:, None, None]
-
-
-def _hidden_of(returned: Any) -> Resid:
-    return returned[0] if isinstance(returned, tuple) else returned
 
 
 def _with_hidden(args: tuple[Any, ...], kwargs: dict[str, Any], hidden: Resid) -> tuple[Any, dict[str, Any]]:
