@@ -2,9 +2,13 @@
 
 from dlens import samplers
 from dlens.findings.profile import Profile, profile
+from dlens.findings.scheduling import SkipSchedule, plan_schedule
+from dlens.findings.skipping import SkipPlan, plan_skip
+from dlens.measures.cka import CKA
 from dlens.measures.cosine import Cosine
 from dlens.measures.measure import Measure
 from dlens.measures.outliers import Outliers
+from dlens.measures.recency import Recency
 from dlens.models.family import Family, Fill, Layout, Site
 from dlens.models.load import load
 from dlens.models.model import Model
@@ -15,6 +19,7 @@ from dlens.tracing.record import Record
 from dlens.tracing.store import load_record
 
 __all__ = [
+    "CKA",
     "Cancelled",
     "Cosine",
     "Family",
@@ -25,12 +30,17 @@ __all__ = [
     "NeverFired",
     "Outliers",
     "Profile",
+    "Recency",
     "Record",
     "Site",
+    "SkipPlan",
+    "SkipSchedule",
     "Trace",
     "UnfiredWarning",
     "load",
     "load_record",
+    "plan_schedule",
+    "plan_skip",
     "profile",
     "register_family",
     "samplers",

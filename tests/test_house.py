@@ -115,7 +115,7 @@ def test_no_module_shadows_a_public_function() -> None:
     assert not modules & set(public_functions())
 
 
-def test_each_public_function_can_be_called_twice(ar: dlens.Model, tmp_path: Path) -> None:
+def test_each_public_function_can_be_called_twice(ar: dlens.Model, diffusion: dlens.Model, tmp_path: Path) -> None:
     dlens.trace(ar).forward("Once upon a time").save(tmp_path / "record")
     family = dlens.Family(name="called-twice", objective="autoregressive", shift=1)
     calls: dict[str, tuple[Any, ...]] = {
@@ -124,8 +124,11 @@ def test_each_public_function_can_be_called_twice(ar: dlens.Model, tmp_path: Pat
         "load_record": (tmp_path / "record",),
         "register_family": (family,),
         "profile": (ar, ["Once upon a time"]),
+        "plan_skip": (ar, 1),
+        "plan_schedule": (diffusion, 1 / 16, 1),
     }
+    named = {name: {"prompts": ["Once upon a time"]} for name in ("plan_skip", "plan_schedule")}
     assert set(calls) == set(public_functions())
     for name, arguments in calls.items():
-        first, second = (getattr(dlens, name)(*arguments) for _ in range(2))
+        first, second = (getattr(dlens, name)(*arguments, **named.get(name, {})) for _ in range(2))
         assert type(first) is type(second)

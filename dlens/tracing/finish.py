@@ -73,6 +73,7 @@ def finish(run: Prepared, batch: Batch, outcome: Outcome) -> Record:
             f"'{never[0]}' found nothing to act on in {outcome.n_steps} steps; expected at least one position; check "
             f"noise= and tokens= against the run, which is in error.record",
             record,
+            never,
         )
     if late:
         warnings.warn(
