@@ -42,7 +42,7 @@ class TrioCode(DrawnTask):
     """
 
     name = "trio-code"
-    max_new_tokens = 72
+    max_new_tokens = 32
 
     def draw(self, rng: random.Random, steps: int) -> Problem:
         words, key, expression = ["Take x"], [], "x"

@@ -43,7 +43,7 @@ class TrioMath(DrawnTask):
     """
 
     name = "trio-math"
-    max_new_tokens = 72
+    max_new_tokens = 64
 
     def draw(self, rng: random.Random, steps: int) -> Problem:
         name, item = rng.choice(NAMES), rng.choice(ITEMS)

@@ -1,0 +1,41 @@
+"""How many test problems a model solves: `python -m recipes.trio.score trio/diffusion --tokens-per-step 2`."""
+
+from __future__ import annotations
+
+import torch
+import tyro
+
+from dlens import load, trace
+from dlens.samplers import LLaDA
+from dlens.tasks import get, names
+from recipes.trio.numbers import accuracy
+
+__all__ = ["score"]
+
+BLOCK = 8
+
+
+def score(model: str, /, problems: int = 500, tokens_per_step: int = 1, block: int = BLOCK, seed: int = 0) -> None:
+    """Print the accuracy on both tasks, decoded greedily, with its 95 % interval (Wilson).
+
+    Args:
+        model: anything `dlens.load` takes.
+        problems: of each task, with equal shares of one to four steps.
+        tokens_per_step: of LLaDA's sampler (a diffusion model).
+        block: length of its blocks.
+        seed: of the problems.
+    """
+    from scipy.stats import binomtest
+
+    loaded = load(model, dtype="float32", device_map="cuda" if torch.cuda.is_available() else "cpu")
+    for task in names():
+        sampler = None
+        if loaded.family.objective == "diffusion":
+            sampler = LLaDA(steps=get(task).max_new_tokens // tokens_per_step, block_length=block)
+        right = sum(accuracy(trace(loaded), task, problems, seed, sampler))
+        low, high = binomtest(right, problems).proportion_ci(method="wilson")
+        print(f"{model} {task}: {right / problems:.3f} ({low:.3f} to {high:.3f}), {right} of {problems}")
+
+
+if __name__ == "__main__":
+    tyro.cli(score)
