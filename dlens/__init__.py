@@ -24,6 +24,7 @@ from dlens.models.family import Family, Fill, Layout, Site
 from dlens.models.load import load
 from dlens.models.model import Model
 from dlens.models.registry import register_family
+from dlens.show.report import report
 from dlens.tracing.chain import Trace, trace
 from dlens.tracing.errors import Cancelled, NeverFired, UnfiredWarning
 from dlens.tracing.record import Record
@@ -69,6 +70,7 @@ __all__ = [
     "probe_layers",
     "profile",
     "register_family",
+    "report",
     "retention",
     "samplers",
     "trace",

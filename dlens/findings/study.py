@@ -153,7 +153,7 @@ class _Asking:
         chosen = changes(self.chain, reading, settings.seed)
         canvases = [text_canvases(model, [row], settings.draws, settings.seed + i) for i, row in enumerate(rows)]
         problems = self.task.problems(settings.problems, settings.seed)
-        asked = [self.task.name, [problem.prompt for problem in problems]]
+        asked = [self.task.name, [[problem.prompt, problem.answer] for problem in problems]]
 
         def losses(change: Change) -> Any:
             return self.part(

@@ -26,9 +26,10 @@ class Section:
     Args:
         title: heading.
         text: what the figure shows.
-        figure: plotly figure; None shows the table at once.
+        figure: plotly figure, or None.
         columns: names of the table's columns.
         rows: the table.
+        folded: whether the table is shown only when asked for.
     """
 
     title: str
@@ -36,6 +37,7 @@ class Section:
     figure: go.Figure | None
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
+    folded: bool = True
 
 
 def page(title: str, intro: str, sections: Sequence[Section], method: str, top: str = "") -> str:
@@ -81,15 +83,13 @@ def page(title: str, intro: str, sections: Sequence[Section], method: str, top: 
 
 def _section(section: Section, first: bool) -> str:
     table = f'<div class="scroll">{_table(section.columns, section.rows)}</div>'
-    if section.figure is None:
-        shown = table
-    else:
-        figure = f"<figure>{_plot(section.figure, first)}</figure>"
-        shown = f"{figure}\n<details><summary>The numbers</summary>\n{table}\n</details>"
+    if section.folded:
+        table = f"<details><summary>The numbers</summary>\n{table}\n</details>"
+    figure = "" if section.figure is None else f"<figure>{_plot(section.figure, first)}</figure>\n"
     return f"""<section>
 <h2>{escape(section.title)}</h2>
 <p>{escape(section.text)}</p>
-{shown}
+{figure}{table}
 </section>"""
 
 

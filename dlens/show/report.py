@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from dlens.findings.claims import Row, claims
@@ -17,7 +18,7 @@ from dlens.show.report_sections import sections
 from dlens.show.report_summary import method, summary
 from dlens.tasks import Task, get
 
-__all__ = ["report", "report_page"]
+__all__ = ["check_paths", "report", "report_page"]
 
 
 def report(
@@ -58,8 +59,8 @@ def report(
             fewer than 3 blocks, without a tokenizer or with operations, or two of one name; afterwards:
             activations that are not finite.
     """
-    page_path, json_path = _writable(out, ".html"), None if json is None else _writable(json, ".json")
     task = get(task) if isinstance(task, str) else task
+    page_path, json_path = check_paths(out, json)
     settings = replace(QUICK if quick else FULL, seed=seed)
     settings = settings if problems is None else replace(settings, problems=problems)
     store = Store(page_path.with_suffix(".parts"), fresh)
@@ -94,17 +95,25 @@ def _write_json(found: Study, rows: Sequence[Row], path: Path) -> None:
     path.write_text(dumps(numbers, indent=1, allow_nan=False), encoding="utf-8")
 
 
-def _writable(path: str | Path, suffix: str) -> Path:
-    """A path that can be written, with its folder made.
+def check_paths(out: str | Path, json: str | Path | None) -> tuple[Path, Path | None]:
+    """Where the page and the numbers go, with their folders made.
 
     Raises:
-        ValueError, OSError: it cannot.
+        ValueError, OSError: they cannot be written.
     """
+    return _writable(out, ".html"), None if json is None else _writable(json, ".json")
+
+
+def _writable(path: str | Path, suffix: str) -> Path:
     where = Path(path)
     if where.suffix != suffix:
         raise ValueError(f"{where} to write; expected a name that ends in {suffix}; write {where.with_suffix(suffix)}")
-    where.parent.mkdir(parents=True, exist_ok=True)
-    taken = where if where.exists() else where.parent
-    if where.is_dir() or not os.access(taken, os.W_OK):
+    try:
+        where.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=where.parent):
+            writable = not where.exists() or (where.is_file() and os.access(where, os.W_OK))
+    except OSError:
+        writable = False
+    if not writable:
         raise PermissionError(f"{where} cannot be written; expected a file in a folder of yours; name another one")
     return where

@@ -25,7 +25,8 @@ def summary(rows: Sequence[Row]) -> str:
 <h2>What holds</h2>
 <p>A claim holds for a model where the whole 95 % interval of the effect lies on the claimed side of the margin, does
 not hold where it lies on the other side, and is undecided else. Intervals cover texts and problems, not training runs;
-they are not corrected for the number of claims. Margins are dlens's, as the papers give none.</p>
+they are not corrected for the number of claims. Margins are dlens's; of the papers
+only the 90 % that are kept.</p>
 <table class="claims"><thead><tr>{head}</tr></thead><tbody>
 {body}
 </tbody></table>

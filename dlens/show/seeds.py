@@ -52,7 +52,7 @@ def seeds_section(folder: Path = TRIO_FOLDER) -> Section | None:
         "questions asked of runs that differ in their training seed; compare runs of the same step. How far they "
         "differ from each other is what the intervals do not cover."
     )
-    return Section("The trio over training seeds", text, None, _COLUMNS, rows)
+    return Section("The trio over training seeds", text, None, _COLUMNS, rows, folded=False)
 
 
 def _words(run: re.Match[str]) -> str:
