@@ -53,8 +53,8 @@ class Effect:
 
 def mean_effect(values: Texts, seed: int = 0) -> Effect:
     """The mean over texts."""
-    mean, low, high = mean_interval(np.asarray(values, float), _RESAMPLES, seed)
-    return Effect(float(mean), float(low), float(high))
+    mean, low, high = mean_interval(np.asarray(values, float)[:, None], _RESAMPLES, seed)
+    return Effect(float(mean[0]), float(low[0]), float(high[0]))
 
 
 def third(n_layers: int) -> int:

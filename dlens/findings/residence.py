@@ -40,8 +40,8 @@ def residence(
 
     Returns:
         By layer "energy_share", the channel's part of the stream's energy, "peak_share", the share of positions
-        at which it is the largest, and "steps_led", the share of steps at which it is so at more than half of the
-        positions. Over state, and noise where it is defined, also "energy_share_by_state",
+        at which it is the largest, and "steps_led", the share of steps at which it is so at more than half of a
+        prompt's positions. Over state, and noise where it is defined, also "energy_share_by_state",
         "peak_share_by_state" and "energy_share_by_noise". As `dlens.Outliers` defines them.
     """
     import xarray as xr
