@@ -127,7 +127,9 @@ def kept(change: str) -> Callable[[Study, str], Effect]:
             beside["kept without a random channel"] = _kept(study, name, "no random")
             if "no next" in answers:
                 beside["kept without the next largest"] = _kept(study, name, "no next")
-        return _beside(_kept(study, name, change), beside)
+        effect = _kept(study, name, change)
+        done = f"{study.models[name]['changes'][change]}; {effect.why}"
+        return Effect(effect.value, effect.low, effect.high, done, tuple(beside.items()))
 
     return measure
 

@@ -9,8 +9,10 @@ from typing import Any
 from dlens.findings.batches import mask_share, rng
 from dlens.findings.canvases import Canvases
 from dlens.findings.degeneration import repetition
+from dlens.findings.disturbance import disruption
 from dlens.findings.loss import losses_of
 from dlens.findings.scoring import Scores, score_problems
+from dlens.findings.thirds import phases
 from dlens.measures import Cosine, Outliers, Recency, pool
 from dlens.models.model import Model
 from dlens.samplers import LLaDA, Sampler
@@ -18,13 +20,14 @@ from dlens.tasks import Problem, Task
 from dlens.tracing.chain import Trace
 from dlens.tracing.outlier import channel_shares
 
-__all__ = ["MASK_RATES", "answers", "losses", "reading", "two_tokens_a_step"]
+__all__ = ["MASK_RATES", "answers", "disrupted", "losses", "reading", "thirds", "two_tokens_a_step"]
 
 MASK_RATES = (0.25, 0.5, 0.75)
 _CELLS = ("step", "noise", "state")
 _DISTANCES = 32
 _BLOCK = 32
 _EXAMPLES = 2
+_PROMPTS, _PROMPT_TOKENS, _NEW_TOKENS = 16, 24, 32
 
 
 def reading(chain: Trace, rows: Sequence[list[int]], seed: int = 0) -> dict[str, Any]:
@@ -81,9 +84,11 @@ def _only(values: Any) -> Any:
 
 
 def losses(trace: Trace, texts: Sequence[Canvases]) -> dict[str, Any]:
-    """The loss of each text, next-token or denoising, in nats a token."""
+    """The loss of each text, next-token or denoising, in nats a token; the share of FLOPs that is saved, as counted."""
     found = losses_of(trace, texts)
-    return {"losses": [loss.value for loss in found], "estimator": found[0].estimator}
+    record = trace.forward(texts[0].rows[0].inputs)
+    saved = record.saved_flops / (record.flops + record.saved_flops)
+    return {"losses": [loss.value for loss in found], "estimator": found[0].estimator, "flops_saved": saved}
 
 
 def answers(trace: Trace, task: Task, problems: Sequence[Problem], seed: int = 0) -> dict[str, Any]:
@@ -96,6 +101,27 @@ def answers(trace: Trace, task: Task, problems: Sequence[Problem], seed: int = 0
         "examples": [text[:200] for text in scores.texts[:_EXAMPLES]],
         "notes": [*scores.notes, *scores.unfired],
     }
+
+
+def disrupted(chain: Trace, layers: Sequence[int], rows: Sequence[list[int]], seed: int = 0) -> dict[str, Any]:
+    """Cosine of the stream with and without blocks, by share of decided tokens and by layer, at deciding positions."""
+    prompts = [row[:_PROMPT_TOKENS] for row in rows[:_PROMPTS]]
+    sampler = two_tokens_a_step(_NEW_TOKENS) if chain.target.has_noise else None
+    found = disruption(chain, layers, prompts, sampler=sampler, max_new_tokens=_NEW_TOKENS, seed=seed)
+    data = found.data.sel(positions="deciding")
+    values = {name: data[name].values.tolist() for name in ("cosine", "low", "high")}
+    return values | {"fraction": data["fraction"].values.tolist(), "n": len(prompts)}
+
+
+def thirds(chain: Trace, layers: Sequence[int], task: Task, n: int, seed: int = 0) -> dict[str, Any]:
+    """Which problems are solved where blocks are skipped in one third of decoding only, and which without."""
+    sampler = two_tokens_a_step(task.max_new_tokens) if chain.target.has_noise else None
+    found = phases(chain, layers, task, n, seed, sampler=sampler, progress=False)
+    kept = {
+        third: {"before": [*map(int, own.before.correct)], "after": [*map(int, own.after.correct)]}
+        for third, own in found.thirds.items()
+    }
+    return {"kept": kept, "notes": list(found.notes)}
 
 
 def two_tokens_a_step(new_tokens: int) -> Sampler:

@@ -7,19 +7,13 @@ from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any, Literal, final, get_args
 
-import numpy as np
-
-from dlens.findings import parts
+from dlens.findings.asking import FULL, QUICK, Asking, Settings, n_parts
 from dlens.findings.batches import token_rows
-from dlens.findings.canvases import text_canvases
-from dlens.findings.changes import Change, changes
-from dlens.findings.disturbance import disruption
 from dlens.findings.retained import enough
 from dlens.findings.skipping import bare
 from dlens.findings.stored import Store
 from dlens.models.family import Family
 from dlens.tasks import Task
-from dlens.tracing.calibration import calibration_texts
 from dlens.tracing.chain import Trace
 from dlens.tracing.versions import versions
 
@@ -28,35 +22,6 @@ __all__ = ["FULL", "KINDS", "QUICK", "Kind", "Settings", "Study", "kind_of", "pl
 Kind = Literal["diffusion", "ar", "ar-init"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _LEAST_LAYERS = 3
-_N_CHANGES = 8
-_PROMPTS, _PROMPT_TOKENS, _NEW_TOKENS = 16, 24, 32
-
-
-@final
-@dataclass(frozen=True)
-class Settings:
-    """How much is measured.
-
-    Args:
-        problems: of the task, each answered by every model with every change in `answered`.
-        texts: of the shipped calibration text.
-        draws: how often each text is masked for the loss (diffusion only).
-        answered: the changes whose accuracy is measured; the loss is measured for all.
-        disruption: also compare representations with and without a skip, at matched points of decoding.
-        seed: of the problems, masks, random channels and resamples.
-    """
-
-    problems: int
-    texts: int
-    draws: int
-    answered: tuple[str, ...]
-    disruption: bool
-    seed: int = 0
-
-
-_NEEDED = ("whole", "apart", "early run", "no outlier", "no random")
-QUICK = Settings(problems=12, texts=8, draws=2, answered=_NEEDED, disruption=False)
-FULL = Settings(problems=64, texts=24, draws=4, answered=(*_NEEDED, "late run", "no next"), disruption=True)
 
 
 @final
@@ -102,7 +67,7 @@ def study(
     task: Task,
     settings: Settings = FULL,
     *,
-    kinds: Sequence[Kind | None] = (),
+    kinds: Sequence[str | None] = (),
     store: Store | None = None,
     progress: bool = True,
 ) -> Study:
@@ -128,93 +93,11 @@ def study(
         _check_length(chain, task, token_rows(chain.model, [problem.prompt for problem in problems]))
     store = Store() if store is None else store
     found: dict[str, dict[str, Any]] = {}
-    with tqdm(total=len(chains) * _n_parts(settings), unit="part", leave=False, disable=not progress) as bar:
-        for chain, kind in zip(chains, [*kinds, *[None] * len(chains)], strict=False):
-            asking = _Asking(chain, task, settings, store, bar)
+    with tqdm(total=len(chains) * n_parts(settings), unit="part", leave=False, disable=not progress) as bar:
+        for chain, kind in zip(chains, kinds or [None] * len(chains), strict=True):
+            asking = Asking(chain, task, settings, store, bar)
             found[chain.model.name] = {"kind": kind or kind_of(chain.model.family)} | asking.all()
     return Study(found, settings, task.name, versions(), len(store.reused))
-
-
-@dataclass(frozen=True)
-class _Asking:
-    """One model and how it is measured."""
-
-    chain: Trace
-    task: Task
-    settings: Settings
-    store: Store
-    bar: Any
-
-    def all(self) -> dict[str, Any]:
-        model, settings = self.chain.model, self.settings
-        texts = _spread(calibration_texts(), settings.texts)
-        rows = [row[: model.n_positions] for row in token_rows(model, texts)]
-        reading = self.part("reading", lambda: parts.reading(self.chain, rows, settings.seed), settings.texts)
-        chosen = changes(self.chain, reading, settings.seed)
-        canvases = [text_canvases(model, [row], settings.draws, settings.seed + i) for i, row in enumerate(rows)]
-        problems = self.task.problems(settings.problems, settings.seed)
-        asked = [self.task.name, [[problem.prompt, problem.answer] for problem in problems]]
-
-        def losses(change: Change) -> Any:
-            return self.part(
-                "losses",
-                lambda: parts.losses(change.applied(self.chain), canvases),
-                [asdict(change), settings.texts, settings.draws],
-            )
-
-        def answers(trace: Trace, key: Any) -> Any:
-            return self.part("answers", lambda: parts.answers(trace, self.task, problems, settings.seed), [key, *asked])
-
-        result = {
-            "family": model.family.name,
-            "n_layers": model.n_layers,
-            "d_model": model.d_model,
-            "reading": reading,
-            "changes": {name: change.words for name, change in chosen.items()},
-            "skipped": {name: change.layers for name, change in chosen.items()},
-            "losses": {name: losses(change) for name, change in chosen.items()},
-            "answers": {
-                name: answers(change.applied(self.chain), asdict(change))
-                for name, change in chosen.items()
-                if name in settings.answered
-            },
-        }
-        if settings.disruption:
-            result["disruption"] = self.disruption(chosen["apart"], rows)
-        return result
-
-    def disruption(self, change: Change, rows: Sequence[list[int]]) -> dict[str, Any]:
-        """How far the same skip moves the representations, at matched points of decoding."""
-        prompts = [row[:_PROMPT_TOKENS] for row in rows[:_PROMPTS]]
-
-        def moved() -> Any:
-            sampler = parts.two_tokens_a_step(_NEW_TOKENS) if self.chain.target.has_noise else None
-            found = disruption(
-                self.chain, change.layers, prompts, sampler=sampler, max_new_tokens=_NEW_TOKENS, seed=self.settings.seed
-            )
-            data = found.data.sel(positions="deciding")
-            values = {name: data[name].values.tolist() for name in ("cosine", "low", "high")}
-            return values | {"fraction": data["fraction"].values.tolist(), "n": len(prompts)}
-
-        return self.part("disruption", moved, [asdict(change), prompts])
-
-    def part(self, name: str, compute: Any, asked: Any) -> Any:
-        """A part, computed once for the same weights and settings."""
-        self.bar.set_description(f"{self.chain.model.name}: {name}")
-        key = {
-            "part": name,
-            "asked": asked,
-            "seed": self.settings.seed,
-            "model": [self.chain.model.name, self.chain.model.family.name, self.chain.model.fingerprint()],
-            "versions": versions(),
-        }
-        result = self.store.once(key, compute)
-        self.bar.update()
-        return result
-
-
-def _n_parts(settings: Settings) -> int:
-    return 1 + _N_CHANGES + len(settings.answered) + settings.disruption
 
 
 def _checked(models: Sequence[Any], kinds: Sequence[Any]) -> list[Trace]:
@@ -260,11 +143,6 @@ def _check_length(chain: Trace, task: Task, prompts: Sequence[Sequence[int]]) ->
             f"{task.name} takes {longest} positions with its answers; expected at most {room}, which "
             f"{chain.model.name} has; take another task, or fewer shots"
         )
-
-
-def _spread(items: Sequence[str], n: int) -> list[str]:
-    """n items, evenly over all, so that every kind of text is among them."""
-    return [items[int(i)] for i in np.linspace(0, len(items) - 1, min(n, len(items))).round()]
 
 
 def plain(value: Any) -> Any:

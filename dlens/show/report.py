@@ -11,7 +11,7 @@ from typing import Any
 
 from dlens.findings.claims import Row, claims
 from dlens.findings.stored import Store
-from dlens.findings.study import FULL, QUICK, Kind, Study, plain, study
+from dlens.findings.study import FULL, QUICK, Study, plain, study
 from dlens.models.source import TRIO
 from dlens.show.page import page, save_page
 from dlens.show.report_sections import sections
@@ -28,7 +28,7 @@ def report(
     task: Task | str = "trio-code",
     quick: bool = False,
     problems: int | None = None,
-    kinds: Sequence[Kind | None] = (),
+    kinds: Sequence[str | None] = (),
     seed: int = 0,
     json: str | Path | None = None,
     fresh: bool = False,

@@ -20,6 +20,7 @@ from dlens.show.seeds import seeds_section
 __all__ = ["sections"]
 
 _HALF = "0.5"
+_MASKS, _OTHERS = ", masks", ", other positions"
 
 
 def sections(found: Study, rows: Sequence[Row]) -> list[Section]:
@@ -47,6 +48,7 @@ def sections(found: Study, rows: Sequence[Row]) -> list[Section]:
         _accuracies(found),
         _losses(found),
         *_disruption(found),
+        *_thirds(found),
         *_seeds(found),
         _behind(rows),
     ]
@@ -62,12 +64,19 @@ def _by_layer(found: Study, name: str, title: str, text: str, first: int = 0) ->
 def _profiles(
     found: Study, title: str, text: str, series: Mapping[str, np.ndarray], label: str, first: int = 0
 ) -> Section:
-    """Lines over depth, of values [text, layer], with their numbers by layer."""
+    """Lines over depth, of values [text, layer], with their numbers by layer; a name begins with that of its model."""
+    models = list(found.models)
     measured = {name: mean_interval(values, seed=found.settings.seed) for name, values in series.items()}
     axis, places = _axis([len(mean) for mean, _, _ in measured.values()])
     lines = [
-        Band(name, places(len(mean))[first:], *[p[first:].tolist() for p in (mean, low, high)], colour=number)
-        for number, (name, (mean, low, high)) in enumerate(measured.items())
+        Band(
+            name,
+            places(len(mean))[first:],
+            *[part[first:].tolist() for part in (mean, low, high)],
+            colour=models.index(name.removesuffix(_MASKS).removesuffix(_OTHERS)),
+            dash=int(name.endswith(_OTHERS)),
+        )
+        for name, (mean, low, high) in measured.items()
     ]
     return Section(title, text, bands(lines, axis, label), *_table(measured, "layer"))
 
@@ -95,8 +104,8 @@ def _masked(found: Study) -> Iterator[Section]:
     for name, own in found.models.items():
         if _HALF in own["reading"]["noise"]:
             texts = own["reading"]["noise"][_HALF]
-            series[f"{name}, masks"] = np.array(texts["cosine_masked"], float)
-            series[f"{name}, other positions"] = np.array(texts["cosine_unmasked"], float)
+            series[f"{name}{_MASKS}"] = np.array(texts["cosine_masked"], float)
+            series[f"{name}{_OTHERS}"] = np.array(texts["cosine_unmasked"], float)
     if series:
         text = (
             "The same cosine with half of the tokens masked, masks and other positions apart: masks enter all alike, "
@@ -157,13 +166,18 @@ def _losses(found: Study) -> Section:
     series, rows = [], []
     for name, own in found.models.items():
         effects = [(change, loss_change(found, name, change)) for change in own["losses"] if change != "whole"]
-        rows.append([name, "whole", "as it is", float(np.mean(own["losses"]["whole"]["losses"])), *[float("nan")] * 3])
+        whole = float(np.mean(own["losses"]["whole"]["losses"]))
+        rows.append([name, "whole", "as it is", whole, *[float("nan")] * 3, 0.0])
         for change, effect in effects:
             mean = float(np.mean(own["losses"][change]["losses"]))
-            rows.append([name, change, own["changes"][change], mean, effect.value, effect.low, effect.high])
+            saved = float(own["losses"][change]["flops_saved"])
+            rows.append([name, change, own["changes"][change], mean, effect.value, effect.low, effect.high, saved])
         series.append((name, effects))
-    columns = ["model", "change", "what", "loss", "increase", "low", "high"]
-    text = "How much the loss of text rises by a change, in nats a token: next-token, or the denoising bound."
+    columns = ["model", "change", "what", "loss", "increase", "low", "high", "FLOPs saved"]
+    text = (
+        "How much the loss of text rises by a change, in nats a token: next-token, or the denoising bound. The share "
+        "of FLOPs that is saved is counted, head and embedding included; papers count skipped blocks over all blocks."
+    )
     return Section("What it costs in loss", text, points(series, "increase of the loss", 0), columns, rows)
 
 
@@ -187,6 +201,28 @@ def _disruption(found: Study) -> Iterator[Section]:
         "whose logits decide the tokens to come. The same point for both kinds of model, so that they can be compared."
     )
     yield Section("The same skip at a matched point", text, bands(lines, axis, "cosine"), *_table(measured, "layer"))
+
+
+def _thirds(found: Study) -> Iterator[Section]:
+    series, rows = [], []
+    for name, own in found.models.items():
+        if "thirds" not in own:
+            continue
+        effects = [
+            (third, kept_share(solved["before"], solved["after"], found.settings.seed))
+            for third, solved in own["thirds"]["kept"].items()
+        ]
+        series.append((name, effects))
+        n = len(own["thirds"]["kept"]["early"]["before"])
+        rows += [[name, third, e.value, e.low, e.high, n, " ".join(own["thirds"]["notes"])] for third, e in effects]
+    if series:
+        text = (
+            "What is kept of the accuracy where the same blocks, 18.75 %, no two neighbours, are skipped in one third "
+            "of decoding only. Both kinds of model compute the whole sequence at every step, so that a skip means the "
+            "same."
+        )
+        columns = ["model", "third", "kept", "low", "high", "problems", "what a third is"]
+        yield Section("The same skip in one third of decoding", text, points(series, "accuracy kept", 1), columns, rows)
 
 
 def _seeds(found: Study) -> Iterator[Section]:

@@ -16,6 +16,13 @@ __all__ = ["method", "number", "summary"]
 _CLASS = {"holds": "holds", "does not hold": "not", "undecided": "undecided"}
 
 
+_DEEP = (
+    "Matched points: the model as it is continues the first 24 tokens of 16 texts by 32 tokens; where half of these "
+    "are decided, its canvas is read with and without the skip. Thirds: half of the problems, thirds of the planned "
+    "steps of a diffusion model, and of an autoregressive model's own answer.",
+)
+
+
 def summary(rows: Sequence[Row]) -> str:
     """A row for each claim, a cell for each model: the verdict, the effect with its interval, and what is claimed."""
     models = [cell.model for cell in rows[0].cells]
@@ -25,8 +32,8 @@ def summary(rows: Sequence[Row]) -> str:
 <h2>What holds</h2>
 <p>A claim holds for a model where the whole 95 % interval of the effect lies on the claimed side of the margin, does
 not hold where it lies on the other side, and is undecided else. Intervals cover texts and problems, not training runs;
-they are not corrected for the number of claims. Margins are dlens's; of the papers
-only the 90 % that are kept.</p>
+they are not corrected for the number of claims. The
+margins are chosen by dlens; only the 90 % that are kept come from a paper.</p>
 <table class="claims"><thead><tr>{head}</tr></thead><tbody>
 {body}
 </tbody></table>
@@ -58,9 +65,8 @@ def number(effect: Effect) -> str:
     digits = 2 if abs(effect.value) >= 0.1 else 3
     if not isfinite(effect.value):
         return ""
-    if not isfinite(effect.low):
-        return f"{effect.value:.{digits}f}"
-    return f"{effect.value:.{digits}f} [{effect.low:.{digits}f}, {effect.high:.{digits}f}]"
+    value, low, high = (f"{part:.{digits}f}".replace("-", "−") for part in (effect.value, effect.low, effect.high))
+    return f"{value} [{low}, {high}]" if isfinite(effect.low) else value
 
 
 def method(found: Study) -> str:
@@ -84,6 +90,7 @@ def method(found: Study) -> str:
         f"Accuracy: {settings.problems} test problems of {found.task}, the same for every model and change, greedy; "
         f"diffusion models with LLaDA's sampler, two tokens a step. A share of nothing is not measurable: where a "
         f"model solves no problem as it is, there is no number.",
+        *(_DEEP if settings.deep else ()),
         "Intervals: 95 %, percentile bootstrap over texts or problems, in pairs; where all resamples agree, the exact "
         "interval of the share of solved problems that are kept.",
         "Kinds: a diffusion model whose logits are shifted by one is taken to have started from an autoregressive "

@@ -53,7 +53,7 @@ def made_model(
         }
 
     rates = {"0": 0.0} if kind == "ar" else {"0": 0.0, "0.25": 0.001, "0.5": 0.002, "0.75": 0.003}
-    solved = solved or dict.fromkeys(ANSWERED, "1100")
+    solved = solved or dict.fromkeys(ANSWERED, "11110000")
     losses = losses or {}
     base = rng.normal(3, 0.1, texts)
     return {
@@ -63,9 +63,14 @@ def made_model(
         "d_model": 8,
         "reading": {"channel": 5, "share": share, "noise": {name: texts_at(lift) for name, lift in rates.items()}},
         "changes": {name: f"{name} <in words>" for name in CHANGES},
-        "skipped": {name: (1,) for name in CHANGES},
+        "skipped": dict.fromkeys(CHANGES, (1,)),
         "losses": {
-            name: {"losses": (base + losses.get(name, 0.0)).tolist(), "estimator": "cross-entropy"} for name in CHANGES
+            name: {
+                "losses": (base + losses.get(name, 0.0)).tolist(),
+                "estimator": "cross-entropy",
+                "flops_saved": 0.125,
+            }
+            for name in CHANGES
         },
         "answers": {
             name: {"correct": [int(digit) for digit in digits], "repetition": 0.1, "examples": ["a\nb"], "notes": []}

@@ -78,10 +78,10 @@ def test_models_of_unequal_depth_are_compared_at_equal_depths() -> None:
 
 
 def test_what_is_kept_of_nothing_is_not_measurable() -> None:
-    solved = {name: "0000" for name in ("whole", "apart", "early run", "no outlier", "no random")}
+    solved = dict.fromkeys(("whole", "apart", "early run", "no outlier", "no random"), "0000")
     study = made_study({"ar": made_model("ar", EVEN, solved=solved)})
     effect = kept("apart")(study, "ar")
-    assert isnan(effect.value) and effect.why == "not measurable: baseline solves 0 of 4"
+    assert isnan(effect.value) and effect.why == "apart <in words>; not measurable: baseline solves 0 of 4"
     assert claims(study)[3].cells[0].verdict == "undecided"
 
 

@@ -23,8 +23,8 @@ from dlens.models.source import TRIO_FOLDER
 from tests.standins import save_dream, save_llada
 
 CODE = tasks.get("trio-code")
-SMALL = Settings(problems=2, texts=2, draws=1, answered=("whole", "apart"), disruption=False)
-ALL = replace(SMALL, answered=("whole", "apart", "early run", "no outlier", "no random"), disruption=True)
+SMALL = Settings(problems=2, texts=2, draws=1, answered=("whole", "apart"), deep=False)
+ALL = replace(SMALL, answered=("whole", "apart", "early run", "no outlier", "no random"), deep=True)
 
 
 def test_a_reading_equals_what_captures_give(diffusion: dlens.Model) -> None:
@@ -53,7 +53,8 @@ def test_masks_and_other_positions_are_read_apart(diffusion: dlens.Model) -> Non
     row = diffusion.tokenizer("Once upon a time there was a fox in a wood")["input_ids"]
     half = parts.reading(dlens.trace(diffusion), [row])["noise"]["0.5"]
     n_masked = len(row) // 2
-    for every, masked, other in zip(half["cosine"][0], half["cosine_masked"][0], half["cosine_unmasked"][0]):
+    columns = (half[name][0] for name in ("cosine", "cosine_masked", "cosine_unmasked"))
+    for every, masked, other in zip(*columns, strict=True):
         assert every * len(row) == pytest.approx(masked * n_masked + other * (len(row) - n_masked))
 
 
@@ -61,6 +62,7 @@ def test_losses_are_those_of_each_text(ar: dlens.Model) -> None:
     texts = ["Once upon a time", "def f(x):\n    return x"]
     trace = dlens.trace(ar).skip([5])
     found = parts.losses(trace, [text_canvases(ar, [text]) for text in texts])
+    assert 0 < found["flops_saved"] < 1 / 16
     assert found["losses"] == pytest.approx([text_loss(trace, [text]).value for text in texts])
 
 
@@ -138,7 +140,7 @@ def _with_tokenizer(folder: Path) -> Path:
 
 
 def test_models_of_other_kinds_and_depths_in_one_study(ar: dlens.Model, tmp_path: Path) -> None:
-    size = {"vocab_size": len(ar.tokenizer) + 8, "mask_token_id": len(ar.tokenizer) + 1}
+    size = {"vocab_size": ar.vocab_size, "mask_token_id": ar.tokenizer.mask_token_id}
     llada = save_llada(tmp_path, n_layers=3, max_sequence_length=256, **size)
     dream = save_dream(tmp_path, num_hidden_layers=5, max_position_embeddings=256, **size)
     loaded = [dlens.load(str(_with_tokenizer(folder)), trust_remote_code=True) for folder in (llada, dream)]
@@ -147,7 +149,7 @@ def test_models_of_other_kinds_and_depths_in_one_study(ar: dlens.Model, tmp_path
     assert [own["n_layers"] for own in found.models.values()] == [16, 3, 5]
     rows = claims(found)
     # Random weights solve nothing.
-    assert all(cell.effect.why.startswith("not measurable: baseline solves 0 of 2") for cell in rows[3].cells[1:])
+    assert all(cell.effect.why.endswith("; not measurable: baseline solves 0 of 2") for cell in rows[3].cells[1:])
     assert all(cell.effect.low <= cell.effect.value <= cell.effect.high for cell in rows[0].cells)
 
 
@@ -159,10 +161,9 @@ def test_a_real_model(smol: dlens.Model) -> None:
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_computed(ar: dlens.Model, tmp_path: Path) -> None:
-    shallow = dlens.load(
-        str(_with_tokenizer(save_llada(tmp_path, n_layers=2, vocab_size=5000, mask_token_id=4999))),
-        trust_remote_code=True,
-    )
+    size = {"vocab_size": ar.vocab_size, "mask_token_id": ar.tokenizer.mask_token_id}
+    folder = _with_tokenizer(save_llada(tmp_path, n_layers=2, **size))
+    shallow = dlens.load(str(folder), trust_remote_code=True)
     calls: list[int] = []
     handles = [model.module.register_forward_pre_hook(lambda *_: calls.append(1)) for model in (ar, shallow)]
     refused: list[tuple[str, list[Any], dict[str, Any]]] = [
