@@ -32,8 +32,8 @@ class Outliers(Measure):
     layers but the last, which can remove an outlier by itself. Over noise (where it is defined),
     state, layer and channel: "energy_share", and "peak_share", the share of positions at which the
     channel peaks. Over layer and channel: "steps_led", the share of steps, of all prompts, at which it
-    peaks at more than half of the prompt's positions; over channel: "layers_led", the share of layers at which it does so
-    over all positions together. Over noise, state and layer: "max_median" and "n", the number of
+    peaks at more than half of the prompt's positions; over channel: "layers_led", the share of layers
+    at which it does so over all positions together. Over noise, state and layer: "max_median" and "n", the number of
     positions. Per layer, all cells together: the largest channel "top_channel" with "top_share".
 
     With `massive`, also over noise, state and layer: "mmr", the mean over positions of max_c |h[t, c]| /
