@@ -15,30 +15,30 @@ __all__ = ["main"]
 TOLERANCE = 1e-6
 
 
-def visits(dtype: torch.dtype, width: int, d_model: int) -> list[tuple[Tensor, Tensor, Cells, Tensor | None]]:
-    """Two layers of random values with one large channel, the second skipped in one row."""
+def values(dtype: torch.dtype, width: int, d_model: int) -> tuple[Tensor, Tensor, Cells]:
+    """Streams of two layers, random but for one large channel, and the cells of their positions."""
     generator = torch.Generator().manual_seed(0)
     cell = torch.randint(-1, 30, (2, width), generator=generator)
     index = cell[cell >= 0].unique()
-    cells = Cells(index, (cell.flatten() == index[:, None]).float(), torch.where(cell < 0, -1, cell % 3))
-    made = []
-    for skipped in (None, torch.tensor([True, False])):
-        pre, change = (torch.randn(2, width, d_model, generator=generator) for _ in range(2))
-        pre[..., 7] *= 50
-        made.append((pre.to(dtype), (pre + change).to(dtype), cells, skipped))
-    return made
+    weight = (cell.flatten() == index[:, None]).float()
+    cells = Cells(index, weight, torch.where(cell < 0, -1, cell % 3), torch.zeros(2, dtype=torch.long))
+    pre, change = (torch.randn(2, 2, width, d_model, generator=generator) for _ in range(2))
+    pre[..., 7] *= 50
+    return pre.to(dtype), (pre + change).to(dtype), cells
 
 
 def difference(measure: Measure, dtype: torch.dtype, width: int, d_model: int) -> float:
     """The largest relative difference between the sums on the GPU and those in float64 on the CPU."""
+    pre, post, cells = values(dtype, width, d_model)
+    skipped = torch.tensor([[False, False], [True, False]])
     sums = []
     for device, exact in (("cuda", False), ("cpu", True)):
         total = measure.start(Span(1, 2, d_model, True, torch.device(device)))
-        for layer, (pre, post, cells, skipped) in enumerate(visits(dtype, width, d_model)):
-            values = {"resid_pre": pre.double() if exact else pre, "resid_post": post.double() if exact else post}
-            there = Cells(cells.index.to(device), cells.weight.to(device), cells.state.to(device))
-            at = {point: value.to(device) for point, value in values.items()}
-            measure.update(total, Visit(0, layer, at, there, None if skipped is None else skipped.to(device)))
+        there = Cells(*(part.to(device) for part in (cells.index, cells.weight, cells.state, cells.noise)))
+        at = {"resid_pre": pre.to(device), "resid_post": post.to(device)}
+        at = {point: value.double() for point, value in at.items()} if exact else at
+        for some in (None, skipped.to(device)):
+            measure.update(total, Visit(0, range(2), at, there, some))
         sums.append(total)
     return max(float(((a.cpu() - b).abs() / (b.abs() + 1)).max()) for a, b in zip(*map(dict.values, sums), strict=True))
 

@@ -115,7 +115,7 @@ def test_no_module_shadows_a_public_function() -> None:
     assert not modules & set(public_functions())
 
 
-def test_each_public_function_can_be_called_twice(ar: dlens.Model, tmp_path: Path) -> None:
+def test_each_public_function_can_be_called_twice(ar: dlens.Model, diffusion: dlens.Model, tmp_path: Path) -> None:
     dlens.trace(ar).forward("Once upon a time").save(tmp_path / "record")
     family = dlens.Family(name="called-twice", objective="autoregressive", shift=1)
     calls: dict[str, tuple[Any, ...]] = {
@@ -124,8 +124,23 @@ def test_each_public_function_can_be_called_twice(ar: dlens.Model, tmp_path: Pat
         "load_record": (tmp_path / "record",),
         "register_family": (family,),
         "profile": (ar, ["Once upon a time"]),
+        "plan_skip": (ar, 1),
+        "plan_schedule": (diffusion, 1 / 16, 1),
+        "probe_layers": (ar,),
+        "retention": (ar, [5]),
+        "disruption": (ar, [5], ["Once upon a time"]),
+        "phases": (ar, [5]),
+        "collapse": (ar,),
+        "compare": ({"ar": ar}, ["Once upon a time"]),
+        "report": ([ar], tmp_path / "report.html"),
     }
+    named: dict[str, Any] = {name: {"prompts": ["Once upon a time"]} for name in ("plan_skip", "plan_schedule")}
+    named["probe_layers"] = {"prompts": ["Once upon a time", "The dog ran"], "folds": 2}
+    named |= {"retention": {"n": 2, "max_new_tokens": 2}, "phases": {"n": 2, "max_new_tokens": 3}}
+    named["disruption"] = {"max_new_tokens": 2}
+    named["collapse"] = named["retention"] | {"n_random": 0, "texts": ["Once upon a time"], "prompts": ["Once"]}
+    named["report"] = {"quick": True, "problems": 2}
     assert set(calls) == set(public_functions())
     for name, arguments in calls.items():
-        first, second = (getattr(dlens, name)(*arguments) for _ in range(2))
+        first, second = (getattr(dlens, name)(*arguments, **named.get(name, {})) for _ in range(2))
         assert type(first) is type(second)

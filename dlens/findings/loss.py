@@ -10,16 +10,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dlens.axes import Logits, TokenIds
-from dlens.findings.batches import batched, rng, token_rows
-from dlens.models.family import Family
-from dlens.tracing.calibration import calibration_texts
+from dlens.axes import Logits, TokenIds, TokenMask
+from dlens.findings.batches import batched
+from dlens.findings.canvases import Canvas, Canvases, text_canvases
 from dlens.tracing.chain import Trace
+from dlens.tracing.errors import NeverFired
+from dlens.tracing.record import Record
 
-__all__ = ["TextLoss", "text_loss"]
-
-# LLaDA's training keeps the mask rate off zero, where a masked token would weigh without bound.
-_LEAST_RATE = 1e-3
+__all__ = ["TextLoss", "canvas_loss", "loss_of", "losses_of", "text_loss"]
 
 
 @dataclass(frozen=True)
@@ -35,15 +33,6 @@ class TextLoss:
     value: float
     estimator: str
     n_tokens: int
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One canvas: what goes in, what is to be predicted, and what each prediction weighs."""
-
-    inputs: list[int]
-    targets: list[int]
-    weights: list[float]
 
 
 def text_loss(trace: Trace, texts: Any = None, *, draws: int = 4, batch_size: int = 8, seed: int = 0) -> TextLoss:
@@ -64,46 +53,63 @@ def text_loss(trace: Trace, texts: Any = None, *, draws: int = 4, batch_size: in
 
     Returns:
         The loss in nats a token.
+
+    Raises:
+        ValueError: no draw, or no token that anything predicts.
+        NeverFired: an operation found nothing to act on in any text.
     """
-    model = trace.model
-    rows = token_rows(model, calibration_texts() if texts is None else texts)
-    n_tokens = sum(len(ids) - model.family.shift for ids in rows)
-    if model.family.objective == "autoregressive":
-        draws = 1
-        canvases = [_Row(ids, ids, [0.0] + [1.0] * (len(ids) - 1)) for ids in rows]
-        estimator = "next-token cross-entropy"
-    else:
-        canvases = _masked_rows(rows, model.family, draws, seed)
-        estimator = f"masked-denoising cross-entropy divided by the mask rate, {draws} draws a text"
-    total = sum(_batch_loss(trace, part) for part in batched(canvases, batch_size))
-    return TextLoss(total / max(1, draws * n_tokens), estimator, n_tokens)
+    return loss_of(trace, text_canvases(trace.model, texts, draws, seed), batch_size)
 
 
-def _masked_rows(rows: Sequence[list[int]], family: Family, draws: int, seed: int) -> list[_Row]:
-    """Each text masked `draws` times, at rates that lie one in each equal part of (0, 1)."""
-    assert family.mask_token_id is not None
-    generator = rng(seed)
-    canvases = []
-    for ids in rows:
-        start = torch.rand((), generator=generator).item()
-        for draw in range(draws):
-            rate = (1 - _LEAST_RATE) * ((draw + start) / draws) + _LEAST_RATE
-            masked = torch.rand(len(ids), generator=generator) < rate
-            masked[: family.shift] = False
-            canvas = torch.where(masked, family.mask_token_id, torch.tensor(ids))
-            canvases.append(_Row(canvas.tolist(), ids, (masked / rate).tolist()))
-    return canvases
+def loss_of(trace: Trace, canvases: Canvases, batch_size: int = 8) -> TextLoss:
+    """The loss of canvases that were drawn before, so that many traces read the same."""
+    return losses_of(trace, [canvases], batch_size)[0]
 
 
-def _batch_loss(trace: Trace, rows: Sequence[_Row]) -> float:
-    """Weighted cross-entropy of a batch, summed."""
-    record = trace.capture("logits").forward([row.inputs for row in rows])
-    real = ~record.is_pad.cpu()
+def losses_of(trace: Trace, parts: Sequence[Canvases], batch_size: int = 8) -> list[TextLoss]:
+    """The loss of each of several sets of canvases.
+
+    An operation limited to some noise levels finds nothing to act on in some batches; all of them
+    count as one run.
+
+    Raises:
+        NeverFired: an operation found nothing to act on in any batch.
+    """
+    chain, losses = trace.capture("logits"), []
+    idle: set[str] | None = None
+    for canvases in parts:
+        total = 0.0
+        for rows in batched(canvases.rows, batch_size):
+            record, unfired = _forward(chain, rows)
+            idle = unfired if idle is None else idle & unfired
+            total += canvas_loss(record["logits"], record.is_pad, rows, trace.model.family.shift)
+        losses.append(TextLoss(total / canvases.divisor, canvases.estimator, canvases.n_tokens))
+    if idle:
+        raise NeverFired(
+            f"'{min(idle)}' found nothing to act on in any text; expected at least one position; check noise= and "
+            f"tokens= against the texts, the last of which are in error.record",
+            record,
+            tuple(sorted(idle)),
+        )
+    return losses
+
+
+def _forward(chain: Trace, rows: Sequence[Canvas]) -> tuple[Record, set[str]]:
+    """A forward, and the operations that found nothing to act on."""
+    try:
+        return chain.forward([row.inputs for row in rows]), set()
+    except NeverFired as error:
+        return error.record, set(error.ops)
+
+
+def canvas_loss(logits: Logits, is_pad: TokenMask, rows: Sequence[Canvas], shift: int) -> float:
+    """Weighted cross-entropy of a batch of canvases, summed."""
+    real = ~is_pad.cpu()
     targets = torch.zeros_like(real, dtype=torch.long)
     targets[real] = torch.tensor([token for row in rows for token in row.targets])
     weights = torch.zeros(real.shape)
     weights[real] = torch.tensor([weight for row in rows for weight in row.weights])
-    return weighted_cross_entropy(record["logits"], targets, weights, trace.model.family.shift)
+    return weighted_cross_entropy(logits, targets, weights, shift)
 
 
 def weighted_cross_entropy(

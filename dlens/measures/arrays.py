@@ -10,13 +10,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dlens.axes import Resid
 from dlens.measures.measure import Span, Visit
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["acted", "check_channels", "fused", "labelled", "rows", "wide"]
+__all__ = ["LayerValues", "acted", "check_channels", "fused", "labelled", "rows", "wide"]
+
+
+LayerValues = Float[Tensor, "layer batch position d_model"]
 
 
 def wide(value: Tensor) -> Tensor:
@@ -24,22 +26,22 @@ def wide(value: Tensor) -> Tensor:
     return value if value.dtype == torch.float64 else value.float()
 
 
-def rows(value: Resid, drop: Sequence[int] = ()) -> Float[Tensor, "n d_model"]:
+def rows(value: LayerValues, drop: Sequence[int] = ()) -> Float[Tensor, "layer n d_model"]:
     """Batch and position as one axis of rows, with the channels in `drop` set to zero."""
-    flat = value.reshape(-1, value.shape[-1])
+    flat = value.flatten(1, 2)
     if not drop:
         return flat
     flat = flat.clone()
     for channel in drop:
-        flat[:, channel] = 0
+        flat[..., channel] = 0
     return flat
 
 
-def acted(visit: Visit) -> Bool[Tensor, " n"] | None:
-    """Per row of `rows`, whether the block acted there; None where it acted everywhere."""
+def acted(visit: Visit) -> Bool[Tensor, "layer n"] | None:
+    """Per layer and row of `rows`, whether the block acted there; None where all acted everywhere."""
     if visit.skipped is None:
         return None
-    return (~visit.skipped)[:, None].expand_as(visit.cells.state).reshape(-1)
+    return (~visit.skipped)[..., None].expand(-1, -1, visit.cells.state.shape[-1]).flatten(1)
 
 
 def fused(value: Tensor, sums: Tensor) -> Any:

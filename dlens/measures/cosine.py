@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Cosine"]
 
 
-def row_cosine(a: Float[Tensor, "n d_model"], b: Float[Tensor, "n d_model"]) -> Float[Tensor, " n"]:
+def row_cosine(a: Float[Tensor, "*rows d_model"], b: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows"]:
     """Cosine of each row of `a` with the same row of `b`, in float32 or wider; 0 where one is zero."""
     b = wide(b)
     dot = (a * b).sum(-1)
@@ -64,18 +64,16 @@ class Cosine(Measure):
     def update(self, sums: Sums, visit: Visit) -> None:
         pre, post = (rows(visit.values[point], self.drop) for point in self.points)
         cells, where = visit.cells, acted(visit)
-        cosines, counts = (sums[key][visit.step, :, visit.layer] for key in ("cosine", "n"))
+        cosines, counts = (sums[key][visit.step, :, visit.at] for key in ("cosine", "n"))
         if (kernels := fused(pre, counts)) is not None:
             some = None if where is None else where.to(cells.weight)
-            kernels.add_cosine(pre.contiguous(), post.contiguous(), cells.weight, cells.index, some, cosines, counts)
+            kernels.add_cosine(pre, post, cells.weight, cells.index, some, cosines, counts)
             return
         cosine = row_cosine(pre, post)
-        weight = cells.weight.to(cosine)
-        if where is not None:
-            weight = weight * where.to(weight)
-        index = cells.index.to(counts.device)
-        cosines.index_add_(0, index, (weight * cosine).sum(-1).to(cosines))
-        counts.index_add_(0, index, weight.sum(-1).to(counts))
+        some = torch.ones_like(cosine) if where is None else where.to(cosine)
+        weight, index = cells.weight.to(cosine), cells.index.to(counts.device)
+        cosines.index_add_(0, index, (weight @ (some * cosine).T).to(cosines))
+        counts.index_add_(0, index, (weight @ some.T).to(counts))
 
     def result(self, sums: Sums, span: Span) -> xr.Dataset:
         dims = ("step", *span.cell_dims, "layer")

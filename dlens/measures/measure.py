@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlens.axes import STATES
+from dlens.measures.readout import Readout
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -44,14 +45,24 @@ class Span:
     device: torch.device
 
     @property
+    def n_noise(self) -> int:
+        """Number of noise bins; 1 where the noise level is undefined."""
+        return N_NOISE_BINS if self.has_noise else 1
+
+    @property
     def n_cells(self) -> int:
         """Number of (noise, state) cells."""
-        return (N_NOISE_BINS if self.has_noise else 1) * len(STATES)
+        return self.n_noise * len(STATES)
+
+    @property
+    def noise_dims(self) -> tuple[str, ...]:
+        """The noise dimension, where there is one."""
+        return ("noise",) if self.has_noise else ()
 
     @property
     def cell_dims(self) -> tuple[str, ...]:
         """The dimensions that `split_cells` makes of the cell axis."""
-        return ("noise", "state") if self.has_noise else ("state",)
+        return (*self.noise_dims, "state")
 
     def split_cells(self, values: Tensor, axis: int) -> Tensor:
         """Unfold a cell axis into (noise, state), or into (state) for AR."""
@@ -80,38 +91,62 @@ class Cells:
         weight: weight[k, n] is 1 where position n (batch and position flattened) is in cell
             index[k], else 0; padding and what follows the end of a row is in none.
         state: per position 0 prompt, 1 masked, 2 decoded, -1 not measured.
+        noise: per row its noise bin; 0 where the noise level is undefined.
     """
 
     index: Int[Tensor, " k"]
     weight: Float[Tensor, "k n"]
     state: Int[Tensor, "batch position"]
+    noise: Int[Tensor, " batch"]
 
 
 @dataclass(frozen=True)
 class Visit:
-    """One layer at one step, handed to a measure while the model runs.
+    """Consecutive layers of one step, handed to a measure while the model runs.
+
+    Mostly these are all layers of the model. A step comes in several visits, in the order of the
+    layers, where its values would take too much memory, or where an operation writes between two blocks.
 
     Args:
-        step, layer: where.
-        values: hook point -> tensor [batch, position, d_model], conditional half only. Live:
-            reduce them now, keep nothing.
+        step, layers: where.
+        values: hook point -> tensor [layer, batch, position, ...], conditional half only. The
+            memory is used again: reduce them now, keep nothing, write nothing.
         cells: which positions count.
-        skipped: per row, whether the block did not act at this step (its output is its input);
-            None where it acted in every row.
+        skipped: where the block did not act at this step (its output is its input); None where
+            every block acted in every row.
+        last: whether these are the last layers of the step.
+        shared: what several measures need of these layers, computed by the first that asks.
+        carried: what measures keep until the step's next visit; empty when a step starts.
+        kept: what measures keep until the run ends, such as one step to compare the next with; empty when
+            a run starts. Where rows decode in groups, one group follows the other, each from step 0.
+        rows, columns: which rows and columns of the whole batch these are.
+        readout: how the model reads tokens off its stream, for measures that ask for it.
     """
 
     step: int
-    layer: int
+    layers: range
     values: Mapping[str, Tensor]
     cells: Cells
-    skipped: torch.Tensor | None = None
+    skipped: Bool[Tensor, "layer batch"] | None = None
+    last: bool = True
+    shared: dict[Any, Any] = field(default_factory=dict)
+    carried: dict[Any, Any] = field(default_factory=dict)
+    kept: dict[Any, Any] = field(default_factory=dict)
+    rows: Sequence[int] = ()
+    columns: range = range(0)
+    readout: Readout | None = None
+
+    @property
+    def at(self) -> slice:
+        """The layers as an index."""
+        return slice(self.layers.start, self.layers.stop)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measure(ABC):
     """A quantity read while the model runs.
 
-    `start` makes empty sums, `update` adds one layer at one step, `merge` joins the sums of two
+    `start` makes empty sums, `update` adds some layers of one step, `merge` joins the sums of two
     runs, `result` turns sums into an `xarray.Dataset`. The measure itself is immutable settings.
     """
 
@@ -128,13 +163,18 @@ class Measure(ABC):
     def points(self) -> tuple[str, ...]:
         """The hook points it reads at every layer."""
 
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether it needs `visit.readout`."""
+        return False
+
     @abstractmethod
     def start(self, span: Span) -> Sums:
         """Empty sums for a run."""
 
     @abstractmethod
     def update(self, sums: Sums, visit: Visit) -> None:
-        """Add one layer at one step, in place."""
+        """Add some layers of one step, in place."""
 
     def merge(self, sums: Sums, other: Sums) -> Sums:
         """Join the sums of two runs of the same span; every sum is additive unless overridden."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from dlens.measures.arrays import fused, labelled, rows, wide
@@ -20,70 +21,130 @@ __all__ = ["Outliers"]
 @final
 @dataclass(frozen=True, kw_only=True)
 class Outliers(Measure):
-    """The largest channels of what leaves each block, and how far they stand out.
+    """The largest channels of what leaves each block, how far they stand out, and where they persist.
 
     With h the stream at resid_post and sums over positions t:
     energy share of channel c = sum_t h[t, c]^2 / sum_t |h[t]|^2, and
     max over median = max_c m[c] / median_c m[c] with m[c] = mean_t |h[t, c]|.
+    A channel peaks at a position where its magnitude is the largest there.
 
-    The dataset holds "energy_share" over noise (where it is defined), state, layer and the `top`
-    channels, largest first by their share averaged over all layers but the last, which can remove
-    an outlier by itself; "max_median" and "n", the number of positions, over noise, state and
-    layer; and per layer, all cells together, the largest channel "top_channel" with "top_share".
+    The dataset holds the `top` channels, largest first by their energy share averaged over all
+    layers but the last, which can remove an outlier by itself. Over noise (where it is defined),
+    state, layer and channel: "energy_share", and "peak_share", the share of positions at which the
+    channel peaks. Over layer and channel: "steps_led", the share of steps, of all prompts, at which it
+    peaks at more than half of the prompt's positions; over channel: "layers_led", the share of layers
+    at which it does so over all positions together. Over noise, state and layer: "max_median" and "n", the number of
+    positions. Per layer, all cells together: the largest channel "top_channel" with "top_share".
+
+    With `massive`, also over noise, state and layer: "mmr", the mean over positions of max_c |h[t, c]| /
+    median_c |h[t, c]| (as in the code of arXiv 2509.23500), and "massive_share", the share of
+    positions where that ratio is above `massive`. Sun et al. (arXiv 2402.17762) call an activation massive
+    above 1000 times the median and above 100; the second is a matter of scale and left out.
+
     Memory is the same for every number of steps and positions.
 
     Args:
         top: how many channels to keep.
+        massive: the ratio above which a position has a massive activation; None leaves this out,
+            as medians of every position take longer than all the rest.
         name: key in `record.measures`, "outliers" by default.
 
-    >>> Outliers(top=3).key
+    >>> Outliers(top=3, massive=1000).key
     'outliers'
     """
 
     top: int = 8
+    massive: float | None = None
 
     def __post_init__(self) -> None:
         if self.top < 1:
             raise ValueError(f"top={self.top}; expected at least 1, the number of channels to keep; give 8")
+        if self.massive is not None and not self.massive > 1:
+            raise ValueError(f"massive={self.massive}; expected a ratio above 1, or None; give 1000")
 
     @property
     def points(self) -> tuple[str, ...]:
         return ("resid_post",)
 
     def start(self, span: Span) -> Sums:
-        shape = (span.n_cells, span.n_layers)
-        sizes = {"energy": (*shape, span.d_model), "magnitude": (*shape, span.d_model), "n": shape}
+        cells, channels = (span.n_cells, span.n_layers), (span.n_layers, span.d_model)
+        sizes = {
+            "energy": (span.n_cells, *channels),
+            "magnitude": (span.n_cells, *channels),
+            "peaks": (span.n_cells, *channels),
+            "steps_led": channels,
+            "steps": (span.n_layers,),
+            "n": cells,
+        }
+        if self.massive is not None:
+            sizes |= {"mmr": cells, "massive": cells}
         return {key: torch.zeros(size, dtype=torch.float64, device=span.device) for key, size in sizes.items()}
 
     def update(self, sums: Sums, visit: Visit) -> None:
         h = rows(visit.values["resid_post"])
         cells = visit.cells
-        energy, magnitude, n = (sums[key][:, visit.layer] for key in ("energy", "magnitude", "n"))
-        if (kernels := fused(h, n)) is not None:
-            kernels.add_outliers(h.contiguous(), cells.weight, cells.index, energy, magnitude, n)
-            return
-        h = wide(h)
-        weight = cells.weight.to(h)
+        energy, magnitude, n = (sums[key][:, visit.at] for key in ("energy", "magnitude", "n"))
         index = cells.index.to(n.device)
-        for total, value in ((energy, weight @ h.square()), (magnitude, weight @ h.abs()), (n, weight.sum(-1))):
-            total.index_add_(0, index, value.to(total))
+        n.index_add_(0, index, cells.weight.sum(-1, keepdim=True).expand(-1, len(h)).to(n))
+        size = h.abs()
+        largest = size.amax(-1)
+        # 0 at the largest channel, -1 elsewhere: several times cheaper than an argmax.
+        self._peaks(sums, visit, (size - largest[..., None]).sign_())
+        if self.massive is not None:
+            self._massive(sums, visit, wide(largest) / wide(_median(size)), self.massive)
+        if (kernels := fused(h, n)) is not None:
+            kernels.add_outliers(h, cells.weight, cells.index, energy, magnitude)
+            return
+        weight = cells.weight.to(wide(h))
+        for total, value in ((energy, wide(h).square()), (magnitude, wide(size))):
+            total.index_add_(0, index, (weight @ value).transpose(0, 1).to(total))
+
+    def _peaks(self, sums: Sums, visit: Visit, below: Float[Tensor, "layer n d_model"]) -> None:
+        """Count at which channel each position peaks, and which channel leads each row's step."""
+        weight = visit.cells.weight
+        here = weight.sum(-1, keepdim=True) + weight @ below.to(weight)
+        peaks = sums["peaks"][:, visit.at]
+        peaks.index_add_(0, visit.cells.index, here.transpose(0, 1).to(peaks))
+        measured = (visit.cells.state >= 0).to(below)
+        by_row = measured[:, None] @ below.unflatten(1, measured.shape)
+        n = measured.sum(-1)
+        sums["steps_led"][visit.at] += (by_row[:, :, 0] + n[:, None] > n[:, None] / 2).sum(1)
+        sums["steps"][visit.at] += (n > 0).sum()
+
+    def _massive(self, sums: Sums, visit: Visit, ratio: Float[Tensor, "layer n"], bar: float) -> None:
+        weight = visit.cells.weight.to(ratio)
+        for key, value in (("mmr", ratio), ("massive", (ratio > bar).to(ratio))):
+            place = sums[key][:, visit.at]
+            place.index_add_(0, visit.cells.index, (weight @ value.T).to(place))
 
     def result(self, sums: Sums, span: Span) -> xr.Dataset:
         # Reduced where the sums are: they are large, and the result is small.
-        energy, magnitude, n = (sums[key] for key in ("energy", "magnitude", "n"))
+        energy, magnitude, peaks, n = (sums[key] for key in ("energy", "magnitude", "peaks", "n"))
         pooled = _share(energy.sum(0))
         channels = _top_channels(pooled, self.top)
         top_share, top_channel = pooled.max(-1)
         mean = magnitude / n[..., None]
+        led = peaks.sum(0)[:, channels] > n.sum(0)[:, None] / 2
         cells = (*span.cell_dims, "layer")
+
+        def by_cell(value: Tensor) -> Tensor:
+            return span.split_cells(value, axis=0)
+
+        variables = {
+            "energy_share": ((*cells, "channel"), by_cell(_share(energy)[..., channels])),
+            "peak_share": ((*cells, "channel"), by_cell(peaks[..., channels] / n[..., None])),
+            "steps_led": (("layer", "channel"), sums["steps_led"][:, channels] / sums["steps"][:, None]),
+            "layers_led": (("channel",), led.double().mean(0)),
+            "max_median": (cells, by_cell(mean.amax(-1) / _median(mean))),
+            "n": (cells, by_cell(n.long())),
+            "top_channel": (("layer",), top_channel),
+            "top_share": (("layer",), top_share),
+        }
+        if self.massive is not None:
+            variables |= {"mmr": (cells, by_cell(sums["mmr"] / n))}
+            variables |= {"massive_share": (cells, by_cell(sums["massive"] / n))}
         return labelled(
-            {
-                "energy_share": ((*cells, "channel"), span.split_cells(_share(energy)[..., channels], axis=0)),
-                "max_median": (cells, span.split_cells(mean.amax(-1) / _median(mean), axis=0)),
-                "n": (cells, span.split_cells(n.long(), axis=0)),
-                "top_channel": (("layer",), top_channel),
-                "top_share": (("layer",), top_share),
-            },
+            variables,
             span,
             coords={"channel": channels.tolist()},
             estimator="share of the sum of squares at resid_post; largest over median of the channels' mean magnitude",
@@ -91,6 +152,7 @@ class Outliers(Measure):
             positions="all but padding and what follows the end of a row",
             channels_left_out=[],
             n=int(n.sum(0).max()),
+            **({} if self.massive is None else {"massive": f"above {self.massive} x the median of the same position"}),
         )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from dlens.tasks.files import FORMATS, from_file
 from dlens.tasks.task import Task
 from dlens.tasks.trio_code import TrioCode
 from dlens.tasks.trio_math import TrioMath
@@ -12,7 +15,7 @@ _TASKS: dict[str, Task] = {task.name: task for task in (TrioMath(), TrioCode())}
 
 
 def names() -> tuple[str, ...]:
-    """The names that `get` knows.
+    """The names of the tasks that need no file.
 
     >>> names()
     ('trio-math', 'trio-code')
@@ -20,15 +23,30 @@ def names() -> tuple[str, ...]:
     return tuple(_TASKS)
 
 
-def get(name: str) -> Task:
-    """A task by its name.
+def get(name: str, *, shots: int | None = None, examples: str | Path | None = None, allow_code: bool = False) -> Task:
+    """A task by its name, or a benchmark from a file as `format:path`, such as `gsm8k:test.jsonl`.
+
+    Args:
+        name: "trio-math", "trio-code", "gsm8k:PATH", "humaneval:PATH" or "mbpp:PATH".
+        shots, examples: of a benchmark from a file; see `from_file`.
+        allow_code: programs that the model writes may be run; see `from_file`.
 
     Raises:
-        ValueError: there is no such task.
+        FileNotFoundError: there is no such file.
+        ValueError: there is no such task, or it has no such option.
 
     >>> get("trio-math").problems(8)[5].steps
     2
     """
+    format, colon, path = name.partition(":")
+    if colon and format in FORMATS:
+        return from_file(path, format, shots=shots, examples=examples, allow_code=allow_code)
     if name not in _TASKS:
-        raise ValueError(f"task {name!r}; expected one of {', '.join(_TASKS)}; check the spelling")
+        known = [*_TASKS, *(f"{format}:PATH" for format in FORMATS)]
+        raise ValueError(f"task {name!r}; expected one of {', '.join(known)}; check the spelling")
+    if shots is not None or examples is not None:
+        raise ValueError(
+            f"shots={shots}, examples={examples} with {name}; expected neither, as its prompts hold no examples; leave "
+            f"both out"
+        )
     return _TASKS[name]

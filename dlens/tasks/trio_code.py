@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from typing import final
 
+from dlens.tasks.drawn import DrawnTask
 from dlens.tasks.expression import evaluate
-from dlens.tasks.task import Problem, Task
+from dlens.tasks.task import Problem
 
 __all__ = ["TrioCode"]
 
@@ -26,7 +27,7 @@ POINTS = (-1009, -7, -2, -1, 0, 1, 2, 3, 10, 1013)
 
 
 @final
-class TrioCode(Task):
+class TrioCode(DrawnTask):
     """Take x, then add, subtract, double, triple or negate, one to four times.
 
     Numbers are whole and at most 60. The key is the operations in their order, without the name

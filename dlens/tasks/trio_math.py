@@ -6,7 +6,8 @@ import operator
 import random
 from typing import final
 
-from dlens.tasks.task import Problem, Task
+from dlens.tasks.drawn import DrawnTask
+from dlens.tasks.task import Problem
 
 __all__ = ["TrioMath"]
 
@@ -28,7 +29,7 @@ APPLY = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.
 
 
 @final
-class TrioMath(Task):
+class TrioMath(DrawnTask):
     """Someone has some things, one to four changes follow; how many are there now?
 
     Numbers in the question are whole: 2 to 60 at the start, 1 to 40 added, 1 to 60 taken away, and

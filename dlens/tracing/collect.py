@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor
 
 from dlens.axes import BLOCK_POINTS
 from dlens.measures.measure import Span, Sums, Visit
+from dlens.measures.readout import Readout
 from dlens.models.model import Model
 from dlens.ops.capture import Capture
 from dlens.ops.op import Op, Target
 from dlens.tracing.plan import Measured, Plan
-from dlens.tracing.program import Active, Rows, StepProgram
+from dlens.tracing.program import Active, Rows, StepProgram, View
+from dlens.tracing.slab import Slab
 from dlens.tracing.state import StepState
 
 __all__ = ["Captured", "Collector", "Kind", "RunShape", "capture_bytes", "refuse_large_captures"]
@@ -119,8 +121,22 @@ class Collector:
     shape: RunShape
     captured: dict[str, Captured] = field(default_factory=dict)
     sums: dict[int, Sums] = field(default_factory=dict)
+    slabs: dict[int, Slab] = field(default_factory=dict)
     fired: set[int] = field(default_factory=set)
     structural: list[tuple[tuple[int, Rows], ...]] = field(default_factory=list)
+    kept: dict[Any, Any] = field(default_factory=dict)
+    readout: Readout | None = None
+
+    def start(self) -> None:
+        """Make empty sums before the run, so that a measure can refuse it."""
+        for planned in self.plan.planned:
+            if isinstance(planned.op, Measured):
+                self.sums[planned.index] = planned.op.measure.start(self.span)
+
+    def release(self) -> None:
+        """Let go of what is needed only while the run lasts."""
+        self.slabs.clear()
+        self.kept.clear()
 
     @cached_property
     def span(self) -> Span:
@@ -144,19 +160,24 @@ class Collector:
         if index not in self.fired and (mask is None or bool(mask.any())):
             self.fired.add(index)
 
-    def measure(
-        self, active: Active, layer: int, values: dict[str, Tensor], skipped: Tensor | None, state: StepState
-    ) -> None:
-        """Feed one layer at one step to a measure."""
-        op = active.op
-        assert isinstance(op, Measured)
-        self.fired.add(active.planned.index)
-        span = self.span
-        if active.planned.index not in self.sums:
-            self.sums[active.planned.index] = op.measure.start(span)
-        sums = self.sums[active.planned.index]
-        local = {point: value.to(span.device) for point, value in values.items()}
-        op.measure.update(sums, Visit(state.step, layer, local, state.cells, skipped))
+    def read(self, view: View, point: str, layer: int, value: Tensor, state: StepState) -> None:
+        """A value that measures read; it is copied, as they are fed later."""
+        slab = self.slabs.get(view.index)
+        if slab is None or slab.view is not view:
+            slab = self.slabs[view.index] = Slab(view, self.target.n_layers, self.span.device, self._update)
+        slab.put(point, layer, value, state)
+
+    def feed(self, view: View, skipped: Tensor | None) -> None:
+        """A layer was read at every point of a view; its measures are fed with the last, or when memory is full."""
+        self.slabs[view.index].close(skipped)
+
+    def _update(self, view: View, visit: Visit) -> None:
+        visit = replace(visit, kept=self.kept, readout=self.readout)
+        for active in view.measures:
+            op, index = active.op, active.planned.index
+            assert isinstance(op, Measured)
+            self.fired.add(index)
+            op.measure.update(self.sums[index], visit)
 
     def capture(self, active: Active, value: Tensor, layer: int | None, state: StepState) -> None:
         """Copy a value into its place; the conditional half, and each AR position from its first step only."""

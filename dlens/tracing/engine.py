@@ -195,11 +195,7 @@ class _Walker:
     def _layer(self, layer: int, program: StepProgram, state: StepState) -> None:
         todo = program.layers[layer]
         block = program.blocks[layer]
-        visit = LayerVisit(self.model, self.envoys, self.hand, layer, block, todo, state)
-        visit.run()
-        skipped = todo.skipped_rows(len(state.real), state.real.device) if todo.measures else None
-        for active in todo.measures:
-            self.collector.measure(active, layer, visit.seen[active.planned.index], skipped, state)
+        LayerVisit(self.model, self.envoys, self.hand, layer, block, todo, state).run()
 
     def _embed(self, actives: tuple[Active, ...], state: StepState) -> None:
         site = Site(self.model.layout.embed)

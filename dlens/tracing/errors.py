@@ -11,11 +11,12 @@ __all__ = ["Cancelled", "NeverFired", "UnfiredWarning"]
 
 
 class NeverFired(RuntimeError):
-    """An operation found nothing to act on in a whole run; `record` holds that run."""
+    """An operation found nothing to act on in a whole run; `record` holds that run, `ops` all such operations."""
 
-    def __init__(self, message: str, record: Record) -> None:
+    def __init__(self, message: str, record: Record, ops: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.record = record
+        self.ops = ops
 
 
 class Cancelled(RuntimeError):

@@ -68,11 +68,13 @@ def finish(run: Prepared, batch: Batch, outcome: Outcome) -> Record:
     """
     late, never = _unfired(run, outcome.n_steps)
     record = _record(run, batch, outcome, late)
+    run.collector.release()
     if never:
         raise NeverFired(
             f"'{never[0]}' found nothing to act on in {outcome.n_steps} steps; expected at least one position; check "
             f"noise= and tokens= against the run, which is in error.record",
             record,
+            never,
         )
     if late:
         warnings.warn(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -17,7 +18,10 @@ from dlens.ops.swap import Swap
 from dlens.tracing.plan import Measured, Plan, Planned
 from dlens.tracing.state import StepState
 
-__all__ = ["Active", "LayerProgram", "StepProgram", "active_at", "compile_step", "reads_block"]
+__all__ = ["Active", "LayerProgram", "StepProgram", "View", "active_at", "compile_step", "reads_block"]
+
+# What a view or a capture may read from hooks of PyTorch around a block.
+_AROUND = frozenset({"resid_pre", "resid_post"})
 
 Rows = tuple[bool, ...] | None
 """Per row whether an operation acts; None is every row."""
@@ -41,6 +45,27 @@ class Active:
         return self.planned.op
 
 
+@dataclass(frozen=True)
+class View:
+    """Measures that see the same values, since no edit stands between them in the chain.
+
+    Args:
+        measures: in the order written.
+    """
+
+    measures: tuple[Active, ...]
+
+    @property
+    def index(self) -> int:
+        """A number that tells the views of a step apart."""
+        return self.measures[0].planned.index
+
+    @cached_property
+    def points(self) -> frozenset[str]:
+        """What any of them reads."""
+        return frozenset(p for a in self.measures if isinstance(a.op, Measured) for p in a.op.measure.points)
+
+
 @dataclass
 class LayerProgram:
     """What happens at one place.
@@ -50,14 +75,14 @@ class LayerProgram:
         repeats: (number of runs, rows).
         other_blocks: (index of the block, rows) to run in this place for some rows only.
         points: hook point -> what reads or writes there, in the order written.
-        measures: measures fed at this place.
+        views: measures fed at this place.
     """
 
     skips: dict[Part, list[Active]] = field(default_factory=dict)
     repeats: list[Active] = field(default_factory=list)
     other_blocks: list[tuple[int, Rows]] = field(default_factory=list)
-    points: dict[str, list[Active]] = field(default_factory=dict)
-    measures: list[Active] = field(default_factory=list)
+    points: dict[str, list[Active | View]] = field(default_factory=dict)
+    views: list[View] = field(default_factory=list)
 
     def reads(self, point: str) -> bool:
         """Whether anything reads or writes a point."""
@@ -68,7 +93,7 @@ class LayerProgram:
         """Whether the block runs as it is and is only read once it has."""
         if self.skips or self.repeats or self.other_blocks:
             return False
-        return all(reads_block(active.op) for actives in self.points.values() for active in actives)
+        return all(_reads_block(active) for actives in self.points.values() for active in actives)
 
     def skipped_rows(self, batch: int, device: torch.device) -> Tensor | None:
         """Per row whether the whole block is skipped; None where none is."""
@@ -120,6 +145,7 @@ def compile_step(actives: Sequence[Active], target: Target) -> StepProgram:
     layers: dict[int, LayerProgram] = {}
     root: dict[str, list[Active]] = {"embed": [], "logits": []}
     blocks = list(range(target.n_layers))
+    views = {view.index: view for view in _views(actives)}
     structural = []
     for active in actives:
         op = active.op
@@ -128,6 +154,8 @@ def compile_step(actives: Sequence[Active], target: Target) -> StepProgram:
         if isinstance(op, Swap) and active.rows is None:
             i, j = target.layer(op.i), target.layer(op.j)
             blocks[i], blocks[j] = blocks[j], blocks[i]
+        elif active.planned.index in views:
+            _place_view(views[active.planned.index], target, layers)
         else:
             _place(active, target, layers, root)
     _place_mixed_swaps(actives, target, layers, blocks)
@@ -141,8 +169,31 @@ def reads_block(op: Op) -> bool:
     A block may write over its input, so that a capture of it has to copy before.
     """
     if isinstance(op, Measured):
-        return {"resid_pre", "resid_post"}.issuperset(op.measure.points)
+        return _AROUND.issuperset(op.measure.points)
     return isinstance(op, Capture) and op.point == "resid_post"
+
+
+def _reads_block(active: Active | View) -> bool:
+    return _AROUND.issuperset(active.points) if isinstance(active, View) else reads_block(active.op)
+
+
+def _views(actives: Sequence[Active]) -> tuple[View, ...]:
+    """The measures in groups, divided by the edits between them."""
+    groups: dict[int, list[Active]] = {}
+    edits = 0
+    for active in actives:
+        if isinstance(active.op, Measured):
+            groups.setdefault(edits, []).append(active)
+        edits += isinstance(active.op, Edit)
+    return tuple(View(tuple(group)) for group in groups.values())
+
+
+def _place_view(view: View, target: Target, layers: dict[int, LayerProgram]) -> None:
+    for layer in range(target.n_layers):
+        program = layers.setdefault(layer, LayerProgram())
+        program.views.append(view)
+        for point in view.points:
+            program.points.setdefault(point, []).append(view)
 
 
 def _place(active: Active, target: Target, layers: dict[int, LayerProgram], root: dict[str, list[Active]]) -> None:
@@ -152,12 +203,6 @@ def _place(active: Active, target: Target, layers: dict[int, LayerProgram], root
             layers.setdefault(layer, LayerProgram()).skips.setdefault(op.part, []).append(active)
     elif isinstance(op, Repeat):
         layers.setdefault(target.layer(op.layer), LayerProgram()).repeats.append(active)
-    elif isinstance(op, Measured):
-        for layer in range(target.n_layers):
-            program = layers.setdefault(layer, LayerProgram())
-            program.measures.append(active)
-            for point in op.measure.points:
-                program.points.setdefault(point, []).append(active)
     elif isinstance(op, (Capture, Edit)):
         point = op.point if isinstance(op, Capture) else op.at
         if point not in BLOCK_POINTS:

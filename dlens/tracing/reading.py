@@ -16,8 +16,7 @@ from torch import nn
 from dlens.models.family import hidden_in, hidden_of
 from dlens.models.model import Model
 from dlens.tracing.collect import Collector
-from dlens.tracing.plan import Measured
-from dlens.tracing.program import LayerProgram, StepProgram, reads_block
+from dlens.tracing.program import LayerProgram, StepProgram, View, reads_block
 from dlens.tracing.state import StepState
 
 __all__ = ["Reader"]
@@ -25,7 +24,7 @@ __all__ = ["Reader"]
 
 @final
 class Reader:
-    """Reads every block of one run after it ran; told by the engine when a step starts."""
+    """Reads every block of one run as it starts and ends; told by the engine when a step starts."""
 
     def __init__(self, model: Model, collector: Collector) -> None:
         self._blocks = tuple(model.blocks)
@@ -53,20 +52,33 @@ class Reader:
         """Keep the hooks on the blocks as long as a run lasts."""
         with ExitStack() as stack:
             for index, block in enumerate(self._blocks if self._wanted else ()):
-                handle = block.register_forward_hook(partial(self._read, index), with_kwargs=True)
-                stack.callback(handle.remove)
+                handles = (
+                    block.register_forward_pre_hook(partial(self._enter, index), with_kwargs=True),
+                    block.register_forward_hook(partial(self._leave, index)),
+                )
+                for handle in handles:
+                    stack.callback(handle.remove)
             yield
 
-    def _read(self, index: int, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], returned: Any) -> None:
+    def _enter(self, index: int, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._now is None or self._away or index not in self._now[1]:
+            return
+        state, places = self._now
+        layer, todo = places[index]
+        for view in todo.views:
+            if "resid_pre" in view.points:
+                self._collector.read(view, "resid_pre", layer, hidden_in(args, kwargs), state)
+
+    def _leave(self, index: int, block: nn.Module, args: tuple[Any, ...], returned: Any) -> None:
         if self._now is None or self._away or index not in self._now[1]:
             return
         state, places = self._now
         layer, todo = places.pop(index)
-        pre, post = hidden_in(args, kwargs), hidden_of(returned)
+        post = hidden_of(returned)
         for active in todo.points.get("resid_post", ()):
-            if not isinstance(active.op, Measured):
+            if isinstance(active, View):
+                self._collector.read(active, "resid_post", layer, post, state)
+            else:
                 self._collector.capture(active, post, layer, state)
-        half = len(pre) // state.halves
-        seen = {"resid_pre": pre[:half], "resid_post": post[:half]} if state.halves > 1 else None
-        for active in todo.measures:
-            self._collector.measure(active, layer, seen or {"resid_pre": pre, "resid_post": post}, None, state)
+        for view in todo.views:
+            self._collector.feed(view, None)

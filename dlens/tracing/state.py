@@ -90,18 +90,18 @@ class StepState:
     @cached_property
     def cells(self) -> Cells:
         """The (noise, state) cell of every position, as a matrix that sums over positions."""
-        cell = self.state
+        cell, bins = self.state, torch.zeros_like(self.state[:, 0])
         n_cells = len(STATES)
         if self.has_noise:
             masked, total = self._noise_counts()
-            bins = noise_bin(masked.long(), total)[:, None]
-            cell = torch.where(cell < 0, cell, bins * len(STATES) + cell)
+            bins = noise_bin(masked.long(), total)
+            cell = torch.where(cell < 0, cell, bins[:, None] * len(STATES) + cell)
             n_cells *= N_NOISE_BINS
         flat = cell.flatten()
         # On an accelerator `unique` would wait for the device; all cells cost little there.
         index = flat[flat >= 0].unique() if flat.device.type == "cpu" else torch.arange(n_cells, device=flat.device)
         weight = (flat == index[:, None]).to(torch.float32)
-        return Cells(index, weight, self.state)
+        return Cells(index, weight, self.state, bins)
 
 
 def after(ends: TokenMask) -> TokenMask:

@@ -15,8 +15,7 @@ from dlens.ops.op import Edit, Place
 from dlens.ops.repeat import Repeat
 from dlens.ops.skip import Part
 from dlens.tracing.collect import Collector
-from dlens.tracing.plan import Measured
-from dlens.tracing.program import Active, LayerProgram, Rows
+from dlens.tracing.program import Active, LayerProgram, Rows, View
 from dlens.tracing.reading import Reader
 from dlens.tracing.state import StepState
 from dlens.tracing.tokens import step_mask
@@ -107,10 +106,16 @@ class LayerVisit:
         self.envoy = envoys[block]
         self.todo = todo
         self.state = state
-        self.seen: dict[int, dict[str, Tensor]] = {a.planned.index: {} for a in todo.measures}
 
     def run(self) -> None:
-        """Visit the block's points in the order of the forward."""
+        """Visit the block's points in the order of the forward, and feed the measures."""
+        self._walk()
+        rows = len(self.state.real)
+        skipped = self.todo.skipped_rows(rows, self.state.real.device) if self.todo.views else None
+        for view in self.todo.views:
+            self.hand.collector.feed(view, skipped)
+
+    def _walk(self) -> None:
         hidden, args, kwargs = self._input()
         if self._skipped("block"):
             assert hidden is not None
@@ -125,9 +130,8 @@ class LayerVisit:
     def _apply(self, point: str, value: Tensor) -> Tensor:
         actives = self.todo.points.get(point, ())
         for active in actives:
-            if isinstance(active.op, Measured):
-                half = value[: len(value) // self.state.halves] if self.state.halves > 1 else value
-                self.seen[active.planned.index][point] = half
+            if isinstance(active, View):
+                self.hand.collector.read(active, point, self.layer, value, self.state)
             else:
                 value = self.hand.apply((active,), value, point, self.layer, self.state)
         return value

@@ -1,6 +1,6 @@
 """Random runs to measure, kept whole so that a reference can look at all of a run at once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import xarray as xr
 from torch import Tensor
 
 from dlens.measures.measure import Cells, Measure, Span, Visit
+from dlens.measures.readout import Readout
 
 CPU = torch.device("cpu")
 SPANS = [
@@ -20,7 +21,7 @@ SPANS = [
 
 @dataclass
 class Run:
-    """A run of 2 rows of 6 positions, or of 1 position where there is one layer.
+    """A run of 2 rows of 6 positions or `width`, or of 1 position where there is one layer.
 
     resid_pre, resid_post: [step, layer, batch, position, d_model]; cell: [step, batch, position],
     -1 where nothing is measured; skipped: [step, layer, batch].
@@ -33,9 +34,9 @@ class Run:
     skipped: np.ndarray
 
 
-def random_run(span: Span, seed: int = 0, skipped: bool = False) -> Run:
+def random_run(span: Span, seed: int = 0, skipped: bool = False, width: int = 6) -> Run:
     rng = np.random.default_rng(seed)
-    shape = (span.n_steps, span.n_layers, 2, 1 if span.n_layers == 1 else 6, span.d_model)
+    shape = (span.n_steps, span.n_layers, 2, 1 if span.n_layers == 1 else width, span.d_model)
     pre = torch.tensor(rng.normal(size=shape), dtype=torch.float32)
     post = pre + torch.tensor(rng.normal(size=shape), dtype=torch.float32)
     state = rng.integers(0 if shape[3] == 1 else -1, 3, size=(span.n_steps, *shape[2:4]))
@@ -44,23 +45,30 @@ def random_run(span: Span, seed: int = 0, skipped: bool = False) -> Run:
     return Run(span, pre, post, cell, rng.random((*shape[:2], 2)) < (0.3 if skipped else 0.0))
 
 
-def observe(measure: Measure, run: Run, sums: bool = False) -> Any:
-    """The result of a measure that saw the run layer by layer, or its sums."""
+def observe(
+    measure: Measure, run: Run, sums: bool = False, layers: int | None = None, readout: Readout | None = None
+) -> Any:
+    """The result of a measure that saw the run step by step, or its sums; with at most `layers` layers a visit."""
     total = measure.start(run.span)
+    n, kept, shape = run.span.n_layers, {}, run.cell.shape
     for step in range(run.span.n_steps):
-        cells = _cells(run.cell[step])
-        for layer in range(run.span.n_layers):
-            values = {"resid_pre": run.resid_pre[step, layer], "resid_post": run.resid_post[step, layer]}
-            rows = run.skipped[step, layer]
+        cells, carried = cells_of(run.cell[step]), {}
+        for first in range(0, n, layers or n):
+            at = range(first, min(n, first + (layers or n)))
+            part = slice(at.start, at.stop)
+            values = {"resid_pre": run.resid_pre[step, part], "resid_post": run.resid_post[step, part]}
+            rows = run.skipped[step, part]
             skipped = torch.tensor(rows) if rows.any() else None
-            measure.update(total, Visit(step, layer, values, cells, skipped))
+            visit = Visit(step, at, values, cells, skipped, at.stop == n, carried=carried, kept=kept, readout=readout)
+            measure.update(total, replace(visit, rows=range(shape[1]), columns=range(shape[2])))
     return total if sums else measure.result(total, run.span)
 
 
-def _cells(cell: np.ndarray) -> Cells:
+def cells_of(cell: np.ndarray) -> Cells:
     index = np.unique(cell[cell >= 0])
     weight = torch.tensor(index[:, None] == cell.reshape(1, -1)).float()
-    return Cells(torch.tensor(index), weight, torch.tensor(np.where(cell < 0, -1, cell % 3)))
+    noise = torch.tensor(cell.max(-1)).clamp(min=0) // 3
+    return Cells(torch.tensor(index), weight, torch.tensor(np.where(cell < 0, -1, cell % 3)), noise)
 
 
 def assert_close(actual: xr.DataArray, expected: Any) -> None:

@@ -36,6 +36,55 @@ def test_equals_a_two_pass_reference(span: Span) -> None:
         assert_close(data["max_median"][at][layer], mean.max() / np.median(mean))
 
 
+@pytest.mark.parametrize("span", SPANS)
+def test_persistence_equals_a_two_pass_reference(span: Span) -> None:
+    run = random_run(span)
+    data = observe(Outliers(top=4), run, layers=2)
+    largest = run.resid_post.abs().numpy().argmax(-1)
+    for number, channel in enumerate(data["channel"].values):
+        led = np.zeros((span.n_layers, *run.cell.shape[:2]))
+        some = (run.cell >= 0).any(2)
+        for layer, step, row in np.ndindex(led.shape):
+            inside = run.cell[step, row] >= 0
+            led[layer, step, row] = (largest[step, layer, row][inside] == channel).mean() if inside.any() else 0
+        assert_close(data["steps_led"][:, number], (led[:, some] > 0.5).mean(-1))
+        inside = np.broadcast_to((run.cell >= 0)[:, None], largest.shape)
+        share = ((largest == channel) & inside).sum((0, 2, 3)) / inside.sum((0, 2, 3))
+        assert float(data["layers_led"][number]) == (share > 0.5).mean()
+        for cell, layer in np.ndindex(span.n_cells, span.n_layers):
+            at = np.unravel_index(cell, data["n"].shape[:-1])
+            inside = run.cell == cell
+            expected = (largest[:, layer][inside] == channel).mean() if inside.any() else np.nan
+            assert_close(data["peak_share"][at][layer, number], expected)
+
+
+@pytest.mark.parametrize("span", SPANS)
+def test_massive_activations_equal_a_two_pass_reference(span: Span) -> None:
+    run = random_run(span)
+    data = observe(Outliers(massive=4), run)
+    for cell, layer in np.ndindex(span.n_cells, span.n_layers):
+        values = np.abs(states(run, layer, cell))
+        ratios = values.max(-1) / np.median(values, -1) if len(values) else np.array([np.nan])
+        at = np.unravel_index(cell, data["n"].shape[:-1])
+        assert_close(data["mmr"][at][layer], ratios.mean())
+        assert_close(data["massive_share"][at][layer], (ratios > 4).mean() if len(values) else np.nan)
+    assert data.attrs["massive"] == "above 4 x the median of the same position"
+
+
+def test_a_channel_that_leads_everywhere_persists() -> None:
+    run = random_run(SPANS[0])
+    run.resid_post[..., 4] = 100.0
+    data = observe(Outliers(massive=10), run).sel(channel=4)
+    for name in ("steps_led", "layers_led"):
+        assert (data[name] == 1).all()
+    assert (data["massive_share"].values[data["n"].values > 0] == 1).all()
+
+
+def test_massive_must_be_a_ratio() -> None:
+    with pytest.raises(ValueError, match="massive=1; expected a ratio above 1"):
+        Outliers(massive=1)
+
+
 def test_finds_a_planted_channel() -> None:
     run = random_run(SPANS[0])
     run.resid_post[..., 4] = 100.0

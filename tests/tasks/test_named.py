@@ -11,5 +11,13 @@ def test_each_name_gives_its_task() -> None:
 
 
 def test_an_unknown_name_is_refused() -> None:
-    with pytest.raises(ValueError, match="task 'trio-maths'; expected one of trio-math, trio-code; check the spelling"):
-        get("trio-maths")
+    known = "trio-math, trio-code, gsm8k:PATH, humaneval:PATH, mbpp:PATH"
+    for name in ("trio-maths", "math:file.jsonl", "gsm8k"):
+        with pytest.raises(ValueError, match=f"task '{name}'; expected one of {known}; check the spelling"):
+            get(name)
+
+
+def test_a_drawn_task_has_no_examples() -> None:
+    with pytest.raises(ValueError, match="shots=2, examples=None with trio-math; expected neither, .*; leave both out"):
+        get("trio-math", shots=2)
+    assert get("trio-math", allow_code=True) is get("trio-math")

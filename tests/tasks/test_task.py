@@ -7,7 +7,7 @@ import pytest
 
 import dlens
 from dlens.tasks import Task, get, names
-from dlens.tasks.task import LEVELS, TEST_LIMIT, split_of
+from dlens.tasks.drawn import LEVELS, TEST_LIMIT, split_of
 
 TASKS = pytest.mark.parametrize("task", [get(name) for name in names()], ids=names())
 # All that may change without changing what a problem asks.

@@ -29,7 +29,7 @@ class Inner(dlens.Measure):
         return {"n": torch.zeros(span.n_layers)}
 
     def update(self, sums: Sums, visit: Visit) -> None:
-        sums["n"][visit.layer] += len(visit.values)
+        sums["n"][visit.at] += len(visit.values)
 
     def result(self, sums: Sums, span: Span) -> Any:
         import xarray as xr

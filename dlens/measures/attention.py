@@ -1,0 +1,143 @@
+"""Which positions draw the attention of all others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dlens.measures.arrays import labelled, wide
+from dlens.measures.cells import add_by_cell, cell_of, mean_of
+from dlens.measures.measure import Measure, Span, Sums, Visit
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["Attention"]
+
+_BY_ROW = ("sinks", "sink_mass", "first_mass", "largest")
+_COUNTS: dict[str, Any] = {f"count_of_{key}": "n_prompts" for key in _BY_ROW}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Attention(Measure):
+    """Attention that each position receives, and the sinks among them.
+
+    The mass of key j is A[j] = sum over queries i of mean over heads of a[i, j], times keys / queries:
+    the sum itself where a step computes every position, and 1 on average also where decoding with a
+    cache computes one. j is a sink where A[j] > mean over k != j of A[k] + `margin` (arXiv 2510.15731,
+    whose margin of 3 has meaning for sums over queries only). Queries and keys are the measured
+    positions; what they give to others is lost, so that the average may lie below 1.
+
+    The dataset holds, over step, noise (where it is defined), state of the key and layer: "mass", the mean
+    over keys; "sink_share", the share of keys that are sinks; "n", the number of keys. Over step, noise
+    and layer, averaged over prompts: "sinks", their number; "sink_mass", the share of all mass on them;
+    "first_mass", the mass of the first measured position; "largest", the largest mass; and "n_prompts".
+
+    In a causal model early keys are seen by more queries, which alone gives them more mass.
+
+    Needs a model that gives its attention: load it with attn_implementation="eager".
+
+    Args:
+        margin: how far above the others a sink lies.
+        name: key in `record.measures`, "attention" by default.
+
+    >>> Attention(margin=2).key
+    'attention'
+    """
+
+    margin: float = 3.0
+
+    def __post_init__(self) -> None:
+        if not self.margin > 0:
+            raise ValueError(f"margin={self.margin}; expected a number above 0, in average masses; give 3")
+
+    @property
+    def points(self) -> tuple[str, ...]:
+        return ("pattern",)
+
+    def start(self, span: Span) -> Sums:
+        by_cell, by_noise = ((span.n_steps, n, span.n_layers) for n in (span.n_cells, span.n_noise))
+        sizes = dict.fromkeys(("mass", "sink", "n"), by_cell) | dict.fromkeys((*_BY_ROW, "n_prompts"), by_noise)
+        return {key: torch.zeros(size, dtype=torch.float64, device=span.device) for key, size in sizes.items()}
+
+    def update(self, sums: Sums, visit: Visit) -> None:
+        pattern = visit.values["pattern"]
+        state, noise = visit.cells.state, visit.cells.noise
+        keys = self._key_states(visit)[:, -pattern.shape[-1] :]
+        mass = _mass(pattern, state >= 0, keys >= 0)
+        sink = _sinks(mass, keys >= 0, self.margin)
+        by_key = {"mass": mass, "sink": sink, "n": torch.ones_like(mass)}
+        for key, values in by_key.items():
+            add_by_cell(sums[key][visit.step, :, visit.at], values.flatten(1), cell_of(noise, keys).flatten())
+        row = torch.where((state >= 0).any(-1), noise, -1)
+        for key, values in _by_row(mass, sink, keys >= 0).items():
+            add_by_cell(sums[key][visit.step, :, visit.at], values, row)
+
+    def _key_states(self, visit: Visit) -> Int[Tensor, "batch position"]:
+        """The state of every position so far: with a cache a step computes the newest alone, and attends to all."""
+        state = visit.cells.state
+        if visit.layers.start == 0:
+            whole = visit.step == 0 or state.shape[-1] > 1
+            visit.kept[self] = state if whole else torch.cat([visit.kept[self], state], 1)
+        return visit.kept[self]
+
+    def result(self, sums: Sums, span: Span) -> xr.Dataset:
+        cells, by_noise = ("step", *span.cell_dims, "layer"), ("step", *span.noise_dims, "layer")
+        mass, sink, n = (span.split_cells(sums[key].cpu(), axis=1) for key in ("mass", "sink", "n"))
+        row = {k: sums[k].cpu() if span.has_noise else sums[k].cpu()[:, 0] for k in (*_BY_ROW, "n_prompts")}
+        return labelled(
+            {
+                "mass": (cells, mean_of(mass, n)),
+                "sink_share": (cells, mean_of(sink, n)),
+                "n": (cells, n.long()),
+                **{key: (by_noise, mean_of(row[key], row["n_prompts"])) for key in _BY_ROW},
+                "n_prompts": (by_noise, row["n_prompts"].long()),
+            },
+            span,
+            estimator="mass of a key = sum over queries of the mean over heads, times keys / queries (1 on average); a "
+            f"sink has more than the mean of the other keys + {self.margin:g}",
+            pooling="by key over prompts and positions; sinks, sink_mass, first_mass and largest over prompts",
+            positions="all but padding and what follows the end of a row, as queries and as keys; state is the key's",
+            channels_left_out=[],
+            **_COUNTS,
+            n=int(sums["n"].sum((0, 1)).max()),
+        )
+
+
+def _mass(
+    pattern: Float[Tensor, "layer batch head query key"],
+    queries: Bool[Tensor, "batch query"],
+    keys: Bool[Tensor, "batch key"],
+) -> Float[Tensor, "layer batch key"]:
+    """What each key receives, 1 on average; 0 where a key is not measured."""
+    counted = queries[:, None, :, None] & keys[:, None, None, :]
+    received = torch.where(counted, wide(pattern), 0).mean(2).sum(2)
+    return received * (keys.sum(-1) / queries.sum(-1).clamp(min=1))[:, None]
+
+
+def _sinks(
+    mass: Float[Tensor, "layer batch key"], keys: Bool[Tensor, "batch key"], margin: float
+) -> Float[Tensor, "layer batch key"]:
+    """1 where a key is a sink; NaN where its mass is, and none where a key has no others."""
+    others = (mass.sum(-1, keepdim=True) - mass) / (keys.sum(-1)[:, None] - 1)
+    return torch.where(mass.isnan(), torch.nan, (keys & (mass > others + margin)).to(mass))
+
+
+def _by_row(
+    mass: Float[Tensor, "layer batch key"], sink: Float[Tensor, "layer batch key"], keys: Bool[Tensor, "batch key"]
+) -> dict[str, Float[Tensor, "layer batch"]]:
+    """What is averaged over prompts."""
+    first = keys.long().argmax(-1)[None, :, None].expand(len(mass), -1, -1)
+    total = mass.sum(-1)
+    return {
+        "sinks": sink.sum(-1),
+        "sink_mass": (mass * sink).sum(-1) / total,
+        "first_mass": mass.gather(-1, first)[..., 0],
+        "largest": mass.amax(-1),
+        "n_prompts": torch.ones_like(total),
+    }

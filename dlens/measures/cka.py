@@ -1,0 +1,203 @@
+"""Centred kernel alignment: how alike two layers arrange the positions of a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dlens.axes import STATES
+from dlens.measures.arrays import check_channels, labelled
+from dlens.measures.gram import Gram, Matrices, gram_of, join
+from dlens.measures.measure import Measure, Span, Sums, Visit
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["CKA", "hsic"]
+
+MIN_ROWS = 4
+"""HSIC1 is defined for more than three rows."""
+
+Groups = Float[Tensor, "batch position group"]
+
+
+def hsic(k: Matrices, member: Groups, debiased: bool = True) -> Float[Tensor, "batch group layer layer_b"]:
+    """HSIC of every pair of layers, over the rows of each group; NaN for a group of fewer than four rows.
+
+    HSIC1 of Song et al. 2007, unbiased: with K~ = K without its diagonal,
+    1 / (n (n - 3)) [tr(K~ L~) + 1'K~1 1'L~1 / ((n - 1)(n - 2)) - 2 / (n - 2) 1'K~L~1].
+    HSIC0, biased: tr(K H L H) / (n - 1)^2 with H = I - 11'/n.
+
+    Args:
+        k: a kernel's matrix of each layer and prompt.
+        member: 1 where a row is in a group; a row is in at most one.
+        debiased: HSIC1, else HSIC0.
+    """
+    same = member @ member.mT
+    n = member.sum(1).double()
+    if debiased:
+        k = k * (same * (1 - torch.eye(k.shape[-1], dtype=k.dtype, device=k.device)))
+    else:
+        k = _doubly_centred(k * same, member) * same
+    # Row by row, so that all groups cost one pass: [batch and position, layer, position_b].
+    by_row = k.permute(1, 2, 0, 3).flatten(0, 1)
+    products = torch.bmm(by_row, by_row.mT).unflatten(0, member.shape[:2])
+    trace = torch.einsum("bng,bnlm->bglm", member.double(), products.double())
+    if not debiased:
+        return _enough(trace / ((n - 1) ** 2)[..., None, None], n)
+    sums = k.sum(-1).double()
+    of_rows = torch.einsum("bng,lbn,mbn->bglm", member.double(), sums, sums)
+    totals = torch.einsum("bng,lbn->bgl", member.double(), sums)
+    of_all = totals[..., :, None] * totals[..., None, :]
+    n = n[..., None, None]
+    value = (trace + of_all / ((n - 1) * (n - 2)) - 2 / (n - 2) * of_rows) / (n * (n - 3))
+    return _enough(value, n[..., 0, 0])
+
+
+def _doubly_centred(k: Matrices, member: Groups) -> Matrices:
+    """H K H within each group."""
+    n = torch.einsum("bng,bg->bn", member, member.sum(1)).clamp(min=1)
+    means = k.sum(-1) / n
+    overall = torch.einsum("bng,bmg,lbm->lbn", member, member, means) / n
+    return k - means[..., None] - (means - overall)[..., None, :]
+
+
+def _enough(value: Tensor, n: Tensor) -> Tensor:
+    return torch.where((n >= MIN_ROWS)[..., None, None], value, torch.nan)
+
+
+def rbf(k: Matrices, member: Groups, fraction: float) -> Matrices:
+    """exp(-d_ij^2 / (2 s^2)), s a fraction of the median distance between two rows of the same group.
+
+    The median is the lower of the middle two where their number is even, as `torch.median` has it.
+    """
+    diagonal = k.diagonal(dim1=-2, dim2=-1)
+    squares = (diagonal[..., :, None] + diagonal[..., None, :] - 2 * k).clamp(min=0)
+    other = ~torch.eye(k.shape[-1], dtype=torch.bool, device=k.device)
+    widths = torch.ones_like(diagonal)
+    for group in member.unbind(-1):
+        inside = group[:, :, None] * group[:, None, :] > 0
+        distances = torch.where(inside & other, squares, torch.nan).flatten(-2).nanmedian(-1).values
+        widths = torch.where(group > 0, fraction**2 * distances[..., None], widths)
+    return torch.exp(-squares / (2 * widths[..., None]))
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class CKA(Measure):
+    """Centred kernel alignment of resid_post between every two layers.
+
+    HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) (Kornblith et al., arXiv 1905.00414), K and L the Gram
+    matrices of two layers. Rows are positions of one prompt at one step; HSIC terms are averaged
+    over prompts and steps before the ratio (Nguyen et al., arXiv 2010.15327, equation 3). HSIC1 by
+    default, whose expectation for unrelated data is 0: it may be negative, and CKA is NaN where
+    the average of HSIC(K, K) is not positive. HSIC0 reads high wherever rows are few beside channels.
+
+    The dataset holds "cka" over noise (where it is defined), state, layer and layer_b, from the
+    rows in that state alone; "cka_all" without state, from all measured positions together;
+    their averaged terms "hsic" and "hsic_all", which can be averaged further before a ratio; and
+    "n" and "n_all", the number of (prompt, step) pairs that had at least four rows.
+
+    Args:
+        kernel: "linear", or "rbf": exp(-d^2 / 2 s^2) with s = `fraction` x the median distance
+            between the rows, of each layer, prompt and step.
+        debiased: HSIC1, else HSIC0.
+        fraction: for "rbf".
+        drop: channels left out.
+        name: key in `record.measures`, "cka" by default.
+
+    >>> CKA().key, CKA(kernel="rbf", debiased=False).kernel
+    ('cka', 'rbf')
+    """
+
+    kernel: Literal["linear", "rbf"] = "linear"
+    debiased: bool = True
+    fraction: float = 0.5
+    drop: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "drop", tuple(self.drop))
+        if self.kernel not in ("linear", "rbf"):
+            raise ValueError(f"kernel={self.kernel!r}; expected 'linear' or 'rbf'; check the spelling")
+        if not self.fraction > 0:
+            raise ValueError(f"fraction={self.fraction}; expected more than 0; give 0.5")
+
+    @property
+    def key(self) -> str:
+        return self.name or "cka"
+
+    @property
+    def points(self) -> tuple[str, ...]:
+        return ("resid_post",)
+
+    def start(self, span: Span) -> Sums:
+        check_channels(self.drop, span.d_model)
+        groups = (span.n_noise, len(STATES) + 1)
+        sizes = {"hsic": (*groups, span.n_layers, span.n_layers), "n": groups}
+        return {key: torch.zeros(size, dtype=torch.float64, device=span.device) for key, size in sizes.items()}
+
+    def update(self, sums: Sums, visit: Visit) -> None:
+        parts: list[Gram] = visit.carried.setdefault(self, [])
+        # A sum of exponentials needs its exponents more exactly than a sum of products its factors.
+        parts.append(gram_of(visit, self.drop, exact=self.kernel == "rbf"))
+        if not visit.last:
+            return
+        terms = self._terms(join(parts))
+        enough = torch.stack([n >= MIN_ROWS for n in _sizes(visit.cells.state)], -1).to(terms.device)
+        at: Int[Tensor, " batch"] = visit.cells.noise.to(terms.device)
+        sums["hsic"].index_add_(0, at, torch.where(enough[..., None, None], terms, 0))
+        sums["n"].index_add_(0, at, enough.to(sums["n"]))
+
+    def _terms(self, gram: Gram) -> Float[Tensor, "batch group layer layer_b"]:
+        """By state, and over all positions last."""
+        every = gram.member.sum(-1, keepdim=True)
+        values = []
+        for k, member in ((gram.within, gram.member), (gram.centred(), every)):
+            k = k if self.kernel == "linear" else rbf(k, member, self.fraction)
+            values.append(hsic(k, member, self.debiased))
+        return torch.cat(values, 1)
+
+    def result(self, sums: Sums, span: Span) -> xr.Dataset:
+        n = sums["n"].cpu()
+        terms = sums["hsic"].cpu() / n[..., None, None]
+        norms = terms.diagonal(dim1=-2, dim2=-1)
+        norms = torch.where(norms > 0, norms, torch.nan).sqrt()
+        cka = terms / norms[..., :, None] / norms[..., None, :]
+        noise = span.noise_dims
+        cells, pair = (*noise, "state"), ("layer", "layer_b")
+        if not span.has_noise:
+            n, terms, cka = n[0], terms[0], cka[0]
+        states = slice(0, len(STATES))
+        return labelled(
+            {
+                "cka": ((*cells, *pair), cka[..., states, :, :]),
+                "cka_all": ((*noise, *pair), cka[..., -1, :, :]),
+                "hsic": ((*cells, *pair), terms[..., states, :, :]),
+                "hsic_all": ((*noise, *pair), terms[..., -1, :, :]),
+                "n": (cells, n[..., states].long()),
+                "n_all": (noise, n[..., -1].long()),
+            },
+            span,
+            coords={"layer_b": list(range(span.n_layers))},
+            estimator=self._estimator(),
+            pooling="HSIC averaged over prompts and steps, then the ratio; NaN where the average of HSIC(K, K) is <= 0",
+            positions=f"rows are the positions of one prompt at one step, {MIN_ROWS} at least, in one state or in all; "
+            "all but padding and what follows the end of a row",
+            point="resid_post of every layer",
+            channels_left_out=list(self.drop),
+            n=int(sums["n"][..., -1].sum()),
+        )
+
+    def _estimator(self) -> str:
+        kernel = "linear" if self.kernel == "linear" else f"RBF of {self.fraction} x the median distance"
+        return f"CKA, {kernel} kernel, {'HSIC1 (debiased)' if self.debiased else 'HSIC0 (biased)'}"
+
+
+def _sizes(state: Int[Tensor, "batch position"]) -> list[Int[Tensor, " batch"]]:
+    """Rows in each state, and in all."""
+    return [(state == number).sum(-1) for number in range(len(STATES))] + [(state >= 0).sum(-1)]

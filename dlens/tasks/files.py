@@ -1,0 +1,59 @@
+"""Benchmarks from files, by the name of their format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dlens.tasks.benchmark import Benchmark
+from dlens.tasks.gsm8k import Gsm8k
+from dlens.tasks.humaneval import HumanEval
+from dlens.tasks.mbpp import Mbpp
+
+__all__ = ["FORMATS", "from_file"]
+
+FORMATS = ("gsm8k", "humaneval", "mbpp")
+
+
+def from_file(
+    path: str | Path,
+    format: str,
+    *,
+    shots: int | None = None,
+    examples: str | Path | None = None,
+    allow_code: bool = False,
+) -> Benchmark:
+    """A benchmark from a file that you have, with the published prompts and the scorers' rules.
+
+    Prompts are plain text: a tokenizer's chat template is not used. Nothing is downloaded.
+
+    Args:
+        path: a .jsonl or .jsonl.gz file as published.
+        format: "gsm8k", "humaneval" or "mbpp".
+        shots: worked examples in each prompt; by default 5, 0 and 3. Fewer for models with a short context.
+        examples: the file that they come from, such as GSM8K's training file; the file itself by default.
+        allow_code: programs that the model writes may be run, which humaneval and mbpp need. They
+            run in a process of their own with limits of time and memory, and this is no security
+            sandbox: see `dlens.tasks.running_code.passes`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file holds something else, a format has no such option, or code may not be run.
+        OSError: this system does not take the limits that code runs under.
+    """
+    where = Path(path)
+    given: dict[str, Any] = {"shots": shots, "examples": None if examples is None else Path(examples)}
+    options = {name: value for name, value in given.items() if value is not None}
+    match format:
+        case "gsm8k":
+            return Gsm8k.read(where, **options)
+        case "mbpp":
+            return Mbpp.read(where, allow_code=allow_code, **options)
+        case "humaneval" if not options.get("shots") and examples is None:
+            return HumanEval.read(where, allow_code=allow_code)
+        case "humaneval":
+            raise ValueError(
+                f"shots={shots}, examples={examples} with humaneval; expected neither, as its prompt has no worked "
+                f"examples; leave both out"
+            )
+    raise ValueError(f"format={format!r}; expected one of {', '.join(FORMATS)}; check the spelling")

@@ -1,0 +1,126 @@
+"""Benchmarks from files: what is read, how problems are drawn, and what is refused."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from dlens import tasks
+from dlens.tasks.benchmark import Benchmark, until
+from dlens.tasks.files import FORMATS
+
+DATA = Path(__file__).parent / "data"
+
+
+def opened(format: str, path: Path | None = None) -> Benchmark:
+    return tasks.from_file(path or DATA / f"{format}.jsonl", format, allow_code=True)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_name_with_a_path_is_the_same_task(format: str) -> None:
+    named = tasks.get(f"{format}:{DATA / format}.jsonl", allow_code=True)
+    assert named.name == format and type(named) is type(opened(format))
+    assert named.problems(2) == opened(format).problems(2)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_gzipped_file_is_the_same_task(format: str, tmp_path: Path) -> None:
+    packed = tmp_path / "packed.jsonl.gz"
+    packed.write_bytes(gzip.compress((DATA / f"{format}.jsonl").read_bytes()))
+    assert opened(format, packed).problems(2) == opened(format).problems(2)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_problems_are_drawn_without_replacement(format: str) -> None:
+    task = opened(format)
+    orders = {task.problems(3, seed=seed) for seed in range(8)}
+    assert len(orders) > 1 and {frozenset(p.key for p in order) for order in orders} == {
+        frozenset(p.key for p in task.problems(3))
+    }
+    assert all(len({p.key for p in order}) == 3 for order in orders)
+    assert task.problems(2, seed=5) == task.problems(3, seed=5)[:2]
+    assert all(p.steps is None for p in task.problems(3))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_reference_answers_are_right_and_nothing_is_not(format: str) -> None:
+    task = opened(format)
+    for problem in task.problems(3):
+        assert task.score(problem, problem.answer)
+        assert not task.score(problem, "")
+
+
+def test_line_separators_inside_json_end_no_line(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    entry = {"question": "One\u2028and one?", "answer": "#### 2"}
+    path.write_text(json.dumps(entry, ensure_ascii=False) + "\r\n\n", encoding="utf-8")
+    assert tasks.from_file(path, "gsm8k", shots=0).problems(1)[0].prompt == "Question: One\u2028and one?\nAnswer:"
+
+
+def test_until_takes_the_earliest_stop() -> None:
+    assert until("a b c", ["c", "b"]) == "a "
+    assert until("a b c", ["d"]) == "a b c"
+    assert until("b", ["b"]) == ""
+
+
+MATH = (DATA / "gsm8k.jsonl").read_bytes()
+CODE = (DATA / "mbpp.jsonl").read_bytes()
+MISFITS: dict[str, tuple[str, str, bytes]] = {
+    "empty": ("is empty; expected one JSON object", "gsm8k", b"\n"),
+    "no JSON": ("line 9: no JSON .*; expected one JSON object a line; give", "gsm8k", MATH + b"{"),
+    "a list": ("line 1: without a usable question, answer; expected an object", "gsm8k", b"[1]"),
+    "another format": ("line 1: without a usable task_id, .*; expected an object", "humaneval", MATH),
+    "another type": ("line 9: without a usable task_id; expected", "mbpp", CODE.replace(b"601", b'"601"')),
+    "no mark": ("entry 8: an answer without '#### '; expected the result", "gsm8k", MATH.replace(b"#### 36", b"36")),
+    "no text": ("cannot be read: .*; expected UTF-8", "gsm8k", b"\xff\xfe"),
+    "no examples": ("shots=3 from .*; expected 0 to 1, .*; take fewer", "mbpp", CODE.splitlines()[1]),
+}
+
+
+@pytest.mark.parametrize("case", MISFITS)
+def test_a_file_that_does_not_fit(case: str, tmp_path: Path) -> None:
+    message, format, content = MISFITS[case]
+    path = tmp_path / "file.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        opened(format, path)
+
+
+def test_what_is_no_gzip_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "file.jsonl.gz"
+    for content in (b"{}", gzip.compress(b"{}" * 99)[:-9]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="cannot be read: .*; expected UTF-8 text, gzipped .*; download"):
+            opened("gsm8k", path)
+
+
+def test_what_cannot_be_opened_or_drawn_is_refused(tmp_path: Path) -> None:
+    math = DATA / "gsm8k.jsonl"
+    with pytest.raises(FileNotFoundError, match="no file .*; expected a .jsonl or .jsonl.gz file; check the path"):
+        tasks.get(f"gsm8k:{tmp_path / 'none.jsonl'}")
+    with pytest.raises(ValueError, match="format='math'; expected one of gsm8k, humaneval, mbpp; check"):
+        tasks.from_file(math, "math")
+    for shots in (-1, 9):
+        with pytest.raises(ValueError, match=f"shots={shots} from .*; expected 0 to 8, .*; take fewer, or name"):
+            tasks.from_file(math, "gsm8k", shots=shots)
+    with pytest.raises(ValueError, match="shots=2, examples=None with humaneval; expected neither, .*; leave"):
+        tasks.from_file(DATA / "humaneval.jsonl", "humaneval", shots=2, allow_code=True)
+    for n in (0, 4):
+        with pytest.raises(ValueError, match=f"n={n} test problems of .*; expected 1 to 3, as it .*; take fewer"):
+            opened("gsm8k").problems(n)
+    for format in ("gsm8k", "humaneval"):
+        with pytest.raises(ValueError, match=f"split='train' of .*; expected 'test', as a {format} file .*; open"):
+            opened(format).problems(1, split="train")
+    with pytest.raises(ValueError, match="split='valid'; expected one of train, test; check"):
+        opened("mbpp").problems(1, split="valid")
+
+
+@pytest.mark.parametrize("format", ["humaneval", "mbpp"])
+def test_code_needs_a_clear_yes(format: str) -> None:
+    path = DATA / f"{format}.jsonl"
+    for open in (lambda: tasks.from_file(path, format), lambda: tasks.get(f"{format}:{path}")):
+        with pytest.raises(
+            ValueError, match=f"{format}:.* runs programs .* not set; expected a clear yes; pass allow_"
+        ):
+            open()
