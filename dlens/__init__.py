@@ -9,6 +9,7 @@ from dlens.measures.cosine import Cosine
 from dlens.measures.measure import Measure
 from dlens.measures.outliers import Outliers
 from dlens.measures.recency import Recency
+from dlens.measures.top_tokens import TopTokens
 from dlens.models.family import Family, Fill, Layout, Site
 from dlens.models.load import load
 from dlens.models.model import Model
@@ -35,6 +36,7 @@ __all__ = [
     "Site",
     "SkipPlan",
     "SkipSchedule",
+    "TopTokens",
     "Trace",
     "UnfiredWarning",
     "load",

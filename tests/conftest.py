@@ -20,9 +20,17 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 import dlens  # noqa: E402
+from tests.browser import browser_path, chromium, page  # noqa: E402, F401
 
 # Models of a few million parameters run no faster on more threads, and workers may share the cores.
 torch.set_num_threads(1)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say loudly that the tests in a browser did not run."""
+    if browser_path() is None:
+        terminalreporter.section("BROWSER TESTS DID NOT RUN", sep="!", red=True, bold=True)
+        terminalreporter.line("No Chromium was found; apt-get install chromium, and set DLENS_REQUIRE_BROWSER=1.")
 
 
 @pytest.fixture(scope="session")

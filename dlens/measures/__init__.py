@@ -7,5 +7,18 @@ from dlens.measures.outliers import Outliers
 from dlens.measures.pairs import CosinePairs
 from dlens.measures.pooling import pool
 from dlens.measures.recency import Recency
+from dlens.measures.top_tokens import TopTokens
 
-__all__ = ["CKA", "Cells", "Cosine", "CosinePairs", "Measure", "Outliers", "Recency", "Span", "Visit", "pool"]
+__all__ = [
+    "CKA",
+    "Cells",
+    "Cosine",
+    "CosinePairs",
+    "Measure",
+    "Outliers",
+    "Recency",
+    "Span",
+    "TopTokens",
+    "Visit",
+    "pool",
+]

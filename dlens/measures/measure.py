@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlens.axes import STATES
+from dlens.measures.readout import Readout
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -116,6 +117,10 @@ class Visit:
         last: whether these are the last layers of the step.
         shared: what several measures need of these layers, computed by the first that asks.
         carried: what measures keep until the step's next visit; empty when a step starts.
+        kept: what measures keep until the run ends, such as one step to compare the next with; empty when
+            a run starts. Where rows decode in groups, one group follows the other, each from step 0.
+        rows, columns: which rows and columns of the whole batch these are.
+        readout: how the model reads tokens off its stream, for measures that ask for it.
     """
 
     step: int
@@ -126,6 +131,10 @@ class Visit:
     last: bool = True
     shared: dict[Any, Any] = field(default_factory=dict)
     carried: dict[Any, Any] = field(default_factory=dict)
+    kept: dict[Any, Any] = field(default_factory=dict)
+    rows: Sequence[int] = ()
+    columns: range = range(0)
+    readout: Readout | None = None
 
     @property
     def at(self) -> slice:
@@ -153,6 +162,11 @@ class Measure(ABC):
     @abstractmethod
     def points(self) -> tuple[str, ...]:
         """The hook points it reads at every layer."""
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether it needs `visit.readout`."""
+        return False
 
     @abstractmethod
     def start(self, span: Span) -> Sums:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor
 
 from dlens.axes import BLOCK_POINTS
 from dlens.measures.measure import Span, Sums, Visit
+from dlens.measures.readout import Readout
 from dlens.models.model import Model
 from dlens.ops.capture import Capture
 from dlens.ops.op import Op, Target
@@ -123,6 +124,19 @@ class Collector:
     slabs: dict[int, Slab] = field(default_factory=dict)
     fired: set[int] = field(default_factory=set)
     structural: list[tuple[tuple[int, Rows], ...]] = field(default_factory=list)
+    kept: dict[Any, Any] = field(default_factory=dict)
+    readout: Readout | None = None
+
+    def start(self) -> None:
+        """Make empty sums before the run, so that a measure can refuse it."""
+        for planned in self.plan.planned:
+            if isinstance(planned.op, Measured):
+                self.sums[planned.index] = planned.op.measure.start(self.span)
+
+    def release(self) -> None:
+        """Let go of what is needed only while the run lasts."""
+        self.slabs.clear()
+        self.kept.clear()
 
     @cached_property
     def span(self) -> Span:
@@ -158,12 +172,11 @@ class Collector:
         self.slabs[view.index].close(skipped)
 
     def _update(self, view: View, visit: Visit) -> None:
+        visit = replace(visit, kept=self.kept, readout=self.readout)
         for active in view.measures:
             op, index = active.op, active.planned.index
             assert isinstance(op, Measured)
             self.fired.add(index)
-            if index not in self.sums:
-                self.sums[index] = op.measure.start(self.span)
             op.measure.update(self.sums[index], visit)
 
     def capture(self, active: Active, value: Tensor, layer: int | None, state: StepState) -> None:

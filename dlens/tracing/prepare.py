@@ -19,6 +19,7 @@ from dlens.tracing.inputs import Batch
 from dlens.tracing.outlier import fill_in
 from dlens.tracing.patching import refuse_mismatch
 from dlens.tracing.plan import Plan, plan_run
+from dlens.tracing.readout import readout_for
 from dlens.tracing.state import Window
 
 __all__ = ["Prepared", "cache_policy", "check_run", "prepare", "target_of", "windows"]
@@ -100,7 +101,9 @@ def prepare(model: Model, target: Target, ops: Sequence[Op], shape: RunShape, pl
     filled = fill_in(model, target, ops)
     acting = [op.resolved(target) if isinstance(op, AblateOutlier) else op for op in filled]
     plan = replace(plan, planned=tuple(replace(p, op=op) for p, op in zip(plan.planned, acting, strict=True)))
-    return Prepared(model, target, filled, plan, Collector(model, target, plan, shape))
+    collector = Collector(model, target, plan, shape, readout=readout_for(model, plan))
+    collector.start()
+    return Prepared(model, target, filled, plan, collector)
 
 
 def _refuse_uncomputed(plan: Plan, shape: RunShape) -> None:

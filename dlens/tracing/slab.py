@@ -84,7 +84,8 @@ class Slab:
         slot = len(self._skipped) + (joined and point == "resid_post")
         buffer = self._buffers.get(key)
         if buffer is None or buffer.shape[1:] != value.shape:
-            room = max(1, min(self._n_layers, SLAB_BYTES // value.nbytes))
+            # The layers of a model with sliding caches have unlike numbers of keys.
+            room = 1 if point == "pattern" else max(1, min(self._n_layers, SLAB_BYTES // value.nbytes))
             buffer = torch.empty((room + joined, *value.shape), dtype=value.dtype, device=self._device)
         elif buffer.dtype != value.dtype:
             buffer = buffer.to(torch.promote_types(buffer.dtype, value.dtype))
@@ -110,6 +111,8 @@ class Slab:
             skipped=_stacked(self._skipped, self._state),
             last=self._first + n == self._n_layers,
             carried=self._carried,
+            rows=self._state.window.rows,
+            columns=range(*self._state.full_columns.indices(self._state.full_columns.stop)),
         )
         self._deliver(self.view, visit)
         self._first, self._skipped, self._left = self._first + n, [], None
