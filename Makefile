@@ -4,8 +4,9 @@ BIN := .venv/bin
 
 .PHONY: demo test lint bench bench-transformerlens clean
 
+# Ends by naming the page; started again after an interruption, it goes on where it was.
 demo: .venv/core.stamp
-	HF_HUB_OFFLINE=1 $(BIN)/dlens profile trio/ar trio/diffusion trio/ar-init --out demo/profile.html
+	HF_HUB_OFFLINE=1 $(BIN)/dlens report --quick --out demo/report.html
 
 test: lint
 	$(BIN)/python -m pytest

@@ -1,12 +1,23 @@
 """dlens: an interpretability toolkit for diffusion and autoregressive language models."""
 
 from dlens import samplers
+from dlens.findings.comparing import Comparison, compare
+from dlens.findings.disturbance import Disruption, disruption
+from dlens.findings.outlier_effects import Collapse, collapse
+from dlens.findings.probes import probe_layers
 from dlens.findings.profile import Profile, profile
+from dlens.findings.retained import Retention, retention
 from dlens.findings.scheduling import SkipSchedule, plan_schedule
 from dlens.findings.skipping import SkipPlan, plan_skip
+from dlens.findings.thirds import Phases, phases
+from dlens.measures.attention import Attention
 from dlens.measures.cka import CKA
 from dlens.measures.cosine import Cosine
+from dlens.measures.drift import Drift
+from dlens.measures.lens import LogitLens
 from dlens.measures.measure import Measure
+from dlens.measures.norms import Norms
+from dlens.measures.order import CommitOrder
 from dlens.measures.outliers import Outliers
 from dlens.measures.recency import Recency
 from dlens.measures.top_tokens import TopTokens
@@ -14,6 +25,7 @@ from dlens.models.family import Family, Fill, Layout, Site
 from dlens.models.load import load
 from dlens.models.model import Model
 from dlens.models.registry import register_family
+from dlens.show.report import report
 from dlens.tracing.chain import Trace, trace
 from dlens.tracing.errors import Cancelled, NeverFired, UnfiredWarning
 from dlens.tracing.record import Record
@@ -21,30 +33,47 @@ from dlens.tracing.store import load_record
 
 __all__ = [
     "CKA",
+    "Attention",
     "Cancelled",
+    "Collapse",
+    "Comparison",
+    "CommitOrder",
     "Cosine",
+    "Disruption",
+    "Drift",
     "Family",
     "Fill",
     "Layout",
+    "LogitLens",
     "Measure",
     "Model",
     "NeverFired",
+    "Norms",
     "Outliers",
+    "Phases",
     "Profile",
     "Recency",
     "Record",
+    "Retention",
     "Site",
     "SkipPlan",
     "SkipSchedule",
     "TopTokens",
     "Trace",
     "UnfiredWarning",
+    "collapse",
+    "compare",
+    "disruption",
     "load",
     "load_record",
+    "phases",
     "plan_schedule",
     "plan_skip",
+    "probe_layers",
     "profile",
     "register_family",
+    "report",
+    "retention",
     "samplers",
     "trace",
 ]

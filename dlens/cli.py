@@ -1,20 +1,22 @@
-"""The command line: `dlens models`, `dlens generate`, `dlens profile`, `dlens skip`."""
+"""The command line: `dlens models`, `dlens generate`, `dlens profile`, `dlens skip`, `dlens report`."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from dlens.models.source import TRIO
 from dlens.tracing.errors import Cancelled, NeverFired
 
-__all__ = ["generate", "main", "models", "profile", "skip"]
+__all__ = ["generate", "main", "models", "profile", "report", "skip"]
 
 SamplerName = Literal["ar", "llada", "dream", "threshold"]
 Part = Literal["block", "attn", "mlp"]
+KindName = Literal["auto", "diffusion", "ar", "ar-init"]
 
 # What a wrong argument, a missing file or a model that does not fit raises; anything else shows where it came from.
 _USER_ERRORS = (ValueError, LookupError, OSError, MemoryError, ImportError, NeverFired, Cancelled)
@@ -238,8 +240,11 @@ def skip(
     prompt: str = "Once upon a time, there was a",
     max_new_tokens: int = 64,
     seed: int = 0,
+    task: str | None = None,
+    problems: int = 64,
+    allow_code: bool = False,
 ) -> None:
-    """Show what skipping layers does: to the text, to the loss, and to the FLOPs.
+    """Show what skipping layers does: to the text, to the loss, to the FLOPs, and to the accuracy on a task.
 
     Args:
         model: name of a shipped model, hub id or folder.
@@ -247,11 +252,19 @@ def skip(
         part: the whole block, or its attn or mlp half.
         prompt: text to continue with and without them.
         max_new_tokens: length of the continuation.
-        seed: of the random draws and of the masks.
+        seed: of the random draws, the masks and the problems.
+        task: trio-math, trio-code, gsm8k:PATH, humaneval:PATH or mbpp:PATH.
+        problems: of the task.
+        allow_code: programs that the model writes may be run, which humaneval and mbpp need; there is no sandbox.
     """
     import dlens
+    from dlens import tasks
     from dlens.findings.loss import text_loss
+    from dlens.findings.retained import enough
 
+    asked = None if task is None else tasks.get(task, allow_code=allow_code)
+    if asked is not None:
+        asked.problems(enough(problems), seed)
     plain = dlens.trace(load.load(model))
     skipped = plain.skip(parse_layers(layers), part=part)
     losses = []
@@ -265,6 +278,69 @@ def skip(
     saved = record.saved_flops / (record.flops + record.saved_flops)
     print(f"FLOPs: {saved:.1%} saved in the skipped run above ({record.saved_flops / 1e9:.4g} of ", end="")
     print(f"{(record.flops + record.saved_flops) / 1e9:.4g} GFLOPs)")
+    if asked is not None:
+        _print_retention(dlens.retention(skipped, task=asked, n=problems, seed=seed))
+
+
+def report(
+    models: Annotated[tuple[str, ...], _named("MODEL")] = TRIO,
+    /,
+    *,
+    load: LoadOptions = LoadOptions(),
+    out: Path = Path("report.html"),
+    json: Path | None = None,
+    quick: bool = False,
+    task: str = "trio-code",
+    problems: int | None = None,
+    allow_code: bool = False,
+    kind: tuple[KindName, ...] = (),
+    seed: int = 0,
+    fresh: bool = False,
+) -> None:
+    """Ask what two papers claim of layers and channels of several models; write one offline page.
+
+    Finished parts are kept beside the page, so that an interrupted report goes on where it was.
+
+    Args:
+        models: names of shipped models, hub ids or folders; the trio where none is named.
+        out: the page, a .html file.
+        json: a .json file for the numbers.
+        quick: fewer problems and texts, so wider intervals.
+        task: trio-code, trio-math, gsm8k:PATH, humaneval:PATH or mbpp:PATH.
+        problems: of the task; 64, or 12 with --quick.
+        allow_code: programs that the model writes may be run, which humaneval and mbpp need; there is no sandbox.
+        kind: for each model diffusion, ar, ar-init, or auto, which goes by its family.
+        seed: of problems, masks, random channels and resamples.
+        fresh: compute everything again.
+    """
+    import dlens
+    from dlens import tasks
+    from dlens.show.report import check_paths
+
+    asked = tasks.get(task, allow_code=allow_code)
+    check_paths(out, json)
+    page = dlens.report(
+        [load.load(name) for name in models],
+        out,
+        task=asked,
+        quick=quick,
+        problems=problems,
+        kinds=[None if name == "auto" else name for name in kind],
+        seed=seed,
+        json=json,
+        fresh=fresh,
+    )
+    print(f"Wrote {page}")
+
+
+def _print_retention(kept: Any) -> None:
+    print(f"{kept.task}: {kept.baseline:.1%} of {kept.n} problems solved with all layers, {kept.accuracy:.1%} skipped")
+    if kept.retained == kept.retained:
+        interval = f"95 % interval {kept.low:.1%} to {kept.high:.1%}" if kept.low == kept.low else "no interval"
+        print(f"      {kept.retained:.1%} retained, {interval}, p = {kept.p_value:.2g}; {kept.method}")
+    print(f"      {kept.flops_saved:.1%} of the FLOPs saved, {kept.time_ratio:.2f} x the time")
+    for note in kept.notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def _print_profile(profile: Any) -> None:
@@ -302,10 +378,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a wrong argument ends it with one line on stderr and exit code 2."""
     import tyro
 
-    commands: Mapping[str, Any] = {"models": models, "generate": generate, "profile": profile, "skip": skip}
+    commands: dict[str, Any] = {"models": models, "generate": generate, "profile": profile, "skip": skip}
+    commands |= {"report": report}
     try:
         tyro.extras.subcommand_cli_from_dict(
-            dict(commands),
+            commands,
             prog="dlens",
             description="Trace, change and measure diffusion and autoregressive language models.",
             args=arguments,

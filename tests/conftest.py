@@ -26,6 +26,7 @@ from tests.browser import browser_path, chromium, page  # noqa: E402, F401
 torch.set_num_threads(1)
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say loudly that the tests in a browser did not run."""
     if browser_path() is None:

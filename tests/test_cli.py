@@ -2,9 +2,11 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import dlens
 from dlens.cli import main, parse_layers
 from dlens.findings.profile import Profile
 
@@ -69,6 +71,38 @@ def test_skip_shows_text_loss_and_flops(capsys: pytest.CaptureFixture[str]) -> N
     assert 10 < saved < 18.75
 
 
+def test_skip_shows_what_a_task_keeps(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        "skip",
+        "trio/ar",
+        "--layers",
+        "3,5",
+        "--max-new-tokens",
+        "2",
+        "--task",
+        "trio-code",
+        "--problems",
+        "8",
+    ]
+    main(arguments)
+    kept = dlens.retention(dlens.trace("trio/ar").skip([3, 5]), task="trio-code", n=8)
+    printed = capsys.readouterr().out
+    assert (
+        f"trio-code: {kept.baseline:.1%} of 8 problems solved with all layers, {kept.accuracy:.1%} skipped" in printed
+    )
+    assert f"{kept.retained:.1%} retained, 95 % interval {kept.low:.1%} to {kept.high:.1%}" in printed
+
+
+def test_report_writes_a_page_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, numbers = tmp_path / "report.html", tmp_path / "numbers.json"
+    for _ in range(2):
+        main(["report", "trio/ar", "--quick", "--problems", "2", "--out", str(out), "--json", str(numbers)])
+        assert capsys.readouterr().out.endswith(f"Wrote {out}\n")
+    assert "What holds" in out.read_text()
+    entry = json.loads(numbers.read_text())
+    assert entry["reused"] > 0 and entry["models"]["trio/ar"]["kind"] == "ar"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -79,6 +113,11 @@ def test_skip_shows_text_loss_and_flops(capsys: pytest.CaptureFixture[str]) -> N
             "--block-length with the sampler",
         ),
         (["generate", "trio/diffusion", "x", "--sampler", "ar"], "Autoregressive for trio/diffusion"),
+        (["report", "trio/ar", "--out", "x.pdf"], "x.pdf to write; expected a name that ends in .html"),
+        (["report", "trio/ar", "--task", "maths"], "task 'maths'; expected one of"),
+        (["report", "trio/ar", "--task", "gsm8k:none.jsonl"], "no file none.jsonl; expected"),
+        (["skip", "trio/ar", "--layers", "3", "--task", "maths"], "task 'maths'; expected one of"),
+        (["skip", "trio/ar", "--layers", "3", "--task", "trio-math", "--problems", "1"], "n=1; expected at least 2"),
         (["profile"], "no model named; expected at least one"),
         (["profile", "trio/ar", "--out", "x.png"], "--out x.png; expected a name that ends in .json or .html"),
     ],

@@ -128,8 +128,20 @@ def test_each_public_function_can_be_called_twice(ar: dlens.Model, diffusion: dl
         "profile": (ar, ["Once upon a time"]),
         "plan_skip": (ar, 1),
         "plan_schedule": (diffusion, 1 / 16, 1),
+        "probe_layers": (ar,),
+        "retention": (ar, [5]),
+        "disruption": (ar, [5], ["Once upon a time"]),
+        "phases": (ar, [5]),
+        "collapse": (ar,),
+        "compare": ({"ar": ar}, ["Once upon a time"]),
+        "report": ([ar], tmp_path / "report.html"),
     }
-    named = {name: {"prompts": ["Once upon a time"]} for name in ("plan_skip", "plan_schedule")}
+    named: dict[str, Any] = {name: {"prompts": ["Once upon a time"]} for name in ("plan_skip", "plan_schedule")}
+    named["probe_layers"] = {"prompts": ["Once upon a time", "The dog ran"], "folds": 2}
+    named |= {"retention": {"n": 2, "max_new_tokens": 2}, "phases": {"n": 2, "max_new_tokens": 3}}
+    named["disruption"] = {"max_new_tokens": 2}
+    named["collapse"] = named["retention"] | {"n_random": 0, "texts": ["Once upon a time"], "prompts": ["Once"]}
+    named["report"] = {"quick": True, "problems": 2}
     assert set(calls) == set(public_functions())
     for name, arguments in calls.items():
         first, second = (getattr(dlens, name)(*arguments, **named.get(name, {})) for _ in range(2))

@@ -107,7 +107,8 @@ class Profile:
 
 def _layer_variables(dataset: xr.Dataset) -> list[str]:
     """Variables that have one number a layer once cells are pooled."""
-    dims = {str(name): set(values.dims) for name, values in dataset.data_vars.items() if name != "n"}
+    counts = {"n", *(value for key, value in dataset.attrs.items() if str(key).startswith("count_of_"))}
+    dims = {str(name): set(values.dims) for name, values in dataset.data_vars.items() if name not in counts}
     return [name for name, found in dims.items() if "layer" in found and found <= {*_CELLS, "layer"}]
 
 

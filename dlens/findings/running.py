@@ -36,6 +36,10 @@ class Running(Measure):
     def points(self) -> tuple[str, ...]:
         return self.measure.points
 
+    @property
+    def reads_tokens(self) -> bool:
+        return self.measure.reads_tokens
+
     def start(self, span: Span) -> Sums:
         if not self.sums:
             self.sums.update(self.measure.start(span))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlens.measures.arrays import labelled, wide
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Attention"]
 
 _BY_ROW = ("sinks", "sink_mass", "first_mass", "largest")
+_COUNTS: dict[str, Any] = {f"count_of_{key}": "n_prompts" for key in _BY_ROW}
 
 
 @final
@@ -61,36 +62,29 @@ class Attention(Measure):
 
     def start(self, span: Span) -> Sums:
         by_cell, by_noise = ((span.n_steps, n, span.n_layers) for n in (span.n_cells, span.n_noise))
-        sizes = {key: by_cell for key in ("mass", "sink", "n")} | {key: by_noise for key in (*_BY_ROW, "n_prompts")}
+        sizes = dict.fromkeys(("mass", "sink", "n"), by_cell) | dict.fromkeys((*_BY_ROW, "n_prompts"), by_noise)
         return {key: torch.zeros(size, dtype=torch.float64, device=span.device) for key, size in sizes.items()}
 
     def update(self, sums: Sums, visit: Visit) -> None:
         pattern = visit.values["pattern"]
         state, noise = visit.cells.state, visit.cells.noise
-        if visit.layers.start == 0:
-            earlier = visit.kept.get(self)
-            # With a cache a step computes the newest positions, and its keys are those of earlier steps too.
-            whole = visit.step == 0 or state.shape[-1] > 1
-            visit.kept[self] = state if whole or earlier is None else torch.cat([earlier, state], 1)
-        keys = visit.kept[self][:, -pattern.shape[-1] :]
+        keys = self._key_states(visit)[:, -pattern.shape[-1] :]
         mass = _mass(pattern, state >= 0, keys >= 0)
         sink = _sinks(mass, keys >= 0, self.margin)
         by_key = {"mass": mass, "sink": sink, "n": torch.ones_like(mass)}
-        cell = cell_of(noise, keys).flatten()
         for key, values in by_key.items():
-            add_by_cell(sums[key][visit.step, :, visit.at], values.flatten(1), cell)
-        first = (keys >= 0).long().argmax(-1)[None, :, None].expand(len(mass), -1, -1)
-        total = mass.sum(-1)
-        by_row = {
-            "sinks": sink.sum(-1),
-            "sink_mass": (mass * sink).sum(-1) / total,
-            "first_mass": mass.gather(-1, first)[..., 0],
-            "largest": mass.amax(-1),
-            "n_prompts": torch.ones_like(total),
-        }
+            add_by_cell(sums[key][visit.step, :, visit.at], values.flatten(1), cell_of(noise, keys).flatten())
         row = torch.where((state >= 0).any(-1), noise, -1)
-        for key, values in by_row.items():
+        for key, values in _by_row(mass, sink, keys >= 0).items():
             add_by_cell(sums[key][visit.step, :, visit.at], values, row)
+
+    def _key_states(self, visit: Visit) -> Int[Tensor, "batch position"]:
+        """The state of every position so far: with a cache a step computes the newest alone, and attends to all."""
+        state = visit.cells.state
+        if visit.layers.start == 0:
+            whole = visit.step == 0 or state.shape[-1] > 1
+            visit.kept[self] = state if whole else torch.cat([visit.kept[self], state], 1)
+        return visit.kept[self]
 
     def result(self, sums: Sums, span: Span) -> xr.Dataset:
         cells, by_noise = ("step", *span.cell_dims, "layer"), ("step", *span.noise_dims, "layer")
@@ -110,6 +104,7 @@ class Attention(Measure):
             pooling="by key over prompts and positions; sinks, sink_mass, first_mass and largest over prompts",
             positions="all but padding and what follows the end of a row, as queries and as keys; state is the key's",
             channels_left_out=[],
+            **_COUNTS,
             n=int(sums["n"].sum((0, 1)).max()),
         )
 
@@ -131,3 +126,18 @@ def _sinks(
     """1 where a key is a sink; NaN where its mass is, and none where a key has no others."""
     others = (mass.sum(-1, keepdim=True) - mass) / (keys.sum(-1)[:, None] - 1)
     return torch.where(mass.isnan(), torch.nan, (keys & (mass > others + margin)).to(mass))
+
+
+def _by_row(
+    mass: Float[Tensor, "layer batch key"], sink: Float[Tensor, "layer batch key"], keys: Bool[Tensor, "batch key"]
+) -> dict[str, Float[Tensor, "layer batch"]]:
+    """What is averaged over prompts."""
+    first = keys.long().argmax(-1)[None, :, None].expand(len(mass), -1, -1)
+    total = mass.sum(-1)
+    return {
+        "sinks": sink.sum(-1),
+        "sink_mass": (mass * sink).sum(-1) / total,
+        "first_mass": mass.gather(-1, first)[..., 0],
+        "largest": mass.amax(-1),
+        "n_prompts": torch.ones_like(total),
+    }

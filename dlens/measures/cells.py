@@ -26,6 +26,6 @@ def add_by_cell(total: Float[Tensor, "cell layer"], values: Float[Tensor, "layer
     total.index_add_(0, cell.clamp(min=0).to(total.device), counted)
 
 
-def mean_of(total: Float[Tensor, "*sums"], n: Float[Tensor, "*sums"]) -> Float[Tensor, "*sums"]:
+def mean_of(total: Float[Tensor, "*sums"], n: Tensor) -> Float[Tensor, "*sums"]:
     """Mean from a sum and a count; NaN where nothing was counted."""
     return torch.where(n > 0, total / n, torch.nan)

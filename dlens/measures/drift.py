@@ -70,9 +70,7 @@ class Drift(Measure):
 
     def start(self, span: Span) -> Sums:
         check_channels(self.drop, span.d_model)
-        by_cell, by_noise = (
-            (span.n_steps, n, span.n_layers) for n in (span.n_cells, span.n_noise)
-        )
+        by_cell, by_noise = ((span.n_steps, n, span.n_layers) for n in (span.n_cells, span.n_noise))
         sizes = {"cosine": by_cell, "n": by_cell, "cosine_committed": by_noise, "n_committed": by_noise}
         return {key: torch.zeros(size, dtype=torch.float64, device=span.device) for key, size in sizes.items()}
 
@@ -96,16 +94,18 @@ class Drift(Measure):
         visit.carried[self] = before
         visit.kept[self] = _Step(stream, visit.columns, visit.cells.state)
 
-    def _compare(self, sums: Sums, visit: Visit, value: Float[Tensor, "layer batch position d_model"], before: _Step) -> None:
+    def _compare(
+        self, sums: Sums, visit: Visit, value: Float[Tensor, "layer batch position d_model"], before: _Step
+    ) -> None:
         first = max(before.columns.start, visit.columns.start)
         width = max(0, min(before.columns.stop, visit.columns.stop) - first)
         old, new = (slice(s, s + width) for s in (first - before.columns.start, first - visit.columns.start))
         cosine = row_cosine(rows(before.stream[visit.at, :, old], self.drop), rows(value[:, :, new], self.drop))
         state, past = visit.cells.state[:, new], before.state[:, old]
         both = torch.where(past < 0, -1, state)
-        committed = torch.where((past == STATES.index("masked")) & (state == STATES.index("decoded")), 0, -1)
         noise = visit.cells.noise
-        for suffix, cell in (("", cell_of(noise, both)), ("_committed", torch.where(committed < 0, -1, noise[:, None]))):
+        committed = (past == STATES.index("masked")) & (state == STATES.index("decoded"))
+        for suffix, cell in (("", cell_of(noise, both)), ("_committed", torch.where(committed, noise[:, None], -1))):
             for key, values in ((f"cosine{suffix}", cosine), (f"n{suffix}", torch.ones_like(cosine))):
                 add_by_cell(sums[key][visit.step, :, visit.at], values, cell.flatten())
 
@@ -128,5 +128,6 @@ class Drift(Measure):
             positions="computed at both steps (none while decoding with a cache), but no padding and not what follows "
             "the end of a row",
             channels_left_out=list(self.drop),
+            count_of_cosine_committed="n_committed",
             n=int(sums["n"].sum((0, 1)).max()),
         )

@@ -38,7 +38,7 @@ class LogitLens(Measure):
     shifted; of an autoregressive model it is the one that is read.
 
     It costs one unembedding a layer and measured position, 2 x n_layers x d_model x vocab FLOPs, which is
-    2.4 forwards for LLaDA-8B; logits are held for a few positions at a time, 32 MiB an array.
+    2.2 forwards for LLaDA-8B; logits are held for a few positions at a time, 32 MiB an array.
 
     Args:
         name: key in `record.measures`, "logit_lens" by default.
@@ -57,8 +57,8 @@ class LogitLens(Measure):
 
     def start(self, span: Span) -> Sums:
         cells = (span.n_steps, span.n_cells)
-        sizes = {key: (*cells, span.n_layers) for key in ("kl", "on_top", "saturated")}
-        sizes |= {key: cells for key in ("first", "saturation", "n")}
+        sizes = dict.fromkeys(("kl", "on_top", "saturated"), (*cells, span.n_layers))
+        sizes |= dict.fromkeys(("first", "saturation", "n"), cells)
         return {key: torch.zeros(size, dtype=torch.float64, device=span.device) for key, size in sizes.items()}
 
     def update(self, sums: Sums, visit: Visit) -> None:

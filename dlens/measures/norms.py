@@ -83,5 +83,6 @@ class Norms(Measure):
             pooling="over positions; a position counts once a step",
             positions="all but padding and what follows the end of a row; change: where the block acted",
             channels_left_out=list(self.drop),
+            count_of_change="n_acted",
             n=int(sums["n"].sum((0, 1)).max()),
         )

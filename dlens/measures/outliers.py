@@ -31,9 +31,9 @@ class Outliers(Measure):
     The dataset holds the `top` channels, largest first by their energy share averaged over all
     layers but the last, which can remove an outlier by itself. Over noise (where it is defined),
     state, layer and channel: "energy_share", and "peak_share", the share of positions at which the
-    channel peaks. Over layer and channel: "steps_led", the share of steps at which it peaks at more
-    than half of the positions; over channel: "layers_led", the share of layers at which it does so
-    over all positions together. Over noise, state and layer: "max_median" and "n", the number of
+    channel peaks. Over layer and channel: "steps_led", the share of steps, of all prompts, at which it
+    peaks at more than half of the prompt's positions; over channel: "layers_led", the share of layers
+    at which it does so over all positions together. Over noise, state and layer: "max_median" and "n", the number of
     positions. Per layer, all cells together: the largest channel "top_channel" with "top_share".
 
     With `massive`, also over noise, state and layer: "mmr", the mean over positions of max_c |h[t, c]| /
@@ -100,13 +100,16 @@ class Outliers(Measure):
             total.index_add_(0, index, (weight @ value).transpose(0, 1).to(total))
 
     def _peaks(self, sums: Sums, visit: Visit, below: Float[Tensor, "layer n d_model"]) -> None:
-        """Count at which channel each position peaks, and which channel leads the step."""
+        """Count at which channel each position peaks, and which channel leads each row's step."""
         weight = visit.cells.weight
         here = weight.sum(-1, keepdim=True) + weight @ below.to(weight)
         peaks = sums["peaks"][:, visit.at]
         peaks.index_add_(0, visit.cells.index, here.transpose(0, 1).to(peaks))
-        sums["steps_led"][visit.at] += here.sum(1) > weight.sum() / 2
-        sums["steps"][visit.at] += weight.sum() > 0
+        measured = (visit.cells.state >= 0).to(below)
+        by_row = measured[:, None] @ below.unflatten(1, measured.shape)
+        n = measured.sum(-1)
+        sums["steps_led"][visit.at] += (by_row[:, :, 0] + n[:, None] > n[:, None] / 2).sum(1)
+        sums["steps"][visit.at] += (n > 0).sum()
 
     def _massive(self, sums: Sums, visit: Visit, ratio: Float[Tensor, "layer n"], bar: float) -> None:
         weight = visit.cells.weight.to(ratio)

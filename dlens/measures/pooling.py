@@ -15,7 +15,8 @@ def pool(dataset: xr.Dataset, variable: str, dims: str | Sequence[str]) -> xr.Da
     """Mean of a variable over dimensions, weighted by the number of positions in each cell.
 
     Args:
-        dataset: a measure's result, with the number of positions in "n".
+        dataset: a measure's result, with the number of positions in "n", or for some variables in what its attribute
+            "count_of_" with their name says.
         variable: which of its data variables.
         dims: dimensions to average over; those that the dataset does not have are passed over,
             so that one call serves diffusion (with `noise`) and AR (without).
@@ -39,6 +40,6 @@ def pool(dataset: xr.Dataset, variable: str, dims: str | Sequence[str]) -> xr.Da
     values = dataset[variable]
     named = [dims] if isinstance(dims, str) else list(dims)
     over = [dim for dim in named if dim in values.dims]
-    n = dataset["n"].where(values.notnull(), 0)
+    n = dataset[dataset.attrs.get(f"count_of_{variable}", "n")].where(values.notnull(), 0)
     pooled = (values.fillna(0) * n).sum(over) / n.sum(over).where(lambda total: total > 0)
     return pooled.transpose(*[dim for dim in values.dims if dim not in over]).rename(variable)

@@ -13,11 +13,22 @@ from torch import nn
 from dlens.axes import Resid
 from dlens.models.family import Family, Fill, Layout, Site
 
-__all__ = ["AUTOREGRESSIVE", "DECODER_LAYOUTS", "MASKED", "MASKED_SHIFTED", "llama_like"]
+__all__ = [
+    "AUTOREGRESSIVE",
+    "DECODER_LAYOUTS",
+    "LLAMA_READS",
+    "LLAMA_WRITES",
+    "MASKED",
+    "MASKED_SHIFTED",
+    "llama_like",
+]
 
 AUTOREGRESSIVE = Family(name="autoregressive", objective="autoregressive", shift=1)
 MASKED = Family(name="masked", objective="diffusion", shift=0)
 MASKED_SHIFTED = Family(name="masked-shifted", objective="diffusion", shift=1)
+
+LLAMA_READS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj")
+LLAMA_WRITES = ("self_attn.o_proj", "mlp.down_proj")
 
 _PARALLEL = "this block runs attention and MLP side by side, so there is no stream between them"
 
@@ -45,6 +56,8 @@ def llama_like(root: str = "model") -> Layout:
         },
         attn_skip=(Fill("self_attn", _zeros_pair),),
         mlp_skip=(Fill("mlp", _zeros),),
+        reads=LLAMA_READS,
+        writes=LLAMA_WRITES,
     )
 
 
@@ -78,6 +91,8 @@ def _gpt2() -> Layout:
         },
         attn_skip=(Fill("attn", _zeros_pair),),
         mlp_skip=(Fill("mlp", _zeros),),
+        reads=("attn.c_attn", "mlp.c_fc"),
+        writes=("attn.c_proj", "mlp.c_proj"),
     )
 
 
@@ -99,6 +114,8 @@ def _gpt_neox(config: Any) -> Layout:
         attn_skip=(Fill("attention", _zeros_pair),),
         mlp_skip=(Fill("mlp", _zeros),),
         absent=absent,
+        reads=("attention.query_key_value", "mlp.dense_h_to_4h"),
+        writes=("attention.dense", "mlp.dense_4h_to_h"),
     )
 
 

@@ -9,6 +9,7 @@ from einops import repeat
 from torch import Tensor, nn
 
 from dlens.axes import Resid, TokenIds, TokenMask
+from dlens.models.decoder import LLAMA_READS, LLAMA_WRITES
 from dlens.models.family import Family, Fill, Layout, Site, position_ids
 
 __all__ = ["DREAM", "dream_layout"]
@@ -61,4 +62,6 @@ def dream_layout(config: Any) -> Layout:
         mlp_skip=(Fill("mlp", _zeros),),
         block_tuple=1,
         absent={"pattern": "Dream's attention does not return its weights"},
+        reads=LLAMA_READS,
+        writes=LLAMA_WRITES,
     )

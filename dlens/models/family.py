@@ -58,6 +58,8 @@ class Layout:
         attn_skip, mlp_skip: the modules that do not run when that half is skipped.
         block_tuple: length of the tuple a block returns, None for a bare tensor.
         absent: hook point -> why it does not exist here, for the error.
+        reads, writes: the linear modules of a block whose input is the normed stream, and whose output is
+            added to it; empty where nobody named them.
     """
 
     blocks: str
@@ -69,6 +71,8 @@ class Layout:
     mlp_skip: tuple[Fill, ...] = ()
     block_tuple: int | None = None
     absent: Mapping[str, str] = field(default_factory=dict)
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
 
     def pack(self, hidden: Resid) -> Any:
         """Spell a residual the way a block of this architecture returns it."""

@@ -26,29 +26,34 @@ class Section:
     Args:
         title: heading.
         text: what the figure shows.
-        figure: plotly figure.
+        figure: plotly figure, or None.
         columns: names of the table's columns.
         rows: the table.
+        folded: whether the table is shown only when asked for.
     """
 
     title: str
     text: str
-    figure: go.Figure
+    figure: go.Figure | None
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
+    folded: bool = True
 
 
-def page(title: str, intro: str, sections: Sequence[Section], method: str) -> str:
+def page(title: str, intro: str, sections: Sequence[Section], method: str, top: str = "") -> str:
     """An HTML page that asks nothing of any server, for wide and narrow, light and dark screens.
 
     Args:
         title: heading of the page.
         intro: a sentence below it.
         sections: figures with their tables.
-        method: a paragraph on how it was measured.
+        method: paragraphs on how it was measured, a line each.
+        top: HTML that comes before the sections.
     """
     style = files("dlens.show").joinpath("page.css").read_text(encoding="utf-8")
-    body = "\n".join(_section(section, first=number == 0) for number, section in enumerate(sections))
+    first = next((section for section in sections if section.figure is not None), None)
+    body = "\n".join(_section(section, section is first) for section in sections)
+    paragraphs = "\n".join(f"<p>{escape(line)}</p>" for line in method.splitlines())
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -64,10 +69,11 @@ def page(title: str, intro: str, sections: Sequence[Section], method: str) -> st
 <main>
 <h1>{escape(title)}</h1>
 <p>{escape(intro)}</p>
+{top}
 {body}
 <section>
 <h2>How it was measured</h2>
-<p>{escape(method)}</p>
+{paragraphs}
 </section>
 </main>
 </body>
@@ -76,20 +82,24 @@ def page(title: str, intro: str, sections: Sequence[Section], method: str) -> st
 
 
 def _section(section: Section, first: bool) -> str:
-    plot = section.figure.to_html(
+    table = f'<div class="scroll">{_table(section.columns, section.rows)}</div>'
+    if section.folded:
+        table = f"<details><summary>The numbers</summary>\n{table}\n</details>"
+    figure = "" if section.figure is None else f"<figure>{_plot(section.figure, first)}</figure>\n"
+    return f"""<section>
+<h2>{escape(section.title)}</h2>
+<p>{escape(section.text)}</p>
+{figure}{table}
+</section>"""
+
+
+def _plot(figure: go.Figure, first: bool) -> str:
+    return figure.to_html(
         full_html=False,
         include_plotlyjs="inline" if first else False,
         config={"responsive": True, "displaylogo": False, "displayModeBar": False},
         default_width="100%",
     )
-    return f"""<section>
-<h2>{escape(section.title)}</h2>
-<p>{escape(section.text)}</p>
-<figure>{plot}</figure>
-<details><summary>The numbers</summary>
-<div class="scroll">{_table(section.columns, section.rows)}</div>
-</details>
-</section>"""
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

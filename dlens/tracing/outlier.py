@@ -18,7 +18,7 @@ from dlens.tracing.inputs import Batch, as_batch
 from dlens.tracing.plan import plan_run
 from dlens.tracing.probe import probe
 
-__all__ = ["fill_in", "outlier_channel"]
+__all__ = ["channel_shares", "fill_in", "outlier_channel"]
 
 _ROWS, _POSITIONS = 12, 64
 
@@ -46,18 +46,20 @@ def _filled(model: Model, target: Target, op: Op) -> Op:
 
 
 def outlier_channel(model: Model, target: Target) -> tuple[int, float]:
-    """The channel with the largest share of the stream's energy, and that share.
+    """The channel with the largest share of the stream's energy, and that share."""
+    share = channel_shares(model, target)
+    return int(share.argmax()), float(share.max())
+
+
+def channel_shares(model: Model, target: Target) -> Float[Tensor, " d_model"]:
+    """Each channel's share of the stream's energy.
 
     E_c(l) = sum_t h_{l,t,c}^2 / sum_t |h_{l,t}|^2 at resid_post on the shipped calibration text,
     averaged over blocks 0 to L-2 (the last block removes the outlier).
-
-    Returns:
-        The channel and its average share.
     """
     sums = _calibrated(model, target, "resid_post")["energy"]
     blocks = sums[: max(1, target.n_layers - 1)]
-    share = (blocks / blocks.sum(-1, keepdim=True)).mean(0)
-    return int(share.argmax()), float(share.max())
+    return (blocks / blocks.sum(-1, keepdim=True)).mean(0)
 
 
 def _means(model: Model, target: Target, point: str) -> Float[Tensor, "layer d_model"]:

@@ -33,18 +33,18 @@ def readout_of(model: Model) -> Readout:
     Raises:
         VerificationError: its head does more than to normalise and unembed.
     """
+    unembed = partial(_unembed, model)
     if Readout not in model.memo:
-        unembed = partial(_unembed, model)
         with torch.no_grad():
             _prove(model, unembed)
-        diffusion = model.family.objective == "diffusion"
-        model.memo[Readout] = Readout(
-            unembed=unembed,
-            vocab_size=model.vocab_size,
-            shift=model.family.shift if diffusion else 0,
-            mask_token_id=model.family.mask_token_id if diffusion else None,
-        )
-    return model.memo[Readout]
+        model.memo[Readout] = "proved"
+    diffusion = model.family.objective == "diffusion"
+    return Readout(
+        unembed=unembed,
+        vocab_size=model.vocab_size,
+        shift=model.family.shift if diffusion else 0,
+        mask_token_id=model.family.mask_token_id if diffusion else None,
+    )
 
 
 def _unembed(model: Model, h: Tensor) -> Tensor:
@@ -55,7 +55,8 @@ def _unembed(model: Model, h: Tensor) -> Tensor:
     else:
         logits = model.module.get_submodule(layout.head)(normed)
     cap = getattr(model.config, "final_logit_softcapping", None)
-    return logits if cap is None else cap * torch.tanh(logits / cap)
+    logits = logits if cap is None else cap * torch.tanh(logits / cap)
+    return logits.to(h.device)
 
 
 def _prove(model: Model, unembed: Any) -> None:

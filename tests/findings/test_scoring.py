@@ -65,7 +65,7 @@ def test_the_seed_decides_what_is_sampled(name: str, sampler: object, request: p
 
 
 def test_what_a_run_says_is_kept_once(ar: dlens.Model) -> None:
-    trace = dlens.trace(ar).skip([3], steps=[70]).repeat(5, steps=[0])
+    trace = dlens.trace(ar).skip([3], steps=[63]).repeat(5, steps=[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dlens.UnfiredWarning)
         scores = score_task(trace, MATH, n=2, batch_size=1)

@@ -1,6 +1,6 @@
 """Random runs to measure, kept whole so that a reference can look at all of a run at once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import xarray as xr
 from torch import Tensor
 
 from dlens.measures.measure import Cells, Measure, Span, Visit
+from dlens.measures.readout import Readout
 
 CPU = torch.device("cpu")
 SPANS = [
@@ -44,10 +45,12 @@ def random_run(span: Span, seed: int = 0, skipped: bool = False, width: int = 6)
     return Run(span, pre, post, cell, rng.random((*shape[:2], 2)) < (0.3 if skipped else 0.0))
 
 
-def observe(measure: Measure, run: Run, sums: bool = False, layers: int | None = None) -> Any:
+def observe(
+    measure: Measure, run: Run, sums: bool = False, layers: int | None = None, readout: Readout | None = None
+) -> Any:
     """The result of a measure that saw the run step by step, or its sums; with at most `layers` layers a visit."""
     total = measure.start(run.span)
-    n = run.span.n_layers
+    n, kept, shape = run.span.n_layers, {}, run.cell.shape
     for step in range(run.span.n_steps):
         cells, carried = cells_of(run.cell[step]), {}
         for first in range(0, n, layers or n):
@@ -56,7 +59,8 @@ def observe(measure: Measure, run: Run, sums: bool = False, layers: int | None =
             values = {"resid_pre": run.resid_pre[step, part], "resid_post": run.resid_post[step, part]}
             rows = run.skipped[step, part]
             skipped = torch.tensor(rows) if rows.any() else None
-            measure.update(total, Visit(step, at, values, cells, skipped, at.stop == n, carried=carried))
+            visit = Visit(step, at, values, cells, skipped, at.stop == n, carried=carried, kept=kept, readout=readout)
+            measure.update(total, replace(visit, rows=range(shape[1]), columns=range(shape[2])))
     return total if sums else measure.result(total, run.span)
 
 

@@ -42,12 +42,12 @@ def test_persistence_equals_a_two_pass_reference(span: Span) -> None:
     data = observe(Outliers(top=4), run, layers=2)
     largest = run.resid_post.abs().numpy().argmax(-1)
     for number, channel in enumerate(data["channel"].values):
-        led = np.zeros((span.n_steps, span.n_layers))
-        for step, layer in np.ndindex(led.shape):
-            inside = run.cell[step] >= 0
-            led[step, layer] = (largest[step, layer][inside] == channel).mean()
-        some = (run.cell >= 0).any((1, 2))
-        assert_close(data["steps_led"][:, number], (led[some] > 0.5).mean(0))
+        led = np.zeros((span.n_layers, *run.cell.shape[:2]))
+        some = (run.cell >= 0).any(2)
+        for layer, step, row in np.ndindex(led.shape):
+            inside = run.cell[step, row] >= 0
+            led[layer, step, row] = (largest[step, layer, row][inside] == channel).mean() if inside.any() else 0
+        assert_close(data["steps_led"][:, number], (led[:, some] > 0.5).mean(-1))
         inside = np.broadcast_to((run.cell >= 0)[:, None], largest.shape)
         share = ((largest == channel) & inside).sum((0, 2, 3)) / inside.sum((0, 2, 3))
         assert float(data["layers_led"][number]) == (share > 0.5).mean()

@@ -1,0 +1,221 @@
+"""The effect behind each claim, with its 95 % interval, from the numbers of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan, nan
+from typing import Any, final
+
+import numpy as np
+from jaxtyping import Float
+
+from dlens.findings.comparing import relative_depth
+from dlens.findings.intervals import LEVEL, mean_interval, ratio_interval
+from dlens.findings.study import Study
+
+__all__ = [
+    "Effect",
+    "dynamics",
+    "early_redundancy",
+    "kept",
+    "kept_share",
+    "late_minus_early",
+    "loss_change",
+    "mean_effect",
+    "outlier_share",
+    "recency",
+    "third",
+]
+
+Texts = Float[np.ndarray, "text ..."]
+_DEPTHS = 16
+_RESAMPLES = 999
+
+
+@final
+@dataclass(frozen=True)
+class Effect:
+    """A number with its 95 % interval over texts or problems.
+
+    Args:
+        value, low, high: the number and its interval; NaN where there is none.
+        why: why there is none, or what else a reader must know.
+        beside: further numbers of the same kind, by what they are.
+    """
+
+    value: float
+    low: float
+    high: float
+    why: str = ""
+    beside: tuple[tuple[str, Effect], ...] = ()
+
+
+def mean_effect(values: Texts, seed: int = 0) -> Effect:
+    """The mean over texts."""
+    mean, low, high = mean_interval(np.asarray(values, float)[:, None], _RESAMPLES, seed)
+    return Effect(float(mean[0]), float(low[0]), float(high[0]))
+
+
+def third(n_layers: int) -> int:
+    """Blocks in a third of depth, block 0 not counted; at least one.
+
+    >>> third(16), third(3)
+    (5, 1)
+    """
+    return max(1, round((n_layers - 1) / 3))
+
+
+def early_redundancy(study: Study, name: str) -> Effect:
+    """Cosine of early blocks minus that of late blocks, text by text."""
+    noise = study.models[name]["reading"]["noise"]
+
+    def at(texts: Mapping[str, Any]) -> Effect:
+        cosine = np.array(texts["cosine"])
+        n = third(cosine.shape[1])
+        return mean_effect(cosine[:, 1 : 1 + n].mean(1) - cosine[:, -n:].mean(1), study.settings.seed)
+
+    return _beside(at(noise["0"]), {_masked(rate): at(texts) for rate, texts in noise.items() if rate != "0"})
+
+
+def recency(study: Study, name: str) -> Effect:
+    """Recency index of the model minus that of the other kind of model, text by text."""
+    kind = study.models[name]["kind"]
+    other = "ar" if kind == "diffusion" else "diffusion"
+    against = [_index(study, own) for own in _of_kind(study, other)]
+    own = _index(study, name)
+    itself = {"the index itself": mean_effect(own, study.settings.seed)}
+    if not against:
+        return _beside(Effect(nan, nan, nan, f"no {_words(other)} model to compare with"), itself)
+    return _beside(mean_effect(own - np.mean(against, axis=0), study.settings.seed), itself)
+
+
+def dynamics(study: Study, name: str) -> Effect:
+    """Where the profile of a model lies between native diffusion and AR, with the line from other texts."""
+    from scipy.stats import bootstrap
+
+    ends = [[_profile(study, own) for own in _of_kind(study, kind)] for kind in ("diffusion", "ar")]
+    if not all(ends):
+        missing = "ar" if ends[0] else "diffusion"
+        return Effect(nan, nan, nan, f"no {_words(missing)} model to compare with")
+    zero, one = (np.mean(end, axis=0)[1::2] for end in ends)
+    own = _profile(study, name)[0::2]
+
+    def place(texts: np.ndarray, others: np.ndarray) -> float:
+        start, line = zero[others].mean(0), one[others].mean(0) - zero[others].mean(0)
+        return float((own[texts].mean(0) - start) @ line / (line @ line))
+
+    samples = (np.arange(len(own)), np.arange(len(zero)))
+    value = place(*samples)
+    if min(map(len, samples)) < 2:
+        return Effect(value, nan, nan, "too few texts for an interval")
+    rng = np.random.default_rng(study.settings.seed)
+    drawn = bootstrap(
+        samples, place, n_resamples=_RESAMPLES, vectorized=False, method="percentile", confidence_level=LEVEL, rng=rng
+    ).confidence_interval
+    return Effect(value, float(drawn.low), float(drawn.high))
+
+
+def kept(change: str) -> Callable[[Study, str], Effect]:
+    """The share of the accuracy that is left after a change, with the loss, and with the controls of an ablation."""
+
+    def measure(study: Study, name: str) -> Effect:
+        answers, beside = study.models[name]["answers"], {"loss, nats a token": loss_change(study, name, change)}
+        if change == "early run" and "late run" in answers:
+            beside["kept where as many late blocks are skipped"] = _kept(study, name, "late run")
+        if change == "no outlier":
+            beside["kept without a random channel"] = _kept(study, name, "no random")
+            if "no next" in answers:
+                beside["kept without the next largest"] = _kept(study, name, "no next")
+        effect = _kept(study, name, change)
+        done = f"{study.models[name]['changes'][change]}; {effect.why}"
+        return Effect(effect.value, effect.low, effect.high, done, tuple(beside.items()))
+
+    return measure
+
+
+def _kept(study: Study, name: str, change: str) -> Effect:
+    answers = study.models[name]["answers"]
+    return kept_share(answers["whole"]["correct"], answers[change]["correct"], study.settings.seed)
+
+
+def kept_share(before: Sequence[int], after: Sequence[int], seed: int = 0) -> Effect:
+    """sum(after) / sum(before) with a paired bootstrap interval over problems.
+
+    Where every resample agrees, as where no answer changed, the bootstrap says nothing of how few problems there
+    were; there the exact (Clopper-Pearson) interval of the share of solved problems is taken.
+
+    >>> kept_share([1, 1, 1, 0], [0, 0, 0, 0]).high > 0.5
+    True
+    """
+    from scipy.stats import binomtest
+
+    solved = sum(before)
+    if not solved:
+        return Effect(nan, nan, nan, f"not measurable: baseline solves 0 of {len(before)}")
+    value = sum(after) / solved
+    low, high = ratio_interval([bool(x) for x in before], [bool(x) for x in after], seed=seed)
+    if isnan(low):
+        return Effect(value, nan, nan, f"baseline solves {solved} of {len(before)}, too few for an interval")
+    if low == high:
+        exact = binomtest(min(sum(after), solved), solved).proportion_ci(LEVEL, "exact")
+        low, high = float(exact.low), float(exact.high)
+    return Effect(value, low, high, f"baseline solves {solved} of {len(before)}")
+
+
+def loss_change(study: Study, name: str, change: str, against: str = "whole") -> Effect:
+    """Loss after a change minus the loss of the model as it is, text by text."""
+    losses = study.models[name]["losses"]
+    return mean_effect(np.subtract(losses[change]["losses"], losses[against]["losses"]), study.settings.seed)
+
+
+def late_minus_early(study: Study, name: str) -> Effect:
+    """Loss without late blocks minus the loss without early ones, text by text."""
+    beside = {f"without {part} blocks": loss_change(study, name, f"{part} run") for part in ("early", "late")}
+    return _beside(loss_change(study, name, "late run", "early run"), beside)
+
+
+def outlier_share(study: Study, name: str) -> Effect:
+    """Energy share of the largest channel in the first third of the blocks, text by text."""
+    reading = study.models[name]["reading"]
+    seed = study.settings.seed
+
+    def at(values: Sequence[Any], n: int) -> Effect:
+        return mean_effect(np.array(values)[:, :n].mean(1), seed)
+
+    n_layers = study.models[name]["n_layers"]
+    early, clean = third(n_layers), reading["noise"]["0"]
+    beside = {
+        "in all blocks but the last": at(clean["share"], n_layers - 1),
+        "share of positions where it is the largest": at(clean["peaks"], early),
+    }
+    beside |= {_masked(rate): at(own["share"], early) for rate, own in reading["noise"].items() if rate != "0"}
+    effect = at(clean["share"], early)
+    return Effect(effect.value, effect.low, effect.high, f"channel {reading['channel']}", tuple(beside.items()))
+
+
+def _beside(effect: Effect, others: Mapping[str, Effect]) -> Effect:
+    return Effect(effect.value, effect.low, effect.high, effect.why, tuple(others.items()))
+
+
+def _masked(rate: str) -> str:
+    return f"{float(rate):.0%} masked"
+
+
+def _words(kind: str) -> str:
+    return {"ar": "autoregressive", "diffusion": "native diffusion"}[kind]
+
+
+def _of_kind(study: Study, kind: str) -> list[str]:
+    return [name for name, model in study.models.items() if model["kind"] == kind]
+
+
+def _index(study: Study, name: str) -> Float[np.ndarray, " text"]:
+    return np.array(study.models[name]["reading"]["noise"]["0"]["recency"]).mean(1)
+
+
+def _profile(study: Study, name: str) -> Float[np.ndarray, "text depth"]:
+    """Cosine of every block but the first, text by text, at the same relative depths for all models."""
+    cosine = np.array(study.models[name]["reading"]["noise"]["0"]["cosine"])[:, 1:]
+    depth, grid = relative_depth(cosine.shape[1]), np.linspace(0, 1, _DEPTHS)
+    return np.stack([np.interp(grid, depth, row) for row in cosine])
