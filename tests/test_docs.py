@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/measures.md", "docs/profiles.md", "docs/skipping.md", "docs/findings.md", "docs/tasks.md"]
+PAGES = [
+    "README.md",
+    "docs/measures.md",
+    "docs/profiles.md",
+    "docs/skipping.md",
+    "docs/findings.md",
+    "docs/tasks.md",
+    "docs/widgets.md",
+]
 
 
 @pytest.mark.parametrize("page", PAGES)

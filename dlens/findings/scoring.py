@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -122,6 +123,7 @@ def score_problems(
     batch_size: int = 16,
     count_flops: bool = False,
     progress: bool = True,
+    cancel: threading.Event | None = None,
 ) -> Scores:
     """Let a model answer problems that were drawn before, and score the answers.
 
@@ -139,6 +141,7 @@ def score_problems(
         batch_size: problems decoded together.
         count_flops: count FLOPs, which runs some more forwards after each batch.
         progress: show a progress bar when it takes longer than a second.
+        cancel: when set, scoring ends with `Cancelled` between two steps.
 
     Raises:
         ValueError: before anything is computed.
@@ -153,7 +156,9 @@ def score_problems(
         for number, indices in enumerate(_batches(trace.model, rows, batch_size)):
             batch = [rows[i] for i in indices]
             own_seed = random.Random(f"{seed} {number}").getrandbits(32)
-            record = trace.generate(batch, new_tokens, sampler=sampler, seed=own_seed, cache=cache, progress=False)
+            record = trace.generate(
+                batch, new_tokens, sampler=sampler, seed=own_seed, cache=cache, progress=False, cancel=cancel
+            )
             answered = (~record.is_pad & ~record.is_prompt).sum(-1).tolist()
             for i, text, length in zip(indices, record.text, answered, strict=True):
                 texts[i], correct[i], lengths[i] = text, task.score(problems[i], text), length

@@ -13,6 +13,7 @@ from dlens.measures.pairs import CosinePairs
 from dlens.measures.pooling import pool
 from dlens.measures.readout import Readout
 from dlens.measures.recency import Recency
+from dlens.measures.top_tokens import TopTokens
 
 __all__ = [
     "CKA",
@@ -29,6 +30,7 @@ __all__ = [
     "Readout",
     "Recency",
     "Span",
+    "TopTokens",
     "Visit",
     "pool",
 ]

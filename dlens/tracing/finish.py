@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from dlens.tracing.inputs import Batch
 from dlens.tracing.plan import Measured
 from dlens.tracing.prepare import Prepared
 from dlens.tracing.record import Flops, Record
-from dlens.tracing.text import after_end, committed_at, continuations, end_ids
+from dlens.tracing.text import after_end, committed_at, continuations, end_ids, pieces
 from dlens.tracing.versions import versions
 
 __all__ = ["Outcome", "finish"]
@@ -100,6 +101,7 @@ def _record(run: Prepared, batch: Batch, outcome: Outcome, unfired: tuple[str, .
     shape, model = run.collector.shape, run.model
     tokens = outcome.tokens.cpu()
     masks = _masks(run, batch, outcome, tokens)
+    measures = _measures(run)
     step_of_position = _steps_of_positions(shape.kind, shape.prompt_width, outcome.n_steps)
     return Record(
         kind=shape.kind,
@@ -118,7 +120,7 @@ def _record(run: Prepared, batch: Batch, outcome: Outcome, unfired: tuple[str, .
         captured={
             name: _trimmed(kept, outcome, masks.pad, step_of_position) for name, kept in run.collector.captured.items()
         },
-        measures=_measures(run),
+        measures=measures,
         plan=tuple({"words": op.words(), **op.to_json()} for op in run.ops),
         settings=outcome.settings,
         notes=outcome.notes,
@@ -126,7 +128,15 @@ def _record(run: Prepared, batch: Batch, outcome: Outcome, unfired: tuple[str, .
         seconds=outcome.seconds,
         versions=versions(),
         count_flops=lambda: _count(run, outcome),
+        read_pieces=lambda: pieces(model, _ids(tokens, outcome, measures)),
     )
+
+
+def _ids(tokens: TokenIds, outcome: Outcome, measures: Mapping[str, Any]) -> Tensor:
+    """Every token id that a record holds; measures hold theirs as "token"."""
+    held = [tokens, *([] if outcome.canvas is None else [outcome.canvas.cpu()])]
+    held += [torch.tensor(data["token"].values) for data in measures.values() if "token" in data]
+    return torch.cat([ids.flatten().unique().long() for ids in held])
 
 
 def _masks(run: Prepared, batch: Batch, outcome: Outcome, tokens: TokenIds) -> _Masks:

@@ -79,6 +79,7 @@ class Record:
     seconds: float
     versions: dict[str, str]
     count_flops: Callable[[], Flops] | None = None
+    read_pieces: Callable[[], dict[int, str]] | None = None
     memo: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __getitem__(self, name: str) -> Tensor:
@@ -152,6 +153,13 @@ class Record:
                 )
             self.memo["flops"] = self.count_flops()
         return self.memo["flops"]
+
+    @property
+    def pieces(self) -> Mapping[int, str]:
+        """Token id -> its text, of every id in the record, read when first asked for; empty without a tokenizer."""
+        if "pieces" not in self.memo:
+            self.memo["pieces"] = {} if self.read_pieces is None else self.read_pieces()
+        return self.memo["pieces"]
 
     def to_xarray(self) -> xr.Dataset:
         """The tokens and captured tensors as one `xarray.Dataset`, for selection by name.

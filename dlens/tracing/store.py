@@ -55,6 +55,7 @@ def _header(record: Record, measures: dict[str, Any]) -> dict[str, Any]:
         "plan": list(record.plan),
         "notes": list(record.notes),
         "unfired": list(record.unfired),
+        "pieces": {str(token): text for token, text in record.pieces.items()},
         "flops": None if counted is None else [counted.run, counted.plain],
         "captured": captured,
         "measures": measures,
@@ -125,6 +126,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 def _build(header: dict[str, Any], tensors: dict[str, Tensor]) -> Record:
     captured = {name: _captured(name, kept, tensors) for name, kept in header["captured"].items()}
     flops = header["flops"]
+    pieces = {int(token): text for token, text in header.get("pieces", {}).items()}
     fields: dict[str, Any] = {name: header[name] for name in _PLAIN}
     fields |= {name: tensors.get(name) for name in _TENSOR_FIELDS}
     return Record(
@@ -134,7 +136,7 @@ def _build(header: dict[str, Any], tensors: dict[str, Tensor]) -> Record:
         plan=tuple(header["plan"]),
         notes=tuple(header["notes"]),
         unfired=tuple(header["unfired"]),
-        memo={} if flops is None else {"flops": Flops(*flops)},
+        memo={"pieces": pieces} | ({} if flops is None else {"flops": Flops(*flops)}),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import groupby
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -12,7 +13,7 @@ from dlens.axes import TokenIds, TokenMask
 from dlens.models.model import Model
 from dlens.tracing.state import after
 
-__all__ = ["MASK_SIGN", "after_end", "committed_at", "continuations", "drafts", "end_ids"]
+__all__ = ["MASK_SIGN", "after_end", "committed_at", "continuations", "drafts", "end_ids", "pieces"]
 
 MASK_SIGN = "░"
 
@@ -44,6 +45,21 @@ def continuations(model: Model, tokens: TokenIds, generated: TokenMask, shown: T
     kept = shown & ~after_end(tokens, generated, end_ids(model))
     rows = [row[keep].tolist() for row, keep in zip(tokens, kept, strict=True)]
     return [model.tokenizer.decode(row, skip_special_tokens=True) for row in rows]
+
+
+def pieces(model: Model, ids: Tensor) -> dict[int, str]:
+    """The text of each token id that occurs, with the space before it where it has one; empty without a tokenizer."""
+    if model.tokenizer is None:
+        return {}
+    found = [i for i in ids.unique().tolist() if i >= 0]
+    return {i: _piece(model.tokenizer, i) for i in found}
+
+
+def _piece(tokenizer: Any, token: int) -> str:
+    text = tokenizer.decode([token])
+    # Tokenizers of this kind leave out the space that begins a text.
+    starts = str(tokenizer.convert_ids_to_tokens(token)).startswith("▁")
+    return f" {text}" if starts and not text.startswith(" ") else text
 
 
 def drafts(model: Model, tokens: TokenIds, start: int) -> list[str]:

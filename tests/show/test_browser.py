@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +13,8 @@ from dlens.show.page import profile_page, save_page
 from dlens.show.report import report_page
 from tests.findings.studies import made_model, made_study
 
-ARGUMENTS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 EARLY = [0.1, 0.99, 0.99, 0.95, 0.9, 0.9, 0.8]
 EVEN = [0.1, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9]
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +29,9 @@ def report_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_page(report_page(study, claims(study)), tmp_path_factory.mktemp("report") / "report.html")
 
 
-def opened(browser: Any, path: Path, width: int, scheme: str = "light") -> Any:
+def opened(chromium: Any, path: Path, width: int, scheme: str = "light") -> Any:
     """A page, with what went wrong while it was opened in `page.wrong`."""
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     page.wrong = []
     page.on(
         "console", lambda message: page.wrong.append(message.text) if message.type in ("error", "warning") else None
@@ -59,8 +44,8 @@ def opened(browser: Any, path: Path, width: int, scheme: str = "light") -> Any:
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_a_report_opens_offline_and_fits(browser: Any, report_file: Path, width: int) -> None:
-    page = opened(browser, report_file, width)
+def test_a_report_opens_offline_and_fits(chromium: Any, report_file: Path, width: int) -> None:
+    page = opened(chromium, report_file, width)
     assert page.wrong == []
     for at in ("before", "after"):
         assert page.evaluate("document.documentElement.scrollWidth") <= width, at
@@ -77,8 +62,8 @@ def test_a_report_opens_offline_and_fits(browser: Any, report_file: Path, width:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_the_page(browser: Any, report_file: Path, scheme: str) -> None:
-    page = opened(browser, report_file, 1280, scheme)
+def test_text_stands_out_from_the_page(chromium: Any, report_file: Path, scheme: str) -> None:
+    page = opened(chromium, report_file, 1280, scheme)
     behind = luminance(page.evaluate("getComputedStyle(document.body).backgroundColor"))
     assert (behind < 0.5) == (scheme == "dark")
     for what, property in ((".verdict", "color"), (".claims small", "color"), (".xtick text", "fill")):
@@ -94,7 +79,7 @@ def luminance(colour: str) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-def test_a_profile_opens_offline(browser: Any, profiles: list[Profile], tmp_path: Path) -> None:
-    page = opened(browser, save_page(profile_page(profiles), tmp_path / "profile.html"), 390)
+def test_a_profile_opens_offline(chromium: Any, profiles: list[Profile], tmp_path: Path) -> None:
+    page = opened(chromium, save_page(profile_page(profiles), tmp_path / "profile.html"), 390)
     assert page.wrong == [] and page.evaluate("document.documentElement.scrollWidth") <= 390
     page.close()

@@ -1,0 +1,226 @@
+// The canvas of a denoising run: controls, one token area a record, the order of commits, and one position in detail.
+
+const MASK_SIGN = "░";
+
+let made = 0;
+
+function side(model, number) {
+  const id = `dlens-tokens-${made++}`;
+  let frames = null, spans = [], drawn = [];
+  const heading = make("h3", {});
+  const list = make("div", { class: "tokens token", role: "listbox", tabindex: 0, "aria-label": "tokens" });
+  const line = make("p", { class: "quiet" });
+
+  const load = () => {
+    const raw = model.get("sides")[number];
+    frames = { ...raw, ids: unpack(raw.ids), committed: unpack(raw.committed).values, confidence: unpack(raw.confidence).values, kind: unpack(raw.kind).values };
+    frames.width = frames.kind.length;
+    frames.steps = frames.ids.shape[0] - 1;
+    heading.textContent = raw.name;
+    page();
+  };
+  const page = () => {
+    const first = model.get("first"), end = Math.min(first + model.get("shown"), frames.width);
+    spans = Array.from({ length: Math.max(0, end - first) }, (_, i) => make("span", { role: "option", id: `${id}-${first + i}`, "data-position": first + i, hidden: frames.kind[first + i] === 2 }));
+    drawn = spans.map(() => "");
+    list.replaceChildren(...spans);
+  };
+  const at = (frame, position) => frames.ids.values[Math.min(frame, frames.steps) * frames.width + position];
+  const colour = (position) => {
+    if (frames.kind[position] !== 1 || frames.committed[position] < 0) return null;
+    if (model.get("colour") === "commit") return ramp(frames.committed[position] / Math.max(1, frames.steps - 1));
+    return Number.isFinite(frames.confidence[position]) ? ramp(frames.confidence[position]) : null;
+  };
+  const draw = (other) => {
+    const step = model.get("step"), first = model.get("first"), chosen = model.get("position"), mask = model.get("mask");
+    let differ = 0;
+    for (let p = 0; p < frames.width; p++) if (other && frames.kind[p] !== 2 && at(step, p) !== other.at(step, p)) differ++;
+    spans.forEach((span, i) => {
+      const p = first + i, token = at(step, p), masked = token === mask && frames.kind[p] === 1;
+      const fresh = step > 0 && step <= frames.steps && at(step - 1, p) !== token;
+      const unlike = other && token !== other.at(step, p);
+      const back = masked ? null : colour(p);
+      const look = [token, masked, fresh, unlike, back, p === chosen].join();
+      if (look === drawn[i]) return;
+      drawn[i] = look;
+      span.textContent = masked ? MASK_SIGN : model.get("pieces")[token].replace(/\n/g, "⏎\n");
+      const breaks = !masked && model.get("pieces")[token].includes("\n");
+      span.className = [breaks && "break", masked && "masked", fresh && "fresh", unlike && "unlike", frames.kind[p] === 0 && "prompt"].filter(Boolean).join(" ");
+      span.style.background = back ? paint(back) : "";
+      span.style.color = back ? inkOn(back) : "";
+      span.setAttribute("aria-selected", p === chosen);
+      span.setAttribute("aria-label", words(p, token, masked, fresh, unlike));
+    });
+    list.setAttribute("aria-activedescendant", `${id}-${chosen}`);
+    const noise = frames.noise[Math.min(step, frames.steps)];
+    const compared = other ? `; ${differ} of ${frames.width} positions differ` : "";
+    line.textContent = `${Math.round(100 * noise)} % masked${compared}`;
+    list.setAttribute("aria-label", `${frames.name}: tokens ${step >= frames.steps ? "at the end" : `before step ${step}`}`);
+  };
+  const words = (p, token, masked, fresh, unlike) => {
+    const what = masked ? "masked" : JSON.stringify(model.get("pieces")[token]);
+    const when = frames.kind[p] === 0 ? ", prompt" : frames.committed[p] >= 0 ? `, committed at step ${frames.committed[p]}` : "";
+    return `position ${p}: ${what}${when}${fresh ? ", new" : ""}${unlike ? ", differs" : ""}`;
+  };
+  load();
+  return { node: make("section", { class: "side" }, heading, line, list), list, load, page, draw, at, get frames() { return frames; } };
+}
+
+// When each position was committed: position to the right, step downwards.
+function commits(model, sides) {
+  const group = () => Math.max(1, Math.ceil(sides[0].frames.width / 1024));
+  const map = heatmap({
+    label: "which positions are decoded at each step; arrow keys move the step and the position",
+    rowName: "step",
+    columnName: "position",
+    aspect: 0.2,
+    most: 170,
+    read: (row, column, value) => {
+      const p = column * group(), many = group() > 1 ? ` to ${Math.min(p + group(), sides[0].frames.width) - 1}` : "";
+      return `position ${p}${many} before step ${row}: ${["masked", "in part decoded", "decoded"][value <= 0 ? 0 : value >= 1 ? 2 : 1]}`;
+    },
+    pick: (step, column) => put(model, { step, position: column * group(), first: Math.floor(column * group() / model.get("shown")) * model.get("shown") }),
+  });
+  let cells = null;
+  const load = () => {
+    const { frames } = sides[0], n = group(), columns = Math.ceil(frames.width / n), mask = model.get("mask");
+    const values = new Float32Array((frames.steps + 1) * columns);
+    for (let step = 0; step <= frames.steps; step++) {
+      for (let c = 0; c < columns; c++) {
+        let open = 0, size = 0;
+        for (let p = c * n; p < Math.min((c + 1) * n, frames.width); p++) { size++; open += sides[0].at(step, p) === mask; }
+        values[step * columns + c] = 1 - open / size;
+      }
+    }
+    cells = { values, rows: frames.steps + 1, columns, columnStep: n, low: 0, high: 1 };
+  };
+  load();
+  const draw = () => map.draw({ ...cells, at: [Math.min(model.get("step"), cells.rows - 1), Math.min(Math.floor(model.get("position") / group()), cells.columns - 1)] });
+  return { ...map, load, draw, group };
+}
+
+// What the model thought of at the chosen position.
+function details(model) {
+  const node = make("section", { class: "details" });
+  const bar = (p) => {
+    const fill = make("span", { class: "share" });
+    fill.style.width = `${Math.round(60 * p)}px`;
+    return [fill, ` ${(100 * p).toFixed(1)} %`];
+  };
+  const token = (text) => make("span", { class: "token" }, visible(text));
+  const draw = () => {
+    const { position, layer, sides } = model.get("detail");
+    const parts = sides.map((each, number) => {
+      const name = sides.length > 1 ? `${model.get("sides")[number].name}: ` : "";
+      const box = make("div", {}, make("h3", {}, `${name}position ${position}, predicted at step ${each.step}, layer ${layer}`));
+      if (each.message) box.append(make("p", { class: "message" }, each.message));
+      if (each.alternatives.length) box.append(table(["alternative", "probability"], each.alternatives.map(([text, p]) => [token(text), bar(p)])));
+      if (each.lens.length > 1) {
+        const rows = each.lens.map(([l, text, p]) => [
+          make("button", { "aria-pressed": l === layer, "aria-label": `show layer ${l}`, onclick: () => put(model, { layer: l }) }, String(l)), token(text), bar(p)]);
+        box.append(make("h3", {}, "First choice of every layer (logit lens)"), make("div", { class: "scroll lens" }, table(["layer", "token", "probability"], rows)));
+      }
+      return box;
+    });
+    const held = [...node.querySelectorAll(".lens")].map((each) => each.scrollTop);
+    const focused = node.contains(document.activeElement);
+    node.replaceChildren(make("div", { class: "columns" }, ...parts));
+    node.querySelectorAll(".lens").forEach((each, i) => {
+      // The chosen layer is in sight at first, and then whatever the reader scrolled to.
+      const chosen = each.querySelector('[aria-pressed="true"]');
+      each.scrollTop = held[i] ?? (chosen ? chosen.offsetTop - each.offsetTop - 60 : 0);
+    });
+    if (focused) node.querySelector('button[aria-pressed="true"]')?.focus({ preventScroll: true });
+  };
+  return { node, draw };
+}
+
+function render({ model, el }) {
+  const sides = model.get("sides").map((_, number) => side(model, number));
+  const order = commits(model, sides);
+  const detail = details(model);
+  const go = (step) => put(model, { step: Math.min(Math.max(step, 0), model.get("last")) });
+  let timer = 0;
+  const stop = () => { clearInterval(timer); timer = 0; play.textContent = "▶ Play"; };
+  const play = make("button", { class: "play", onclick: () => {
+    if (timer) return stop();
+    if (model.get("step") >= model.get("last")) go(0);
+    play.textContent = "❚❚ Pause";
+    timer = setInterval(() => (model.get("step") >= model.get("last") ? stop() : go(model.get("step") + 1)), Math.max(60, Math.min(400, 8000 / model.get("last"))));
+  } }, "▶ Play");
+  const steps = slider("Step", model.get("last"), (step) => { stop(); go(step); });
+  const colours = choice("Colour by", [], "commit", (colour) => put(model, { colour }));
+  const row = choice("Row", Array.from({ length: model.get("rows") }, (_, i) => [i, String(i)]), model.get("row"), (value) => put(model, { row: Number(value) }));
+  const legend = scale("", "");
+  const turn = (by) => () => put(model, { first: Math.max(0, model.get("first") + by * model.get("shown")) });
+  const earlier = make("button", { onclick: turn(-1) }, "‹ Earlier"), later = make("button", { onclick: turn(1) }, "Later ›"), where = make("span", { class: "quiet" });
+  const pages = make("div", { class: "controls" }, earlier, where, later);
+
+  const near = (position) => {
+    const { frames } = sides[0], shown = model.get("shown");
+    const p = Math.min(Math.max(position, 0), frames.width - 1);
+    put(model, { position: p, first: Math.floor(p / shown) * shown });
+  };
+  const reading = (list) => {
+    const place = (event) => event.target.closest?.("[data-position]")?.dataset.position;
+    let hovering = 0;
+    list.addEventListener("click", (event) => {
+      clearTimeout(hovering);
+      if (place(event)) near(Number(place(event)));
+    });
+    list.addEventListener("mousemove", (event) => {
+      const p = place(event);
+      clearTimeout(hovering);
+      if (p && Number(p) !== model.get("position")) hovering = setTimeout(() => near(Number(p)), 60);
+    });
+    list.addEventListener("mouseleave", () => clearTimeout(hovering));
+    list.addEventListener("keydown", (event) => {
+      const p = model.get("position"), step = model.get("step");
+      const keys = { ArrowRight: () => near(p + 1), ArrowLeft: () => near(p - 1), Home: () => near(0), End: () => near(sides[0].frames.width - 1), ArrowUp: () => go(step - 1), ArrowDown: () => go(step + 1) };
+      if (!keys[event.key]) return;
+      event.preventDefault();
+      clearTimeout(hovering);
+      keys[event.key]();
+    });
+  };
+  sides.forEach(({ list }) => reading(list));
+
+  const header = () => {
+    const step = model.get("step"), last = model.get("last");
+    steps.set(step, step >= last ? `finished, ${last} steps` : `before ${step} of ${last}`, last);
+    const known = model.get("sides").some((each) => each.has_confidence);
+    colours.fill([["commit", "step of commit"], ["confidence", known ? "probability at commit" : "probability (not measured)", !known]], model.get("colour"));
+    row.select.value = model.get("row");
+    row.node.hidden = model.get("rows") < 2;
+    legend.set(...(model.get("colour") === "commit" ? ["step 0", `step ${Math.max(0, last - 1)}`] : ["0 %", "100 %"]));
+    const { width } = sides[0].frames, first = model.get("first"), shown = model.get("shown");
+    pages.hidden = width <= shown;
+    earlier.disabled = first === 0;
+    later.disabled = first + shown >= width;
+    where.textContent = `positions ${first} to ${Math.min(first + shown, width) - 1} of ${width}`;
+  };
+  const drawTokens = () => {
+    header();
+    sides.forEach((each, i) => each.draw(sides[1 - i]));
+  };
+  const mask = make("span", { class: "token masked" }, MASK_SIGN);
+  const keys = [make("span", {}, legend.node), make("span", {}, mask, "masked"), make("span", {}, make("span", { class: "token fresh" }, "new"), "changed by the last step")];
+  if (sides.length > 1) keys.push(make("span", {}, make("span", { class: "token unlike" }, "unlike"), "differs from the other run"));
+  const each = () => (order.group() > 1 ? ` Each column holds ${order.group()} positions.` : "");
+  const note = make("p", { class: "quiet" });
+  el.append(make("div", { class: "dlens denoising" },
+    make("div", { class: "controls" }, play, steps.node),
+    make("div", { class: "controls" }, colours.node, row.node),
+    make("p", { class: "legend" }, ...keys),
+    make("div", { class: "columns" }, ...sides.map(({ node }) => node)),
+    pages, note, order.node, detail.node));
+  const ends = [
+    follow(model, ["sides"], () => { sides.forEach((each) => each.load()); order.load(); drawTokens(); order.draw(); note.textContent = `Decoded (yellow) and masked (blue) positions by step${sides.length > 1 ? ", of the first run" : ""}.${each()}`; }),
+    follow(model, ["first"], () => { sides.forEach((each) => each.page()); drawTokens(); }),
+    follow(model, ["step", "position", "colour"], () => { drawTokens(); order.draw(); }),
+    follow(model, ["detail"], detail.draw),
+  ];
+  return () => { stop(); ends.forEach((end) => end()); order.stop(); };
+}
+
+export default { render };

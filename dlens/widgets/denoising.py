@@ -1,0 +1,176 @@
+"""The canvas of a denoising run, step by step."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any, final
+
+import numpy as np
+import traitlets
+from torch import equal
+
+from dlens.tracing.record import Record
+from dlens.tracing.text import MASK_SIGN
+from dlens.widgets.colours import ink_on, ramp
+from dlens.widgets.frames import Frames, check_denoising, frames_of, mask_id, piece, thoughts, title, visible
+from dlens.widgets.panel import Panel, css, esm, packed, page_html, table_html
+
+__all__ = ["Denoising"]
+
+_SHOWN = 512
+
+
+@final
+class Denoising(Panel):
+    """The canvas of a denoising run step by step, with what the model thought of at each place.
+
+    Tokens are coloured by the step that committed them, or by the probability they had then. For alternatives, the
+    logit lens and confidence the run must have been measured with `dlens.TopTokens()`; all else needs only the
+    record. Up to 512 positions are on the page at a time, with buttons for the others.
+
+    State that the page changes and that may be set: `step` (0 to the number of steps, where it shows the finished
+    text), `position`, `layer`, `row`, `colour` ("commit" or "confidence"), `first` (first position on the page).
+
+    Args:
+        record: of a denoising run.
+        other: a second run of the same prompts, such as one with blocks skipped; shown beside the first with every
+            difference marked.
+        row: which row of the batch to show first.
+
+    Raises:
+        TypeError, ValueError, IndexError: there is no canvas to show, or the two runs do not fit; they say what to run.
+
+    >>> import dlens
+    >>> from dlens.widgets import Denoising
+    >>> trace = dlens.trace("trio/diffusion").measure(dlens.TopTokens())
+    >>> widget = Denoising(trace.generate("Once upon a time", 8))
+    >>> widget.step = 3
+    >>> len(widget.detail["sides"][0]["alternatives"])
+    5
+    """
+
+    _esm = esm("denoising")
+    _css = css("denoising")
+    sides = traitlets.List().tag(sync=True)
+    pieces = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    mask = traitlets.Int(-1).tag(sync=True)
+    rows = traitlets.Int().tag(sync=True)
+    layers = traitlets.Int().tag(sync=True)
+    last = traitlets.Int().tag(sync=True)
+    shown = traitlets.Int(_SHOWN).tag(sync=True)
+    step = traitlets.Int(0).tag(sync=True)
+    position = traitlets.Int(0).tag(sync=True)
+    layer = traitlets.Int(0).tag(sync=True)
+    row = traitlets.Int(0).tag(sync=True)
+    first = traitlets.Int(0).tag(sync=True)
+    colour = traitlets.Enum(("commit", "confidence"), "commit").tag(sync=True)
+    detail = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, record: Record, other: Record | None = None, *, row: int = 0) -> None:
+        records = [check_denoising(record)]
+        if other is not None:
+            records.append(check_denoising(other))
+            _check_pair(record, other)
+        if not 0 <= row < len(record.tokens):
+            raise IndexError(f"row {row} of {len(record.tokens)}; expected 0 to {len(record.tokens) - 1}; give another")
+        self._records = records
+        self._frames: list[Frames] = []
+        layer = max(each.n_layers for each in records) - 1
+        super().__init__(
+            rows=len(record.tokens),
+            layers=layer + 1,
+            layer=layer,
+            last=max(each.n_steps for each in records),
+            row=row,
+        )
+        self._show_row()
+        self.observe(lambda _: self._show_row(), "row")
+        self.observe(lambda _: self._show_detail(), ["step", "position", "layer"])
+
+    @traitlets.validate("step", "position", "layer", "row", "first")
+    def _inside(self, proposal: Any) -> int:
+        """Values outside the run become the nearest inside."""
+        most = {
+            "step": self.last,
+            "position": self._records[0].tokens.shape[-1] - 1,
+            "layer": self.layers - 1,
+            "row": self.rows - 1,
+            "first": self._records[0].tokens.shape[-1] - 1,
+        }
+        return min(max(0, proposal.value), most[proposal.trait.name])
+
+    def _show_row(self) -> None:
+        self._frames = [frames_of(record, self.row) for record in self._records]
+        known = sorted({int(i) for frames in self._frames for i in np.unique(frames.ids)})
+        texts = {i: next(t for r in self._records if (t := piece(r, i))) if i >= 0 else "" for i in known}
+        number = np.zeros(max(known) + 1, dtype=np.int32)
+        number[known] = np.arange(len(known))
+        mask = mask_id(self._records[0])
+        generated = np.flatnonzero(self._frames[0].kind == 1)
+        with self.hold_sync():
+            self.pieces = [texts[i] for i in known]
+            self.mask = known.index(mask) if mask in known else -1
+            self.sides = [
+                {
+                    "name": title(record),
+                    "ids": packed(number[frames.ids]),
+                    "committed": packed(frames.committed),
+                    "confidence": packed(frames.confidence),
+                    "has_confidence": bool(np.isfinite(frames.confidence).any()),
+                    "kind": packed(frames.kind),
+                    "noise": [float(n) for n in frames.noise],
+                }
+                for record, frames in zip(self._records, self._frames, strict=True)
+            ]
+            if len(generated) and not self.position:
+                self.position = int(generated[0])
+            self.first = self.position // _SHOWN * _SHOWN
+            self._show_detail()
+
+    def _show_detail(self) -> None:
+        sides = [thoughts(record, self.row, self.step, self.position, self.layer) for record in self._records]
+        self.detail = {"position": self.position, "layer": self.layer, "sides": sides}
+
+    def html(self) -> str:
+        """The canvas at the present step, and the alternatives at the present position."""
+        parts = []
+        for record, frames, side in zip(self._records, self._frames, self.detail["sides"], strict=True):
+            step = min(self.step, len(frames.ids) - 1)
+            parts.append(f"<p>{escape(title(record))}, before step {step} of {record.n_steps}</p>")
+            parts.append(_tokens_html(record, frames, step, self.first))
+            if side["alternatives"]:
+                where = f"<p>position {self.position}, step {side['step']}, layer {self.layer}</p>"
+                parts += [
+                    where,
+                    table_html(["alternative", "probability"], [[visible(t), p] for t, p in side["alternatives"]]),
+                ]
+        return page_html("Denoising: tokens coloured by the step that committed them, dark first", *parts)
+
+
+def _check_pair(record: Record, other: Record) -> None:
+    same = record.tokens.shape == other.tokens.shape and equal(record.is_prompt, other.is_prompt)
+    if not same or not equal(record.tokens[record.is_prompt], other.tokens[other.is_prompt]):
+        raise ValueError(
+            f"Denoising got two runs, of {list(record.tokens.shape)} and {list(other.tokens.shape)} tokens (batch, "
+            f"position), with unlike prompts or lengths; expected the same prompts and max_new_tokens; run both alike"
+        )
+
+
+def _tokens_html(record: Record, frames: Frames, step: int, first: int) -> str:
+    spans, mask = [], mask_id(record)
+    end = min(first + _SHOWN, len(frames.kind))
+    for position in range(first, end):
+        token, at = int(frames.ids[step, position]), int(frames.committed[position])
+        if frames.kind[position] == 2:
+            continue
+        masked = frames.kind[position] == 1 and token == mask
+        style = "padding:1px 2px"
+        if not masked and frames.kind[position] == 1 and at >= 0:
+            colour = ramp(at / max(1, record.n_steps - 1))
+            style += f";background:{colour};color:{ink_on(colour)}"
+        text = MASK_SIGN if masked else piece(record, token)
+        spans.append(f"<span style='{style}'>{escape(text)}</span>")
+    note = (
+        "" if (first, end) == (0, len(frames.kind)) else f"<p>positions {first} to {end - 1} of {len(frames.kind)}</p>"
+    )
+    return f"<p style='white-space:pre-wrap;overflow-wrap:anywhere'>{''.join(spans)}</p>{note}"

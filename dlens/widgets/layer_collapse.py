@@ -1,0 +1,305 @@
+"""How alike the layers of a run are, and which channels hold its energy."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any, final
+
+import numpy as np
+import torch
+import traitlets
+from torch import Tensor
+
+from dlens.tracing.record import Record
+from dlens.widgets.depth import (
+    Kind,
+    by_step,
+    measured_shares,
+    measured_similarity,
+    share_of,
+    similarity,
+    steps_of,
+    stream,
+)
+from dlens.widgets.frames import piece, title, visible
+from dlens.widgets.job import Job
+from dlens.widgets.panel import Panel, css, esm, heat_html, packed, page_html, table_html
+from dlens.widgets.sources import as_trace, opening, watched
+
+__all__ = ["LayerCollapse"]
+
+_TOP = 6
+_COLUMNS = 512
+
+
+@final
+class LayerCollapse(Panel):
+    """Similarity of every two layers, and the channels that hold the stream's energy, by layer, token and step.
+
+    Of a record it needs the stream of all layers, `.capture("resid_post", steps=[...])`, for everything, or only
+    measures, `.measure(dlens.Outliers(), dlens.CKA(), dlens.measures.CosinePairs())`, for the pictures without tokens
+    (a measure with `drop=[channel]` and a `name=` of its own gives the similarity without a channel). A model is run
+    once on a short prompt; it can then be run again with a channel ablated, in the background.
+
+    The positions are all but padding. Maps with more than 512 positions show the mean of neighbours, and say so.
+
+    State that the page changes and that may be set: `step`, `layer`, `layer_b`, `channel`, `position`, `kind`
+    ("cosine" or "cka"), `without` (leave out the channel), `ablated` (show the run with the channel ablated).
+
+    Args:
+        source: a record, or anything `dlens.trace` takes.
+        other: for a record, the same run with a channel ablated, for `ablated`.
+        prompt: for a model; the first words of the shipped text by default.
+        max_new_tokens: for a model.
+        row: which row of the batch.
+
+    Raises:
+        ValueError, IndexError: the record holds nothing to show; it says what to capture.
+
+    >>> from dlens.widgets import LayerCollapse
+    >>> widget = LayerCollapse("trio/diffusion", max_new_tokens=4)
+    >>> widget.channel == widget.channels[0], len(widget.detail["tokens"]) > 0
+    (True, True)
+    """
+
+    _esm = esm("layer_collapse")
+    _css = css("layer_collapse")
+    name = traitlets.Unicode().tag(sync=True)
+    layers = traitlets.Int().tag(sync=True)
+    steps = traitlets.List(traitlets.Int()).tag(sync=True)
+    channels = traitlets.List(traitlets.Int()).tag(sync=True)
+    shares = traitlets.Dict().tag(sync=True)
+    similarity = traitlets.Dict().tag(sync=True)
+    token_shares = traitlets.Dict().tag(sync=True)
+    group = traitlets.Int(1).tag(sync=True)
+    detail = traitlets.Dict().tag(sync=True)
+    message = traitlets.Unicode("").tag(sync=True)
+    status = traitlets.Unicode("").tag(sync=True)
+    texts = traitlets.Dict().tag(sync=True)
+    other_name = traitlets.Unicode("").tag(sync=True)
+    can_ablate = traitlets.Bool(False).tag(sync=True)
+    step = traitlets.Int(0).tag(sync=True)
+    layer = traitlets.Int(0).tag(sync=True)
+    layer_b = traitlets.Int(0).tag(sync=True)
+    channel = traitlets.Int(-1).tag(sync=True)
+    position = traitlets.Int(0).tag(sync=True)
+    kind = traitlets.Enum(("cosine", "cka"), "cosine").tag(sync=True)
+    without = traitlets.Bool(False).tag(sync=True)
+    ablated = traitlets.Bool(False).tag(sync=True)
+
+    def __init__(
+        self,
+        source: Any,
+        other: Record | None = None,
+        *,
+        prompt: Any = None,
+        max_new_tokens: int = 32,
+        row: int = 0,
+    ) -> None:
+        self._run = None if isinstance(source, Record) else (as_trace(source), prompt or opening(), max_new_tokens)
+        record = source if self._run is None else watched(*self._run)
+        for each in (record, other):
+            if each is not None:
+                _check(each, row)
+        self._plain, self._row = record, row
+        self._ablated_runs: dict[int, Record] = {}
+        self._other = other
+        self._held: tuple[Any, Any] = (None, None)
+        self._job = Job(lambda words: setattr(self, "status", words))
+        channels, _ = _channels(record, row)
+        super().__init__(
+            name=title(record),
+            layers=record.n_layers,
+            layer_b=min(1, record.n_layers - 1),
+            steps=list(steps_of(record)),
+            step=(steps_of(record) or (0,))[0],
+            channels=channels,
+            channel=channels[0] if channels else -1,
+            other_name="" if other is None else title(other),
+            can_ablate=bool(channels) and (other is not None or self._run is not None),
+            texts={"plain": _text(record, row), "ablated": "" if other is None else _text(other, row)},
+        )
+        self._draw(None)
+        self.observe(self._draw, ["step", "layer", "layer_b", "channel", "position", "kind", "without", "ablated"])
+
+    @traitlets.validate("step", "layer", "layer_b", "position", "channel")
+    def _inside(self, proposal: Any) -> int:
+        """Values outside the run become the nearest inside."""
+        name, value = proposal.trait.name, proposal.value
+        if name in ("step", "channel"):
+            held = self.steps if name == "step" else self.channels
+            return min(held, key=lambda each: abs(each - value), default=value)
+        most = self.layers if name.startswith("layer") else self._plain.tokens.shape[-1]
+        return min(max(0, value), most - 1)
+
+    def _draw(self, change: Any) -> None:
+        name = None if change is None else change.name
+        if self.ablated and self._shown() is self._plain:
+            self._ablate()
+        with self.hold_sync():
+            self.name = title(self._shown())
+            self.texts = self.texts | {
+                "ablated": "" if self._shown() is self._plain else _text(self._shown(), self._row)
+            }
+            if name in (None, "step", "kind", "without", "ablated") or (
+                name == "channel" and (self.without or self.ablated)
+            ):
+                self._draw_similarity()
+            if name in (None, "step", "channel", "ablated"):
+                self._draw_shares()
+            if self.steps:
+                self.detail = self._details(name)
+
+    def _shown(self) -> Record:
+        """The record on the page: as it is, or with the channel ablated where that was asked for and is there."""
+        if not self.ablated:
+            return self._plain
+        return self._other or self._ablated_runs.get(self.channel, self._plain)
+
+    def _ablate(self) -> None:
+        if self._run is None:
+            return
+        channel, (chain, prompt, new_tokens) = self.channel, self._run
+        self.status = f"running without channel {channel} …"
+
+        def work(stop: Any) -> None:
+            ablated = chain.ablate_outlier(channel=channel)
+            self._ablated_runs[channel] = watched(ablated, prompt, new_tokens, cancel=stop)
+            self.status = ""
+            self._draw(None)
+
+        self._job.start(work)
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until a run in the background is over; whether it is."""
+        return self._job.wait(seconds)
+
+    def _draw_similarity(self) -> None:
+        record, drop = self._shown(), self.channel if self.without and self.channel >= 0 else None
+        kind: Kind = "cka" if self.kind == "cka" else "cosine"
+        if self.steps:
+            values = similarity(self._stream()[0], kind, drop)
+        else:
+            values = measured_similarity(record, kind, drop)
+        self.similarity = {} if values is None else packed(values)
+        self.message = "" if values is not None and np.isfinite(values).any() else _advice(kind, drop, values is None)
+
+    def _draw_shares(self) -> None:
+        if not self.steps:
+            found = measured_shares(self._shown())
+            if found is not None:
+                self.shares = packed(found[1])
+            return
+        h, positions = self._stream()
+        energy = h.square().sum(1)
+        self.shares = packed((energy[:, self.channels] / energy.sum(-1, keepdim=True)).numpy())
+        of_tokens = share_of(h, self.channel)
+        self.group = -(-len(positions) // _COLUMNS)
+        self.token_shares = packed(_grouped(of_tokens, self.group).numpy())
+
+    def _details(self, changed: str | None) -> dict[str, Any]:
+        """The tokens of a layer and channel, and its steps."""
+        record = self._shown()
+        h, positions = self._stream()
+        here = share_of(h[self.layer], self.channel)
+        top = here.topk(min(8, len(positions)))
+        ids = self._ids()
+        tokens = [
+            [positions[i], piece(record, ids[positions[i]]), p] for p, i in zip(*map(Tensor.tolist, top), strict=True)
+        ]
+        at = min(self.position, len(positions) - 1)
+        return {
+            "layer": self.layer,
+            "channel": self.channel,
+            "tokens": tokens,
+            # Steps are read anew only where they may have changed, as each is a pass over its stream.
+            "steps": self.detail["steps"]
+            if changed in ("position", "kind", "without", "step")
+            else [list(pair) for pair in by_step(record, self._row, self.layer, self.channel)],
+            "position": positions[at],
+            "token": piece(record, ids[positions[at]]),
+            "first": positions[0],
+            "largest": _largest(h[self.layer, at]),
+        }
+
+    def _ids(self) -> list[int]:
+        record = self._shown()
+        return (record.tokens if record.canvas is None else record.canvas[self.step])[self._row].tolist()
+
+    def _stream(self) -> tuple[Tensor, list[int]]:
+        key = (id(self._shown()), self.step)
+        if self._held[0] != key:
+            self._held = (key, stream(self._shown(), self._row, self.step))
+        return self._held[1]
+
+    def html(self) -> str:
+        """The similarity, the shares and the tokens that are shown."""
+        parts = [f"<p>{escape(self.name)}</p>"]
+        if self.message:
+            parts.append(f"<p>{escape(self.message)}</p>")
+        if self.similarity:
+            drop = f" without channel {self.channel}" if self.without else ""
+            parts.append(heat_html(self.similarity, f"{self.kind} of layer (down) and layer (across){drop}"))
+        if self.shares:
+            values = np.frombuffer(self.shares["data"], "<f4").reshape(self.shares["shape"])
+            columns = ["layer", *(f"channel {channel}" for channel in self.channels)]
+            rows = [[layer, *map(float, row)] for layer, row in enumerate(values)]
+            parts += ["<p>Energy share of the largest channels after each block</p>", table_html(columns, rows)]
+        if self.detail:
+            parts += [
+                f"<p>Tokens with the largest share of channel {self.channel} after layer {self.layer}</p>",
+                table_html(
+                    ["position", "token", "share"], [[p, visible(t), share] for p, t, share in self.detail["tokens"]]
+                ),
+            ]
+        return page_html("Layer collapse", *parts)
+
+
+def _check(record: Record, row: int) -> None:
+    if 0 in record.tokens.shape:
+        raise ValueError(
+            f"LayerCollapse got {list(record.tokens.shape)} tokens (batch, position); expected some; run it on text"
+        )
+    if not 0 <= row < len(record.tokens):
+        raise IndexError(f"row {row} of {len(record.tokens)}; expected 0 to {len(record.tokens) - 1}; give another")
+    anything = measured_shares(record), *(measured_similarity(record, kind) for kind in ("cosine", "cka"))
+    if not steps_of(record) and all(found is None for found in anything):
+        raise ValueError(
+            "LayerCollapse got a record without the stream and without measures of it; expected resid_post of all "
+            "layers at some step; add .capture('resid_post', steps=[0]), or .measure(dlens.Outliers(), dlens.CKA())"
+        )
+
+
+def _channels(record: Record, row: int) -> tuple[list[int], Any]:
+    """The channels with the largest share averaged over all layers but the last, at the first step captured."""
+    if not steps_of(record):
+        return measured_shares(record) or ([], None)
+    energy = stream(record, row, steps_of(record)[0])[0].square().sum(1)
+    mean = (energy / energy.sum(-1, keepdim=True))[: max(1, len(energy) - 1)].mean(0)
+    return mean.topk(min(_TOP, len(mean))).indices.tolist(), None
+
+
+def _largest(h: Tensor) -> list[list[float]]:
+    """The channels with the largest share at one position."""
+    share = h.square() / h.square().sum().clamp(min=torch.finfo(h.dtype).tiny)
+    top = share.topk(min(4, len(share)))
+    return [[int(c), float(p)] for c, p in zip(top.indices, top.values, strict=True)]
+
+
+def _grouped(values: Tensor, size: int) -> Tensor:
+    """Means of neighbouring columns."""
+    if size == 1:
+        return values
+    return torch.stack([part.mean(-1) for part in values.split(size, dim=-1)], -1)
+
+
+def _text(record: Record, row: int) -> str:
+    return record.text[row] if record.text else ""
+
+
+def _advice(kind: str, drop: int | None, absent: bool) -> str:
+    if not absent:
+        return "CKA needs at least four positions that differ; show the cosine instead."
+    measure = "dlens.CKA" if kind == "cka" else "dlens.measures.CosinePairs"
+    given = "" if drop is None else f"drop=[{drop}], name='{kind}_without'"
+    return f"Not in this record: add .measure({measure}({given})) to the trace, or .capture('resid_post', steps=[0])."

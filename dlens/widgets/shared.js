@@ -1,0 +1,259 @@
+// What the widgets share. Text of tokens becomes text nodes only, never markup.
+
+const POINTS = [[18, 53, 112], [60, 77, 110], [102, 105, 112], [140, 134, 120], [181, 166, 108], [222, 202, 84], [253, 234, 69]];
+const LINES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"];
+const DASHES = [[], [6, 3], [2, 3], [8, 3, 2, 3], [1, 2], [12, 4]];
+
+// An element with attributes, "on..." listeners and children; strings become text nodes.
+function make(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (value === true) node.setAttribute(name, "");
+    else if (value !== false && value != null) node.setAttribute(name, value);
+  }
+  node.append(...children);
+  return node;
+}
+
+// A binary trait as a typed array with its shape.
+function unpack({ data, shape, dtype }) {
+  const bytes = data.buffer.slice(data.byteOffset, data.byteOffset + data.byteLength);
+  return { shape, values: dtype === "float32" ? new Float32Array(bytes) : new Int32Array(bytes) };
+}
+
+function ramp(share) {
+  const place = Math.min(Math.max(share, 0), 1) * (POINTS.length - 1);
+  const low = Math.min(Math.floor(place), POINTS.length - 2);
+  return POINTS[low].map((channel, i) => Math.round(channel + (POINTS[low + 1][i] - channel) * (place - low)));
+}
+
+const paint = (rgb) => `rgb(${rgb.join(",")})`;
+const inkOn = ([r, g, b]) => (0.299 * r + 0.587 * g + 0.114 * b > 125 ? "#000" : "#fff");
+const rounded = (value, digits = 3) => (Number.isFinite(value) ? String(Number(value.toPrecision(digits))) : "–");
+// A leading space and line breaks, made visible.
+const visible = (text) => text.replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/^ +| +$/g, (s) => "·".repeat(s.length)) || "∅";
+
+// Call `draw` now and, once a frame at most, when one of the traits changes; returns a function that stops it.
+function follow(model, traits, draw) {
+  let waiting = 0;
+  const soon = () => { waiting ||= requestAnimationFrame(() => { waiting = 0; draw(); }); };
+  for (const name of traits) model.on(`change:${name}`, soon);
+  draw();
+  return () => {
+    cancelAnimationFrame(waiting);
+    for (const name of traits) model.off(`change:${name}`, soon);
+  };
+}
+
+function put(model, changes) {
+  for (const [name, value] of Object.entries(changes)) model.set(name, value);
+  model.save_changes();
+}
+
+// A labelled choice; `options` are pairs of value and text, or of value, text and whether it is disabled.
+function choice(label, options, value, onchange) {
+  const select = make("select", { "aria-label": label, onchange: () => onchange(select.value) });
+  const fill = (options, value) => {
+    const all = options.map(([value, text, disabled]) => make("option", { value, disabled: !!disabled }, text));
+    select.replaceChildren(...all);
+    select.value = value;
+  };
+  fill(options, value);
+  return { node: make("label", {}, make("span", {}, label), select), select, fill };
+}
+
+function slider(label, most, oninput) {
+  const input = make("input", { type: "range", "aria-label": label, min: 0, max: most, step: 1, oninput: () => oninput(Number(input.value)) });
+  const value = make("output", {});
+  const set = (number, text, most = input.max) => {
+    input.max = most;
+    input.value = number;
+    input.setAttribute("aria-valuetext", text);
+    value.textContent = text;
+  };
+  return { node: make("label", { class: "range" }, make("span", {}, label), input, value), input, set };
+}
+
+// A bar that explains the colours.
+function scale(low, high) {
+  const bar = make("span", { class: "bar" });
+  bar.style.background = `linear-gradient(to right, ${POINTS.map(paint).join(",")})`;
+  const ends = [make("span", {}, low), make("span", {}, high)];
+  const set = (low, high) => { ends[0].textContent = low; ends[1].textContent = high; };
+  return { node: make("span", { class: "scale" }, ends[0], bar, ends[1]), set };
+}
+
+function table(columns, rows) {
+  const head = make("tr", {}, ...columns.map((name) => make("th", { scope: "col" }, name)));
+  const cells = (row) => row.map((cell) => make("td", {}, ...[cell].flat()));
+  return make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows.map((row) => make("tr", {}, ...cells(row)))));
+}
+
+// The numbers of a figure as a table, made when it is opened.
+function numbers(contents) {
+  const place = make("div", { class: "scroll" });
+  const fill = () => { if (node.open) place.replaceChildren(table(...contents())); };
+  const node = make("details", { ontoggle: fill }, make("summary", {}, "The numbers"), place);
+  return { node, fill };
+}
+
+// A canvas as wide as its place, sharp on every screen, drawn again when its size or the colour scheme changes.
+function surface(attributes, height, draw) {
+  const canvas = make("canvas", attributes);
+  const node = make("div", { class: "surface" }, canvas);
+  const redraw = () => {
+    const width = node.clientWidth;
+    if (!width) return;
+    const density = window.devicePixelRatio || 1, tall = height(width);
+    canvas.width = Math.round(width * density);
+    canvas.height = Math.round(tall * density);
+    canvas.style.height = `${tall}px`;
+    const g = canvas.getContext("2d");
+    g.scale(density, density);
+    const ink = getComputedStyle(node).color;
+    g.font = "12px system-ui, sans-serif";
+    g.fillStyle = g.strokeStyle = ink;
+    draw(g, width, tall, ink);
+  };
+  const sizes = new ResizeObserver(redraw);
+  sizes.observe(node);
+  const scheme = matchMedia("(prefers-color-scheme: dark)");
+  scheme.addEventListener("change", redraw);
+  return { node, canvas, redraw, stop: () => { sizes.disconnect(); scheme.removeEventListener("change", redraw); } };
+}
+
+// Where to write numbers along an axis: round steps, few enough to stay apart.
+function ticks(n, room, gap) {
+  let step = 1;
+  for (const next of [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000]) {
+    step = next;
+    if ((n / step) * gap <= room) break;
+  }
+  return Array.from({ length: Math.ceil(n / step) }, (_, i) => i * step);
+}
+
+// A heat map with a cursor that follows clicks and arrow keys. `draw({values, rows, columns, low, high, at, ...})`.
+function heatmap({ label, rowName, columnName, read, pick, aspect = 0.5, most = 420 }) {
+  let now = null, box = null;
+  const readout = make("p", { class: "readout", "aria-live": "polite" });
+  const paper = surface(
+    { tabindex: 0, role: "application", "aria-roledescription": "heat map", "aria-label": label },
+    (width) => (now ? Math.min(most, Math.max(140, width * aspect)) : 40),
+    (g, width, height, ink) => {
+      if (!now) return;
+      box = { x: 46, y: 6, w: width - 54, h: height - 46 };
+      g.imageSmoothingEnabled = false;
+      g.drawImage(pixels(now), box.x, box.y, box.w, box.h);
+      axes(g, box, now, ink, rowName, columnName);
+      const [row, column] = now.at, w = box.w / now.columns, h = box.h / now.rows;
+      const place = [box.x + column * w, box.y + row * h, w, h];
+      g.lineWidth = 4; g.strokeStyle = "#000"; g.strokeRect(...place);
+      g.lineWidth = 2; g.strokeStyle = "#fff"; g.strokeRect(...place);
+    },
+  );
+  const go = (row, column) => {
+    const inside = (n, size) => Math.min(Math.max(n, 0), size - 1);
+    // At once, as the next key may come before the picture.
+    now.at = [inside(row, now.rows), inside(column, now.columns)];
+    pick(...now.at);
+  };
+  paper.canvas.addEventListener("click", (event) => {
+    if (!now || !box) return;
+    const { left, top } = paper.canvas.getBoundingClientRect();
+    go(Math.floor((event.clientY - top - box.y) / box.h * now.rows), Math.floor((event.clientX - left - box.x) / box.w * now.columns));
+  });
+  const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+  paper.canvas.addEventListener("keydown", (event) => {
+    const move = moves[event.key];
+    if (!now || !move) return;
+    event.preventDefault();
+    go(now.at[0] + move[0], now.at[1] + move[1]);
+  });
+  const draw = (next) => {
+    now = next;
+    readout.textContent = now ? read(now.at[0], now.at[1], now.values[now.at[0] * now.columns + now.at[1]]) : "";
+    paper.redraw();
+  };
+  return { node: make("div", { class: "heatmap" }, paper.node, readout), canvas: paper.canvas, draw, stop: paper.stop };
+}
+
+function pixels({ values, rows, columns, low, high }) {
+  const canvas = new OffscreenCanvas(columns, rows), g = canvas.getContext("2d");
+  const image = g.createImageData(columns, rows);
+  values.forEach((value, i) => {
+    const known = Number.isFinite(value), [r, green, b] = known ? ramp((value - low) / (high - low || 1)) : [128, 128, 128];
+    image.data.set([r, green, b, known ? 255 : 60], 4 * i);
+  });
+  g.putImageData(image, 0, 0);
+  return canvas;
+}
+
+function axes(g, box, { rows, columns, rowStep = 1, columnStep = 1 }, ink, rowName, columnName) {
+  g.fillStyle = ink;
+  g.textAlign = "center"; g.textBaseline = "top";
+  for (const n of ticks(columns, box.w, 28)) g.fillText(String(n * columnStep), box.x + (n + 0.5) * box.w / columns, box.y + box.h + 5);
+  g.fillText(columnName, box.x + box.w / 2, box.y + box.h + 22);
+  g.textAlign = "right"; g.textBaseline = "middle";
+  for (const n of ticks(rows, box.h, 16)) g.fillText(String(n * rowStep), box.x - 5, box.y + (n + 0.5) * box.h / rows);
+  g.save();
+  g.translate(10, box.y + box.h / 2); g.rotate(-Math.PI / 2); g.textAlign = "center";
+  g.fillText(rowName, 0, 0);
+  g.restore();
+}
+
+// Lines over one axis; `draw({series: [{name, x, y}], mark})`, with a legend of elements below.
+function plot({ label, xName, yName, tall = 220 }) {
+  let now = { series: [] };
+  const legend = make("p", { class: "legend" });
+  const paper = surface({ role: "img", "aria-label": label }, () => tall, (g, width, height, ink) => {
+    const points = now.series.flatMap(({ x, y }) => Array.from(x, (at, i) => [at, y[i]]).filter(([, v]) => Number.isFinite(v)));
+    if (!points.length) { g.fillText("no numbers here", 8, 20); return; }
+    const [left, right] = [Math.min(...points.map((p) => p[0])), Math.max(...points.map((p) => p[0]))];
+    let [low, high] = [Math.min(...points.map((p) => p[1])), Math.max(...points.map((p) => p[1]))];
+    const margin = (high - low) * 0.06 || 0.05;
+    [low, high] = [low >= 0 ? Math.max(0, low - margin) : low - margin, high + margin];
+    const box = { x: 64, y: 8, w: width - 74, h: height - 50 };
+    const px = (v) => box.x + (v - left) / (right - left || 1) * box.w, py = (v) => box.y + (high - v) / (high - low) * box.h;
+    g.textAlign = "right"; g.textBaseline = "middle";
+    for (let i = 0; i < 5; i++) {
+      const value = low + (high - low) * i / 4;
+      g.globalAlpha = 0.2; g.beginPath(); g.moveTo(box.x, py(value)); g.lineTo(box.x + box.w, py(value)); g.stroke(); g.globalAlpha = 1;
+      g.fillText(value.toFixed(high - low < 0.1 ? 3 : 2), box.x - 5, py(value));
+    }
+    g.textAlign = "center"; g.textBaseline = "top";
+    for (const n of ticks(right - left + 1, box.w, 30)) g.fillText(String(left + n), px(left + n), box.y + box.h + 5);
+    g.fillText(xName, box.x + box.w / 2, box.y + box.h + 24);
+    g.save(); g.translate(2, box.y + box.h / 2); g.rotate(-Math.PI / 2); g.fillText(yName, 0, 0); g.restore();
+    if (now.mark != null && now.mark >= left && now.mark <= right) {
+      g.globalAlpha = 0.5; g.beginPath(); g.moveTo(px(now.mark), box.y); g.lineTo(px(now.mark), box.y + box.h); g.stroke(); g.globalAlpha = 1;
+    }
+    now.series.forEach(({ x, y }, number) => {
+      g.strokeStyle = g.fillStyle = LINES[number % LINES.length];
+      g.lineWidth = 2; g.setLineDash(DASHES[number % DASHES.length]);
+      g.beginPath();
+      let on = false;
+      x.forEach((at, i) => {
+        if (!Number.isFinite(y[i])) { on = false; return; }
+        on ? g.lineTo(px(at), py(y[i])) : g.moveTo(px(at), py(y[i]));
+        on = true;
+        if (x.length < 3) g.fillRect(px(at) - 2, py(y[i]) - 2, 4, 4);
+      });
+      g.stroke();
+    });
+  });
+  const draw = (next) => {
+    now = next;
+    legend.replaceChildren(...now.series.map(({ name }, number) => {
+      const key = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+      const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
+      for (const [attribute, value] of Object.entries({ x1: 0, x2: 28, y1: 5, y2: 5, stroke: LINES[number % LINES.length], "stroke-width": 3, "stroke-dasharray": DASHES[number % DASHES.length].join(" ") })) line.setAttribute(attribute, value);
+      key.setAttribute("width", 28); key.setAttribute("height", 10); key.setAttribute("aria-hidden", "true");
+      key.append(line);
+      return make("span", {}, key, name);
+    }));
+    paper.redraw();
+  };
+  const pages = numbers(() => [[xName, ...now.series.map((s) => s.name)], Array.from(now.series[0]?.x ?? [], (at, i) => [rounded(at), ...now.series.map((s) => rounded(s.y[i]))])]);
+  return { node: make("div", {}, paper.node, legend, pages.node), draw: (next) => { draw(next); pages.fill(); }, stop: paper.stop };
+}

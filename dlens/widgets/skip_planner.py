@@ -1,0 +1,258 @@
+"""Choose blocks to skip, and see what that saves and costs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from html import escape
+from math import isfinite
+from typing import Any, final
+
+import traitlets
+
+from dlens.findings.canvases import text_canvases
+from dlens.findings.profile import Profile, profile
+from dlens.findings.skipping import bare
+from dlens.measures import Cosine
+from dlens.samplers import Sampler
+from dlens.tasks import Task, get
+from dlens.tracing.chain import Trace
+from dlens.widgets.colours import ink_on, ramp
+from dlens.widgets.job import Job
+from dlens.widgets.panel import Panel, css, esm, page_html, table_html
+from dlens.widgets.planning import Estimate, Planner, line_of_python
+
+__all__ = ["SkipPlanner"]
+
+
+@final
+class SkipPlanner(Panel):
+    """Pick blocks on a strip coloured by redundancy; see the FLOPs saved, the loss and the accuracy that are left.
+
+    Redundancy is the cosine of what enters and leaves a block. The work runs in the background, one batch after
+    another, under the model's lock for a batch at a time; it shows its progress, can be stopped between two steps of
+    decoding, and begins anew when the plan changes (with `live`). FLOPs are counted on one forward; the loss is that
+    of `dlens.findings.loss` on the shipped text; the interval of the accuracy is over problems.
+
+    State that the page changes and that may be set: `plan` (the places to skip), `running` (True starts, False
+    stops), `live` (measure whenever the plan changes). `result` is what is known of the plan, `history` what was
+    found of all, `code` the plan as one line of Python; `trace` is the chain itself.
+
+    Args:
+        model: anything `dlens.trace` takes.
+        task: a task, or its name.
+        n: problems.
+        profile: of the same model with Cosine in it; made in the background by default.
+        texts: what loss and redundancy are measured on; the shipped text by default.
+        draws: how often each text is masked for the loss (diffusion only).
+        batch_size: problems and texts at a time.
+        max_new_tokens, sampler: of decoding; the task's and the family's by default.
+        seed: draws problems and masks.
+        live: start at once when the plan changes.
+
+    Raises:
+        ValueError: a trace that has operations, or a profile of another model.
+
+    >>> from dlens.widgets import SkipPlanner
+    >>> widget = SkipPlanner("trio/ar", n=2, texts=["Once upon a time"], max_new_tokens=2)
+    >>> widget.plan = [3, 5]
+    >>> widget.wait(), 0.1 < widget.result["flops_saved"] < 0.125
+    (True, True)
+    """
+
+    _esm = esm("skip_planner")
+    _css = css("skip_planner")
+    name = traitlets.Unicode().tag(sync=True)
+    task = traitlets.Unicode().tag(sync=True)
+    layers = traitlets.Int().tag(sync=True)
+    n = traitlets.Int().tag(sync=True)
+    redundancy = traitlets.List().tag(sync=True)
+    plan = traitlets.List(traitlets.Int()).tag(sync=True)
+    live = traitlets.Bool(True).tag(sync=True)
+    running = traitlets.Bool(False).tag(sync=True)
+    progress = traitlets.Float(0.0).tag(sync=True)
+    status = traitlets.Unicode("").tag(sync=True)
+    result = traitlets.Dict().tag(sync=True)
+    history = traitlets.List().tag(sync=True)
+    code = traitlets.Unicode().tag(sync=True)
+
+    def __init__(
+        self,
+        model: Any,
+        task: Task | str = "trio-math",
+        *,
+        n: int = 32,
+        profile: Profile | None = None,
+        texts: Any = None,
+        draws: int = 1,
+        batch_size: int = 8,
+        max_new_tokens: int | None = None,
+        sampler: Sampler | None = None,
+        seed: int = 0,
+        live: bool = True,
+    ) -> None:
+        chain = bare(model, "SkipPlanner")
+        task = get(task) if isinstance(task, str) else task
+        self._chain, self._texts, self._batch_size = chain, texts, batch_size
+        self._planner = Planner(
+            chain,
+            task,
+            task.problems(n, seed),
+            text_canvases(chain.model, texts, draws, seed),
+            batch_size,
+            max_new_tokens,
+            sampler,
+        )
+        self._job = Job(self._failed)
+        self._starting, self._newest = False, 0
+        super().__init__(
+            name=chain.model.name,
+            task=task.name,
+            layers=chain.model.n_layers,
+            n=n,
+            redundancy=[] if profile is None else _redundancy(profile, chain),
+            code=line_of_python(chain.model.name, []),
+            live=live,
+        )
+        self.observe(self._take_plan, "plan")
+        self.observe(self._start_or_stop, "running")
+        if live:
+            self._start()
+        elif profile is None:
+            self._job.start(lambda stop: self._measure_redundancy())
+
+    @property
+    def trace(self) -> Trace:
+        """The model with the plan, for everything else that dlens does."""
+        return self._chain.skip(list(self.plan)) if self.plan else self._chain
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until the work in the background is over; whether it is."""
+        return self._job.wait(seconds)
+
+    @traitlets.validate("plan")
+    def _places(self, proposal: Any) -> list[int]:
+        """Places of the model, each once, in order; negative ones count from the end."""
+        for place in proposal.value:
+            if not -self.layers <= place < self.layers:
+                raise traitlets.TraitError(
+                    f"plan names layer {place} of {self.layers}; expected -{self.layers} to {self.layers - 1}; give "
+                    f"another"
+                )
+        return sorted({place % self.layers for place in proposal.value})
+
+    def _take_plan(self, change: Any) -> None:
+        self.code = line_of_python(self.name, self.plan)
+        self.result = next((each for each in self.history if each["plan"] == self.plan), {})
+        self._job.stop()
+        if self.live and not self.result:
+            self._start()
+
+    def _start_or_stop(self, change: Any) -> None:
+        if not change.new:
+            self._job.stop()
+        elif not self._starting:
+            self._start()
+
+    def _start(self) -> None:
+        plan = tuple(self.plan)
+        self._starting = True
+        self.running, self.progress, self.status = True, 0.0, "waiting for the model"
+        self._starting = False
+        self._newest += 1
+        number = self._newest
+        self._job.start(lambda stop: self._work(plan, number, stop))
+
+    def _work(self, plan: tuple[int, ...], number: int, stop: Any) -> None:
+        try:
+            self._measure_redundancy()
+            self.status = "counting FLOPs"
+            for done, estimate in self._planner.estimates(plan, stop):
+                if stop.is_set():
+                    return
+                self.progress, self.result = done, _plain(estimate)
+                self.status = f"{estimate.n} of {self.n} problems" if estimate.n else "measuring the loss"
+            self.history = [each for each in self.history if each["plan"] != list(plan)] + [self.result]
+        finally:
+            # Newer work may have begun, whose state this is not.
+            if self._newest == number:
+                self.status = "stopped" if stop.is_set() else "done"
+                self.running = False
+
+    def _measure_redundancy(self) -> None:
+        if self.redundancy:
+            return
+        self.status = "measuring redundancy"
+        measured = profile(self._chain, self._texts, measures=[Cosine()], batch_size=self._batch_size)
+        self.redundancy = _redundancy(measured, self._chain)
+        self.status = ""
+
+    def _failed(self, words: str) -> None:
+        self.running, self.status = False, words
+
+    def html(self) -> str:
+        """The strip, what is known of the plan, and every plan that was measured."""
+        parts = [f"<p>{escape(self.name)} on {escape(self.task)}; skipped blocks are struck out</p>", _strip_html(self)]
+        parts.append(f"<pre>{escape(self.code)}</pre>")
+        rows = self.history or ([self.result] if self.result else [])
+        parts.append(table_html(_COLUMNS, [_row(each) for each in rows]))
+        return page_html("Skip planner: brighter blocks change the stream less", *parts)
+
+
+_COLUMNS = [
+    "skipped",
+    "FLOPs saved",
+    "loss as it is",
+    "loss",
+    "accuracy as it is",
+    "accuracy",
+    "95 % interval",
+    "problems",
+]
+
+
+def _row(result: dict[str, Any]) -> list[Any]:
+    known = {key: float("nan") if value is None else value for key, value in result.items()}
+    interval = f"{known['low']:.2f} to {known['high']:.2f}" if isfinite(known["low"]) else "–"
+    names = ("flops_saved", "baseline_loss", "loss", "baseline", "accuracy")
+    skipped = ", ".join(map(str, result["plan"])) or "none"
+    return [skipped, *(float(known[name]) for name in names), interval, result["n"]]
+
+
+def _strip_html(widget: SkipPlanner) -> str:
+    shades = _shades(widget.redundancy) or [0.5] * widget.layers
+    cells = []
+    for layer, shade in enumerate(shades):
+        colour = ramp(shade)
+        struck = "text-decoration:line-through 2px" if layer in widget.plan else ""
+        style = (
+            f"display:inline-block;min-width:2em;text-align:center;background:{colour};color:{ink_on(colour)};{struck}"
+        )
+        cells.append(f"<span style='{style}'>{layer}</span>")
+    return f"<p>{' '.join(cells)}</p>"
+
+
+def _shades(values: list[float | None]) -> list[float]:
+    """From 0 at the least redundant block to 1 at the most; the first block, which rebuilds the stream, sets no end."""
+    known = [value for value in values[1:] or values if value is not None]
+    if not known:
+        return []
+    low, high = min(known), max(known)
+    return [0.0 if value is None else min(max((value - low) / (high - low or 1), 0.0), 1.0) for value in values]
+
+
+def _redundancy(made: Profile, chain: Trace) -> list[float | None]:
+    """By layer the cosine of what enters and leaves it; None where it is not finite."""
+    if "cosine" not in made.measures or made.n_layers != chain.model.n_layers:
+        raise ValueError(
+            f"a profile of {made.model} with {made.n_layers} layers and {', '.join(made.measures)}; expected one of "
+            f"{chain.model.name} with {chain.model.n_layers} layers and cosine; make it with dlens.profile, or leave "
+            f"it out"
+        )
+    values = made.pooled("cosine", "cosine").values.tolist()
+    return [value if isfinite(value) else None for value in values]
+
+
+def _plain(estimate: Estimate) -> dict[str, Any]:
+    """An estimate as JSON has it: None for NaN."""
+    entry = asdict(estimate) | {"plan": list(estimate.plan)}
+    return {key: None if isinstance(value, float) and not isfinite(value) else value for key, value in entry.items()}

@@ -1,0 +1,60 @@
+"""Records for widgets that are given a model: one run, with what the widget needs captured."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import Any
+
+from dlens.measures.measure import Measure
+from dlens.tracing.calibration import calibration_texts
+from dlens.tracing.chain import Trace, trace
+from dlens.tracing.record import Record
+
+__all__ = ["as_trace", "opening", "spread", "watched"]
+
+_WORDS = 8
+_STEPS = 8
+
+
+def opening() -> str:
+    """The first words of the shipped calibration text."""
+    return " ".join(calibration_texts()[0].split()[:_WORDS])
+
+
+def spread(n: int, most: int = _STEPS) -> list[int]:
+    """At most so many of n steps, evenly apart, the first and the last among them.
+
+    >>> spread(32, 4), spread(2, 4)
+    ([0, 10, 21, 31], [0, 1])
+    """
+    if n <= most:
+        return list(range(n))
+    return sorted({round(i * (n - 1) / (most - 1)) for i in range(most)})
+
+
+def watched(
+    chain: Trace,
+    prompt: Any,
+    max_new_tokens: int,
+    measures: tuple[Measure, ...] = (),
+    cancel: threading.Event | None = None,
+) -> Record:
+    """A run that keeps the stream of every layer: of a diffusion model at eight steps spread over its decoding, of an
+    autoregressive one in a forward over the finished text, which has all positions at once.
+
+    The text is in `record.text` either way.
+    """
+    measured = chain.measure(*measures) if measures else chain
+    generate = {"max_new_tokens": max_new_tokens, "cancel": cancel, "progress": False}
+    if chain.model.family.objective == "diffusion":
+        steps = spread(max_new_tokens)
+        return measured.capture("resid_post", steps=steps).generate(prompt, **generate)
+    run = chain.generate(prompt, **generate)
+    rows = [row[~pad].tolist() for row, pad in zip(run.tokens, run.is_pad, strict=True)]
+    return replace(measured.capture("resid_post").forward(rows), text=run.text)
+
+
+def as_trace(source: Any) -> Trace:
+    """A trace of anything that names a model."""
+    return source if isinstance(source, Trace) else trace(source)

@@ -1,0 +1,241 @@
+"""How much more alike near tokens are than far ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any, final
+
+import torch
+import traitlets
+from torch import Tensor
+
+from dlens.measures import Recency
+from dlens.tracing.record import Record
+from dlens.widgets.depth import at_layer, steps_of
+from dlens.widgets.frames import piece, title
+from dlens.widgets.near import (
+    ALL_LEVELS,
+    Profile,
+    from_measure,
+    from_stream,
+    levels_of,
+    noise_of,
+    recency_of,
+    token_similarity,
+)
+from dlens.widgets.panel import Panel, css, esm, heat_html, packed, page_html, table_html
+from dlens.widgets.sources import as_trace, opening, watched
+
+__all__ = ["TokenRecency"]
+
+_SIDE = 256
+
+
+@final
+class TokenRecency(Panel):
+    """Similarity of two tokens by their distance, at a layer and noise level, for several models on the same axes;
+    the recency index of every layer; and token by token at one step.
+
+    The first two are read from `.measure(dlens.Recency())` where the record has it (over all prompts and steps), else
+    from the stream of the chosen step, `.capture("resid_post", steps=[...])`, which the last always needs. Models are
+    run once on a short prompt. Maps of more than 256 positions show means of neighbours, and say so.
+
+    State that the page changes and that may be set: `layer`, `noise` (bin 0 to 9, -1 for all), `chosen` (whose tokens
+    are shown, counted from 0), `step`, `position`, `position_b`.
+
+    Args:
+        sources: a record, or anything `dlens.trace` takes; or several as a list or by name.
+        prompt: for models; the first words of the shipped text by default.
+        max_new_tokens: for models.
+        row: which row of the batch.
+
+    Raises:
+        ValueError, IndexError: a record holds nothing to show; it says what to capture.
+
+    >>> from dlens.widgets import TokenRecency
+    >>> widget = TokenRecency({"AR": "trio/ar", "diffusion": "trio/diffusion"}, max_new_tokens=4)
+    >>> [profile["name"] for profile in widget.profiles]
+    ['AR', 'diffusion']
+    """
+
+    _esm = esm("token_recency")
+    _css = css("token_recency")
+    names = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    layers = traitlets.Int().tag(sync=True)
+    levels = traitlets.List(traitlets.Int()).tag(sync=True)
+    profiles = traitlets.List().tag(sync=True)
+    steps = traitlets.List(traitlets.Int()).tag(sync=True)
+    noises = traitlets.List().tag(sync=True)
+    matrix = traitlets.Dict().tag(sync=True)
+    group = traitlets.Int(1).tag(sync=True)
+    pair = traitlets.Dict().tag(sync=True)
+    message = traitlets.Unicode("").tag(sync=True)
+    layer = traitlets.Int(0).tag(sync=True)
+    noise = traitlets.Int(ALL_LEVELS).tag(sync=True)
+    chosen = traitlets.Int(0).tag(sync=True)
+    step = traitlets.Int(0).tag(sync=True)
+    position = traitlets.Int(0).tag(sync=True)
+    position_b = traitlets.Int(0).tag(sync=True)
+
+    def __init__(self, sources: Any, *, prompt: Any = None, max_new_tokens: int = 32, row: int = 0) -> None:
+        named = _named(sources)
+        records = [_record(source, prompt or opening(), max_new_tokens) for _, source in named]
+        for record in records:
+            _check(record, row)
+        self._records, self._row = records, row
+        layers = max(record.n_layers for record in records)
+        super().__init__(
+            names=[name or title(record) for (name, _), record in zip(named, records, strict=True)],
+            layers=layers,
+            layer=layers // 2,
+            levels=sorted({level for record in records for level in levels_of(record)}),
+        )
+        self._choose(None)
+        self._draw_profiles(None)
+        self.observe(self._choose, "chosen")
+        self.observe(self._draw_profiles, ["layer", "noise", "step", "chosen"])
+        self.observe(self._draw_matrix, ["layer", "step", "chosen"])
+        self.observe(self._draw_pair, ["position", "position_b"])
+
+    @traitlets.validate("layer", "noise", "chosen", "step")
+    def _inside(self, proposal: Any) -> int:
+        """Values outside become the nearest inside."""
+        name, value = proposal.trait.name, proposal.value
+        held = {
+            "layer": range(self.layers),
+            "noise": [ALL_LEVELS, *self.levels],
+            "chosen": range(len(self.names)),
+            "step": self.steps or [0],
+        }[name]
+        return min(held, key=lambda each: abs(each - value))
+
+    def _choose(self, change: Any) -> None:
+        """Another model's tokens."""
+        record = self._records[self.chosen]
+        with self.hold_sync():
+            self.steps = list(steps_of(record))
+            self.noises = [noise_of(record, self._row, step) for step in self.steps]
+            self.step = self.step if self.step in self.steps else (self.steps or [0])[0]
+            self._draw_matrix(None)
+
+    def _draw_profiles(self, change: Any) -> None:
+        found = [self._profile(number, record) for number, record in enumerate(self._records)]
+        self.profiles = [
+            {
+                "name": name,
+                "similarity": packed([] if profile is None else profile.similarity.astype("<f4")),
+                "index": packed([] if profile is None else profile.index.astype("<f4")),
+                "about": "nothing measured here" if profile is None else profile.about,
+            }
+            for name, profile in zip(self.names, found, strict=True)
+        ]
+
+    def _profile(self, number: int, record: Record) -> Profile | None:
+        if self.layer >= record.n_layers:
+            return None
+        if recency_of(record) is not None:
+            return from_measure(record, self.layer, self.noise)
+        held = steps_of(record)
+        step = self.step if number == self.chosen and self.step in held else held[0]
+        return from_stream(record, self._row, self.layer, step)
+
+    def _draw_matrix(self, change: Any) -> None:
+        record = self._records[self.chosen]
+        if not self.steps or self.layer >= record.n_layers:
+            self.matrix, self.pair = {}, {}
+            need = ".capture('resid_post', steps=[0])" if not self.steps else f"a layer below {record.n_layers}"
+            self.message = f"No tokens to show for {self.names[self.chosen]}: it needs {need}."
+            return
+        cosines = token_similarity(record, self._row, self.layer, self.step)
+        with self.hold_sync():
+            self.message = ""
+            self.group = -(-len(cosines) // _SIDE)
+            self.matrix = packed(_grouped(cosines, self.group).numpy())
+            self._draw_pair(None)
+
+    def _draw_pair(self, change: Any) -> None:
+        if not self.matrix:
+            return
+        record = self._records[self.chosen]
+        h = at_layer(record, self._row, self.step, self.layer)
+        positions = (~record.is_pad[self._row]).nonzero()[:, 0].tolist()
+        at = [min(max(0, each), len(h) - 1) for each in (self.position, self.position_b)]
+        ids = (record.tokens if record.canvas is None else record.canvas[self.step])[self._row].tolist()
+        cosine = torch.nn.functional.cosine_similarity(h[at[0]], h[at[1]], dim=0)
+        self.pair = {
+            "positions": [positions[i] for i in at],
+            "tokens": [piece(record, ids[positions[i]]) for i in at],
+            "cosine": float(cosine),
+        }
+
+    def html(self) -> str:
+        """The profiles, the recency index and the token map that are shown."""
+        parts, rows = [], []
+        for name, profile in zip(self.names, self.profiles, strict=True):
+            near = _unpacked(profile["similarity"])
+            index = _unpacked(profile["index"])
+            known = index[self.layer] if self.layer < len(index) else float("nan")
+            at = [near[d - 1] if d <= len(near) else float("nan") for d in _DISTANCES]
+            rows.append([name, profile["about"], known, *at])
+        columns = ["model", "from", "recency index", *(f"distance {d}" for d in _DISTANCES)]
+        parts += [f"<p>Layer {self.layer}: cosine of two tokens by distance</p>", table_html(columns, rows)]
+        if self.message:
+            parts.append(f"<p>{escape(self.message)}</p>")
+        if self.matrix:
+            parts.append(heat_html(_small(self.matrix), f"{self.names[self.chosen]}, step {self.step}: token by token"))
+        return page_html("Token recency", *parts)
+
+
+_DISTANCES = (1, 2, 4, 8, 16, 32)
+
+
+def _named(sources: Any) -> list[tuple[str, Any]]:
+    """Sources with their names; "" where nobody gave one."""
+    if isinstance(sources, Mapping):
+        found = [(str(name), source) for name, source in sources.items()]
+    elif isinstance(sources, Sequence) and not isinstance(sources, str):
+        found = [("", source) for source in sources]
+    else:
+        found = [("", sources)]
+    if not found:
+        raise ValueError("TokenRecency got nothing; expected a record or a model; give one, or several by name")
+    return found
+
+
+def _record(source: Any, prompt: Any, max_new_tokens: int) -> Record:
+    if isinstance(source, Record):
+        return source
+    return watched(as_trace(source), prompt, max_new_tokens, (Recency(),))
+
+
+def _check(record: Record, row: int) -> None:
+    if 0 in record.tokens.shape:
+        raise ValueError(
+            f"TokenRecency got {list(record.tokens.shape)} tokens (batch, position); expected some; run it on text"
+        )
+    if not 0 <= row < len(record.tokens):
+        raise IndexError(f"row {row} of {len(record.tokens)}; expected 0 to {len(record.tokens) - 1}; give another")
+    if recency_of(record) is None and not steps_of(record):
+        raise ValueError(
+            "TokenRecency got a record without the stream and without its recency; expected one of them; add "
+            ".measure(dlens.Recency()), or .capture('resid_post', steps=[0]) for token by token"
+        )
+
+
+def _grouped(matrix: Tensor, size: int) -> Tensor:
+    """Means of square blocks."""
+    if size == 1:
+        return matrix
+    rows = torch.stack([part.mean(0) for part in matrix.split(size)])
+    return torch.stack([part.mean(1) for part in rows.split(size, dim=1)], 1)
+
+
+def _unpacked(values: dict[str, Any]) -> list[float]:
+    return torch.frombuffer(bytearray(values["data"]), dtype=torch.float32).tolist() if values["data"] else []
+
+
+def _small(values: dict[str, Any]) -> dict[str, Any]:
+    """At most 64 rows and columns, so that a saved notebook stays small."""
+    matrix = torch.frombuffer(bytearray(values["data"]), dtype=torch.float32).view(values["shape"])
+    return packed(_grouped(matrix, -(-len(matrix) // 64)).numpy())

@@ -1,0 +1,88 @@
+"""Records made by hand, so that every number of a widget is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlens.tracing.collect import Captured
+from dlens.tracing.record import Record
+from dlens.tracing.text import committed_at
+
+MASK = 9
+WORDS = {
+    0: "Once",
+    1: " upon",
+    2: " a",
+    3: " fox",
+    4: "\n",
+    5: "<b>bold</b>",
+    6: "<script>alert(1)</script>",
+    MASK: "<|mask|>",
+}
+
+
+def record(tokens: Tensor, canvas: Tensor | None = None, prompt: int = 1, n_layers: int = 2, **fields: Any) -> Record:
+    """A record of these tokens, and of these canvases where it is a denoising run."""
+    is_prompt = torch.zeros(tokens.shape, dtype=torch.bool)
+    is_prompt[:, :prompt] = True
+    return Record(
+        **{
+            "kind": "forward" if canvas is None else "denoising",
+            "model": "made up",
+            "family": "masked",
+            "n_layers": n_layers,
+            "tokens": tokens,
+            "is_pad": torch.zeros_like(is_prompt),
+            "is_prompt": is_prompt,
+            "text": [],
+            "canvas": canvas,
+            "committed_at": torch.full_like(tokens, -1) if canvas is None else committed_at(canvas, tokens),
+            "step_of_position": None,
+            "n_steps": 1 if canvas is None else len(canvas),
+            "planned_steps": 1 if canvas is None else len(canvas),
+            "captured": {},
+            "measures": {},
+            "plan": (),
+            "settings": {},
+            "notes": (),
+            "unfired": (),
+            "seconds": 0.0,
+            "versions": {},
+            "read_pieces": lambda: WORDS,
+        }
+        | fields
+    )
+
+
+def denoised(steps: int = 3, final: Tensor | None = None, **fields: Any) -> Record:
+    """One token a step, from the left: "Once" and then " upon", " a", " fox", in turn."""
+    final = torch.tensor([[0, *(1 + i % 3 for i in range(steps))]]) if final is None else final
+    canvas = final.repeat(steps, 1, 1)
+    for step in range(steps):
+        canvas[step, :, 1 + step :] = MASK
+    return record(final, canvas, **fields)
+
+
+def top_tokens(steps: int, layers: int, positions: int) -> Any:
+    """At every place " upon" with 0.5 at layer 0 and 0.75 later, then the first tag with 0.125."""
+    import xarray as xr
+
+    size = (steps, layers, 1, positions)
+    first = np.where(np.arange(layers)[None, :, None, None] == 0, 0.5, 0.75) * np.ones(size)
+    dims = ("step", "layer", "batch", "position", "rank")
+    token = np.stack([np.full(size, 1), np.full(size, 5)], -1).astype(np.int32)
+    chance = np.stack([first, np.full(size, 0.125)], -1).astype(np.float32)
+    coords = {dim: range(n) for dim, n in zip(dims, (*size, 2), strict=True)}
+    return xr.Dataset({"token": (dims, token), "probability": (dims, chance)}, coords)
+
+
+def captured(values: Tensor, steps: tuple[int, ...] = ()) -> dict[str, Captured]:
+    """resid_post as a run would keep it: [layer, batch, position, d_model], with a step axis where steps are named."""
+    dims = ("step", "layer", "batch", "position", "d_model")
+    dims = dims if steps else dims[1:]
+    layers = tuple(range(values.shape[dims.index("layer")]))
+    return {"resid_post": Captured(values, dims, layers, steps, tuple(range(values.shape[-2])))}

@@ -1,0 +1,159 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dlens.widgets import Denoising
+from dlens.widgets.frames import frames_of, mask_id, thoughts
+from tests.browser import Shown
+from tests.unchecked import unchecked
+from tests.widgets.records import MASK, denoised, record, top_tokens
+
+
+def measured(steps: int = 3, **fields: Any) -> Any:
+    return denoised(steps, measures={"top_tokens": top_tokens(steps, 2, steps + 1)}, **fields)
+
+
+def test_frames_are_what_stood_there() -> None:
+    frames = frames_of(measured(), 0)
+    assert frames.ids.tolist() == [[0, 9, 9, 9], [0, 1, 9, 9], [0, 1, 2, 9], [0, 1, 2, 3]]
+    assert frames.committed.tolist() == [-1, 0, 1, 2]
+    assert frames.kind.tolist() == [0, 1, 1, 1]
+    np.testing.assert_allclose(frames.noise, [1, 2 / 3, 1 / 3, 0])
+    # " upon" had 0.75 when it was committed; " a" and " fox" were not among the alternatives.
+    np.testing.assert_array_equal(frames.confidence, [np.nan, 0.75, np.nan, np.nan])
+
+
+def test_what_the_model_thought_of() -> None:
+    kept = thoughts(measured(), 0, step=7, position=2, layer=0)
+    assert kept["step"] == 2 and kept["message"] == ""
+    assert kept["alternatives"] == [[" upon", 0.5], ["<b>bold</b>", 0.125]]
+    assert kept["lens"] == [[0, " upon", 0.5], [1, " upon", 0.75]]
+    assert "TopTokens" in thoughts(denoised(), 0, 0, 0, 0)["message"]
+    assert "Layer 5 was not measured" in thoughts(measured(), 0, 0, 0, 5)["message"]
+
+
+def test_masks_are_known_from_the_record_alone() -> None:
+    assert mask_id(denoised()) == MASK
+
+
+def test_state_stays_inside_the_run() -> None:
+    widget = Denoising(measured())
+    widget.step, widget.position, widget.layer, widget.row = 99, -3, 40, 5
+    assert (widget.step, widget.position, widget.layer, widget.row) == (3, 0, 1, 0)
+    assert widget.detail["layer"] == 1
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        (record(torch.tensor([[0, 1]])), "use .generate"),
+        (record(torch.zeros(1, 0, dtype=torch.long), torch.zeros(1, 1, 0, dtype=torch.long)), "max_new_tokens"),
+    ],
+)
+def test_records_without_a_canvas_are_refused(given: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Denoising(given)
+
+
+def test_other_bad_input_is_refused() -> None:
+    with unchecked(), pytest.raises(TypeError, match="dlens.load_record"):
+        Denoising("text")  # pyright: ignore
+    with pytest.raises(IndexError, match="row 1 of 1"):
+        Denoising(denoised(), row=1)
+    with pytest.raises(ValueError, match="same prompts"):
+        Denoising(denoised(3), denoised(4))
+
+
+def test_the_fallback_shows_the_state_and_escapes_tokens() -> None:
+    given = denoised(2, measures={"t": top_tokens(2, 2, 3)}, final=torch.tensor([[0, 5, 6]]))
+    widget = Denoising(given)
+    widget.step = 2
+    html = widget._repr_mimebundle_()[0]["text/html"]
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html and "<script" not in html and "<b>bold" not in html
+    assert "before step 2 of 2" in html and "0.75" in html
+
+
+def test_clicks_and_keys_reach_python_and_the_picture(page: Any) -> None:
+    shown = Shown(page, Denoising(measured(), denoised(3, plan=({"op": "skip", "words": "skip layers 1"},))))
+    widget, tokens = shown.widget, page.locator(".tokens").first
+    assert tokens.inner_text().replace("\n", "") == "Once░░░"
+    slider = page.locator("input[type=range]")
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.querySelector('.tokens').innerText.includes(' a')")
+    assert widget.step == 2
+    page.locator(".tokens").first.locator("[data-position='3']").click()
+    page.get_by_role("heading", name="position 3, predicted at step 2").first.wait_for()
+    assert widget.position == 3
+    tokens.focus()
+    page.keyboard.press("ArrowLeft")
+    page.get_by_role("heading", name="position 2, predicted").first.wait_for()
+    assert widget.position == 2
+    page.get_by_role("button", name="show layer 0").first.click()
+    page.get_by_text("50.0 %").first.wait_for()
+    assert widget.layer == 0
+    page.get_by_label("Colour by").select_option("confidence")
+    page.get_by_text("100 %").wait_for()
+    assert widget.colour == "confidence"
+    page.get_by_role("heading", name="made up: skip layers 1", exact=True).wait_for()
+    page.get_by_text("measure it: .measure(dlens.TopTokens())").wait_for()
+
+
+def test_python_drives_the_picture_and_play_runs_to_the_end(page: Any) -> None:
+    shown = Shown(page, Denoising(measured()))
+    shown.set(step=1)
+    page.wait_for_function("document.querySelector('.tokens').innerText.includes('upon')")
+    page.get_by_role("button", name="Play").click()
+    page.get_by_text("finished, 3 steps").wait_for()
+    assert shown.widget.step == 3
+
+
+def test_a_click_on_the_map_sets_step_and_position(page: Any) -> None:
+    shown = Shown(page, Denoising(measured()))
+    canvas = page.get_by_role("application")
+    canvas.focus()
+    page.keyboard.press("ArrowDown")
+    page.get_by_text("position 1 before step 1: decoded").wait_for()
+    page.keyboard.press("ArrowRight")
+    page.get_by_text("position 2 before step 1: masked").wait_for()
+    assert (shown.widget.step, shown.widget.position) == (1, 2)
+
+
+def test_differences_between_two_runs_are_marked_and_counted(page: Any) -> None:
+    other = denoised(3)
+    other.canvas[2, 0, 1], other.tokens[0, 1] = 3, 3  # pyright: ignore
+    shown = Shown(page, Denoising(denoised(3), other))
+    assert page.locator(".tokens .unlike").count() == 0
+    shown.set(step=3)
+    page.get_by_text("0 % masked; 1 of 4 positions differ").first.wait_for()
+    assert page.locator(".tokens .unlike").evaluate_all("spans => spans.map(s => s.dataset.position)") == ["1", "1"]
+
+
+def test_tokens_are_text_and_never_markup(page: Any) -> None:
+    given = denoised(2, final=torch.tensor([[0, 5, 6]]), measures={"t": top_tokens(2, 2, 3)})
+    shown = Shown(page, Denoising(given))
+    shown.set(step=2)
+    page.wait_for_function("document.querySelector('.tokens').innerText.includes('<b>bold</b>')")
+    assert page.locator(".dlens b, .dlens script").count() == 0
+
+
+def test_ten_thousand_tokens_come_in_pages(page: Any) -> None:
+    final = torch.ones(1, 10_000, dtype=torch.long)
+    canvas = final.repeat(2, 1, 1)
+    canvas[0, :, 5_000:] = MASK
+    shown = Shown(page, Denoising(record(final, canvas)))
+    page.get_by_text("positions 4608 to 5119 of 10000").wait_for()
+    assert page.locator("[data-position]").count() == 512
+    page.get_by_role("button", name="Later").click()
+    page.get_by_text("positions 5120 to 5631 of 10000").wait_for()
+    page.get_by_text("Each column holds 10 positions").wait_for()
+    assert shown.widget.first == 5120
+
+
+def test_one_step_and_one_layer(page: Any) -> None:
+    shown = Shown(page, Denoising(denoised(1, n_layers=1)))
+    shown.set(step=1)
+    page.get_by_text("finished, 1 steps").wait_for()

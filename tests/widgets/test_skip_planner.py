@@ -1,0 +1,159 @@
+import threading
+from typing import Any
+
+import pytest
+import torch
+import traitlets
+
+import dlens
+from dlens.findings.loss import text_loss
+from dlens.tasks import get
+from dlens.tracing.errors import Cancelled
+from dlens.widgets import SkipPlanner
+from dlens.widgets.planning import Estimate, line_of_python, scored
+from tests.browser import Shown
+
+TEXTS = ["Once upon a time there was a fox", "def f(x):\n    return x"]
+
+
+def planner(model: Any, **given: Any) -> SkipPlanner:
+    """A planner with little to do."""
+    return SkipPlanner(model, **({"n": 3, "texts": TEXTS, "batch_size": 2, "max_new_tokens": 2, "live": False} | given))
+
+
+@pytest.fixture(scope="module")
+def profiled(ar: dlens.Model) -> Any:
+    return dlens.profile(ar, TEXTS, measures=[dlens.Cosine()])
+
+
+def test_a_plan_is_measured_in_the_background(ar: dlens.Model, profiled: Any) -> None:
+    widget = planner(ar, profile=profiled, live=True)
+    assert widget.wait(60) and widget.result["plan"] == [] and widget.result["flops_saved"] == 0
+    widget.plan = [5, -1]
+    assert widget.plan == [5, 15] and widget.code == 'dlens.trace("trio/ar").skip([5, 15])'
+    assert widget.wait(60) and not widget.running and widget.status == "done" and widget.progress == 1
+    found = widget.result
+    chain = dlens.trace(ar)
+    assert found["loss"] == pytest.approx(text_loss(chain.skip([5, 15]), TEXTS).value)
+    assert found["baseline_loss"] == pytest.approx(text_loss(chain, TEXTS).value)
+    record = chain.skip([5, 15]).forward(TEXTS[0])
+    assert found["flops_saved"] == pytest.approx(record.saved_flops / (record.flops + record.saved_flops))
+    assert found["n"] == 3 and [each["plan"] for each in widget.history] == [[], [5, 15]]
+    assert [op.layers for op in widget.trace.ops] == [(5, 15)]  # pyright: ignore
+    widget.plan = []
+    assert widget.result == widget.history[0] and not widget.running
+
+
+def test_redundancy_is_the_cosine_of_a_profile(ar: dlens.Model, profiled: Any) -> None:
+    assert planner(ar, profile=profiled).redundancy == profiled.pooled("cosine", "cosine").values.tolist()
+    widget = planner(ar)
+    assert widget.wait(60) and widget.redundancy == pytest.approx(planner(ar, profile=profiled).redundancy)
+    assert widget.result == {} and not widget.running
+
+
+def test_accuracy_and_its_intervals() -> None:
+    found = scored(Estimate((3,)), [True, True, False, True], [True, False, False, True])
+    assert (found.baseline, found.accuracy, found.n) == (0.75, 0.5, 4)
+    assert found.retained == pytest.approx(2 / 3)
+    # Wilson's interval of 2 of 4.
+    assert (found.low, found.high) == pytest.approx((0.1500, 0.8500), abs=1e-4)
+    assert 0 <= found.retained_low < found.retained < found.retained_high <= 1
+    none = scored(Estimate((3,)), [False, False], [False, False])
+    assert none.retained != none.retained and none.low == 0 and none.high > 0.5
+
+
+def test_work_stops_between_steps_and_the_model_is_free(ar: dlens.Model, profiled: Any) -> None:
+    widget = planner(ar, profile=profiled, n=64, max_new_tokens=64, batch_size=1)
+    stop = threading.Event()
+    work = widget._planner.estimates([3], stop)
+    next(work)
+    stop.set()
+    with pytest.raises(Cancelled):
+        next(work)
+    widget.running = True
+    assert widget._job.wait(0.2) is False
+    record = dlens.trace(ar).forward(TEXTS[0])
+    assert record.n_steps == 1
+    widget.running = False
+    assert widget.wait(30) and widget.status == "stopped" and not widget.running
+    assert torch.equal(dlens.trace(ar).capture("logits").forward(TEXTS[0])["logits"], ar.module(record.tokens).logits)
+
+
+def test_a_new_plan_takes_the_place_of_the_old(ar: dlens.Model, profiled: Any) -> None:
+    widget = planner(ar, profile=profiled, live=True, n=4)
+    for plan in ([1], [1, 2], [7]):
+        widget.plan = plan
+    assert widget.wait(60) and widget.result["plan"] == [7] and not widget.running and widget.status == "done"
+
+
+def test_an_error_is_told(ar: dlens.Model, profiled: Any) -> None:
+    class Broken(type(get("trio-math"))):  # pyright: ignore
+        def score(self, problem: Any, continuation: str) -> bool:
+            raise RuntimeError("no such thing")
+
+    widget = planner(ar, task=Broken(), profile=profiled)
+    widget.running = True
+    assert widget.wait(60) and widget.status == "RuntimeError: no such thing" and not widget.running
+
+
+def test_bad_input_is_refused(ar: dlens.Model, diffusion: dlens.Model, profiled: Any) -> None:
+    with pytest.raises(ValueError, match="trace that has operations"):
+        SkipPlanner(dlens.trace(ar).skip([3]))
+    with pytest.raises(ValueError, match="unknown|expected one of"):
+        SkipPlanner(ar, "no-such-task")
+    with pytest.raises(ValueError, match="expected one of trio/ar with 16 layers and cosine"):
+        planner(ar, profile=dlens.profile(ar, TEXTS[:1], measures=[dlens.Outliers()]))
+    with pytest.raises(traitlets.TraitError, match="layer 16 of 16"):
+        planner(ar, profile=profiled).plan = [16]
+
+
+def test_the_line_of_python_runs(ar: dlens.Model) -> None:
+    line = line_of_python("trio/ar", [2, 4])
+    assert str(eval(line)) == str(dlens.trace(ar).skip([2, 4]))
+    assert eval(line_of_python('a"b\\', []).removeprefix("dlens.trace")) == 'a"b\\'
+
+
+def test_the_fallback_has_the_strip_and_the_line(ar: dlens.Model, profiled: Any) -> None:
+    widget = planner(ar, profile=profiled)
+    widget.plan = [5]
+    html = widget._repr_mimebundle_()[0]["text/html"]
+    assert html.count("line-through") == 1 and "skip([5])" in html
+
+
+def test_clicks_and_keys_reach_python_and_the_picture(page: Any, ar: dlens.Model, profiled: Any) -> None:
+    shown = Shown(page, planner(ar, profile=profiled))
+    widget = shown.widget
+    block = page.locator("[data-layer='3']")
+    block.click()
+    page.get_by_role("textbox", name="the plan as Python").wait_for()
+    assert widget.plan == [3] and block.get_attribute("aria-pressed") == "true"
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Space")
+    page.wait_for_function("document.querySelector('.code').value.endsWith('.skip([3, 5])')")
+    assert widget.plan == [3, 5]
+    page.get_by_role("button", name="Measure").click()
+    page.get_by_role("button", name="Stop").wait_for()
+    assert widget.wait(60)
+    shown.push()
+    page.get_by_text(f"{100 * widget.result['flops_saved']:.1f} %").first.wait_for()
+    page.get_by_role("button", name="Keep all").click()
+    page.wait_for_function("document.querySelector('.code').value.endsWith('ar\")')")
+    assert widget.plan == [] and widget.result == {}
+    page.get_by_role("button", name="take plan 3, 5").click()
+    page.get_by_text("3 of 3 problems").wait_for()
+    assert widget.plan == [3, 5]
+    page.get_by_label("how many blocks").fill("3")
+    page.get_by_role("button", name="Skip the most redundant").click()
+    page.wait_for_function("document.querySelectorAll('.strip .skipped').length === 3")
+    scores = profiled.pooled("cosine", "cosine").values
+    assert widget.plan == sorted(scores.argsort()[-3:].tolist())
+
+
+def test_stop_on_the_page_stops_the_work(page: Any, ar: dlens.Model, profiled: Any) -> None:
+    shown = Shown(page, planner(ar, profile=profiled, n=64, max_new_tokens=64, batch_size=1))
+    page.get_by_role("button", name="Measure").click()
+    page.get_by_role("button", name="Stop").click()
+    assert shown.widget.wait(30)
+    shown.push()
+    page.get_by_text("stopped").wait_for()
