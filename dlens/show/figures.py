@@ -19,6 +19,7 @@ __all__ = [
     "largest_share",
     "noise_words",
     "share_by_noise",
+    "styled",
 ]
 
 # Okabe and Ito's palette without black and yellow: told apart by most readers, on light and on dark.
@@ -55,7 +56,7 @@ def channel_share(profile: Profile) -> go.Figure:
         colorbar={"title": {"text": "share"}, "thickness": 12},
         hovertemplate="layer %{x}, channel %{y}: %{z:.3f}<extra></extra>",
     )
-    return _styled(go.Figure(heat), "layer", "channel", yaxis={"type": "category", "autorange": "reversed"})
+    return styled(go.Figure(heat), "layer", "channel", yaxis={"type": "category", "autorange": "reversed"})
 
 
 def cosine_by_noise(profile: Profile) -> go.Figure:
@@ -119,10 +120,10 @@ def _lines(lines: Sequence[tuple[str, Any, Any]], title: str, colours: Sequence[
                 else "layer %{x}: %{y:.3f}<extra>%{fullData.name}</extra>",
             )
         )
-    return _styled(figure, "layer", title)
+    return styled(figure, "layer", title)
 
 
-def _styled(figure: go.Figure, x: str, y: str, **layout: Any) -> go.Figure:
+def styled(figure: go.Figure, x: str, y: str, **layout: Any) -> go.Figure:
     """Room for a narrow page, and no background of its own."""
     yaxis = {"title": {"text": y}, "automargin": True} | layout.pop("yaxis", {})
     return figure.update_layout(

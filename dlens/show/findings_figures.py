@@ -10,7 +10,7 @@ from dlens.findings.disturbance import Disruption
 from dlens.findings.outlier_effects import Collapse
 from dlens.findings.retained import Retention
 from dlens.findings.thirds import Phases
-from dlens.show.figures import COLOURS, _styled
+from dlens.show.figures import COLOURS, styled
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -44,7 +44,7 @@ def retention_points(kept: Mapping[str, Retention]) -> go.Figure:
         hovertemplate="%{y}: retains %{x:.3f}<br>accuracy %{customdata[0]:.3f} to %{customdata[1]:.3f}, "
         "n = %{customdata[2]}, p = %{customdata[3]:.3g}<extra></extra>",
     )
-    figure = _styled(go.Figure(points), "retained accuracy", "", yaxis={"type": "category", "autorange": "reversed"})
+    figure = styled(go.Figure(points), "retained accuracy", "", yaxis={"type": "category", "autorange": "reversed"})
     return figure.add_vline(x=1, line={"dash": "dot", "color": "grey"})
 
 
@@ -68,7 +68,7 @@ def phases_points(found: Sequence[Phases]) -> go.Figure:
                 hovertemplate="%{x}: retains %{y:.3f}<extra>%{fullData.name}</extra>",
             )
         )
-    return _styled(figure, "third in which blocks are skipped", "retained accuracy")
+    return styled(figure, "third in which blocks are skipped", "retained accuracy")
 
 
 def disruption_by_layer(
@@ -93,7 +93,7 @@ def disruption_by_layer(
         figure.add_trace(go.Scatter(x=x, y=low, **band))
         figure.add_trace(go.Scatter(x=x, y=high, fill="tonexty", fillcolor=_faint(_colour(number)), **band))
         figure.add_trace(_line(x, data["cosine"].values.tolist(), own.model, number, axis))
-    return _styled(figure, _AXES[axis], "cosine with the run as it is")
+    return styled(figure, _AXES[axis], "cosine with the run as it is")
 
 
 def disruption_by_fraction(found: Sequence[Disruption], positions: str = "deciding") -> go.Figure:
@@ -115,7 +115,7 @@ def disruption_by_fraction(found: Sequence[Disruption], positions: str = "decidi
                 hovertemplate="%{x:.0%} decided: %{y:.4f}<extra>%{fullData.name}</extra>",
             )
         )
-    return _styled(figure, "share of tokens decided", "cosine after the last block")
+    return styled(figure, "share of tokens decided", "cosine after the last block")
 
 
 def effect_bars(found: Sequence[Collapse], value: str = "accuracy") -> go.Figure:
@@ -142,7 +142,7 @@ def effect_bars(found: Sequence[Collapse], value: str = "accuracy") -> go.Figure
             )
         )
     title = value.replace("_", "-")
-    figure = _styled(figure, title, "", yaxis={"type": "category", "autorange": "reversed"})
+    figure = styled(figure, title, "", yaxis={"type": "category", "autorange": "reversed"})
     return figure.update_layout(height=max(380, 40 * sum(len(own.effects) for own in found)))
 
 
@@ -163,7 +163,7 @@ def channel_by_layer(found: Sequence[Collapse], value: str = "energy_share", axi
         figure.add_trace(
             _line(depths.tolist(), data.values.tolist(), f"{own.model}, channel {own.channel}", number, axis)
         )
-    return _styled(figure, _AXES[axis], value.replace("_", " "))
+    return styled(figure, _AXES[axis], value.replace("_", " "))
 
 
 def comparison_lines(table: Comparison, value: str, axis: str = "depth") -> go.Figure:
@@ -181,7 +181,7 @@ def comparison_lines(table: Comparison, value: str, axis: str = "depth") -> go.F
         rows = [row for row in table.table() if row["model"] == name and value in row]
         x = [row[_known(axis)] for row in rows]
         figure.add_trace(_line(x, [row[value] for row in rows], name, number, axis))
-    return _styled(figure, _AXES[axis], value.replace("_", " "))
+    return styled(figure, _AXES[axis], value.replace("_", " "))
 
 
 def _line(x: list[float], y: list[float], name: str, number: int, axis: str) -> Any:

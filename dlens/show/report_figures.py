@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dlens.findings.effects import Effect
-from dlens.show.figures import COLOURS, _styled
+from dlens.show.figures import COLOURS, styled
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -62,7 +62,7 @@ def bands(lines: Sequence[Band], x: str, y: str) -> go.Figure:
                 "<extra>%{fullData.name}</extra>",
             )
         )
-    return _styled(figure, x, y)
+    return styled(figure, x, y)
 
 
 def points(series: Sequence[tuple[str, Sequence[tuple[str, Effect]]]], x: str, at: float | None = None) -> go.Figure:
@@ -94,7 +94,7 @@ def points(series: Sequence[tuple[str, Sequence[tuple[str, Effect]]]], x: str, a
             )
         )
     ticks = {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": names}
-    _styled(figure, x, "", yaxis=ticks | {"range": [len(names) - 0.4, -0.6]})
+    styled(figure, x, "", yaxis=ticks | {"range": [len(names) - 0.4, -0.6]})
     if at is not None:
         figure.add_vline(x=at, line={"dash": "dot", "color": "grey"})
     return figure

@@ -17,12 +17,11 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
-from dlens import Model, Trace, load, trace
+from dlens import Model, Trace, trace
 from dlens.findings.batches import mask_share, rng
-from dlens.samplers import LLaDA
-from dlens.tasks import get, names
+from dlens.tasks import names
 from recipes.trio.numbers import accuracy, validation_texts
-from recipes.trio.score import BLOCK
+from recipes.trio.score import BLOCK, load_exact, sampler_of
 
 __all__ = ["SAMPLERS", "SKIPS", "effects"]
 
@@ -56,7 +55,7 @@ def effects(checkpoint: str, /, data: Path, out: Path, problems: int = 500, seed
         problems: of each task.
         seed: of the problems, the masks and the random channels.
     """
-    model = load(checkpoint, dtype="float32", device_map="cuda" if torch.cuda.is_available() else "cpu")
+    model = load_exact(checkpoint)
     depth = {str(rate): _depth(model, data, rate, seed) for rate in _rates(model)}
     channels = _channels(depth["0.0"]["share"], seed)
     variants = _variants(model, channels)
@@ -76,10 +75,7 @@ def _solved(tracer: Trace, problems: int, seed: int, how: tuple[int, int]) -> di
     """For each task, a digit a problem: 1 where it was solved."""
     solved = {}
     for task in names():
-        sampler = None
-        if tracer.model.family.objective == "diffusion":
-            tokens, block = how
-            sampler = LLaDA(steps=get(task).max_new_tokens // tokens, block_length=block)
+        sampler = sampler_of(tracer.model, task, *how)
         solved[task] = "".join("01"[right] for right in accuracy(tracer, task, problems, seed, sampler))
     return solved
 

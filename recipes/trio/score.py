@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 import tyro
 
-from dlens import load, trace
-from dlens.samplers import LLaDA
+from dlens import Model, load, trace
+from dlens.samplers import LLaDA, Sampler
 from dlens.tasks import get, names
 from recipes.trio.numbers import accuracy
 
-__all__ = ["score"]
+__all__ = ["load_exact", "sampler_of", "score"]
 
 BLOCK = 8
 
@@ -27,14 +27,24 @@ def score(model: str, /, problems: int = 500, tokens_per_step: int = 1, block: i
     """
     from scipy.stats import binomtest
 
-    loaded = load(model, dtype="float32", device_map="cuda" if torch.cuda.is_available() else "cpu")
+    loaded = load_exact(model)
     for task in names():
-        sampler = None
-        if loaded.family.objective == "diffusion":
-            sampler = LLaDA(steps=get(task).max_new_tokens // tokens_per_step, block_length=block)
+        sampler = sampler_of(loaded, task, tokens_per_step, block)
         right = sum(accuracy(trace(loaded), task, problems, seed, sampler))
         low, high = binomtest(right, problems).proportion_ci(method="wilson")
         print(f"{model} {task}: {right / problems:.3f} ({low:.3f} to {high:.3f}), {right} of {problems}")
+
+
+def load_exact(checkpoint: str) -> Model:
+    """A checkpoint in float32, on the GPU where there is one."""
+    return load(checkpoint, dtype="float32", device_map="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def sampler_of(model: Model, task: str, tokens_per_step: int, block: int) -> Sampler | None:
+    """LLaDA's sampler for a task where there are masks."""
+    if model.family.objective != "diffusion":
+        return None
+    return LLaDA(steps=get(task).max_new_tokens // tokens_per_step, block_length=block)
 
 
 if __name__ == "__main__":

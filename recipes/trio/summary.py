@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from dlens.findings.intervals import mean_interval
+
 __all__ = ["summarize_effects", "summarize_run"]
 
 # Points of a loss curve; each is the mean over the steps since the one before.
 _CURVE = 100
+_RESAMPLES = 9999
 
 
 def summarize_run(folder: Path) -> dict[str, Any]:
@@ -59,10 +62,8 @@ def _depth(measured: Mapping[str, Any]) -> dict[str, Any]:
 
 def _means(by_text: np.ndarray) -> dict[str, list[float]]:
     """Mean over the first axis, with its interval."""
-    from scipy.stats import bootstrap
-
-    drawn = bootstrap((by_text,), np.mean, axis=0, method="percentile", rng=0).confidence_interval
-    return _rounded({"mean": by_text.mean(0).tolist(), "low": drawn.low.tolist(), "high": drawn.high.tolist()})
+    mean, low, high = mean_interval(by_text, resamples=_RESAMPLES)
+    return _rounded({"mean": mean.tolist(), "low": low.tolist(), "high": high.tolist()})
 
 
 def _accuracy(solved: str, untouched: str) -> dict[str, Any]:
@@ -77,12 +78,8 @@ def _accuracy(solved: str, untouched: str) -> dict[str, Any]:
 
 def _change(change: np.ndarray) -> dict[str, float]:
     """Mean change a problem; an interval of no width where no problem changed."""
-    from scipy.stats import bootstrap
-
-    if not change.any():
-        return {"value": 0.0, "low": 0.0, "high": 0.0}
-    drawn = bootstrap((change,), np.mean, method="percentile", rng=0).confidence_interval
-    return {"value": float(change.mean()), "low": float(drawn.low), "high": float(drawn.high)}
+    mean, low, high = mean_interval(change.astype(float), resamples=_RESAMPLES)
+    return {"value": float(mean), "low": float(low), "high": float(high)}
 
 
 def _rounded(value: Any) -> Any:

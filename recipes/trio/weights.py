@@ -32,5 +32,5 @@ def read_weights(model: nn.Module, folder: Path) -> None:
 
     found = load_file(folder / "model.safetensors")
     lacking, surplus = model.load_state_dict(found, strict=False)
-    if surplus or set(lacking) > {"lm_head.weight"}:
+    if surplus or set(lacking) - {"lm_head.weight"}:
         raise ValueError(f"{folder} lacks {lacking} and has {surplus}; expected the weights of this architecture")
