@@ -176,7 +176,8 @@ def _kept(name: str, measured: Mapping[str, Any]) -> str:
 def _operations(own: Mapping[str, Any]) -> str:
     names = ["zero top channel", "mean top channel", "zero next channels", "mean next channels"]
     rows = [["none", *(_value(by["none"]) for by in own["accuracy"].values())]]
-    rows += [[name, *(_changed(by[name]) for by in own["accuracy"].values())] for name in names]
+    measured = [name for name in names if name in own["accuracy"]["trio-math"]]
+    rows += [[name, *(_changed(by[name]) for by in own["accuracy"].values())] for name in measured]
     for value in ("zero", "mean"):
         chosen = [f"{value} random channel {channel}" for channel in own["channels"]["random"]]
         means = [sum(by[key]["value"] for key in chosen) / len(chosen) for by in own["accuracy"].values()]

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dlens import Model, Trace, trace
 from dlens.findings.batches import mask_share, rng
+from dlens.findings.outlier_effects import equal_energy
 from dlens.tasks import names
 from recipes.trio.numbers import accuracy, validation_texts
 from recipes.trio.score import BLOCK, load_exact, sampler_of
@@ -114,10 +115,10 @@ def _rounded(values: Tensor) -> list[Any]:
 def _channels(share: list[list[float]], seed: int) -> dict[str, list[int]]:
     """The channel with the largest share over all blocks but the last; the next largest that hold as much together."""
     mean = torch.tensor(share)[:-1].mean(0)
-    first, *rest = mean.argsort(descending=True).tolist()
-    together = [channel for i, channel in enumerate(rest) if mean[rest[:i]].sum() < mean[first]]
-    others = random.Random(seed).sample([channel for channel in range(len(mean)) if channel != first], _RANDOM_CHANNELS)
-    return {"top": [first], "next": together, "random": others}
+    first = int(mean.argmax())
+    others = [channel for channel in range(len(mean)) if channel != first]
+    random_ones = random.Random(seed).sample(others, _RANDOM_CHANNELS)
+    return {"top": [first], "next": list(equal_energy(mean, first)), "random": random_ones}
 
 
 def _variants(model: Model, channels: Mapping[str, list[int]]) -> dict[str, Trace]:
@@ -127,7 +128,7 @@ def _variants(model: Model, channels: Mapping[str, list[int]]) -> dict[str, Trac
     sets = {"top channel": channels["top"], "next channels": channels["next"]}
     sets |= {f"random channel {channel}": [channel] for channel in channels["random"]}
     variants = {"none": plain}
-    for name, chosen in sets.items():
+    for name, chosen in ((name, chosen) for name, chosen in sets.items() if chosen):
         variants[f"zero {name}"] = plain.ablate(layers, chosen, "zero")
         variants[f"mean {name}"] = plain.ablate(layers, chosen, "mean")
     return variants | {

@@ -42,9 +42,9 @@ class Run:
 
 RUNS = MappingProxyType(
     {
-        "ar": Run("autoregressive", False, 1, 2e-3, 12288),
-        "diffusion": Run("masked", True, 0, 2e-3, 12288),
-        "ar-init": Run("masked-shifted", True, 1, 1e-3, 6144, starts_from="ar"),
+        "ar": Run("autoregressive", False, 1, 2e-3, 16384),
+        "diffusion": Run("masked", True, 0, 2e-3, 16384),
+        "ar-init": Run("masked-shifted", True, 1, 1e-3, 8192, starts_from="ar"),
     }
 )
 

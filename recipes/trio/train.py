@@ -25,7 +25,7 @@ from recipes.trio.weights import read_weights, write_model
 __all__ = ["train"]
 
 # Tokens, in steps of the full-size batch, after which the numbers are taken.
-MARKS = (128, 256, 512, 1024, 2048, 4096, 6144, 8192, 10240)
+MARKS = (128, 256, 512, 1024, 2048, 4096, 6144, 8192, 12288)
 _WARM_UP = 200
 _DECAY_SHARE = 0.35
 _SAVE_EVERY = 1000
