@@ -1,4 +1,4 @@
-"""Plotly figures of profiles: returned, never shown."""
+"""Plotly figures of profiles and of measured records: returned, never shown."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dlens.findings.profile import Profile
+from dlens.measures import pool
+from dlens.tracing.record import Record
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -27,14 +29,28 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _NOISE_SCALE = "Viridis"
 
 
-def cosine_by_layer(profiles: Sequence[Profile]) -> go.Figure:
-    """Cosine of each block's input with its output, one line a model."""
-    lines = [(p.model, p.pooled("cosine", "cosine"), None) for p in profiles]
+def cosine_by_layer(profiles: Sequence[Profile | Record]) -> go.Figure:
+    """Cosine of each block's input with its output, one line a model.
+
+    Examples:
+        >>> import dlens
+        >>> profiles = [dlens.profile(name, ["Once upon a time"]) for name in ("trio/ar", "trio/diffusion")]
+        >>> [line.name for line in cosine_by_layer(profiles).data]
+        ['trio/ar', 'trio/diffusion']
+    """
+    lines = [(p.model, _pooled(p, "cosine", "cosine"), None) for p in profiles]
     return _without_first_layer(_lines(lines, "cosine of block input and output"))
 
 
-def largest_share(profiles: Sequence[Profile]) -> go.Figure:
-    """Energy share of the largest channel after each block, one line a model; the channel is shown on hover."""
+def largest_share(profiles: Sequence[Profile | Record]) -> go.Figure:
+    """Energy share of the largest channel after each block, one line a model; the channel is shown on hover.
+
+    Examples:
+        >>> import dlens
+        >>> profiles = [dlens.profile(name, ["Once upon a time"]) for name in ("trio/ar", "trio/diffusion")]
+        >>> [line.name for line in largest_share(profiles).data]
+        ['trio/ar', 'trio/diffusion']
+    """
     lines = []
     for p in profiles:
         data = p.measures["outliers"]
@@ -42,11 +58,18 @@ def largest_share(profiles: Sequence[Profile]) -> go.Figure:
     return _lines(lines, "energy share of the largest channel")
 
 
-def channel_share(profile: Profile) -> go.Figure:
-    """Energy share of the largest channels, layer by layer, as a heat map."""
+def channel_share(profile: Profile | Record) -> go.Figure:
+    """Energy share of the largest channels, layer by layer, as a heat map.
+
+    Examples:
+        >>> import dlens
+        >>> figure = channel_share(dlens.profile("trio/ar", ["Once upon a time"]))
+        >>> figure.data[0].z.shape
+        (8, 16)
+    """
     import plotly.graph_objects as go
 
-    share = profile.pooled("outliers", "energy_share").transpose("channel", "layer")
+    share = _pooled(profile, "outliers", "energy_share").transpose("channel", "layer")
     heat = go.Heatmap(
         z=share.values,
         x=share["layer"].values,
@@ -59,16 +82,35 @@ def channel_share(profile: Profile) -> go.Figure:
     return styled(go.Figure(heat), "layer", "channel", yaxis={"type": "category", "autorange": "reversed"})
 
 
-def cosine_by_noise(profile: Profile) -> go.Figure:
-    """Cosine by layer, one line a noise level."""
-    lines = _noise_lines(profile.pooled("cosine", "cosine", by=["noise"]), "cosine of block input and output")
+def cosine_by_noise(profile: Profile | Record) -> go.Figure:
+    """Cosine by layer, one line a noise level.
+
+    Examples:
+        >>> import dlens
+        >>> figure = cosine_by_noise(dlens.profile("trio/diffusion", ["Once upon a time"], rates=[0.25, 0.75]))
+        >>> [line.name for line in figure.data]
+        ['20% to 30% masked', '70% to 80% masked']
+    """
+    lines = _noise_lines(_pooled(profile, "cosine", "cosine", ["noise"]), "cosine of block input and output")
     return _without_first_layer(lines)
 
 
-def share_by_noise(profile: Profile) -> go.Figure:
-    """Energy share of the largest channel by layer, one line a noise level."""
-    share = profile.pooled("outliers", "energy_share", by=["noise"]).isel(channel=0)
+def share_by_noise(profile: Profile | Record) -> go.Figure:
+    """Energy share of the largest channel by layer, one line a noise level.
+
+    Examples:
+        >>> import dlens
+        >>> figure = share_by_noise(dlens.profile("trio/diffusion", ["Once upon a time"], rates=[0.25, 0.75]))
+        >>> [line.name for line in figure.data]
+        ['20% to 30% masked', '70% to 80% masked']
+    """
+    share = _pooled(profile, "outliers", "energy_share", ["noise"]).isel(channel=0)
     return _noise_lines(share, f"energy share of channel {int(share['channel'])}")
+
+
+def _pooled(source: Profile | Record, key: str, variable: str, by: Sequence[str] = ()) -> xr.DataArray:
+    """A variable by layer, and by what is named, averaged over positions."""
+    return pool(source.measures[key], variable, [dim for dim in ("step", "noise", "state") if dim not in by])
 
 
 def _noise_lines(values: xr.DataArray, title: str) -> go.Figure:
@@ -95,8 +137,9 @@ def _without_first_layer(figure: go.Figure) -> go.Figure:
 def noise_words(centre: float) -> str:
     """What a bin of the noise axis covers.
 
-    >>> noise_words(0.25)
-    '20% to 30% masked'
+    Examples:
+        >>> noise_words(0.25)
+        '20% to 30% masked'
     """
     return f"{centre - 0.05:.0%} to {centre + 0.05:.0%} masked"
 

@@ -1,5 +1,6 @@
 import numpy as np
 
+import dlens
 from dlens.findings.profile import Profile
 from dlens.show import figures
 
@@ -39,3 +40,14 @@ def test_one_line_a_noise_level_that_occurs(profiles: list[Profile]) -> None:
         assert len(figure.data) == int((n > 0).sum())
         assert figure.data[0].name == "0% to 10% masked"
         assert len({line.line.color for line in figure.data}) == len(figure.data)
+
+
+def test_a_measured_record_is_drawn_as_a_profile_of_the_same_run_is(diffusion: dlens.Model) -> None:
+    texts = ["Once upon a time", "The dog ran"]
+    profile = dlens.profile(diffusion, texts, inputs="clean")
+    record = dlens.trace(diffusion).measure(dlens.Cosine(), dlens.Outliers()).forward(texts)
+    assert figures.cosine_by_layer([record]) == figures.cosine_by_layer([profile])
+    assert figures.cosine_by_noise(record) == figures.cosine_by_noise(profile)
+    assert figures.largest_share([record]) == figures.largest_share([profile])
+    assert figures.share_by_noise(record) == figures.share_by_noise(profile)
+    assert figures.channel_share(record) == figures.channel_share(profile)
