@@ -19,8 +19,9 @@ _POINTS = (
 def ramp(share: float) -> str:
     """A colour between dark blue at 0 and yellow at 1.
 
-    >>> ramp(0), ramp(1)
-    ('#123570', '#fdea45')
+    Examples:
+        >>> ramp(0), ramp(1)
+        ('#123570', '#fdea45')
     """
     place = min(max(share, 0.0), 1.0) * (len(_POINTS) - 1)
     low = min(int(place), len(_POINTS) - 2)
@@ -31,8 +32,9 @@ def ramp(share: float) -> str:
 def ink_on(colour: str) -> str:
     """Black or white, whichever reads better on a colour.
 
-    >>> ink_on("#123570"), ink_on("#fdea45")
-    ('#fff', '#000')
+    Examples:
+        >>> ink_on("#123570"), ink_on("#fdea45")
+        ('#fff', '#000')
     """
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return "#000" if 0.299 * red + 0.587 * green + 0.114 * blue > 125 else "#fff"
+    return "#000" if 0.299 * red + 0.587 * green + 0.114 * blue > 117 else "#fff"

@@ -117,18 +117,19 @@ function details(model) {
       if (each.alternatives.length) box.append(table(["alternative", "probability"], each.alternatives.map(([text, p]) => [token(text), bar(p)])));
       if (each.lens.length > 1) {
         const rows = each.lens.map(([l, text, p]) => [
-          make("button", { "aria-pressed": l === layer, "aria-label": `show layer ${l}`, onclick: () => put(model, { layer: l }) }, String(l)), token(text), bar(p)]);
+          make("button", { "aria-pressed": String(l === layer), "aria-label": `show layer ${l}`, onclick: () => put(model, { layer: l }) }, String(l)), token(text), bar(p)]);
         box.append(make("h3", {}, "First choice of every layer (logit lens)"), make("div", { class: "scroll lens" }, table(["layer", "token", "probability"], rows)));
       }
       return box;
     });
-    const held = [...node.querySelectorAll(".lens")].map((each) => each.scrollTop);
+    const held = [...node.querySelectorAll(".lens")].map((each) => (each.clientHeight ? each.scrollTop : undefined));
     const focused = node.contains(document.activeElement);
     node.replaceChildren(make("div", { class: "columns" }, ...parts));
     node.querySelectorAll(".lens").forEach((each, i) => {
       // The chosen layer is in sight at first, and then whatever the reader scrolled to.
       const chosen = each.querySelector('[aria-pressed="true"]');
-      each.scrollTop = held[i] ?? (chosen ? chosen.offsetTop - each.offsetTop - 60 : 0);
+      const below = chosen ? chosen.getBoundingClientRect().top - each.getBoundingClientRect().top : 0;
+      each.scrollTop = held[i] ?? below - 60;
     });
     if (focused) node.querySelector('button[aria-pressed="true"]')?.focus({ preventScroll: true });
   };
@@ -215,6 +216,7 @@ function render({ model, el }) {
     make("div", { class: "columns" }, ...sides.map(({ node }) => node)),
     pages, note, order.node, detail.node));
   const ends = [
+    hidePicture(model),
     follow(model, ["sides"], () => { sides.forEach((each) => each.load()); order.load(); drawTokens(); order.draw(); note.textContent = `Decoded (yellow) and masked (blue) positions by step${sides.length > 1 ? ", of the first run" : ""}.${each()}`; }),
     follow(model, ["first"], () => { sides.forEach((each) => each.page()); drawTokens(); }),
     follow(model, ["step", "position", "colour"], () => { drawTokens(); order.draw(); }),

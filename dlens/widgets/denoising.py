@@ -13,7 +13,7 @@ from dlens.tracing.record import Record
 from dlens.tracing.text import MASK_SIGN
 from dlens.widgets.colours import ink_on, ramp
 from dlens.widgets.frames import Frames, check_denoising, frames_of, mask_id, piece, thoughts, title, visible
-from dlens.widgets.panel import Panel, css, esm, packed, page_html, table_html
+from dlens.widgets.panel import Panel, css, esm, heat_html, packed, page_html, table_html
 
 __all__ = ["Denoising"]
 
@@ -40,13 +40,14 @@ class Denoising(Panel):
     Raises:
         TypeError, ValueError, IndexError: there is no canvas to show, or the two runs do not fit; they say what to run.
 
-    >>> import dlens
-    >>> from dlens.widgets import Denoising
-    >>> trace = dlens.trace("trio/diffusion").measure(dlens.TopTokens())
-    >>> widget = Denoising(trace.generate("Once upon a time", 8))
-    >>> widget.step = 3
-    >>> len(widget.detail["sides"][0]["alternatives"])
-    5
+    Examples:
+        >>> import dlens
+        >>> from dlens.widgets import Denoising
+        >>> trace = dlens.trace("trio/diffusion").measure(dlens.TopTokens())
+        >>> widget = Denoising(trace.generate("Once upon a time", 8))
+        >>> widget.step = 3
+        >>> len(widget.detail["sides"][0]["alternatives"]), widget.html().startswith("<")
+        (5, True)
     """
 
     _esm = esm("denoising")
@@ -132,12 +133,14 @@ class Denoising(Panel):
         self.detail = {"position": self.position, "layer": self.layer, "sides": sides}
 
     def html(self) -> str:
-        """The canvas at the present step, and the alternatives at the present position."""
+        """The canvas at the present step, what was decoded when, and the alternatives at the present position."""
         parts = []
         for record, frames, side in zip(self._records, self._frames, self.detail["sides"], strict=True):
             step = min(self.step, len(frames.ids) - 1)
             parts.append(f"<p>{escape(title(record))}, before step {step} of {record.n_steps}</p>")
             parts.append(_tokens_html(record, frames, step, self.first))
+            decoded = packed((frames.ids != mask_id(record)).astype("f4"))
+            parts.append(heat_html(decoded, "Decoded positions (across) by step (down)"))
             if side["alternatives"]:
                 where = f"<p>position {self.position}, step {side['step']}, layer {self.layer}</p>"
                 parts += [

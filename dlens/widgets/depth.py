@@ -13,8 +13,10 @@ from torch import Tensor
 from dlens.measures.cka import hsic
 from dlens.measures.pooling import pool
 from dlens.tracing.record import Record
+from dlens.widgets.sources import spread
 
 __all__ = [
+    "CKA_POSITIONS",
     "Kind",
     "at_layer",
     "by_step",
@@ -29,6 +31,7 @@ __all__ = [
 Kind = Literal["cosine", "cka"]
 Stream = Float[Tensor, "layer position d_model"]
 
+CKA_POSITIONS = 512
 _CELLS = ("step", "noise", "state")
 
 
@@ -88,7 +91,7 @@ def similarity(h: Stream, kind: Kind, drop: int | None = None) -> Float[np.ndarr
     """How alike every two layers are at one step, over all positions together.
 
     "cosine": mean over positions t of cos(h[l, t], h[m, t]). "cka": linear, debiased (HSIC1 of Song et al.
-    2007), the rows are positions; NaN for fewer than four.
+    2007), the rows are positions, at most `CKA_POSITIONS` of them, evenly apart; NaN for fewer than four.
 
     Args:
         h: the stream.
@@ -101,6 +104,7 @@ def similarity(h: Stream, kind: Kind, drop: int | None = None) -> Float[np.ndarr
     if kind == "cosine":
         h = torch.nn.functional.normalize(h, dim=-1)
         return (einsum(h, h, "l n d, m n d -> l m") / h.shape[1]).numpy()
+    h = h[:, spread(h.shape[1], CKA_POSITIONS)]
     centred = h - h.mean(1, keepdim=True)
     gram = centred @ centred.mT
     terms = hsic(gram[:, None], torch.ones(1, h.shape[1], 1, dtype=h.dtype))[0, 0]

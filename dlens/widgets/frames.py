@@ -144,8 +144,9 @@ def piece(record: Record, token: int) -> str:
 def visible(text: str) -> str:
     """A token's text with the spaces at its ends, tabs and line breaks made visible.
 
-    >>> visible(" fox\\n")
-    '·fox⏎'
+    Examples:
+        >>> visible(" fox\\n")
+        '·fox⏎'
     """
     inner = text.replace("\n", "⏎").replace("\t", "⇥")
     kept = inner.strip(" ")

@@ -116,6 +116,7 @@ function render({ model, el }) {
     texts.replaceChildren(...boxes.map(([title, text]) => make("section", {}, make("h3", {}, title), make("p", { class: "token text" }, text))));
   };
   const ends = [
+    hidePicture(model),
     follow(model, ["name", "step", "kind", "channel", "channels", "layer", "without", "ablated", "status", "texts", "can_ablate"], drawControls),
     follow(model, ["similarity", "layer", "layer_b", "message", "kind", "without", "channel"], drawPairs),
     follow(model, ["shares", "layer"], drawShares),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dlens.tracing.record import Record
 from dlens.widgets.depth import (
+    CKA_POSITIONS,
     Kind,
     by_step,
     measured_shares,
@@ -56,10 +57,14 @@ class LayerCollapse(Panel):
     Raises:
         ValueError, IndexError: the record holds nothing to show; it says what to capture.
 
-    >>> from dlens.widgets import LayerCollapse
-    >>> widget = LayerCollapse("trio/diffusion", max_new_tokens=4)
-    >>> widget.channel == widget.channels[0], len(widget.detail["tokens"]) > 0
-    (True, True)
+    Examples:
+        >>> from dlens.widgets import LayerCollapse
+        >>> widget = LayerCollapse("trio/diffusion", max_new_tokens=4)
+        >>> widget.channel == widget.channels[0], len(widget.detail["tokens"]) > 0, widget.html().startswith("<")
+        (True, True, True)
+        >>> widget.ablated = True
+        >>> widget.wait(), sorted(widget.texts)
+        (True, ['ablated', 'plain'])
     """
 
     _esm = esm("layer_collapse")
@@ -182,7 +187,13 @@ class LayerCollapse(Panel):
         else:
             values = measured_similarity(record, kind, drop)
         self.similarity = {} if values is None else packed(values)
-        self.message = "" if values is not None and np.isfinite(values).any() else _advice(kind, drop, values is None)
+        known = values is not None and bool(np.isfinite(values).any())
+        self.message = self._thinned(kind) if known else _advice(kind, drop, values is None)
+
+    def _thinned(self, kind: Kind) -> str:
+        """What was left out of the similarity, if anything."""
+        n = len(self._stream()[1]) if self.steps and kind == "cka" else 0
+        return f"CKA of {CKA_POSITIONS} of the {n} positions, evenly apart." if n > CKA_POSITIONS else ""
 
     def _draw_shares(self) -> None:
         if not self.steps:

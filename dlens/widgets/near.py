@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dlens.measures.measure import N_NOISE_BINS
-from dlens.measures.recency import by_distance
 from dlens.tracing.record import Record
 from dlens.widgets.depth import at_layer, stream
 from dlens.widgets.frames import mask_id
@@ -86,18 +85,20 @@ def _mean(values: np.ndarray, n: np.ndarray) -> np.ndarray:
     return np.divide(weighted.sum(0), total, out=np.full(total.shape, np.nan), where=total > 0)
 
 
-def token_similarity(record: Record, row: int, layer: int, step: int) -> Float[Tensor, "position position_b"]:
-    """Cosine of resid_post between every two positions that are no padding.
+def token_similarity(record: Record, row: int, layer: int, step: int, group: int = 1) -> Float[Tensor, "block block_b"]:
+    """Cosine of resid_post between every two positions that are no padding, as means over blocks of neighbours.
+
+    Args:
+        record: with the stream captured.
+        row, layer, step: where.
+        group: neighbours in a block; the mean over two blocks is the product of their mean unit vectors.
 
     Raises:
         ValueError: it was not captured.
     """
-    return _cosines(at_layer(record, row, step, layer))
-
-
-def _cosines(h: Float[Tensor, "*layer position d_model"]) -> Float[Tensor, "*layer position position_b"]:
-    unit = torch.nn.functional.normalize(h, dim=-1)
-    return unit @ unit.mT
+    unit = torch.nn.functional.normalize(at_layer(record, row, step, layer), dim=-1)
+    blocks = unit if group == 1 else torch.stack([part.mean(0) for part in unit.split(group)])
+    return blocks @ blocks.mT
 
 
 def from_stream(record: Record, row: int, layer: int, step: int) -> Profile:
@@ -115,7 +116,7 @@ def _of_step(record: Record, row: int, step: int) -> tuple[np.ndarray, np.ndarra
     key = f"recency of row {row} at step {step}"
     if key not in record.memo:
         h = stream(record, row, step)[0]
-        profiles = torch.stack([_by_distance(_cosines(each)) for each in h])
+        profiles = torch.stack([_by_distance(each) for each in h])
         n = h.shape[1]
         far = profiles[:, [d - 1 for d in range(1, n) if 2 * d >= n]]
         index = profiles[:, 0] - far.mean(-1) if n > 1 else torch.full((len(h),), torch.nan)
@@ -123,9 +124,11 @@ def _of_step(record: Record, row: int, step: int) -> tuple[np.ndarray, np.ndarra
     return record.memo[key]
 
 
-def _by_distance(cosines: Float[Tensor, "position position_b"]) -> Float[Tensor, " distance"]:
-    n = len(cosines)
-    return by_distance(cosines) / torch.arange(n - 1, 0, -1)
+def _by_distance(h: Float[Tensor, "position d_model"]) -> Float[Tensor, " distance"]:
+    """Mean cosine at each distance: the autocorrelation of the unit vectors, by Fourier transform."""
+    n = len(h)
+    power = torch.fft.rfft(torch.nn.functional.normalize(h.double(), dim=-1), n=2 * n, dim=0).abs().square().sum(-1)
+    return (torch.fft.irfft(power, n=2 * n)[1:n] / torch.arange(n - 1, 0, -1)).float()
 
 
 def noise_of(record: Record, row: int, step: int) -> float | None:

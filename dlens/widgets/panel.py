@@ -5,9 +5,11 @@ from __future__ import annotations
 from html import escape
 from importlib.resources import files
 from typing import Any
+from uuid import uuid4
 
 import anywidget
 import numpy as np
+import traitlets
 
 from dlens.widgets.colours import ramp
 
@@ -22,16 +24,36 @@ _STYLE = (
 class Panel(anywidget.AnyWidget):
     """Abstract: a widget that also has a picture in plain HTML, which saved notebooks show without a kernel."""
 
+    picture = traitlets.Unicode().tag(sync=True)
+
+    @traitlets.default("picture")
+    def _name_picture(self) -> str:
+        return uuid4().hex
+
     def html(self) -> str:
         """The present state as HTML without scripts; every text in it is escaped."""
         raise NotImplementedError
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if bundle is None:
-            return None
-        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        data, metadata = self._view()
         return data | {"text/html": self.html()}, metadata
+
+    def _ipython_display_(self) -> None:
+        """Show the picture and then the widget, which takes the picture out of sight while it is there.
+
+        JupyterLab shows of one output the widget alone, and without a kernel nothing in its place.
+        """
+        from IPython.display import display
+
+        data, metadata = self._view()
+        picture = f"<div data-dlens-picture='{self.picture}'>{self.html()}</div>"
+        display({"text/plain": data.pop("text/plain"), "text/html": picture}, raw=True)
+        display(data | {"text/html": ""}, metadata=metadata, raw=True)
+
+    def _view(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        bundle = super()._repr_mimebundle_()
+        assert bundle is not None
+        return bundle
 
 
 def esm(name: str) -> str:
@@ -51,9 +73,10 @@ def _text(name: str) -> str:
 def packed(values: Any) -> dict[str, Any]:
     """An array as a binary trait: its bytes, shape and type; floats as float32, whole numbers as int32.
 
-    >>> import numpy as np
-    >>> packed(np.array([[1, 2]]))
-    {'data': b'\\x01\\x00\\x00\\x00\\x02\\x00\\x00\\x00', 'shape': [1, 2], 'dtype': 'int32'}
+    Examples:
+        >>> import numpy as np
+        >>> packed(np.array([[1, 2]]))
+        {'data': b'\\x01\\x00\\x00\\x00\\x02\\x00\\x00\\x00', 'shape': [1, 2], 'dtype': 'int32'}
     """
     array = np.asarray(values)
     kept = np.ascontiguousarray(array, "<f4" if array.dtype.kind == "f" else "<i4")
@@ -85,21 +108,30 @@ def _cell(value: Any) -> str:
 
 
 def heat_html(values: dict[str, Any], label: str) -> str:
-    """A packed matrix as a coloured SVG, which is plain markup and needs no script."""
-    matrix = np.frombuffer(values["data"], "<f4").reshape(values["shape"])
+    """A packed matrix as coloured cells.
+
+    They are plain elements, as JupyterLab takes SVG out of notebooks that it does not trust.
+    """
+    whole = np.frombuffer(values["data"], "<f4").reshape(values["shape"])
+    matrix = _shrunk(_shrunk(whole).T).T
+    if matrix.shape != whole.shape:
+        label += f" (means of neighbours, {whole.shape[0]} by {whole.shape[1]} in all)"
     known = matrix[np.isfinite(matrix)]
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
     rows, columns = matrix.shape
-    cells = "".join(
-        f"<rect x='{x}' y='{y}' width='1' height='1' fill='{_fill(float(matrix[y, x]), low, high)}'/>"
-        for y in range(rows)
-        for x in range(columns)
-    )
+    wide, tall = max(2, 320 // columns), max(2, min(320 // columns, 320 // rows))
+    cells = "".join(f"<i style='background:{_fill(float(value), low, high)}'></i>" for value in matrix.flat)
     words = escape(f"{label}: from {low:.3g} (blue) to {high:.3g} (yellow)", quote=True)
     return (
-        f"<p>{words}</p><svg role='img' aria-label='{words}' viewBox='0 0 {columns} {rows}' preserveAspectRatio='none' "
-        f"style='width:min(100%,420px);height:{min(420, 60 + 12 * rows)}px' shape-rendering='crispEdges'>{cells}</svg>"
+        f"<p>{words}</p><div role='img' aria-label='{words}' style='display:grid;grid-auto-rows:{tall}px;"
+        f"grid-template-columns:repeat({columns},{wide}px)'>{cells}</div>"
     )
+
+
+def _shrunk(matrix: np.ndarray) -> np.ndarray:
+    """At most 64 rows, each the mean of neighbours, so that a saved notebook stays small."""
+    size = -(-len(matrix) // 64)
+    return np.stack([part.mean(0) for part in np.split(matrix, range(size, len(matrix), size))])
 
 
 def _fill(value: float, low: float, high: float) -> str:

@@ -155,8 +155,9 @@ def _check(stop: threading.Event) -> None:
 def line_of_python(model: str, plan: Sequence[int]) -> str:
     """The plan as one line of Python.
 
-    >>> line_of_python("trio/diffusion", [3, 5])
-    'dlens.trace("trio/diffusion").skip([3, 5])'
+    Examples:
+        >>> line_of_python("trio/diffusion", [3, 5])
+        'dlens.trace("trio/diffusion").skip([3, 5])'
     """
     quoted = '"' + model.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return f"dlens.trace({quoted})" + (f".skip({list(plan)})" if plan else "")

@@ -29,7 +29,7 @@ function ramp(share) {
 }
 
 const paint = (rgb) => `rgb(${rgb.join(",")})`;
-const inkOn = ([r, g, b]) => (0.299 * r + 0.587 * g + 0.114 * b > 125 ? "#000" : "#fff");
+const inkOn = ([r, g, b]) => (0.299 * r + 0.587 * g + 0.114 * b > 117 ? "#000" : "#fff");
 const rounded = (value, digits = 3) => (Number.isFinite(value) ? String(Number(value.toPrecision(digits))) : "–");
 // A leading space and line breaks, made visible.
 const visible = (text) => text.replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/^ +| +$/g, (s) => "·".repeat(s.length)) || "∅";
@@ -44,6 +44,13 @@ function follow(model, traits, draw) {
     cancelAnimationFrame(waiting);
     for (const name of traits) model.off(`change:${name}`, soon);
   };
+}
+
+// The picture that notebooks keep for readers without a kernel is out of sight while the widget is there.
+function hidePicture(model) {
+  const style = make("style", {}, `[data-dlens-picture="${model.get("picture")}"] { display: none; }`);
+  document.head.append(style);
+  return () => style.remove();
 }
 
 function put(model, changes) {
@@ -123,14 +130,12 @@ function surface(attributes, height, draw) {
   return { node, canvas, redraw, stop: () => { sizes.disconnect(); scheme.removeEventListener("change", redraw); } };
 }
 
-// Where to write numbers along an axis: round steps, few enough to stay apart.
-function ticks(n, room, gap) {
-  let step = 1;
-  for (const next of [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000]) {
-    step = next;
-    if ((n / step) * gap <= room) break;
-  }
-  return Array.from({ length: Math.ceil(n / step) }, (_, i) => i * step);
+// Where to write numbers along an axis: round ones, so few that each has `gap` of `room`, and at least `least` apart.
+function ticks(low, high, room, gap, least = 0) {
+  const wanted = Math.max((high - low) / Math.max(1, room / gap), least, 1e-9), power = 10 ** Math.floor(Math.log10(wanted));
+  const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= wanted * 0.999);
+  const first = Math.ceil(low / step - 1e-9);
+  return Array.from({ length: Math.max(0, Math.floor(high / step + 1e-9) - first + 1) }, (_, i) => Number(((first + i) * step).toPrecision(9)));
 }
 
 // A heat map with a cursor that follows clicks and arrow keys. `draw({values, rows, columns, low, high, at, ...})`.
@@ -192,10 +197,10 @@ function pixels({ values, rows, columns, low, high }) {
 function axes(g, box, { rows, columns, rowStep = 1, columnStep = 1 }, ink, rowName, columnName) {
   g.fillStyle = ink;
   g.textAlign = "center"; g.textBaseline = "top";
-  for (const n of ticks(columns, box.w, 28)) g.fillText(String(n * columnStep), box.x + (n + 0.5) * box.w / columns, box.y + box.h + 5);
+  for (const n of ticks(0, columns - 1, box.w, 28, 1)) g.fillText(String(n * columnStep), box.x + (n + 0.5) * box.w / columns, box.y + box.h + 5);
   g.fillText(columnName, box.x + box.w / 2, box.y + box.h + 22);
   g.textAlign = "right"; g.textBaseline = "middle";
-  for (const n of ticks(rows, box.h, 16)) g.fillText(String(n * rowStep), box.x - 5, box.y + (n + 0.5) * box.h / rows);
+  for (const n of ticks(0, rows - 1, box.h, 16, 1)) g.fillText(String(n * rowStep), box.x - 5, box.y + (n + 0.5) * box.h / rows);
   g.save();
   g.translate(10, box.y + box.h / 2); g.rotate(-Math.PI / 2); g.textAlign = "center";
   g.fillText(rowName, 0, 0);
@@ -208,21 +213,21 @@ function plot({ label, xName, yName, tall = 220 }) {
   const legend = make("p", { class: "legend" });
   const paper = surface({ role: "img", "aria-label": label }, () => tall, (g, width, height, ink) => {
     const points = now.series.flatMap(({ x, y }) => Array.from(x, (at, i) => [at, y[i]]).filter(([, v]) => Number.isFinite(v)));
-    if (!points.length) { g.fillText("no numbers here", 8, 20); return; }
-    const [left, right] = [Math.min(...points.map((p) => p[0])), Math.max(...points.map((p) => p[0]))];
-    let [low, high] = [Math.min(...points.map((p) => p[1])), Math.max(...points.map((p) => p[1]))];
+    if (!points.length) return;
+    const ends = (which) => points.reduce(([a, b], p) => [Math.min(a, p[which]), Math.max(b, p[which])], [Infinity, -Infinity]);
+    const [left, right] = ends(0);
+    let [low, high] = ends(1);
     const margin = (high - low) * 0.06 || 0.05;
     [low, high] = [low >= 0 ? Math.max(0, low - margin) : low - margin, high + margin];
     const box = { x: 64, y: 8, w: width - 74, h: height - 50 };
     const px = (v) => box.x + (v - left) / (right - left || 1) * box.w, py = (v) => box.y + (high - v) / (high - low) * box.h;
     g.textAlign = "right"; g.textBaseline = "middle";
-    for (let i = 0; i < 5; i++) {
-      const value = low + (high - low) * i / 4;
+    for (const value of ticks(low, high, box.h, 26)) {
       g.globalAlpha = 0.2; g.beginPath(); g.moveTo(box.x, py(value)); g.lineTo(box.x + box.w, py(value)); g.stroke(); g.globalAlpha = 1;
-      g.fillText(value.toFixed(high - low < 0.1 ? 3 : 2), box.x - 5, py(value));
+      g.fillText(String(value), box.x - 5, py(value));
     }
     g.textAlign = "center"; g.textBaseline = "top";
-    for (const n of ticks(right - left + 1, box.w, 30)) g.fillText(String(left + n), px(left + n), box.y + box.h + 5);
+    for (const n of ticks(left, right, box.w, 30, 1)) g.fillText(String(n), px(n), box.y + box.h + 5);
     g.fillText(xName, box.x + box.w / 2, box.y + box.h + 24);
     g.save(); g.translate(2, box.y + box.h / 2); g.rotate(-Math.PI / 2); g.fillText(yName, 0, 0); g.restore();
     if (now.mark != null && now.mark >= left && now.mark <= right) {
@@ -250,7 +255,7 @@ function plot({ label, xName, yName, tall = 220 }) {
       for (const [attribute, value] of Object.entries({ x1: 0, x2: 28, y1: 5, y2: 5, stroke: LINES[number % LINES.length], "stroke-width": 3, "stroke-dasharray": DASHES[number % DASHES.length].join(" ") })) line.setAttribute(attribute, value);
       key.setAttribute("width", 28); key.setAttribute("height", 10); key.setAttribute("aria-hidden", "true");
       key.append(line);
-      return make("span", {}, key, name);
+      return make("span", {}, key, now.series[number].y.some(Number.isFinite) ? name : `${name}: no numbers here`);
     }));
     paper.redraw();
   };

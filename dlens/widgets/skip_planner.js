@@ -82,7 +82,8 @@ function render({ model, el }) {
       return node;
     };
     const track = make("div", { class: "track", "aria-hidden": "true" }, ...(low == null ? [] : [mark("range", low, Math.max(high - low, 0.005))]), mark("now", accuracy), mark("was", baseline));
-    return [track, make("p", { class: "quiet ends" }, make("span", {}, "0 %"), make("span", {}, "▏as it is  ● with the plan"), make("span", {}, "100 %"))];
+    const ends = make("p", { class: "quiet ends" }, make("span", {}, "0 %"), make("span", {}, "100 %"));
+    return [track, ends, make("p", { class: "quiet ends marks" }, make("span", {}, "▏as it is"), make("span", {}, "● with the plan"))];
   };
   const drawCards = () => {
     const found = model.get("result");
@@ -109,6 +110,7 @@ function render({ model, el }) {
     before.replaceChildren(rows.length ? table(["skipped", "FLOPs saved", "loss", "accuracy", "95 % interval"], rows) : make("p", { class: "quiet" }, "none yet"));
   };
   const stops = [
+    hidePicture(model),
     follow(model, ["plan", "redundancy", "code"], drawStrip),
     follow(model, ["result", "n"], drawCards),
     follow(model, ["running", "progress", "status", "live"], drawWork),

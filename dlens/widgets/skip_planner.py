@@ -52,11 +52,15 @@ class SkipPlanner(Panel):
     Raises:
         ValueError: a trace that has operations, or a profile of another model.
 
-    >>> from dlens.widgets import SkipPlanner
-    >>> widget = SkipPlanner("trio/ar", n=2, texts=["Once upon a time"], max_new_tokens=2)
-    >>> widget.plan = [3, 5]
-    >>> widget.wait(), 0.1 < widget.result["flops_saved"] < 0.125
-    (True, True)
+    Examples:
+        >>> from dlens.widgets import SkipPlanner
+        >>> widget = SkipPlanner("trio/ar", n=2, texts=["Once upon a time"], max_new_tokens=2)
+        >>> widget.plan = [3, 5]
+        >>> widget.wait(), 0.1 < widget.result["flops_saved"] < 0.125, widget.html().startswith("<")
+        (True, True, True)
+        >>> print(widget.trace)
+        trace of trio/ar (16 layers, autoregressive)
+          skip layers 3, 5
     """
 
     _esm = esm("skip_planner")

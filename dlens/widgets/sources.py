@@ -25,8 +25,9 @@ def opening() -> str:
 def spread(n: int, most: int = _STEPS) -> list[int]:
     """At most so many of n steps, evenly apart, the first and the last among them.
 
-    >>> spread(32, 4), spread(2, 4)
-    ([0, 10, 21, 31], [0, 1])
+    Examples:
+        >>> spread(32, 4), spread(2, 4)
+        ([0, 10, 21, 31], [0, 1])
     """
     if n <= most:
         return list(range(n))

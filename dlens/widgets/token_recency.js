@@ -66,6 +66,7 @@ function render({ model, el }) {
     tokens.draw({ values, rows: shape[0], columns: shape[1], rowStep: group(), columnStep: group(), low, high: 1, at: [cell("position"), cell("position_b")] });
   };
   const ends = [
+    hidePicture(model),
     follow(model, ["layer", "noise", "step", "steps", "chosen", "noises"], drawControls),
     follow(model, ["profiles", "layer"], drawProfiles),
     follow(model, ["matrix", "pair", "message", "position", "position_b"], drawTokens),

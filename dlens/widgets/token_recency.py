@@ -8,7 +8,6 @@ from typing import Any, final
 
 import torch
 import traitlets
-from torch import Tensor
 
 from dlens.measures import Recency
 from dlens.tracing.record import Record
@@ -53,10 +52,13 @@ class TokenRecency(Panel):
     Raises:
         ValueError, IndexError: a record holds nothing to show; it says what to capture.
 
-    >>> from dlens.widgets import TokenRecency
-    >>> widget = TokenRecency({"AR": "trio/ar", "diffusion": "trio/diffusion"}, max_new_tokens=4)
-    >>> [profile["name"] for profile in widget.profiles]
-    ['AR', 'diffusion']
+    Examples:
+        >>> from dlens.widgets import TokenRecency
+        >>> widget = TokenRecency({"AR": "trio/ar", "diffusion": "trio/diffusion"}, max_new_tokens=4)
+        >>> [profile["name"] for profile in widget.profiles]
+        ['AR', 'diffusion']
+        >>> widget.html().startswith("<")
+        True
     """
 
     _esm = esm("token_recency")
@@ -147,11 +149,13 @@ class TokenRecency(Panel):
             need = ".capture('resid_post', steps=[0])" if not self.steps else f"a layer below {record.n_layers}"
             self.message = f"No tokens to show for {self.names[self.chosen]}: it needs {need}."
             return
-        cosines = token_similarity(record, self._row, self.layer, self.step)
+        positions = int((~record.is_pad[self._row]).sum())
+        group = -(-positions // _SIDE)
+        cosines = token_similarity(record, self._row, self.layer, self.step, group)
         with self.hold_sync():
             self.message = ""
-            self.group = -(-len(cosines) // _SIDE)
-            self.matrix = packed(_grouped(cosines, self.group).numpy())
+            self.group = group
+            self.matrix = packed(cosines.numpy())
             self._draw_pair(None)
 
     def _draw_pair(self, change: Any) -> None:
@@ -183,7 +187,7 @@ class TokenRecency(Panel):
         if self.message:
             parts.append(f"<p>{escape(self.message)}</p>")
         if self.matrix:
-            parts.append(heat_html(_small(self.matrix), f"{self.names[self.chosen]}, step {self.step}: token by token"))
+            parts.append(heat_html(self.matrix, f"{self.names[self.chosen]}, step {self.step}: token by token"))
         return page_html("Token recency", *parts)
 
 
@@ -223,19 +227,5 @@ def _check(record: Record, row: int) -> None:
         )
 
 
-def _grouped(matrix: Tensor, size: int) -> Tensor:
-    """Means of square blocks."""
-    if size == 1:
-        return matrix
-    rows = torch.stack([part.mean(0) for part in matrix.split(size)])
-    return torch.stack([part.mean(1) for part in rows.split(size, dim=1)], 1)
-
-
 def _unpacked(values: dict[str, Any]) -> list[float]:
     return torch.frombuffer(bytearray(values["data"]), dtype=torch.float32).tolist() if values["data"] else []
-
-
-def _small(values: dict[str, Any]) -> dict[str, Any]:
-    """At most 64 rows and columns, so that a saved notebook stays small."""
-    matrix = torch.frombuffer(bytearray(values["data"]), dtype=torch.float32).view(values["shape"])
-    return packed(_grouped(matrix, -(-len(matrix) // 64)).numpy())

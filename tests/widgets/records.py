@@ -21,8 +21,15 @@ WORDS = {
     4: "\n",
     5: "<b>bold</b>",
     6: "<script>alert(1)</script>",
+    7: "<img src=x onerror='window.hit = true'>",
     MASK: "<|mask|>",
 }
+
+
+def check_no_markup(page: Any) -> None:
+    """No token became an element, and none acted."""
+    assert page.locator(".dlens b, .dlens script, .dlens img").count() == 0
+    assert page.evaluate("window.hit") is None
 
 
 def record(tokens: Tensor, canvas: Tensor | None = None, prompt: int = 1, n_layers: int = 2, **fields: Any) -> Record:

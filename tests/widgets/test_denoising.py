@@ -8,7 +8,7 @@ from dlens.widgets import Denoising
 from dlens.widgets.frames import frames_of, mask_id, thoughts
 from tests.browser import Shown
 from tests.unchecked import unchecked
-from tests.widgets.records import MASK, denoised, record, top_tokens
+from tests.widgets.records import MASK, check_no_markup, denoised, record, top_tokens
 
 
 def measured(steps: int = 3, **fields: Any) -> Any:
@@ -111,6 +111,28 @@ def test_python_drives_the_picture_and_play_runs_to_the_end(page: Any) -> None:
     assert shown.widget.step == 3
 
 
+def test_play_and_pause_by_key(page: Any) -> None:
+    shown = Shown(page, Denoising(denoised(200)))
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    page.get_by_role("button", name="Pause").wait_for()
+    page.wait_for_function("parseInt(document.querySelector('output').textContent.split(' ')[1]) > 2")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Play").wait_for()
+    assert 2 < shown.widget.step < 200
+
+
+def test_the_lens_begins_at_the_chosen_layer(page: Any) -> None:
+    given = denoised(2, n_layers=32, measures={"t": top_tokens(2, 32, 3)})
+    Shown(page, Denoising(given))
+    lens, chosen = (page.locator(each).bounding_box() for each in (".lens", ".lens [aria-pressed='true']"))
+    assert lens["y"] <= chosen["y"] and chosen["y"] + chosen["height"] <= lens["y"] + lens["height"]
+    page.get_by_role("button", name="show layer 30").focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="layer 30").wait_for()
+    assert page.evaluate("document.activeElement.textContent") == "30"
+
+
 def test_a_click_on_the_map_sets_step_and_position(page: Any) -> None:
     shown = Shown(page, Denoising(measured()))
     canvas = page.get_by_role("application")
@@ -133,11 +155,12 @@ def test_differences_between_two_runs_are_marked_and_counted(page: Any) -> None:
 
 
 def test_tokens_are_text_and_never_markup(page: Any) -> None:
-    given = denoised(2, final=torch.tensor([[0, 5, 6]]), measures={"t": top_tokens(2, 2, 3)})
+    given = denoised(3, final=torch.tensor([[0, 5, 6, 7]]), measures={"t": top_tokens(3, 2, 4)})
     shown = Shown(page, Denoising(given))
-    shown.set(step=2)
+    shown.set(step=3, position=3)
     page.wait_for_function("document.querySelector('.tokens').innerText.includes('<b>bold</b>')")
-    assert page.locator(".dlens b, .dlens script").count() == 0
+    page.wait_for_function("document.querySelector('.tokens').innerText.includes('onerror')")
+    check_no_markup(page)
 
 
 def test_ten_thousand_tokens_come_in_pages(page: Any) -> None:

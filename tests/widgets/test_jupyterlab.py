@@ -1,4 +1,4 @@
-"""Every widget in one real JupyterLab, with a real kernel behind it."""
+"""Every widget in a notebook of its own in one real JupyterLab: with a real kernel behind it, and without one."""
 
 from __future__ import annotations
 
@@ -9,44 +9,25 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from importlib.util import find_spec
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 
 from tests.browser import outside
+from tests.widgets.notebooks import CELLS, PICTURES, check_pictures, notebook
 
 ROOT = Path(__file__).parents[2]
-CELLS = {
-    "denoising": """import dlens, dlens.widgets
-        trace = dlens.trace("trio/diffusion").measure(dlens.TopTokens())
-        dlens.widgets.Denoising(trace.generate("Once upon a time", 4))""",
-    "collapse": 'dlens.widgets.LayerCollapse("trio/diffusion", max_new_tokens=4)',
-    "recency": 'dlens.widgets.TokenRecency({"AR": "trio/ar"}, max_new_tokens=4)',
-    "planner": 'dlens.widgets.SkipPlanner("trio/ar", n=2, texts=["Once upon a time"], max_new_tokens=2)',
-}
-
-
-def notebook() -> dict[str, Any]:
-    """The cells as a notebook file."""
-    empty = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
-    sources = ["\n".join(line.strip() for line in cell.splitlines()) for cell in CELLS.values()]
-    cells = [empty | {"id": name, "source": source} for name, source in zip(CELLS, sources, strict=True)]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    return {"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": kernel}, "cells": cells}
 
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[str]:
-    """The address of a JupyterLab that shows the notebook."""
-    # JupyterLab brings dozens of packages, so it is not among the test requirements.
-    if find_spec("jupyterlab") is None:
-        pytest.skip("no JupyterLab; pip install jupyterlab")
-    (tmp_path / "widgets.ipynb").write_text(json.dumps(notebook()), encoding="utf-8")
+    """The address of a JupyterLab that shows a notebook for each widget."""
+    for name in CELLS:
+        write(tmp_path / f"{name}.ipynb", notebook([name]))
     # Cells out of sight are on the page, too.
     settings = tmp_path / "settings" / "@jupyterlab" / "notebook-extension"
     settings.mkdir(parents=True)
@@ -59,9 +40,8 @@ def lab(tmp_path: Path) -> Iterator[str]:
         "--no-browser",
         "--allow-root",
         "--IdentityProvider.token=",
+        "--ServerApp.disable_check_xsrf=True",
         f"--notebook-dir={tmp_path}",
-    ]
-    options += [
         f"--LabApp.user_settings_dir={tmp_path / 'settings'}",
         "--LabApp.news_url=",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
@@ -69,9 +49,8 @@ def lab(tmp_path: Path) -> Iterator[str]:
     own = {"JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "JUPYTER_DATA_DIR": str(tmp_path / "data")}
     environment = os.environ | own | {"PYTHONPATH": str(ROOT), "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime")}
     with (tmp_path / "log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", *options], env=environment, stdout=log, stderr=log
-        )
+        command = [sys.executable, "-m", "jupyterlab", *options]
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
             yield _answering(f"http://127.0.0.1:{port}", server, tmp_path / "log")
         finally:
@@ -90,6 +69,26 @@ def _answering(address: str, server: subprocess.Popen[bytes], log: Path) -> str:
     raise AssertionError(log.read_text())
 
 
+def write(path: Path, notebook: dict[str, Any]) -> None:
+    """Write a notebook file."""
+    path.write_text(json.dumps(notebook), encoding="utf-8")
+
+
+def post(address: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Ask the server for something, and its answer."""
+    request = Request(address, json.dumps(given).encode(), {"Content-Type": "application/json"})
+    with urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+def share_a_kernel(address: str) -> None:
+    """Start one kernel for all notebooks, as starting one takes seconds."""
+    kernel = post(f"{address}/api/kernels", {"name": "python3"})
+    for name in CELLS:
+        session = {"path": f"{name}.ipynb", "name": name, "type": "notebook", "kernel": {"id": kernel["id"]}}
+        post(f"{address}/api/sessions", session)
+
+
 def run_all(page: Any) -> None:
     """Run all cells; once more where the menu was not ready."""
     from playwright.sync_api import Error
@@ -106,28 +105,72 @@ def run_all(page: Any) -> None:
     raise AssertionError("no cell began to run")
 
 
-def test_every_widget_works_in_a_notebook(lab: str, chromium: Any) -> None:
+def denoising(widget: Any) -> None:
+    """Step and token."""
+    widget.get_by_label("Step", exact=True).fill("4")
+    widget.get_by_text("finished, 4 steps").wait_for()
+    widget.locator(".tokens span").first.click()
+    widget.get_by_role("heading", name="position 0, predicted").wait_for()
+
+
+def collapse(widget: Any) -> None:
+    """A layer."""
+    widget.get_by_label("Layer", exact=True).select_option("3")
+    widget.get_by_role("heading", name="after layer 3").wait_for()
+
+
+def recency(widget: Any) -> None:
+    """A layer."""
+    widget.get_by_label("Layer", exact=True).fill("2")
+    widget.get_by_text("2 (0 to 15)").wait_for()
+
+
+def planner(widget: Any) -> None:
+    """A plan, measured."""
+    widget.locator("[data-layer='3']").click()
+    widget.get_by_role("button", name="take plan 3").wait_for()
+
+
+DRIVE: dict[str, Callable[[Any], None]] = {
+    "denoising": denoising,
+    "collapse": collapse,
+    "recency": recency,
+    "planner": planner,
+}
+
+
+def without_kernel(folder: Path) -> None:
+    """Put the saved notebooks' cells into two that ask for a kernel which is not there, one of them trusted."""
+    import nbformat
+    from nbformat.sign import NotebookNotary
+
+    cells = [json.loads((folder / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"][0] for name in CELLS]
+    for name in ("trusted", "untrusted"):
+        write(folder / f"{name}.ipynb", notebook([], name, name) | {"cells": cells})
+    trusted = nbformat.read(folder / "trusted.ipynb", as_version=4)
+    NotebookNotary(data_dir=str(folder / "data")).sign(trusted)
+
+
+def test_every_widget_works_and_leaves_its_picture(lab: str, chromium: Any, tmp_path: Path) -> None:
     page = chromium.new_page(viewport={"width": 1200, "height": 1200})
     page.set_default_timeout(60_000)
     problems: list[str] = []
     page.on("request", lambda request: problems.extend(outside(request.url)))
-    page.goto(f"{lab}/lab/tree/widgets.ipynb")
-    page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for()
-    run_all(page)
+    share_a_kernel(lab)
+    for name, drive in DRIVE.items():
+        page.goto(f"{lab}/lab/workspaces/{name}/tree/{name}.ipynb")
+        page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for()
+        run_all(page)
+        drive(page.locator(f".dlens.{name}"))
+        # The picture is there, and out of sight while the widget is in its place.
+        assert page.locator(f"[aria-label='{PICTURES[name]}']").is_hidden()
+        with page.expect_response(lambda answer: answer.request.method == "PUT" and answer.ok):
+            page.keyboard.press("Control+s")
 
-    page.locator(".dlens.denoising").get_by_label("Step", exact=True).fill("4")
-    page.locator(".dlens.denoising").get_by_text("finished, 4 steps").wait_for()
-    page.locator(".dlens.denoising .tokens span").first.click()
-    page.locator(".dlens.denoising").get_by_role("heading", name="position 0, predicted").wait_for()
-
-    page.locator(".dlens.collapse").get_by_label("Layer", exact=True).select_option("3")
-    page.locator(".dlens.collapse").get_by_role("heading", name="after layer 3").wait_for()
-
-    page.locator(".dlens.recency").get_by_label("Layer", exact=True).fill("2")
-    page.locator(".dlens.recency").get_by_text("2 (0 to 15)").wait_for()
-
-    planner = page.locator(".dlens.planner")
-    planner.locator("[data-layer='3']").click()
-    planner.get_by_role("button", name="take plan 3").wait_for()
+    without_kernel(tmp_path)
+    for name in ("trusted", "untrusted"):
+        page.goto(f"{lab}/lab/workspaces/{name}/tree/{name}.ipynb")
+        page.locator(".jp-Dialog").get_by_role("button", name="No Kernel").click()
+        check_pictures(page)
     page.close()
     assert problems == []

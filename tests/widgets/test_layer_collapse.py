@@ -10,7 +10,7 @@ from dlens.widgets import LayerCollapse
 from dlens.widgets.depth import by_step, measured_shares, measured_similarity, share_of, similarity, steps_of, stream
 from dlens.widgets.sources import opening
 from tests.browser import Shown
-from tests.widgets.records import MASK, captured, record
+from tests.widgets.records import MASK, captured, check_no_markup, record
 
 TEXT = "Once upon a time there was a fox who lived in a house"
 
@@ -132,7 +132,7 @@ def test_an_error_in_the_background_is_told(diffusion: dlens.Model) -> None:
 def test_the_fallback_escapes_tokens() -> None:
     tokens = torch.tensor([[0, 5, 6, 1, 2, 3]])
     html = LayerCollapse(run(canvas=tokens[None].repeat(2, 1, 1)))._repr_mimebundle_()[0]["text/html"]
-    assert "<svg" in html and "channel 3" in html
+    assert "role='img'" in html and "channel 3" in html
     assert "<script" not in html and "&lt;script&gt;" in html
 
 
@@ -187,7 +187,25 @@ def test_many_positions_are_grouped_and_said_so(page: Any) -> None:
 
 
 def test_tokens_are_text(page: Any) -> None:
-    tokens = torch.tensor([[0, 5, 6, 1, 2, 3]])
-    Shown(page, LayerCollapse(run(canvas=tokens[None].repeat(2, 1, 1))))
+    tokens = torch.tensor([[0, 5, 6, 7, 2, 3]])
+    shown = Shown(page, LayerCollapse(run(canvas=tokens[None].repeat(2, 1, 1), text=["<img src=x>"])))
+    shown.set(position=3)
     page.get_by_text("<script>alert(1)</script>").first.wait_for()
-    assert page.locator(".dlens b, .dlens script").count() == 0
+    page.get_by_text("onerror").first.wait_for()
+    check_no_markup(page)
+
+
+def test_one_layer_and_one_step(page: Any) -> None:
+    Shown(page, LayerCollapse(run(steps=1, layers=1)))
+    page.get_by_text("layers 0 and 0: cosine 1", exact=True).wait_for()
+    page.get_by_label("similarity of every two layers").focus()
+    page.keyboard.press("ArrowDown")
+    page.get_by_text("layers 0 and 0: cosine 1", exact=True).wait_for()
+
+
+def test_ten_thousand_tokens_are_grouped_and_thinned(page: Any) -> None:
+    shown = Shown(page, LayerCollapse(run(steps=1, layers=2, positions=10_000)))
+    page.get_by_text("Each column is the mean of 20 positions.").wait_for()
+    page.get_by_label("Similarity", exact=True).select_option("cka")
+    page.get_by_text("CKA of 512 of the 10000 positions, evenly apart.").wait_for()
+    assert shown.widget.similarity["shape"] == [2, 2]

@@ -12,6 +12,8 @@ from dlens.tracing.errors import Cancelled
 from dlens.widgets import SkipPlanner
 from dlens.widgets.planning import Estimate, line_of_python, scored
 from tests.browser import Shown
+from tests.models.conftest import build
+from tests.widgets.records import check_no_markup
 
 TEXTS = ["Once upon a time there was a fox", "def f(x):\n    return x"]
 
@@ -107,6 +109,24 @@ def test_bad_input_is_refused(ar: dlens.Model, diffusion: dlens.Model, profiled:
         planner(ar, profile=profiled).plan = [16]
 
 
+@pytest.mark.parametrize(
+    "given, words",
+    [({"n": 0}, "at least 1 problem"), ({"texts": []}, "at least one"), ({"texts": ["a"]}, "at least two tokens")],
+)
+def test_input_with_nothing_to_measure_is_refused(
+    ar: dlens.Model, profiled: Any, given: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        planner(ar, profile=profiled, **given)
+
+
+def test_ten_thousand_tokens_are_too_many_and_told(ar: dlens.Model, profiled: Any) -> None:
+    widget = planner(ar, profile=profiled, texts=[" a" * 10_000])
+    widget.running = True
+    assert widget.wait(60) and not widget.running
+    assert "expected at most 512, the context of trio/ar; shorten the prompt" in widget.status
+
+
 def test_the_line_of_python_runs(ar: dlens.Model) -> None:
     line = line_of_python("trio/ar", [2, 4])
     assert str(eval(line)) == str(dlens.trace(ar).skip([2, 4]))
@@ -157,3 +177,24 @@ def test_stop_on_the_page_stops_the_work(page: Any, ar: dlens.Model, profiled: A
     assert shown.widget.wait(30)
     shown.push()
     page.get_by_text("stopped").wait_for()
+
+
+def test_names_are_text(page: Any, ar: dlens.Model, profiled: Any) -> None:
+    shown = Shown(page, planner(ar, profile=profiled))
+    # As a folder may be called, and an error may say.
+    shown.set(status="<b>no</b>", code="<img src=x onerror='window.hit = true'>")
+    page.get_by_text("<b>no</b>").wait_for()
+    check_no_markup(page)
+
+
+def test_one_layer(page: Any, ar: dlens.Model) -> None:
+    module = build("llama", num_hidden_layers=1, vocab_size=ar.vocab_size)
+    widget = planner(dlens.load(module, tokenizer=ar.tokenizer), n=1, texts=["Once upon a time"])
+    assert widget.wait(60)
+    shown = Shown(page, widget)
+    page.locator("[data-layer='0']").click()
+    page.wait_for_function("document.querySelector('.code').value.endsWith('.skip([0])')")
+    widget.running = True
+    assert widget.wait(60) and widget.status == "done" and widget.result["flops_saved"] > 0
+    shown.push()
+    page.get_by_text("1 of 1 problems").first.wait_for()

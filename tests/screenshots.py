@@ -1,0 +1,99 @@
+"""Pictures of the widgets for the docs: `python -m tests.screenshots`, in Chromium as the tests show them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+import dlens
+import dlens.widgets
+from tests.browser import FLAGS, Shown, browser_path
+
+FIGURES = Path(__file__).parents[1] / "docs" / "figures"
+PROMPT = "Once upon a time there was a little fox"
+WIDTH = 860
+
+
+def denoising() -> Any:
+    """A run beside the same run without two blocks, halfway."""
+    trace = dlens.trace("trio/diffusion").measure(dlens.TopTokens(k=4))
+    runs = [each.generate(PROMPT, 32, seed=0) for each in (trace, trace.skip([5, 9]))]
+    widget = dlens.widgets.Denoising(*runs)
+    widget.step, widget.position = 20, int(runs[0].is_prompt.sum()) + 4
+    return widget
+
+
+def collapse() -> Any:
+    """The layers of the diffusion model, and its largest channel at a layer in the middle."""
+    widget = dlens.widgets.LayerCollapse("trio/diffusion", prompt=PROMPT)
+    widget.layer, widget.layer_b = widget.layers // 2, widget.layers // 2 + 2
+    return widget
+
+
+def recency() -> Any:
+    """The three models of the trio on the same axes."""
+    names = ("trio/ar", "trio/diffusion", "trio/ar-init")
+    return dlens.widgets.TokenRecency({name: name for name in names}, prompt=PROMPT)
+
+
+def planner() -> Any:
+    """Two plans, measured."""
+    widget = dlens.widgets.SkipPlanner("trio/diffusion", "trio-math", n=16)
+    widget.wait()
+    for plan in ([5], [5, 9]):
+        widget.plan = plan
+        widget.wait()
+    return widget
+
+
+WIDGETS: dict[str, tuple[Callable[[], Any], str]] = {
+    "denoising": (denoising, "light"),
+    "layer-collapse": (collapse, "light"),
+    "token-recency": (recency, "dark"),
+    "skip-planner": (planner, "light"),
+}
+
+
+def take(browser: Any, widget: Any, path: Path, scheme: str, width: int = WIDTH) -> None:
+    """Write the picture of a widget.
+
+    Args:
+        browser: Chromium.
+        widget: a widget.
+        path: where; a folder that is not there is made.
+        scheme: "light" or "dark".
+        width: of the page, in pixels.
+    """
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    shown = Shown(page, widget)
+    shown.push()
+    # Two frames: one for the sizes, one for the canvases that follow them.
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    taken = page.locator(".dlens").screenshot()
+    page.close()
+    # Without loss, as colours are data here, and in a third of the bytes of PNG.
+    Image.open(BytesIO(taken)).convert("RGB").save(path, "WEBP", lossless=True, method=6)
+
+
+def main() -> None:
+    """Write every picture."""
+    from playwright.sync_api import sync_playwright
+
+    path = browser_path()
+    assert path is not None, "no Chromium; apt-get install chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        for name, (make, scheme) in WIDGETS.items():
+            picture = FIGURES / f"widget-{name}.webp"
+            take(browser, make(), picture, scheme)
+            print(picture, f"{picture.stat().st_size / 1000:.0f} kB")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""The keyboard reaches everything in the order in which it is seen, everything has a name, and focus is in sight."""
+
+from typing import Any
+
+import pytest
+
+import dlens
+from dlens.widgets import Denoising, LayerCollapse, SkipPlanner, TokenRecency
+from dlens.widgets.colours import ink_on, ramp
+from tests.browser import Shown
+from tests.widgets.records import denoised, top_tokens
+from tests.widgets.test_layer_collapse import run as layered
+from tests.widgets.test_token_recency import run as turning
+
+FOCUSED = """() => {
+    const node = document.activeElement;
+    if (node === document.body) return null;
+    const name = node.getAttribute("aria-label") ?? node.labels?.[0]?.textContent ?? node.textContent;
+    const { outlineStyle, outlineWidth } = getComputedStyle(node);
+    return [name.trim(), outlineStyle !== "none" && parseFloat(outlineWidth) >= 2];
+}"""
+STOPS = {
+    "denoising": """▶ Play · Step · Colour by · made up: as it is: tokens before step 0 ·
+        which positions are decoded at each step; arrow keys move the step and the position ·
+        show layer 0 · show layer 1""",
+    "collapse": """Step · Similarity · Channel · Layer · leave out channel 3 · Show made up: as it is ·
+        similarity of every two layers; arrow keys move to another pair · The numbers ·
+        share of the channel by layer and token; arrow keys move · The numbers""",
+    "recency": """Layer · The numbers · The numbers · Tokens of · Step ·
+        similarity token by token; arrow keys move to another pair""",
+    "planner": """block 0, cosine 0.5 · Skip the most redundant · how many blocks · Keep all · measure at once ·
+        ▶ Measure · the plan as Python · Copy""",
+}
+
+
+def widget(name: str, ar: dlens.Model) -> Any:
+    """A small one of each."""
+    if name == "denoising":
+        return Denoising(denoised(2, measures={"t": top_tokens(2, 2, 3)}))
+    if name == "collapse":
+        return LayerCollapse(layered(), layered())
+    if name == "recency":
+        return TokenRecency([turning(), turning()])
+    made = SkipPlanner(ar, n=2, texts=["Once upon a time"], max_new_tokens=2, live=False)
+    made.wait(60)
+    made.redundancy = [0.5] * made.layers
+    return made
+
+
+@pytest.mark.parametrize("name", STOPS)
+def test_tab_goes_through_everything_in_order(name: str, page: Any, ar: dlens.Model) -> None:
+    Shown(page, widget(name, ar))
+    found = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        stop = page.evaluate(FOCUSED)
+        if stop is None:
+            break
+        found.append(stop)
+    expected = [" ".join(each.split()) for each in STOPS[name].split("·")]
+    # Which tokens have the largest share is another test's.
+    assert [each for each, _ in found if not each.startswith("go to position")] == expected
+    assert all(seen for _, seen in found), found
+
+
+def test_text_on_every_colour_can_be_read() -> None:
+    def light(colour: str) -> float:
+        """Relative luminance, as WCAG 2 has it."""
+        if len(colour) == 4:
+            colour = "#" + "".join(2 * each for each in colour[1:])
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    for i in range(101):
+        colour = ramp(i / 100)
+        low, high = sorted([light(colour), light(ink_on(colour))])
+        assert (high + 0.05) / (low + 0.05) >= 4.5, colour
