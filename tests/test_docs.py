@@ -9,12 +9,18 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = [
     "README.md",
+    "docs/index.md",
     "docs/measures.md",
     "docs/profiles.md",
     "docs/skipping.md",
     "docs/findings.md",
     "docs/tasks.md",
     "docs/widgets.md",
+    "docs/concepts.md",
+    "docs/decoding.md",
+    "docs/models.md",
+    "docs/migration.md",
+    *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs" / "howto").glob("*.md")),
 ]
 
 
@@ -25,8 +31,11 @@ def test_examples_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert blocks
     names: dict[str, Any] = {"__name__": "page"}
     exec("import dlens", names)
-    for block in blocks:
-        exec(block, names)
+    for number, block in enumerate(blocks):
+        # In a file, as nnsight reads the source of a `with` block.
+        file = tmp_path / f"block_{number}.py"
+        file.write_text(block, encoding="utf-8")
+        exec(compile(block, str(file), "exec"), names)
 
 
 def test_the_tree_names_every_file() -> None:

@@ -103,6 +103,12 @@ def _check_sum(model: Model, layer: int, values: dict[tuple[int, str], Any]) -> 
     found = (values.get((layer, point)) for point in ("resid_pre", *_POINTS))
     # What enters a block of a model split over devices may still be on the device before.
     pre, attn, mid, mlp = (None if value is None else value.to(post.device) for value in found)
+    for point, value in zip(("resid_pre", *_POINTS), (pre, attn, mid, mlp), strict=True):
+        if value is not None and value.shape != post.shape:
+            raise VerificationError(
+                f"{point} of block {layer} of {model.name} has shape {list(value.shape)}; expected {list(post.shape)}, "
+                f"as what leaves the block has; give a Family whose Layout names another module for it"
+            )
     if mid is not None and attn is not None:
         _check_equal(model, layer, "resid_pre + attn_out", pre + attn, "resid_mid", mid)
     if mlp is not None and mid is not None:
@@ -113,7 +119,7 @@ def _check_sum(model: Model, layer: int, values: dict[tuple[int, str], Any]) -> 
 
 def _check_equal(model: Model, layer: int, left: str, total: Tensor, right: str, stream: Tensor) -> None:
     tolerance = 16 * torch.finfo(stream.dtype).eps * float(stream.abs().max())
-    if total.shape != stream.shape or float((total - stream).abs().max()) > tolerance:
+    if float((total - stream).abs().max()) > tolerance:
         raise VerificationError(
             f"in block {layer} of {model.name} {left} is not {right}; expected them to be equal up to rounding; "
             f"the layout names the wrong modules, or the model scales its residuals: give a Family with a Layout"

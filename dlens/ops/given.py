@@ -21,8 +21,9 @@ def as_index(number: Any, what: str) -> int:
     Raises:
         ValueError: a bool, a float, text, or anything else.
 
-    >>> as_index(torch.tensor(3), "layer")
-    3
+    Examples:
+        >>> as_index(torch.tensor(3), "layer")
+        3
     """
     value: Any = number.item() if isinstance(number, Tensor) and number.ndim == 0 else number
     if not isinstance(value, (bool, Tensor)):
@@ -34,8 +35,9 @@ def as_index(number: Any, what: str) -> int:
 def as_ints(numbers: Any, what: str) -> tuple[int, ...]:
     """One whole number or several, as ints.
 
-    >>> as_ints(8, "layer"), as_ints(range(3), "layer")
-    ((8,), (0, 1, 2))
+    Examples:
+        >>> as_ints(8, "layer"), as_ints(range(3), "layer")
+        ((8,), (0, 1, 2))
     """
     try:
         several = [numbers] if isinstance(numbers, (str, bytes)) else list(numbers)
@@ -63,8 +65,9 @@ def as_indices(numbers: Indices, what: str, count: int) -> tuple[int, ...] | Non
     Raises:
         ValueError: none is named, or something that is no whole number.
 
-    >>> as_indices(slice(-2, None), "layer", 16)
-    (14, 15)
+    Examples:
+        >>> as_indices(slice(-2, None), "layer", 16)
+        (14, 15)
     """
     if numbers is None:
         return None

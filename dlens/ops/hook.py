@@ -9,7 +9,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from dlens.axes import BLOCK_POINTS, ROOT_POINTS, TokenMask, hook_name
+from dlens.axes import TokenMask, hook_name
 from dlens.ops.op import Edit, Place, Target
 
 __all__ = ["Hook", "HookPoint"]
@@ -25,6 +25,14 @@ class HookPoint:
         step: current step.
         noise: per row the share of masked positions, None for AR models.
         masked: [batch, position], which positions are masks at the start of the step.
+
+    Examples:
+        >>> import dlens
+        >>> def look(value, hook):
+        ...     print(hook.name, hook.layer, hook.step, hook.noise, tuple(hook.masked.shape), tuple(value.shape))
+        >>> record = dlens.trace("trio/diffusion").hook("resid_post", look, layers=3).generate("Once upon a time", 2)
+        blocks.3.hook_resid_post 3 0 (1.0,) (1, 6) (1, 6, 192)
+        blocks.3.hook_resid_post 3 1 (0.5,) (1, 6) (1, 6, 192)
     """
 
     name: str
@@ -46,10 +54,6 @@ class Hook(Edit):
     fn: Callable[[Tensor, HookPoint], Tensor | None]
 
     def check(self, target: Target) -> None:
-        if self.at not in (*BLOCK_POINTS, *ROOT_POINTS):
-            raise ValueError(
-                f"at={self.at!r}; expected a hook point: {', '.join((*BLOCK_POINTS, *ROOT_POINTS))}; check the spelling"
-            )
         if not callable(self.fn):
             raise ValueError(
                 f"the hook at {self.at} is {self.fn!r}; expected a function of (value, hook); "

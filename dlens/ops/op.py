@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlens.axes import BLOCK_POINTS
+from dlens.axes import BLOCK_POINTS, ROOT_POINTS
 from dlens.ops.given import Indices, as_index, as_indices, as_ints, as_number, as_slice
 
 __all__ = [
@@ -108,8 +108,9 @@ class Scope:
         noise: (lo, hi): rows whose share of masked positions is in lo < noise <= hi, 0 included
             when lo is 0; None is every level.
 
-    >>> sorted(Scope(steps="late").resolve(6))
-    [4, 5]
+    Examples:
+        >>> sorted(Scope(steps="late").resolve(6))
+        [4, 5]
     """
 
     steps: StepSpec = None
@@ -284,6 +285,10 @@ class Edit(Op):
     tokens: TokenSpec = "all"
 
     def check(self, target: Target) -> None:
+        if self.at not in (*BLOCK_POINTS, *ROOT_POINTS):
+            raise ValueError(
+                f"at={self.at!r}; expected a hook point: {', '.join((*BLOCK_POINTS, *ROOT_POINTS))}; check the spelling"
+            )
         super().check(target)
         if self.at in BLOCK_POINTS:
             target.require_point(self.at)

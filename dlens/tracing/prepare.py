@@ -13,6 +13,7 @@ from dlens.models.model import Model
 from dlens.ops.ablate import AblateOutlier
 from dlens.ops.op import INNER_POINTS, Edit, Op, Target
 from dlens.ops.patch import Patch
+from dlens.ops.skip import Skip
 from dlens.tracing.collect import Collector, RunShape, capture_bytes, refuse_large_captures
 from dlens.tracing.engine import StateOf, run_plan
 from dlens.tracing.inputs import Batch
@@ -90,6 +91,7 @@ def check_run(
     plan = plan_run(ops, target, shape.n_steps, real)
     refuse_large_captures(capture_bytes(ops, model, target, shape), capture_limit)
     _refuse_uncomputed(plan, shape)
+    _refuse_unnamed_halves(plan, model)
     for planned in plan.planned:
         if isinstance(planned.op, Patch):
             refuse_mismatch(planned.op, planned.steps, shape, real)
@@ -117,6 +119,18 @@ def _refuse_uncomputed(plan: Plan, shape: RunShape) -> None:
             raise IndexError(
                 f"'{planned.op.words()}' names the last token of the run; expected a position before it, as decoding "
                 f"ends with a token that no step computes; use tokens='last' for the newest at each step, or -2"
+            )
+
+
+def _refuse_unnamed_halves(plan: Plan, model: Model) -> None:
+    """Refuse to skip half a block where the layout names no modules of that half, as nothing would be skipped."""
+    fills = {"attn": model.layout.attn_skip, "mlp": model.layout.mlp_skip}
+    for planned in plan.planned:
+        if isinstance(planned.op, Skip) and not fills.get(planned.op.part, True):
+            part = planned.op.part
+            raise ValueError(
+                f"'{planned.op.words()}' on {model.name}, whose layout names no {part}_skip; expected the modules that "
+                f"do not run then; give the family a Layout with {part}_skip, or skip the whole block"
             )
 
 

@@ -96,6 +96,12 @@ def test_sites_that_do_not_add_up() -> None:
             dlens.load(build("qwen2"), family=ar_with(layout))
 
 
+def test_a_site_of_another_width() -> None:
+    layout = replace(llama_like(), sites={**llama_like().sites, "mlp_out": Site("mlp.up_proj")})
+    with pytest.raises(VerificationError, match=r"mlp_out of block 0 of .* has shape \[1, 8, \d+\]; expected "):
+        dlens.load(build("qwen2"), family=ar_with(layout))
+
+
 def test_gemma_read_as_llama_is_caught() -> None:
     with pytest.raises(VerificationError, match="is not resid_mid"):
         dlens.load(build("gemma2"), family=ar_with(llama_like()))

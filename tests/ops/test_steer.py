@@ -38,3 +38,8 @@ def test_vectors_of_a_wrong_shape_raise(shape, layers):
     n_rows = 4 if layers is None else len(layers)
     with pytest.raises(ValueError, match=rf"has shape \(.*; expected \[3\] or \[{n_rows}, 3\] .*; reshape it or name"):
         Steer(vector=torch.zeros(shape), layers=layers).check(DIFFUSION)
+
+
+def test_a_point_that_is_none_raises():
+    with pytest.raises(ValueError, match="at='resid_psot'; expected a hook point: resid_pre, .*; check the spelling"):
+        Steer(vector=VECTOR, at="resid_psot").check(DIFFUSION)

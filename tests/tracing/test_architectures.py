@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from transformers import (
 )
 
 import dlens
+from dlens.models.decoder import llama_like
 from tests.reference import left_padded
 from tests.tracing.operations import IDS, LLAMA, Names, check_every_operation, like
 
@@ -132,3 +134,14 @@ def test_training_mode_is_refused() -> None:
     model.module.train()
     with pytest.raises(ValueError, match="in training mode"):
         dlens.trace(model).forward(IDS)
+
+
+@pytest.mark.parametrize("part", ["attn", "mlp"])
+def test_half_a_block_that_a_layout_names_no_modules_of_is_refused(part: Any) -> None:
+    module = Auto.from_config(CONFIGS["qwen2"][0]).eval()
+    layout = replace(llama_like(), attn_skip=(), mlp_skip=())
+    family = dlens.Family(name="own", objective="autoregressive", shift=1, layout=layout)
+    trace = dlens.trace(dlens.load(module, family=family))
+    with pytest.raises(ValueError, match=f"names no {part}_skip; expected the modules .*; give the family a Layout"):
+        trace.skip([1], part=part).forward(IDS)
+    assert trace.skip([1]).forward(IDS).saved_flops > 0
