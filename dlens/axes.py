@@ -49,12 +49,13 @@ class PointName:
 def hook_name(point: str, layer: int | None = None) -> str:
     """Spell a point the way TransformerLens does.
 
-    >>> hook_name("resid_post", 3)
-    'blocks.3.hook_resid_post'
-    >>> hook_name("pattern", 0)
-    'blocks.0.attn.hook_pattern'
-    >>> hook_name("embed")
-    'hook_embed'
+    Examples:
+        >>> hook_name("resid_post", 3)
+        'blocks.3.hook_resid_post'
+        >>> hook_name("pattern", 0)
+        'blocks.0.attn.hook_pattern'
+        >>> hook_name("embed")
+        'hook_embed'
     """
     if point in ROOT_POINTS:
         return f"hook_{point}"
@@ -67,10 +68,11 @@ def parse_point(name: str) -> PointName:
     Raises:
         ValueError: the name is not a hook point.
 
-    >>> parse_point("blocks.3.hook_resid_post")
-    PointName(point='resid_post', layer=3)
-    >>> parse_point("mlp_out")
-    PointName(point='mlp_out', layer=None)
+    Examples:
+        >>> parse_point("blocks.3.hook_resid_post")
+        PointName(point='resid_post', layer=3)
+        >>> parse_point("mlp_out")
+        PointName(point='mlp_out', layer=None)
     """
     if name in BLOCK_POINTS or name in ROOT_POINTS:
         return PointName(name)

@@ -130,8 +130,9 @@ def parse_layers(text: str) -> list[int]:
     Raises:
         ValueError: not numbers.
 
-    >>> parse_layers("3,5-7,-1")
-    [3, 5, 6, 7, -1]
+    Examples:
+        >>> parse_layers("3,5-7,-1")
+        [3, 5, 6, 7, -1]
     """
     layers: list[int] = []
     for part in text.split(","):

@@ -35,9 +35,10 @@ def angular_distances(trace: Trace, n: int, texts: Any = None, *, batch_size: in
     Returns:
         n_layers - n + 1 distances, from 0 (the same direction) to 1 (the opposite one).
 
-    >>> import dlens
-    >>> len(angular_distances(dlens.trace("trio/ar"), 3, ["Once upon a time"]))
-    14
+    Examples:
+        >>> import dlens
+        >>> len(angular_distances(dlens.trace("trio/ar"), 3, ["Once upon a time"]))
+        14
     """
     rows = token_rows(trace.model, calibration_texts() if texts is None else texts)
     mask = trace.model.family.mask_token_id if trace.target.has_noise else None
@@ -59,8 +60,9 @@ def angular_distances(trace: Trace, n: int, texts: Any = None, *, batch_size: in
 def angle(a: Float[Tensor, "*rest d_model"], b: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest"]:
     """Angle between vectors in units of pi, in float64.
 
-    >>> angle(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0])).item()
-    0.5
+    Examples:
+        >>> angle(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0])).item()
+        0.5
     """
     cosine = torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=-1)
     return cosine.clamp(-1, 1).arccos() / torch.pi

@@ -63,9 +63,10 @@ def blocks_saved(chain: Trace, n_steps: int) -> float:
     A block that is skipped at some steps or noise levels counts by their share of the planned
     steps, or of the noise from 1 to 0. NaN where another operation changes what is computed.
 
-    >>> import dlens
-    >>> blocks_saved(dlens.trace("trio/ar").skip([3, 5, 7]), 10)
-    0.1875
+    Examples:
+        >>> import dlens
+        >>> blocks_saved(dlens.trace("trio/ar").skip([3, 5, 7]), 10)
+        0.1875
     """
     shares = dict.fromkeys(range(chain.target.n_layers), 0.0)
     for op in chain.ops:

@@ -28,8 +28,9 @@ def batched(rows: Sequence[T], batch_size: int) -> Iterator[Sequence[T]]:
     Raises:
         ValueError: the batch size is not positive.
 
-    >>> list(batched([1, 2, 3], 2))
-    [[1, 2], [3]]
+    Examples:
+        >>> list(batched([1, 2, 3], 2))
+        [[1, 2], [3]]
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}; expected at least 1, the number of prompts a forward; give 8")
@@ -44,8 +45,9 @@ def rng(seed: int) -> torch.Generator:
 def mask_share(ids: Sequence[int], share: float, mask_token_id: int, generator: torch.Generator) -> list[int]:
     """Token ids with a share of the positions, rounded down and chosen at random, turned into masks.
 
-    >>> sum(i == 9 for i in mask_share([1, 2, 3, 4], 0.5, 9, rng(0)))
-    2
+    Examples:
+        >>> sum(i == 9 for i in mask_share([1, 2, 3, 4], 0.5, 9, rng(0)))
+        2
     """
     chosen = torch.randperm(len(ids), generator=generator)[: floor(share * len(ids))]
     masked = torch.tensor(ids)

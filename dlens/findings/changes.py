@@ -79,8 +79,9 @@ def changes(chain: Trace, reading: dict[str, Any], seed: int = 0) -> dict[str, C
 def runs_of_blocks(n_layers: int, n: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """n blocks in a row in the middle of the first and of the last third of depth, the ends of four and more spared.
 
-    >>> runs_of_blocks(16, 3)
-    ((2, 3, 4), (11, 12, 13))
+    Examples:
+        >>> runs_of_blocks(16, 3)
+        ((2, 3, 4), (11, 12, 13))
     """
     spared = int(n_layers > 3)
     inner = n_layers - 2 * spared

@@ -88,9 +88,10 @@ class Row:
 def verdict_of(effect: Effect, bar: Bar) -> Verdict:
     """Whether the whole 95 % interval lies on the claimed side of the margin, on the other, or on both.
 
-    >>> bar = Bar("", ">", 0.9)
-    >>> [verdict_of(Effect(0.95, low, high), bar) for low, high in ((0.92, 1.0), (0.8, 1.0), (0.5, 0.8))]
-    ['holds', 'undecided', 'does not hold']
+    Examples:
+        >>> bar = Bar("", ">", 0.9)
+        >>> [verdict_of(Effect(0.95, low, high), bar) for low, high in ((0.92, 1.0), (0.8, 1.0), (0.5, 0.8))]
+        ['holds', 'undecided', 'does not hold']
     """
     if not (isfinite(effect.low) and isfinite(effect.high)):
         return "undecided"

@@ -25,6 +25,14 @@ class Comparison:
 
     Args:
         profiles: name -> profile.
+
+    Examples:
+        >>> import dlens
+        >>> table = dlens.compare({"ar": "trio/ar", "dllm": "trio/diffusion"}, ["Once upon a time"])
+        >>> table.table()[-1]["model"], table.table()[-1]["layer"], table.table()[-1]["depth"]
+        ('dllm', 15, 1.0)
+        >>> dict(table.to_xarray().sizes), dict(table.by_depth(points=5).sizes)
+        ({'model': 2, 'layer': 16}, {'model': 2, 'depth': 5})
     """
 
     profiles: Mapping[str, Profile]
@@ -100,10 +108,11 @@ def compare(models: Mapping[str, Any], prompts: Any = None, inputs: str = "maske
     Raises:
         ValueError: no model, profiles of other inputs or prompts than each other, or what `dlens.profile` refuses.
 
-    >>> import dlens
-    >>> table = dlens.compare({"ar": "trio/ar", "dllm": "trio/diffusion"}, ["Once upon a time"])
-    >>> table.to_xarray()["cosine"].dims, len(table.table())
-    (('model', 'layer'), 32)
+    Examples:
+        >>> import dlens
+        >>> table = dlens.compare({"ar": "trio/ar", "dllm": "trio/diffusion"}, ["Once upon a time"])
+        >>> table.to_xarray()["cosine"].dims, len(table.table())
+        (('model', 'layer'), 32)
     """
     if not isinstance(models, Mapping) or not models:
         raise ValueError(
@@ -122,8 +131,9 @@ def compare(models: Mapping[str, Any], prompts: Any = None, inputs: str = "maske
 def relative_depth(n_layers: int) -> np.ndarray:
     """The depth of each layer, from 0 for the first to 1 for the last; 0 for a single one.
 
-    >>> relative_depth(3).tolist()
-    [0.0, 0.5, 1.0]
+    Examples:
+        >>> relative_depth(3).tolist()
+        [0.0, 0.5, 1.0]
     """
     return np.arange(n_layers) / max(1, n_layers - 1)
 

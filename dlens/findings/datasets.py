@@ -22,10 +22,11 @@ def dataset_to_json(dataset: xr.Dataset) -> dict[str, Any]:
 def dataset_from_json(entry: dict[str, Any]) -> xr.Dataset:
     """The dataset that `dataset_to_json` wrote.
 
-    >>> import xarray as xr
-    >>> data = xr.Dataset({"cosine": ("layer", [0.5, float("nan"), float("inf")])}, attrs={"n": 3})
-    >>> dataset_from_json(dataset_to_json(data)).identical(data)
-    True
+    Examples:
+        >>> import xarray as xr
+        >>> data = xr.Dataset({"cosine": ("layer", [0.5, float("nan"), float("inf")])}, attrs={"n": 3})
+        >>> dataset_from_json(dataset_to_json(data)).identical(data)
+        True
     """
     import xarray as xr
 

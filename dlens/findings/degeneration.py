@@ -15,8 +15,9 @@ def repetition(texts: Sequence[Sequence[Hashable]], n: int = 4) -> float:
     The seq-rep-n of Welleck et al. (arXiv 1908.04319). Texts of fewer than n tokens have no n-gram and are
     left out; NaN where there is no other.
 
-    >>> repetition([[1, 2, 1, 2, 1], [1, 2, 3]], n=2)
-    0.25
+    Examples:
+        >>> repetition([[1, 2, 1, 2, 1], [1, 2, 3]], n=2)
+        0.25
     """
     shares = [1 - len(set(grams)) / len(grams) for text in texts if (grams := _grams(text, n))]
     return fmean(shares) if shares else nan
@@ -28,8 +29,9 @@ def distinct(texts: Sequence[Sequence[Hashable]], n: int) -> float:
     The distinct-n of Li et al. (arXiv 1510.03055). It falls with the amount of text, so compare equal
     amounts; NaN where there is no n-gram.
 
-    >>> distinct([[1, 2, 1, 2, 1], [1, 2, 3]], n=2)
-    0.5
+    Examples:
+        >>> distinct([[1, 2, 1, 2, 1], [1, 2, 3]], n=2)
+        0.5
     """
     grams = [gram for text in texts for gram in _grams(text, n)]
     return len(set(grams)) / len(grams) if grams else nan

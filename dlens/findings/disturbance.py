@@ -47,6 +47,12 @@ class Disruption:
             `fraction` of tokens decided, `positions` and `layer`, where what leaves the block is compared.
         n_prompts, seed: of what.
         notes: what a reader must know to read the numbers.
+
+    Examples:
+        >>> import dlens
+        >>> found = dlens.disruption("trio/ar", [5], ["Once upon", "A fox"], max_new_tokens=4)
+        >>> found.data["cosine"].sel(positions="deciding").dims, sorted(found.table()[0])
+        (('fraction', 'layer'), ['cosine', 'fraction', 'high', 'layer', 'low', 'model', 'positions'])
     """
 
     model: str
@@ -130,10 +136,11 @@ def disruption(
         ValueError: before anything is computed: no change, operations limited to some steps or noise levels, or
             fractions outside 0 to 1; afterwards: activations that are not finite.
 
-    >>> import dlens
-    >>> found = dlens.disruption("trio/ar", [5], ["Once upon", "A fox"], max_new_tokens=4)
-    >>> found.data["cosine"].dims, float(found.data["cosine"].sel(layer=4, positions="all").min()) > 0.9999
-    (('fraction', 'positions', 'layer'), True)
+    Examples:
+        >>> import dlens
+        >>> found = dlens.disruption("trio/ar", [5], ["Once upon", "A fox"], max_new_tokens=4)
+        >>> found.data["cosine"].dims, float(found.data["cosine"].sel(layer=4, positions="all").min()) > 0.9999
+        (('fraction', 'positions', 'layer'), True)
     """
     bare, chain = applied(model, plan)
     shares = _check_fractions(fractions)

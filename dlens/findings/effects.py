@@ -60,8 +60,9 @@ def mean_effect(values: Texts, seed: int = 0) -> Effect:
 def third(n_layers: int) -> int:
     """Blocks in a third of depth, block 0 not counted; at least one.
 
-    >>> third(16), third(3)
-    (5, 1)
+    Examples:
+        >>> third(16), third(3)
+        (5, 1)
     """
     return max(1, round((n_layers - 1) / 3))
 
@@ -145,8 +146,9 @@ def kept_share(before: Sequence[int], after: Sequence[int], seed: int = 0) -> Ef
     Where every resample agrees, as where no answer changed, the bootstrap says nothing of how few problems there
     were; there the exact (Clopper-Pearson) interval of the share of solved problems is taken.
 
-    >>> kept_share([1, 1, 1, 0], [0, 0, 0, 0]).high > 0.5
-    True
+    Examples:
+        >>> kept_share([1, 1, 1, 0], [0, 0, 0, 0]).high > 0.5
+        True
     """
     from scipy.stats import binomtest
 

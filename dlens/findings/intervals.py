@@ -23,8 +23,9 @@ def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
     McNemar's exact test: of the answers that are right in one series only, each side has half, by a
     binomial test. 1 where no answer differs.
 
-    >>> mcnemar([True] * 6, [False] * 6)
-    0.03125
+    Examples:
+        >>> mcnemar([True] * 6, [False] * 6)
+        0.03125
     """
     from scipy.stats import binomtest
 

@@ -28,6 +28,12 @@ class TextLoss:
         value: nats a token.
         estimator: which loss it is.
         n_tokens: tokens of the text that it averages over.
+
+    Examples:
+        >>> import dlens
+        >>> found = text_loss(dlens.trace("trio/ar"), ["Once upon a time"])
+        >>> found.estimator, found.n_tokens, found.value > 0
+        ('next-token cross-entropy', 3, True)
     """
 
     value: float
@@ -57,6 +63,13 @@ def text_loss(trace: Trace, texts: Any = None, *, draws: int = 4, batch_size: in
     Raises:
         ValueError: no draw, or no token that anything predicts.
         NeverFired: an operation found nothing to act on in any text.
+
+    Examples:
+        >>> import dlens
+        >>> trace = dlens.trace("trio/diffusion")
+        >>> plain, skipped = (text_loss(each, ["Once upon a time"]) for each in (trace, trace.skip([5])))
+        >>> plain.n_tokens == skipped.n_tokens, plain.value != skipped.value
+        (True, True)
     """
     return loss_of(trace, text_canvases(trace.model, texts, draws, seed), batch_size)
 

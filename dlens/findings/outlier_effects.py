@@ -68,6 +68,15 @@ class Effect:
         distinct_1, distinct_2: different tokens and pairs of tokens as a share of all, over all answers.
         empty: share of answers without any token.
         examples: the first answers.
+
+    Examples:
+        >>> import dlens
+        >>> found = dlens.collapse("trio/ar", n=2, n_random=1, max_new_tokens=2, texts=["Once upon a time"])
+        >>> zeroed = found.effects[1]
+        >>> zeroed.name, zeroed.where, zeroed.value, zeroed.channels == (found.channel,)
+        ('outlier to zero', 'activations', 'zero', True)
+        >>> zeroed.row()["loss"] == zeroed.loss
+        True
     """
 
     name: str
@@ -103,6 +112,12 @@ class Collapse:
         layers: where it is the largest channel at more than half of the positions.
         effects: the model as it is, then without the channel, then without others.
         notes: what a reader must know to read the numbers.
+
+    Examples:
+        >>> import dlens
+        >>> found = dlens.collapse("trio/ar", n=2, n_random=0, max_new_tokens=2, texts=["Once upon a time"])
+        >>> 0 <= found.channel < 192, 0 < found.share < 1, found.effects[0].name, found.table()[0]["model"]
+        (True, True, 'none', 'trio/ar')
     """
 
     model: str
@@ -159,10 +174,11 @@ def collapse(
         ValueError, IndexError: before anything is computed: fewer than 3 blocks, an unknown task, too few
             problems, a baseline on other problems; afterwards: activations that are not finite.
 
-    >>> import dlens
-    >>> found = dlens.collapse("trio/ar", n=2, n_random=0, max_new_tokens=2, texts=["Once upon a time"])
-    >>> [effect.name for effect in found.effects][:3]
-    ['none', 'outlier to zero', 'outlier to mean']
+    Examples:
+        >>> import dlens
+        >>> found = dlens.collapse("trio/ar", n=2, n_random=0, max_new_tokens=2, texts=["Once upon a time"])
+        >>> [effect.name for effect in found.effects][:3]
+        ['none', 'outlier to zero', 'outlier to mean']
     """
     chain = bare(model, "collapse")
     task = get(task) if isinstance(task, str) else task
@@ -199,8 +215,9 @@ def equal_energy(shares: Float[Tensor, " d_model"], channel: int) -> tuple[int, 
     Empty where half of all channels hold less than nine tenths of it together: without so many, nothing is left
     to compare with.
 
-    >>> equal_energy(torch.tensor([0.1, 0.4, 0.3, 0.15, 0.05]), 1)
-    (2, 3)
+    Examples:
+        >>> equal_energy(torch.tensor([0.1, 0.4, 0.3, 0.15, 0.05]), 1)
+        (2, 3)
     """
     others = [c for c in shares.argsort(descending=True).tolist() if c != channel]
     total = shares[others].cumsum(0)[: max(1, len(shares) // 2)]

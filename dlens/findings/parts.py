@@ -127,8 +127,9 @@ def thirds(chain: Trace, layers: Sequence[int], task: Task, n: int, seed: int = 
 def two_tokens_a_step(new_tokens: int) -> Sampler:
     """LLaDA's sampler at half as many steps as tokens, in blocks of 32, whatever the diffusion model.
 
-    >>> two_tokens_a_step(64).planned_steps(64), two_tokens_a_step(9).planned_steps(9)
-    (32, 4)
+    Examples:
+        >>> two_tokens_a_step(64).planned_steps(64), two_tokens_a_step(9).planned_steps(9)
+        (32, 4)
     """
     block = new_tokens if new_tokens % _BLOCK else _BLOCK
     return LLaDA(steps=new_tokens // block * max(1, block // 2), block_length=block)

@@ -105,11 +105,12 @@ def probe_layers(
     Raises:
         ValueError: an unknown target, or fewer prompts than folds.
 
-    >>> import dlens
-    >>> texts = ["Once upon a time there was", "The dog ran to the", "Tom has two red apples"]
-    >>> data = dlens.probe_layers("trio/ar", texts, folds=3, targets=["position"])
-    >>> data["score"].dims, data["fold"].size
-    (('target', 'layer', 'fold'), 3)
+    Examples:
+        >>> import dlens
+        >>> texts = ["Once upon a time there was", "The dog ran to the", "Tom has two red apples"]
+        >>> data = dlens.probe_layers("trio/ar", texts, folds=3, targets=["position"])
+        >>> data["score"].dims, data["fold"].size
+        (('target', 'layer', 'fold'), 3)
     """
     base = model if isinstance(model, Trace) else trace(model)
     names = _targets(base, targets)

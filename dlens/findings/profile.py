@@ -42,6 +42,17 @@ class Profile:
         plan: the operations it ran with.
         measures: key -> dataset, as in a record.
         notes: what a reader must know to read the numbers.
+
+    Examples:
+        >>> import dlens, tempfile
+        >>> found = dlens.profile("trio/diffusion", ["Once upon a time"])
+        >>> found.pooled("cosine", "cosine").dims, found.pooled("cosine", "cosine", by=["noise"]).dims
+        (('layer',), ('noise', 'layer'))
+        >>> found.table()[3]["layer"]
+        3
+        >>> path = found.save(tempfile.mkdtemp() + "/profile.json")
+        >>> dlens.Profile.from_json(path.read_text()).to_json() == found.to_json()
+        True
     """
 
     model: str
@@ -145,10 +156,11 @@ def profile(
     Raises:
         ValueError: unknown inputs, or a rate outside 0 to 1.
 
-    >>> import dlens
-    >>> rows = dlens.profile("trio/ar", ["Once upon a time"]).table()
-    >>> len(rows), sorted(rows[0])
-    (16, ['cosine', 'layer', 'max_median', 'model', 'top_channel', 'top_share'])
+    Examples:
+        >>> import dlens
+        >>> rows = dlens.profile("trio/ar", ["Once upon a time"]).table()
+        >>> len(rows), sorted(rows[0])
+        (16, ['cosine', 'layer', 'max_median', 'model', 'top_channel', 'top_share'])
     """
     _check(inputs, rates)
     base = model if isinstance(model, Trace) else trace(model)

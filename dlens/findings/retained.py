@@ -41,6 +41,13 @@ class Retention:
         time_ratio: wall-clock time of decoding, changed over unchanged; runs may differ in length.
         before, after: the answers of both.
         notes: what a reader must know to read the numbers.
+
+    Examples:
+        >>> import dlens
+        >>> kept = dlens.retention("trio/ar", [5], n=2, max_new_tokens=4)
+        >>> row = kept.row()
+        >>> row["model"], row["n"], row["blocks_saved"]
+        ('trio/ar', 2, 0.0625)
     """
 
     model: str
@@ -104,10 +111,11 @@ def retention(
         ValueError: before anything is computed: no change, an unknown task, too few problems, or a
             baseline on other problems.
 
-    >>> import dlens
-    >>> kept = dlens.retention("trio/ar", [3, 5], n=4, max_new_tokens=4)
-    >>> kept.n, kept.blocks_saved, 0 < kept.flops_saved < 0.125
-    (4, 0.125, True)
+    Examples:
+        >>> import dlens
+        >>> kept = dlens.retention("trio/ar", [3, 5], n=4, max_new_tokens=4)
+        >>> kept.n, kept.blocks_saved, 0 < kept.flops_saved < 0.125
+        (4, 0.125, True)
     """
     bare, chain = applied(model, plan)
     task = get(task) if isinstance(task, str) else task

@@ -38,6 +38,11 @@ class RemovalScan:
         without: layer -> the loss without its block.
         skipped: the layers that were skipped from the start.
         estimator: which loss it is.
+
+    Examples:
+        >>> scan = RemovalScan(loss=2.0, without={3: 2.5, 5: 2.25}, skipped=(), estimator="next-token cross-entropy")
+        >>> scan.increase(3), scan.least()
+        (0.5, 5)
     """
 
     loss: float
@@ -95,6 +100,14 @@ def removal_scan(
 
     Raises:
         ValueError: the loss is not finite before anything is removed, or together is not positive.
+
+    Examples:
+        >>> import dlens
+        >>> from dlens.findings.canvases import text_canvases
+        >>> model = dlens.load("trio/ar")
+        >>> scan = removal_scan(model, text_canvases(model, ["Once upon a time"]), layers=[3, 5], progress=False)
+        >>> sorted(scan.without)
+        [3, 5]
     """
     from tqdm.auto import tqdm
 

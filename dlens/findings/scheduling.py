@@ -36,6 +36,17 @@ class SkipSchedule:
         whole_losses: the same with nothing skipped.
         model: whose blocks they are.
         notes: how the numbers came about.
+
+    Examples:
+        >>> import dlens
+        >>> schedule = dlens.plan_schedule("trio/diffusion", 1 / 16, levels=2, prompts=["Once upon a time"])
+        >>> schedule.levels, sum(map(len, schedule.layers)), schedule.share
+        ((0.0, 0.5, 1.0), 2, 0.0625)
+        >>> schedule.loss > 0, schedule.whole_loss > 0
+        (True, True)
+        >>> record = schedule.apply(dlens.trace("trio/diffusion")).generate("Once upon a time", 4)
+        >>> record.saved_flops > 0
+        True
     """
 
     levels: tuple[float, ...]
@@ -168,10 +179,11 @@ def plan_schedule(
         ValueError: an autoregressive model, whose noise is undefined; a budget that skips nothing or
             everything; levels that do not rise from 0 to 1.
 
-    >>> import dlens
-    >>> schedule = dlens.plan_schedule("trio/diffusion", 1 / 16, levels=2, prompts=["Once upon a time"])
-    >>> schedule.share
-    0.0625
+    Examples:
+        >>> import dlens
+        >>> schedule = dlens.plan_schedule("trio/diffusion", 1 / 16, levels=2, prompts=["Once upon a time"])
+        >>> schedule.share
+        0.0625
     """
     own = bare(model, "plan_schedule").model
     _need_noise(own)
@@ -230,6 +242,11 @@ def noise_losses(
 
     Returns:
         One loss a level, in nats a token.
+
+    Examples:
+        >>> import dlens
+        >>> len(noise_losses(dlens.trace("trio/diffusion"), levels=2, texts=["Once upon a time"]))
+        2
     """
     _need_noise(chain.model)
     spans = enumerate(pairwise(_edges(levels)))
@@ -240,8 +257,9 @@ def noise_losses(
 def mean_loss(levels: Sequence[float], losses: Sequence[float]) -> float:
     """Losses of noise levels, averaged over noise from 0 to 1.
 
-    >>> mean_loss((0.0, 0.25, 1.0), (4.0, 8.0))
-    7.0
+    Examples:
+        >>> mean_loss((0.0, 0.25, 1.0), (4.0, 8.0))
+        7.0
     """
     return sum(width * loss for width, loss in zip(_widths(levels), losses, strict=True))
 

@@ -36,6 +36,12 @@ class Scores:
         plan: the operations with all that was found when the run started.
         notes: what the runs did differently from what one may expect.
         unfired: operations whose steps never came in some batch.
+
+    Examples:
+        >>> import dlens
+        >>> scores = score_task(dlens.trace("trio/ar"), "trio-math", n=2, max_new_tokens=4)
+        >>> scores.n, len(scores.correct), scores.lengths
+        (2, 2, (4, 4))
     """
 
     task: str
@@ -91,10 +97,11 @@ def score_task(
     Raises:
         ValueError: before anything is computed.
 
-    >>> import dlens
-    >>> scores = score_task(dlens.trace("trio/ar"), "trio-math", n=8, max_new_tokens=4)
-    >>> scores.n, len(scores.texts), scores.accuracy
-    (8, 8, 0.0)
+    Examples:
+        >>> import dlens
+        >>> scores = score_task(dlens.trace("trio/ar"), "trio-math", n=8, max_new_tokens=4)
+        >>> scores.n, len(scores.texts), scores.accuracy
+        (8, 8, 0.0)
     """
     task = get(task) if isinstance(task, str) else task
     return score_problems(

@@ -22,8 +22,9 @@ def apart(scores: Sequence[float], allowed: Collection[int], n: int) -> tuple[in
     Returns:
         The layers in the order they were taken.
 
-    >>> apart([0.96, 0.99, 0.98, 0.97], range(4), 2)
-    (1, 3)
+    Examples:
+        >>> apart([0.96, 0.99, 0.98, 0.97], range(4), 2)
+        (1, 3)
     """
     taken: list[int] = []
     for layer in best(scores, allowed, len(scores)):
@@ -37,8 +38,9 @@ def heaviest_apart(scores: Sequence[float], allowed: Collection[int], n: int) ->
 
     Found exactly, by dynamic programming over the layers, where taking the highest first may block itself.
 
-    >>> heaviest_apart([0.96, 0.99, 0.97], range(3), 2)
-    (0, 2)
+    Examples:
+        >>> heaviest_apart([0.96, 0.99, 0.97], range(3), 2)
+        (0, 2)
     """
     none: Found = (-inf, ())
     # below[i][k]: the sum and the layers of the best k layers among those before i.
@@ -56,8 +58,9 @@ def heaviest_apart(scores: Sequence[float], allowed: Collection[int], n: int) ->
 def best(scores: Sequence[float], allowed: Collection[int], n: int) -> tuple[int, ...]:
     """The n layers of highest score, neighbours or not, highest first; of equals the first.
 
-    >>> best([0.1, 0.9, 0.8, 0.9], range(4), 3)
-    (1, 3, 2)
+    Examples:
+        >>> best([0.1, 0.9, 0.8, 0.9], range(4), 3)
+        (1, 3, 2)
     """
     return tuple(sorted(allowed, key=lambda layer: (-scores[layer], layer))[:n])
 
@@ -65,8 +68,9 @@ def best(scores: Sequence[float], allowed: Collection[int], n: int) -> tuple[int
 def best_run(scores: Sequence[float], allowed: Collection[int], n: int) -> tuple[int, ...]:
     """The n consecutive layers that start where the score is highest; `scores[l]` is that of l to l + n - 1.
 
-    >>> best_run([0.1, 0.9, 0.8], range(4), 2)
-    (1, 2)
+    Examples:
+        >>> best_run([0.1, 0.9, 0.8], range(4), 2)
+        (1, 2)
     """
     starts = [start for start in range(len(scores)) if all(start + i in allowed for i in range(n))]
     return tuple(first + i for first in best(scores, starts, 1) for i in range(n))
@@ -80,8 +84,9 @@ def paper_rule(
     Returns:
         The layers in the order chosen, and notes.
 
-    >>> paper_rule([0.96, 0.99, 0.97, 0.90], range(4), 2, 0.95)[0]
-    (2, 0)
+    Examples:
+        >>> paper_rule([0.96, 0.99, 0.97, 0.90], range(4), 2, 0.95)[0]
+        (2, 0)
     """
     candidates = [layer for layer in allowed if threshold is None or scores[layer] > threshold]
     greedy, exact = apart(scores, candidates, n), heaviest_apart(scores, candidates, n)

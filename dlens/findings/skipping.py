@@ -39,6 +39,12 @@ class SkipPlan:
         losses: for "greedy-loss" the loss before any removal and after each, in nats a token.
         model: whose blocks they are.
         notes: how the numbers came about.
+
+    Examples:
+        >>> import dlens
+        >>> plan = dlens.plan_skip("trio/ar", n=2, rule="block-influence", prompts=["Once upon a time"])
+        >>> len(plan.layers), plan.rule, len(plan.scores), sorted(plan.order) == list(plan.layers)
+        (2, 'block-influence', 16, True)
     """
 
     layers: tuple[int, ...]
@@ -105,10 +111,11 @@ def plan_skip(
         ValueError: an unknown rule, no block that may be chosen, more blocks than may go, or scores
             that are not finite.
 
-    >>> import dlens
-    >>> plan = dlens.plan_skip("trio/ar", n=2, rule="block-influence", prompts=["Once upon a time"])
-    >>> dlens.trace("trio/ar").skip(plan).ops[0].layers == plan.layers
-    True
+    Examples:
+        >>> import dlens
+        >>> plan = dlens.plan_skip("trio/ar", n=2, rule="block-influence", prompts=["Once upon a time"])
+        >>> dlens.trace("trio/ar").skip(plan).ops[0].layers == plan.layers
+        True
     """
     _check_rule(rule, threshold)
     source = model if isinstance(model, (Profile, Trace)) else trace(model)

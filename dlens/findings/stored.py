@@ -38,8 +38,9 @@ class Store:
             asked: all that the result depends on, as plain data; this version of dlens's code is added.
             compute: gives plain data.
 
-        >>> Store().once({"part": "sum"}, lambda: 1 + 1)
-        2
+        Examples:
+            >>> Store().once({"part": "sum"}, lambda: 1 + 1)
+            2
         """
         if self.folder is None:
             return compute()

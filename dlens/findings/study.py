@@ -54,8 +54,9 @@ def kind_of(family: Family) -> Kind:
     A diffusion model whose logits are shifted by one is taken to have started from an autoregressive
     model, as Dream has; nothing in a checkpoint says so.
 
-    >>> kind_of(Family(name="masked", objective="diffusion", shift=0))
-    'diffusion'
+    Examples:
+        >>> kind_of(Family(name="masked", objective="diffusion", shift=0))
+        'diffusion'
     """
     if family.objective == "autoregressive":
         return "ar"

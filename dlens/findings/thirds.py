@@ -38,6 +38,12 @@ class Phases:
         layers: the blocks that were skipped.
         thirds: "early", "middle", "late" -> what is retained.
         notes: what a third is.
+
+    Examples:
+        >>> import dlens
+        >>> found = dlens.phases("trio/diffusion", [5], n=2, max_new_tokens=3)
+        >>> found.layers, [row["third"] for row in found.table()]
+        ((5,), ['early', 'middle', 'late'])
     """
 
     model: str
@@ -115,10 +121,11 @@ def phases(
         ValueError, IndexError: before anything is computed: layers that the model lacks, an unknown
             task, too few problems, fewer than 3 steps, or a baseline on other problems.
 
-    >>> import dlens
-    >>> found = dlens.phases("trio/diffusion", [5], n=2, max_new_tokens=3)
-    >>> list(found.thirds), found.thirds["late"].blocks_saved == 1 / 16 / 3
-    (['early', 'middle', 'late'], True)
+    Examples:
+        >>> import dlens
+        >>> found = dlens.phases("trio/diffusion", [5], n=2, max_new_tokens=3)
+        >>> list(found.thirds), found.thirds["late"].blocks_saved == 1 / 16 / 3
+        (['early', 'middle', 'late'], True)
     """
     chain = bare(model, "phases")
     layers = skipped_blocks(chain, plan)
@@ -161,8 +168,9 @@ def _answer_thirds(decoding: _Decoding, chain: Trace, layers: tuple[int, ...], t
 def _alike(lengths: Sequence[int]) -> list[list[int]]:
     """Indices of lengths, in groups whose longest is at most a quarter longer than the shortest.
 
-    >>> _alike([4, 9, 5, 10])
-    [[0, 2], [1, 3]]
+    Examples:
+        >>> _alike([4, 9, 5, 10])
+        [[0, 2], [1, 3]]
     """
     groups: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):

@@ -57,13 +57,14 @@ def without_weights(model: Model, channel: int, side: Side) -> Iterator[None]:
 
     The model's lock is held, so that no other run of dlens sees it so.
 
-    >>> import dlens, torch
-    >>> model = dlens.load("trio/ar")
-    >>> before = model.fingerprint()
-    >>> with without_weights(model, 7, "columns"):
-    ...     changed = model.fingerprint() != before
-    >>> changed, model.fingerprint() == before
-    (True, True)
+    Examples:
+        >>> import dlens, torch
+        >>> model = dlens.load("trio/ar")
+        >>> before = model.fingerprint()
+        >>> with without_weights(model, 7, "columns"):
+        ...     changed = model.fingerprint() != before
+        >>> changed, model.fingerprint() == before
+        (True, True)
     """
     with model.lock:
         views = channel_weights(model, channel, side)

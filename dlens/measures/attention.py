@@ -46,8 +46,9 @@ class Attention(Measure):
         margin: how far above the others a sink lies.
         name: key in `record.measures`, "attention" by default.
 
-    >>> Attention(margin=2).key
-    'attention'
+    Examples:
+        >>> Attention(margin=2).key
+        'attention'
     """
 
     margin: float = 3.0

@@ -14,8 +14,9 @@ __all__ = ["add_by_cell", "cell_of", "mean_of"]
 def cell_of(noise: Int[Tensor, " batch"], state: Int[Tensor, "batch position"]) -> Int[Tensor, "batch position"]:
     """The cell of each position; -1 where nothing is measured.
 
-    >>> cell_of(torch.tensor([2]), torch.tensor([[-1, 0, 1]])).tolist()
-    [[-1, 6, 7]]
+    Examples:
+        >>> cell_of(torch.tensor([2]), torch.tensor([[-1, 0, 1]])).tolist()
+        [[-1, 6, 7]]
     """
     return torch.where(state < 0, -1, noise[:, None] * len(STATES) + state)
 

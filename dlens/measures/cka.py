@@ -111,8 +111,9 @@ class CKA(Measure):
         drop: channels left out.
         name: key in `record.measures`, "cka" by default.
 
-    >>> CKA().key, CKA(kernel="rbf", debiased=False).kernel
-    ('cka', 'rbf')
+    Examples:
+        >>> CKA().key, CKA(kernel="rbf", debiased=False).kernel
+        ('cka', 'rbf')
     """
 
     kernel: Literal["linear", "rbf"] = "linear"

@@ -43,8 +43,9 @@ class Cosine(Measure):
         drop: channels left out.
         name: key in `record.measures`, "cosine" by default.
 
-    >>> Cosine().key, Cosine(drop=[3848], name="cosine_without_3848").drop
-    ('cosine', (3848,))
+    Examples:
+        >>> Cosine().key, Cosine(drop=[3848], name="cosine_without_3848").drop
+        ('cosine', (3848,))
     """
 
     drop: Sequence[int] = ()

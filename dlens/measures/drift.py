@@ -55,8 +55,9 @@ class Drift(Measure):
         drop: channels left out.
         name: key in `record.measures`, "drift" by default.
 
-    >>> Drift().key
-    'drift'
+    Examples:
+        >>> Drift().key
+        'drift'
     """
 
     drop: Sequence[int] = ()

@@ -43,8 +43,9 @@ class LogitLens(Measure):
     Args:
         name: key in `record.measures`, "logit_lens" by default.
 
-    >>> LogitLens().key
-    'logit_lens'
+    Examples:
+        >>> LogitLens().key
+        'logit_lens'
     """
 
     @property

@@ -36,6 +36,13 @@ class Span:
         d_model: width of the residual stream.
         has_noise: whether the noise level is defined (diffusion models).
         device: where sums are kept while the model runs.
+
+    Examples:
+        >>> span = Span(n_steps=4, n_layers=16, d_model=192, has_noise=True, device=torch.device("cpu"))
+        >>> span.cell_dims, span.split_cells(torch.zeros(4, span.n_cells, 16), axis=1).shape
+        (('noise', 'state'), torch.Size([4, 10, 3, 16]))
+        >>> span.coords()["state"]
+        ['prompt', 'masked', 'decoded']
     """
 
     n_steps: int
@@ -92,6 +99,18 @@ class Cells:
             index[k], else 0; padding and what follows the end of a row is in none.
         state: per position 0 prompt, 1 masked, 2 decoded, -1 not measured.
         noise: per row its noise bin; 0 where the noise level is undefined.
+
+    Examples:
+        One row of three positions, the first prompt, the others masked, in the last noise bin:
+
+        >>> cells = Cells(
+        ...     index=torch.tensor([27, 28]),
+        ...     weight=torch.tensor([[1.0, 0, 0], [0, 1, 1]]),
+        ...     state=torch.tensor([[0, 1, 1]]),
+        ...     noise=torch.tensor([9]),
+        ... )
+        >>> cells.weight.sum(-1).tolist()
+        [1.0, 2.0]
     """
 
     index: Int[Tensor, " k"]
@@ -121,6 +140,12 @@ class Visit:
             a run starts. Where rows decode in groups, one group follows the other, each from step 0.
         rows, columns: which rows and columns of the whole batch these are.
         readout: how the model reads tokens off its stream, for measures that ask for it.
+
+    Examples:
+        >>> cells = Cells(torch.tensor([0]), torch.ones(1, 3), torch.zeros(1, 3).long(), torch.zeros(1).long())
+        >>> visit = Visit(step=0, layers=range(2, 4), values={"resid_post": torch.zeros(2, 1, 3, 8)}, cells=cells)
+        >>> visit.at, torch.zeros(16)[visit.at].shape
+        (slice(2, 4, None), torch.Size([2]))
     """
 
     step: int
@@ -148,6 +173,28 @@ class Measure(ABC):
 
     `start` makes empty sums, `update` adds some layers of one step, `merge` joins the sums of two
     runs, `result` turns sums into an `xarray.Dataset`. The measure itself is immutable settings.
+
+    Args:
+        name: key in `record.measures`; None is the class name in snake case.
+
+    Examples:
+        A measure of one's own, how many positions count at each step:
+
+        >>> import dlens, xarray
+        >>> class Count(Measure):
+        ...     points = ("resid_post",)
+        ...     def start(self, span):
+        ...         return {"n": torch.zeros(span.n_steps)}
+        ...     def update(self, sums, visit):
+        ...         if visit.last:
+        ...             sums["n"][visit.step] += visit.cells.weight.sum()
+        ...     def result(self, sums, span):
+        ...         return xarray.Dataset({"n": ("step", sums["n"].numpy())})
+        >>> record = dlens.trace("trio/diffusion").measure(Count()).generate("Once upon a time", 4)
+        >>> Count().key, record.measures["count"]["n"].values.tolist()
+        ('count', [8.0, 8.0, 8.0, 8.0])
+        >>> Count().merge({"n": torch.tensor([1.0])}, {"n": torch.tensor([2.0])})
+        {'n': tensor([3.])}
     """
 
     name: str | None = None

@@ -33,8 +33,9 @@ class Norms(Measure):
         drop: channels left out.
         name: key in `record.measures`, "norms" by default.
 
-    >>> Norms().key
-    'norms'
+    Examples:
+        >>> Norms().key
+        'norms'
     """
 
     drop: Sequence[int] = ()

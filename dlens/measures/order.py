@@ -47,8 +47,9 @@ class CommitOrder(Measure):
     Args:
         name: key in `record.measures`, "commit_order" by default.
 
-    >>> CommitOrder().key
-    'commit_order'
+    Examples:
+        >>> CommitOrder().key
+        'commit_order'
     """
 
     @property
@@ -138,8 +139,9 @@ def order_of(steps: np.ndarray) -> tuple[float, float, float]:
         Spearman's rho and Kendall's tau-b of step with position, NaN where all steps are one, and the share
         of positions fixed no earlier than any to their left.
 
-    >>> [round(number, 3) for number in order_of(np.array([-1, 0, 2, 1]))]
-    [0.5, 0.333, 0.667]
+    Examples:
+        >>> [round(number, 3) for number in order_of(np.array([-1, 0, 2, 1]))]
+        [0.5, 0.333, 0.667]
     """
     from scipy.stats import kendalltau, spearmanr
 

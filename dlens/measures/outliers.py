@@ -49,8 +49,9 @@ class Outliers(Measure):
             as medians of every position take longer than all the rest.
         name: key in `record.measures`, "outliers" by default.
 
-    >>> Outliers(top=3, massive=1000).key
-    'outliers'
+    Examples:
+        >>> Outliers(top=3, massive=1000).key
+        'outliers'
     """
 
     top: int = 8

@@ -52,8 +52,9 @@ class CosinePairs(Measure):
         drop: channels left out.
         name: key in `record.measures`, "cosine_pairs" by default.
 
-    >>> CosinePairs(detrended=True).key
-    'cosine_pairs'
+    Examples:
+        >>> CosinePairs(detrended=True).key
+        'cosine_pairs'
     """
 
     average: Literal["cosines", "positions"] = "cosines"

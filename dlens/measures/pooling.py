@@ -27,10 +27,11 @@ def pool(dataset: xr.Dataset, variable: str, dims: str | Sequence[str]) -> xr.Da
     Raises:
         KeyError: no such variable.
 
-    >>> import xarray as xr
-    >>> cells = xr.Dataset({"cosine": ("step", [0.5, 1.0, float("nan")]), "n": ("step", [3, 1, 0])})
-    >>> float(pool(cells, "cosine", "step"))
-    0.625
+    Examples:
+        >>> import xarray as xr
+        >>> cells = xr.Dataset({"cosine": ("step", [0.5, 1.0, float("nan")]), "n": ("step", [3, 1, 0])})
+        >>> float(pool(cells, "cosine", "step"))
+        0.625
     """
     if variable not in dataset:
         raise KeyError(

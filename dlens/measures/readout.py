@@ -25,6 +25,14 @@ class Readout:
         shift: the token at position i is predicted at i - shift. 0 for autoregressive models too: what
             they predict is not there yet, so that a position is the one that is read.
         mask_token_id: the mask, which no sampler ever takes; None without one.
+
+    Examples:
+        >>> readout = Readout(unembed=lambda h: h @ torch.eye(4), vocab_size=4, shift=1)
+        >>> readout.log_probabilities(torch.zeros(1, 4)).exp().tolist()
+        [[0.25, 0.25, 0.25, 0.25]]
+        >>> wanted = torch.tensor([[False, True, True]])
+        >>> [[each.tolist() for each in chunk] for chunk in readout.chunks(wanted, state=torch.tensor([[0, 1, 1]]))]
+        [[[0, 0], [1, 2], [0, 1]]]
     """
 
     unembed: Callable[[Float[Tensor, "n d_model"]], Float[Tensor, "n vocab"]]

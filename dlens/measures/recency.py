@@ -63,8 +63,9 @@ class Recency(Measure):
         drop: channels left out.
         name: key in `record.measures`, "recency" by default.
 
-    >>> Recency(max_distance=32).key
-    'recency'
+    Examples:
+        >>> Recency(max_distance=32).key
+        'recency'
     """
 
     max_distance: int = 128

@@ -42,8 +42,9 @@ class TopTokens(Measure):
         layers: places, negative ones from the end; None is all.
         name: key in `record.measures`, "top_tokens" by default.
 
-    >>> TopTokens(k=3, layers=[-1]).key
-    'top_tokens'
+    Examples:
+        >>> TopTokens(k=3, layers=[-1]).key
+        'top_tokens'
     """
 
     k: int = 5

@@ -24,6 +24,10 @@ class Site:
         path: module path below the block; "" is the block itself.
         end: "input" (the first argument) or "output".
         index: which element where the module returns a tuple.
+
+    Examples:
+        >>> Site("norm_2", "input")
+        Site(path='norm_2', end='input', index=0)
     """
 
     path: str
@@ -38,6 +42,10 @@ class Fill:
     Args:
         path: module path below the block.
         make: from the block's input and the block, the value that replaces the module's output.
+
+    Examples:
+        >>> Fill("attention", make=lambda hidden, block: torch.zeros_like(hidden)).path
+        'attention'
     """
 
     path: str
@@ -60,6 +68,12 @@ class Layout:
         absent: hook point -> why it does not exist here, for the error.
         reads, writes: the linear modules of a block whose input is the normed stream, and whose output is
             added to it; empty where nobody named them.
+
+    Examples:
+        >>> layout = Layout(blocks="layers", embed="tokens", norm="norm", head="unembed", block_tuple=2)
+        >>> packed = layout.pack(torch.zeros(1, 4, 8))
+        >>> packed[0].shape, packed[1]
+        (torch.Size([1, 4, 8]), None)
     """
 
     blocks: str
@@ -120,6 +134,12 @@ class Family:
         inputs: builds the module's keyword arguments from token ids and a padding mask
             (None where nothing is padded).
         end_token_ids: end-of-turn tokens beside the tokenizer's end of sequence.
+
+    Examples:
+        >>> import dlens
+        >>> family = dlens.load("trio/diffusion").family
+        >>> family.name, family.objective, family.shift, family.causal
+        ('masked', 'diffusion', 0, False)
     """
 
     name: str

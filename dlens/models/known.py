@@ -14,7 +14,7 @@ _NOTES = {
     "trio/ar": "shipped; 7.9 M parameters, next-token prediction",
     "trio/diffusion": "shipped; 7.9 M parameters, masked diffusion from scratch",
     "trio/ar-init": "shipped; 7.9 M parameters, masked diffusion started from trio/ar",
-    "autoregressive": "any decoder of transformers: Llama, Qwen, Mistral, Gemma, GPT-2, Pythia ...",
+    "autoregressive": "decoders of transformers: Llama, Qwen, Mistral, Gemma, GPT-2, Pythia ...",
     "masked": "a decoder of transformers with is_causal=False, trained to fill masks",
     "masked-shifted": "the same, with logits shifted by one as in the AR model it came from",
     "llada": "LLaDA 8B and 1.5, by their own code (trust_remote_code)",
@@ -47,8 +47,9 @@ class KnownModel:
 def known_models() -> tuple[KnownModel, ...]:
     """Shipped models first, then families, the user's own included.
 
-    >>> [row.name for row in known_models()][:3]
-    ['trio/ar', 'trio/diffusion', 'trio/ar-init']
+    Examples:
+        >>> [row.name for row in known_models()][:3]
+        ['trio/ar', 'trio/diffusion', 'trio/ar-init']
     """
     by_name = {family.name: family for family in families()}
     rows = []

@@ -51,10 +51,11 @@ def load(
         TypeError: an unknown argument, or a source of another kind.
         VerificationError: the model does not behave as its family says.
 
-    >>> from dlens.models.load import load
-    >>> model = load("trio/diffusion")
-    >>> model.n_layers, model.d_model, model.family.objective
-    (16, 192, 'diffusion')
+    Examples:
+        >>> from dlens.models.load import load
+        >>> model = load("trio/diffusion")
+        >>> model.n_layers, model.d_model, model.family.objective
+        (16, 192, 'diffusion')
     """
     if isinstance(source, Model):
         return _again(source, tokenizer, family, verify, kwargs)

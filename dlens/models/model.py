@@ -37,6 +37,19 @@ class Model:
         honours_padding: whether a padded position is really hidden; where it is not,
             prompts of unequal length run in groups of equal length.
         memo: what is worth keeping between runs, such as FLOP counts.
+
+    Examples:
+        >>> import dlens
+        >>> model = dlens.load("trio/diffusion")
+        >>> model.n_layers, model.d_model, model.vocab_size, model.n_positions
+        (16, 192, 4096, 512)
+        >>> model.family.objective, model.device.type, model.dtype
+        ('diffusion', 'cpu', torch.float32)
+        >>> before = model.fingerprint()
+        >>> record = dlens.trace(model).skip([3]).forward("Once upon a time")
+        >>> model.unwrap()
+        >>> model.fingerprint() == before
+        True
     """
 
     module: nn.Module

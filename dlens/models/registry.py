@@ -33,25 +33,28 @@ def register_family(family: Family) -> Family:
     Raises:
         ValueError: another family has this name.
 
-    A model of 2-tuple blocks with its mask token at 7:
+    Examples:
+        A model of 2-tuple blocks with its mask token at 7:
 
-    >>> from dlens.models.family import Family, Layout, Site
-    >>> layout = Layout(
-    ...     blocks="decoder.blocks", embed="decoder.tokens", norm="decoder.norm", head="unembed",
-    ...     sites={
-    ...         "attn_out": Site("attention"),
-    ...         "resid_mid": Site("norm_2", "input"),
-    ...         "mlp_out": Site("mlp"),
-    ...     },
-    ...     block_tuple=2,
-    ... )
-    >>> family = Family(
-    ...     name="mine", objective="diffusion", shift=0, layout=layout, mask_token_id=7,
-    ...     model_types=("my_dllm",),
-    ...     inputs=lambda ids, mask: {"input_ids": ids} if mask is None else {"input_ids": ids, "attention_mask": mask},
-    ... )
-    >>> register_family(family).name
-    'mine'
+        >>> from dlens.models.family import Family, Layout, Site
+        >>> layout = Layout(
+        ...     blocks="decoder.blocks", embed="decoder.tokens", norm="decoder.norm", head="unembed",
+        ...     sites={
+        ...         "attn_out": Site("attention"),
+        ...         "resid_mid": Site("norm_2", "input"),
+        ...         "mlp_out": Site("mlp"),
+        ...     },
+        ...     block_tuple=2,
+        ... )
+        >>> family = Family(
+        ...     name="mine", objective="diffusion", shift=0, layout=layout, mask_token_id=7,
+        ...     model_types=("my_dllm",),
+        ...     inputs=lambda ids, mask: (
+        ...         {"input_ids": ids} if mask is None else {"input_ids": ids, "attention_mask": mask}
+        ...     ),
+        ... )
+        >>> register_family(family).name
+        'mine'
     """
     known = _FAMILIES.setdefault(family.name, family)
     if known is not family and known != family:

@@ -21,8 +21,9 @@ class Autoregressive(Sampler):
         top_p: draw from the smallest set of likeliest tokens with this mass; None is all.
         top_k: draw from the k likeliest tokens; None is all.
 
-    >>> Autoregressive(temperature=0.7, top_p=0.9).generate_arguments()
-    {'do_sample': True, 'temperature': 0.7, 'top_p': 0.9, 'top_k': None}
+    Examples:
+        >>> Autoregressive(temperature=0.7, top_p=0.9).generate_arguments()
+        {'do_sample': True, 'temperature': 0.7, 'top_p': 0.9, 'top_k': None}
     """
 
     temperature: Number = 0.0

@@ -22,8 +22,9 @@ def resolve_block(block_length: int | None, max_new_tokens: int) -> int:
     Raises:
         ValueError: the length does not divide the number of new tokens.
 
-    >>> resolve_block(None, 64), resolve_block(None, 24), resolve_block(None, 50)
-    (32, 24, 50)
+    Examples:
+        >>> resolve_block(None, 64), resolve_block(None, 24), resolve_block(None, 50)
+        (32, 24, 50)
     """
     if block_length is None:
         usual = min(USUAL_BLOCK, max_new_tokens)
@@ -43,8 +44,9 @@ def resolve_steps(steps: int | None, blocks: int, tokens: int) -> int:
     Raises:
         ValueError: more steps than tokens, or steps that do not divide among the blocks.
 
-    >>> resolve_steps(None, 2, 64), resolve_steps(16, 2, 64)
-    (64, 16)
+    Examples:
+        >>> resolve_steps(None, 2, 64), resolve_steps(16, 2, 64)
+        (64, 16)
     """
     if steps is None:
         return tokens

@@ -26,9 +26,10 @@ def most_confident(
     Among equal confidences the leftmost comes first, on every device; columns that are not
     candidates are never chosen, however large the count.
 
-    >>> confidence = torch.tensor([[0.5, 0.9, 0.5]], dtype=torch.float64)
-    >>> most_confident(confidence, torch.tensor([[True, True, True]]), torch.tensor([2])).tolist()
-    [[True, True, False]]
+    Examples:
+        >>> confidence = torch.tensor([[0.5, 0.9, 0.5]], dtype=torch.float64)
+        >>> most_confident(confidence, torch.tensor([[True, True, True]]), torch.tensor([2])).tolist()
+        [[True, True, False]]
     """
     ranks = rank(confidence, open)
     return open & (ranks < counts[:, None])

@@ -19,9 +19,11 @@ def default_for(objective: Literal["autoregressive", "diffusion"], shift: int) -
         objective: what the model was trained for.
         shift: how far its logits lie before the token they predict: 0 as in LLaDA, 1 as in Dream.
 
-    >>> default_for("diffusion", shift=0)
-    LLaDA(steps=None, block_length=None, temperature=0.0, guidance=0.0, \
-remasking='low_confidence', eos_inf=False, confidence_eos_inf=False)
+    Examples:
+        >>> default_for("diffusion", shift=0) == LLaDA()
+        True
+        >>> default_for("autoregressive", shift=1)
+        Autoregressive(temperature=0.0, top_p=None, top_k=None)
     """
     if objective == "autoregressive":
         return Autoregressive()

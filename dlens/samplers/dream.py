@@ -48,8 +48,9 @@ class Dream(Denoiser):
 
     Source: Ye et al. 2025, Dream 7B, arXiv:2508.15487, and its `diffusion_generate`.
 
-    >>> Dream(steps=16, algorithm="entropy").planned_steps(64)
-    16
+    Examples:
+        >>> Dream(steps=16, algorithm="entropy").planned_steps(64)
+        16
     """
 
     steps: int | None = None

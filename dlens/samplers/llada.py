@@ -46,8 +46,9 @@ class LLaDA(Denoiser):
 
     Source: Nie et al. 2025, arXiv:2502.09992, algorithms 4 and 5 and appendix B.4.
 
-    >>> LLaDA(steps=16, block_length=32).planned_steps(64)
-    16
+    Examples:
+        >>> LLaDA(steps=16, block_length=32).planned_steps(64)
+        16
     """
 
     steps: int | None = None

@@ -26,6 +26,13 @@ class Forward(Protocol):
     shape, both run as one batch and the pair (conditional, unconditional) comes back stacked
     along a new first axis. Each call is one step. The sampler neither edits what it gets nor
     edits a canvas that it has handed over.
+
+    Examples:
+        >>> import torch
+        >>> def forward(canvas, unconditional=None):
+        ...     return torch.zeros(*canvas.shape, 10)
+        >>> isinstance(forward, Forward), forward(torch.zeros(1, 4, dtype=torch.long)).shape
+        (True, torch.Size([1, 4, 10]))
     """
 
     def __call__(self, canvas: TokenIds, unconditional: TokenIds | None = None) -> Tensor: ...
@@ -39,6 +46,10 @@ class Tokens:
         mask: the mask token.
         eos: end of sequence, None where the model has none.
         ends: further tokens that end a turn (LLaDA's EoT).
+
+    Examples:
+        >>> Tokens(mask=7, eos=0).ends
+        ()
     """
 
     mask: int
@@ -48,7 +59,13 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Sampler(ABC):
-    """How tokens are decoded."""
+    """How tokens are decoded.
+
+    Examples:
+        >>> from dlens.samplers import Autoregressive, LLaDA
+        >>> isinstance(LLaDA(), Sampler), Autoregressive().planned_steps(16), LLaDA(steps=8).planned_steps(16)
+        (True, 16, 8)
+    """
 
     @abstractmethod
     def planned_steps(self, max_new_tokens: int, infill: int = 0) -> int:
@@ -65,7 +82,24 @@ class Sampler(ABC):
 
 @dataclass(frozen=True)
 class Denoiser(Sampler):
-    """A sampler that fills the masks of a canvas."""
+    """A sampler that fills the masks of a canvas.
+
+    Examples:
+        A sampler of one's own: every mask at once, each by a draw from the model's distribution.
+
+        >>> import dlens
+        >>> class AtOnce(Denoiser):
+        ...     def planned_steps(self, max_new_tokens, infill=0):
+        ...         return 1
+        ...     def decode(self, forward, canvas, generated, new_tokens, tokens, draw):
+        ...         logits = forward(canvas).double()
+        ...         logits[..., tokens.mask] = -float("inf")
+        ...         scores = logits - (-draw(logits.shape).log()).log()  # Gumbel noise
+        ...         return canvas.where(~generated, scores.argmax(-1))
+        >>> record = dlens.trace("trio/diffusion").generate("Once upon a time", 4, sampler=AtOnce())
+        >>> record.n_steps, record.tokens.shape
+        (1, torch.Size([1, 8]))
+    """
 
     @abstractmethod
     def decode(

@@ -41,8 +41,9 @@ class Threshold(Denoiser):
     Source: Wu et al. 2025, Fast-dLLM, arXiv:2505.22618, section 3.3. The paper's factor rule is
     strict, (n + 1)(1 - c) < f; the published code, and this, let equality pass.
 
-    >>> Threshold().planned_steps(64)
-    64
+    Examples:
+        >>> Threshold().planned_steps(64)
+        64
     """
 
     threshold: Number = 0.9

@@ -29,7 +29,14 @@ _AXES = {"layer": "layer", "depth": "relative depth"}
 
 
 def retention_points(kept: Mapping[str, Retention]) -> go.Figure:
-    """Retained accuracy with its interval, one point for each named result."""
+    """Retained accuracy with its interval, one point for each named result.
+
+    Examples:
+        >>> import dlens
+        >>> kept = {str(layer): dlens.retention("trio/ar", [layer], n=2, max_new_tokens=2) for layer in (3, 5)}
+        >>> retention_points(kept).data[0].y
+        ('3', '5')
+    """
     import plotly.graph_objects as go
 
     own = list(kept.values())
@@ -49,7 +56,14 @@ def retention_points(kept: Mapping[str, Retention]) -> go.Figure:
 
 
 def phases_points(found: Sequence[Phases]) -> go.Figure:
-    """Retained accuracy by the third in which blocks were skipped, one colour a model."""
+    """Retained accuracy by the third in which blocks were skipped, one colour a model.
+
+    Examples:
+        >>> import dlens
+        >>> found = dlens.phases("trio/diffusion", [5], n=2, max_new_tokens=3)
+        >>> phases_points([found]).data[0].x
+        ('early', 'middle', 'late')
+    """
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -81,6 +95,12 @@ def disruption_by_layer(
         fraction: of tokens decided, one that the results hold.
         positions: "all", "prompt", "decoded" or "deciding".
         axis: "layer", or "depth" for models of different depth.
+
+    Examples:
+        >>> import dlens
+        >>> found = dlens.disruption("trio/ar", [5], ["Once upon", "A fox"], fractions=[0.5], max_new_tokens=4)
+        >>> disruption_by_layer([found], fraction=0.5).layout.xaxis.title.text
+        'layer'
     """
     import plotly.graph_objects as go
 
@@ -97,7 +117,14 @@ def disruption_by_layer(
 
 
 def disruption_by_fraction(found: Sequence[Disruption], positions: str = "deciding") -> go.Figure:
-    """Cosine of the changed stream with the clean one after the last block, by the share of tokens decided."""
+    """Cosine of the changed stream with the clean one after the last block, by the share of tokens decided.
+
+    Examples:
+        >>> import dlens
+        >>> found = dlens.disruption("trio/ar", [5], ["Once upon", "A fox"], fractions=[0.0, 0.5], max_new_tokens=4)
+        >>> list(disruption_by_fraction([found]).data[-1].x)
+        [0.0, 0.5]
+    """
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -124,6 +151,12 @@ def effect_bars(found: Sequence[Collapse], value: str = "accuracy") -> go.Figure
     Args:
         found: one result a model.
         value: a number of `Collapse.table()`, such as "accuracy", "loss", "repetition" or "distinct_2".
+
+    Examples:
+        >>> import dlens
+        >>> found = dlens.collapse("trio/ar", n=2, n_random=0, max_new_tokens=2, texts=["Once upon a time"])
+        >>> effect_bars([found], "loss").data[0].name
+        'trio/ar'
     """
     import plotly.graph_objects as go
 
@@ -153,6 +186,12 @@ def channel_by_layer(found: Sequence[Collapse], value: str = "energy_share", axi
         found: one result a model.
         value: "energy_share", "peak_share" or "steps_led".
         axis: "layer" or "depth".
+
+    Examples:
+        >>> import dlens
+        >>> found = dlens.collapse("trio/ar", n=2, n_random=0, max_new_tokens=2, texts=["Once upon a time"])
+        >>> len(channel_by_layer([found]).data[0].y)
+        16
     """
     import plotly.graph_objects as go
 
@@ -173,6 +212,12 @@ def comparison_lines(table: Comparison, value: str, axis: str = "depth") -> go.F
         table: what `dlens.compare` returned.
         value: one of its columns, such as "cosine" or "top_share".
         axis: "layer" or "depth".
+
+    Examples:
+        >>> import dlens
+        >>> table = dlens.compare({"ar": "trio/ar", "dllm": "trio/diffusion"}, ["Once upon a time"])
+        >>> [line.name for line in comparison_lines(table, "cosine").data]
+        ['ar', 'dllm']
     """
     import plotly.graph_objects as go
 

@@ -30,6 +30,11 @@ class Section:
         columns: names of the table's columns.
         rows: the table.
         folded: whether the table is shown only when asked for.
+
+    Examples:
+        >>> section = Section("Loss", "Lower is better.", None, ["layer", "loss"], [[3, 2.5], [5, 2.25]])
+        >>> "<td>2.5</td>" in page("Layers", "What each does.", [section], "Measured once.")
+        True
     """
 
     title: str
@@ -49,6 +54,11 @@ def page(title: str, intro: str, sections: Sequence[Section], method: str, top: 
         sections: figures with their tables.
         method: paragraphs on how it was measured, a line each.
         top: HTML that comes before the sections.
+
+    Examples:
+        >>> html = page("Layers", "What each does.", [], "Measured once.")
+        >>> html.startswith("<!DOCTYPE html>"), "http://" in html
+        (True, False)
     """
     style = files("dlens.show").joinpath("page.css").read_text(encoding="utf-8")
     first = next((section for section in sections if section.figure is not None), None)
@@ -115,7 +125,14 @@ def _cell(value: Any) -> str:
 
 
 def profile_page(profiles: Sequence[Profile]) -> str:
-    """The page that `dlens profile --out page.html` writes."""
+    """The page that `dlens profile --out page.html` writes.
+
+    Examples:
+        >>> import dlens
+        >>> html = profile_page([dlens.profile("trio/ar", ["Once upon a time"])])
+        >>> "trio/ar" in html
+        True
+    """
     names = ", ".join(p.model for p in profiles)
     sections = [
         Section(
@@ -206,7 +223,13 @@ def _method(profiles: Sequence[Profile]) -> str:
 
 
 def save_page(html: str, path: str | Path) -> Path:
-    """Write a page, making its folder."""
+    """Write a page, making its folder.
+
+    Examples:
+        >>> import tempfile
+        >>> save_page("<!DOCTYPE html>", tempfile.mkdtemp() + "/page.html").name
+        'page.html'
+    """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(html, encoding="utf-8")
     return Path(path)

@@ -58,6 +58,12 @@ def report(
         ValueError, OSError: before anything is computed: a page that cannot be written, an unknown task, a model with
             fewer than 3 blocks, without a tokenizer or with operations, or two of one name; afterwards:
             activations that are not finite.
+
+    Examples:
+        >>> import dlens, tempfile
+        >>> path = tempfile.mkdtemp() + "/report.html"
+        >>> dlens.report(["trio/ar"], path, quick=True, problems=2, progress=False).name
+        'report.html'
     """
     task = get(task) if isinstance(task, str) else task
     page_path, json_path = check_paths(out, json)

@@ -59,8 +59,9 @@ def _cell(cell: Cell) -> str:
 def number(effect: Effect) -> str:
     """A number with its interval.
 
-    >>> number(Effect(0.5, 0.25, 0.75)), number(Effect(0.5, float("nan"), float("nan")))
-    ('0.50 [0.25, 0.75]', '0.50')
+    Examples:
+        >>> number(Effect(0.5, 0.25, 0.75)), number(Effect(0.5, float("nan"), float("nan")))
+        ('0.50 [0.25, 0.75]', '0.50')
     """
     digits = 2 if abs(effect.value) >= 0.1 else 3
     if not isfinite(effect.value):

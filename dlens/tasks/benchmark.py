@@ -93,7 +93,8 @@ def first_shots(entries: Sequence[Entry], shots: int, path: Path) -> tuple[Entry
 def until(text: str, stops: Sequence[str]) -> str:
     """What comes before the first of some stop sequences.
 
-    >>> until(" 4 #### 4 Question: and", ["Question:", "</s>"])
-    ' 4 #### 4 '
+    Examples:
+        >>> until(" 4 #### 4 Question: and", ["Question:", "</s>"])
+        ' 4 #### 4 '
     """
     return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]

@@ -72,8 +72,9 @@ def split_of(name: str, key: str) -> str:
     The rule needs no list, holds on every machine, and says of a training text that was made
     elsewhere whether it may be used.
 
-    >>> split_of("trio-math", "14 -10"), split_of("trio-math", "14 -11")
-    ('train', 'test')
+    Examples:
+        >>> split_of("trio-math", "14 -10"), split_of("trio-math", "14 -11")
+        ('train', 'test')
     """
     digest = hashlib.sha256(f"{name} {key}".encode()).digest()
     return "test" if int.from_bytes(digest[:8], "big") % TEST_SHARE == 0 else "train"

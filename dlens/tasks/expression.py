@@ -30,8 +30,9 @@ def evaluate(expression: str, x: int) -> int:
     Raises:
         ValueError: the expression holds anything else.
 
-    >>> evaluate("((x + 3) * 2)", 5), evaluate("-x", 4)
-    (16, -4)
+    Examples:
+        >>> evaluate("((x + 3) * 2)", 5), evaluate("-x", 4)
+        (16, -4)
     """
     if len(expression) > LONGEST or not _WORDS.fullmatch(expression):
         raise _refusal(expression)

@@ -40,6 +40,15 @@ def from_file(
         FileNotFoundError: there is no such file.
         ValueError: the file holds something else, a format has no such option, or code may not be run.
         OSError: this system does not take the limits that code runs under.
+
+    Examples:
+        >>> import json, tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "test.jsonl"
+        >>> entry = {"question": "What is 2 + 2?", "answer": "2 + 2 = <<2+2=4>>4\\n#### 4"}
+        >>> _ = path.write_text(json.dumps(entry))
+        >>> task = from_file(path, "gsm8k", shots=0)
+        >>> task.score(task.problems(1)[0], " 2 + 2 = 4\\n#### 4")
+        True
     """
     where = Path(path)
     given: dict[str, Any] = {"shots": shots, "examples": None if examples is None else Path(examples)}

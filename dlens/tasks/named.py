@@ -17,8 +17,9 @@ _TASKS: dict[str, Task] = {task.name: task for task in (TrioMath(), TrioCode())}
 def names() -> tuple[str, ...]:
     """The names of the tasks that need no file.
 
-    >>> names()
-    ('trio-math', 'trio-code')
+    Examples:
+        >>> names()
+        ('trio-math', 'trio-code')
     """
     return tuple(_TASKS)
 
@@ -35,8 +36,9 @@ def get(name: str, *, shots: int | None = None, examples: str | Path | None = No
         FileNotFoundError: there is no such file.
         ValueError: there is no such task, or it has no such option.
 
-    >>> get("trio-math").problems(8)[5].steps
-    2
+    Examples:
+        >>> get("trio-math").problems(8)[5].steps
+        2
     """
     format, colon, path = name.partition(":")
     if colon and format in FORMATS:

@@ -50,8 +50,9 @@ def passes(program: str, seconds: int = SECONDS) -> bool:
         seconds: of processor time, and a third of the time that it may take in all. The published scorers stop
             after 3 s; a reference solution of MBPP takes 2.
 
-    >>> passes("assert sum([1, 2]) == 3"), passes("assert sum([1, 2]) == 4"), passes("exit()")
-    (True, False, False)
+    Examples:
+        >>> passes("assert sum([1, 2]) == 3"), passes("assert sum([1, 2]) == 4"), passes("exit()")
+        (True, False, False)
     """
     with tempfile.TemporaryDirectory(prefix="dlens-", ignore_cleanup_errors=True) as folder:
         Path(folder, "program.py").write_text(program, encoding="utf-8", errors="replace", newline="")

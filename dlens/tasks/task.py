@@ -22,6 +22,10 @@ class Problem:
         steps: operations that the answer takes, which is the level of difficulty; None where nobody counted.
         key: what the problem is, whatever its wording; it decides the split of a drawn task, and
             names an entry of a file.
+
+    Examples:
+        >>> Problem(prompt="2 + 2 =", answer=" 4", steps=1, key="2 +2").answer
+        ' 4'
     """
 
     prompt: str
@@ -35,6 +39,17 @@ class Task(ABC):
 
     Subclasses are values without state: `name`, `max_new_tokens` (room for the longest answer),
     `problems` and `score`.
+
+    Examples:
+        >>> class Doubling(Task):
+        ...     name, max_new_tokens = "doubling", 4
+        ...     def problems(self, n, seed=0, split="test"):
+        ...         return tuple(Problem(f"{i} + {i} =", f" {2 * i}", 1, str(i)) for i in range(n))
+        ...     def score(self, problem, continuation):
+        ...         return continuation.split()[:1] == problem.answer.split()
+        >>> task = Doubling()
+        >>> task.score(task.problems(3)[2], " 4 and so on")
+        True
     """
 
     name: str

@@ -34,11 +34,14 @@ class TrioCode(DrawnTask):
     of the function. There are only 123 keys of one step, so test prompts of one step repeat a key
     under other function names.
 
-    >>> problem = TrioCode().problems(4)[1]
-    >>> print(problem.prompt + problem.answer.rstrip())
-    # Take x, then triple it, then subtract 15.
-    def g(x):
-        return ((x * 3) - 15)
+    Examples:
+        >>> problem = TrioCode().problems(4)[1]
+        >>> print(problem.prompt + problem.answer.rstrip())
+        # Take x, then triple it, then subtract 15.
+        def g(x):
+            return ((x * 3) - 15)
+        >>> TrioCode().score(problem, problem.answer)
+        True
     """
 
     name = "trio-code"

@@ -36,10 +36,13 @@ class TrioMath(DrawnTask):
     2 to 4 times at most 30 things. Only an even number is halved. What there is after each step is
     between 1 and 120. The key is the start with the operations, so buying and finding are the same.
 
-    >>> problem = TrioMath().problems(4)[1]
-    >>> print(problem.prompt + problem.answer)
-    Question: Ella has 26 cookies. Ella buys 11 more. Ella gives away 6. How many cookies does Ella have now?
-    Answer: 26 + 11 = 37. 37 - 6 = 31. #### 31
+    Examples:
+        >>> problem = TrioMath().problems(4)[1]
+        >>> print(problem.prompt + problem.answer)
+        Question: Ella has 26 cookies. Ella buys 11 more. Ella gives away 6. How many cookies does Ella have now?
+        Answer: 26 + 11 = 37. 37 - 6 = 31. #### 31
+        >>> TrioMath().score(problem, " 26 + 11 - 6 = 31. #### 31")
+        True
     """
 
     name = "trio-math"

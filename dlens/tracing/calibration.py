@@ -13,8 +13,9 @@ def calibration_texts() -> list[str]:
     Returns:
         24 texts of 17 to 100 words, always the same and in the same order.
 
-    >>> len(calibration_texts())
-    24
+    Examples:
+        >>> len(calibration_texts())
+        24
     """
     text = files("dlens.tracing").joinpath("calibration.txt").read_text(encoding="utf-8")
     return [part.strip("\n") for part in text.split("\n---\n")]

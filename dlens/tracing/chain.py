@@ -48,10 +48,11 @@ def trace(model: Any) -> Trace:
     Returns:
         An empty trace; every verb returns a new one.
 
-    >>> import dlens
-    >>> print(dlens.trace("trio/diffusion").skip([3, 4, 5], steps="early"))
-    trace of trio/diffusion (16 layers, diffusion)
-      skip layers 3, 4, 5 at steps early
+    Examples:
+        >>> import dlens
+        >>> print(dlens.trace("trio/diffusion").skip([3, 4, 5], steps="early"))
+        trace of trio/diffusion (16 layers, diffusion)
+          skip layers 3, 4, 5 at steps early
     """
     model = load(model)
     return Trace(model, target_of(model))
@@ -69,6 +70,22 @@ class Trace:
     with lo < share of masks <= hi), `tokens` ("all", "prompt", "masked", "decoded", "last", a slice or
     list counted from each row's first real token, or a bool tensor [batch, position]), `at` (a
     hook point of the residual stream) and `layers` (an int, a slice, a list or range; None: all).
+
+    Args:
+        model: what runs.
+        target: the facts of the model that operations are checked against.
+        ops: the operations, in the order written.
+
+    Examples:
+        >>> import dlens
+        >>> plain = dlens.trace("trio/diffusion")
+        >>> skipped = plain.skip([3, 4]).measure(dlens.Cosine())
+        >>> print(skipped)
+        trace of trio/diffusion (16 layers, diffusion)
+          skip layers 3, 4
+          measure cosine
+        >>> len(plain.ops), len(skipped.ops)
+        (0, 2)
     """
 
     model: Model
@@ -99,10 +116,11 @@ class Trace:
             part: "block", or only its "attn" or "mlp" half.
             steps, noise: when.
 
-        >>> import dlens
-        >>> record = dlens.trace("trio/ar").skip([3, -1]).capture("resid_post").forward("Once upon a time")
-        >>> bool((record["blocks.3.hook_resid_post"] == record["blocks.2.hook_resid_post"]).all())
-        True
+        Examples:
+            >>> import dlens
+            >>> record = dlens.trace("trio/ar").skip([3, -1]).capture("resid_post").forward("Once upon a time")
+            >>> bool((record["blocks.3.hook_resid_post"] == record["blocks.2.hook_resid_post"]).all())
+            True
         """
         places = self.target.places(getattr(layers, "layers", layers)) or ()
         return self._with(Skip(layers=places, part=part, scope=Scope(steps, noise)))
@@ -110,9 +128,10 @@ class Trace:
     def swap(self, i: SupportsIndex, j: SupportsIndex, *, steps: StepSpec = None, noise: Noise = None) -> Trace:
         """Run the block of place `i` in place `j` and the other way round; swaps compose left to right.
 
-        >>> import dlens
-        >>> dlens.trace("trio/ar").swap(2, 7).forward("Once upon a time").saved_flops
-        0
+        Examples:
+            >>> import dlens
+            >>> dlens.trace("trio/ar").swap(2, 7).forward("Once upon a time").saved_flops
+            0
         """
         return self._with(Swap(i=self.target.layer(i), j=self.target.layer(j), scope=Scope(steps, noise)))
 
@@ -121,9 +140,10 @@ class Trace:
     ) -> Trace:
         """Run a block `times` times in a row, each time on what it returned before.
 
-        >>> import dlens
-        >>> dlens.trace("trio/ar").repeat(4).forward("Once upon a time").saved_flops < 0
-        True
+        Examples:
+            >>> import dlens
+            >>> dlens.trace("trio/ar").repeat(4).forward("Once upon a time").saved_flops < 0
+            True
         """
         place, runs = self.target.layer(layer), as_index(times, "times")
         return self._with(Repeat(layer=place, times=runs, scope=Scope(steps, noise)))
@@ -147,10 +167,11 @@ class Trace:
             value: "zero", "mean" (over the shipped calibration text), a number or a tensor or array
                 ([channel] in the order of `channels`, [d_model], or a row of these for each layer of the model).
 
-        >>> import dlens
-        >>> record = dlens.trace("trio/ar").ablate(3, [0, 5], 1.5).capture("resid_post").forward("Once upon a time")
-        >>> record["blocks.3.hook_resid_post"][0, 0, [0, 5]].tolist()
-        [1.5, 1.5]
+        Examples:
+            >>> import dlens
+            >>> record = dlens.trace("trio/ar").ablate(3, [0, 5], 1.5).capture("resid_post").forward("Once upon a time")
+            >>> record["blocks.3.hook_resid_post"][0, 0, [0, 5]].tolist()
+            [1.5, 1.5]
         """
         named = as_indices(channels, "channel", self.target.d_model)
         edit = self._edit(at, layers, tokens, steps, noise)
@@ -177,10 +198,11 @@ class Trace:
 
         Source: Layer Collapse in Diffusion Language Models (arXiv:2605.06366).
 
-        >>> import dlens
-        >>> record = dlens.trace("trio/diffusion").ablate_outlier().forward("Once upon a time")
-        >>> record.plan[0]["channel"], record.plan[0]["share"] > 0.1
-        (127, True)
+        Examples:
+            >>> import dlens
+            >>> record = dlens.trace("trio/diffusion").ablate_outlier().forward("Once upon a time")
+            >>> record.plan[0]["channel"], record.plan[0]["share"] > 0.1
+            (111, True)
         """
         known = None if channel is None else as_index(channel, "channel")
         edit = self._edit(at, layers, tokens, steps, noise)
@@ -203,11 +225,13 @@ class Trace:
             vector: [d_model], or [layer, d_model] with a row for each layer named, in their order; a tensor,
                 an array or a list.
 
-        >>> import dlens, torch
-        >>> vector = torch.zeros(192)
-        >>> print(dlens.trace("trio/diffusion").steer(vector, layers=8, scale=4.0, noise=(0.5, 1.0), tokens="masked"))
-        trace of trio/diffusion (16 layers, diffusion)
-          add 4 x a vector [192] to resid_post of layers 8 on masked tokens at noise 0.5 to 1
+        Examples:
+            >>> import dlens, torch
+            >>> vector = torch.zeros(192)
+            >>> trace = dlens.trace("trio/diffusion")
+            >>> print(trace.steer(vector, layers=8, scale=4.0, noise=(0.5, 1.0), tokens="masked"))
+            trace of trio/diffusion (16 layers, diffusion)
+              add 4 x a vector [192] to resid_post of layers 8 on masked tokens at noise 0.5 to 1
         """
         edit = self._edit(at, layers, tokens, steps, noise)
         return self._with(Steer(vector=as_tensor(vector, "vector"), scale=as_number(scale, "scale"), **edit))
@@ -231,12 +255,13 @@ class Trace:
                 positions must fit. Its tensors are used as they are, not copied.
             layers: places; None is every layer that the record holds.
 
-        >>> import dlens, torch
-        >>> trace = dlens.trace("trio/ar").capture("resid_post", "logits")
-        >>> other, own = trace.forward("Once upon a time"), trace.forward("Once upon a hill")
-        >>> patched = trace.patch(other, layers=9).forward("Once upon a hill")
-        >>> torch.equal(patched["logits"], other["logits"]), torch.equal(own["logits"], other["logits"])
-        (True, False)
+        Examples:
+            >>> import dlens, torch
+            >>> trace = dlens.trace("trio/ar").capture("resid_post", "logits")
+            >>> other, own = trace.forward("Once upon a time"), trace.forward("Once upon a hill")
+            >>> patched = trace.patch(other, layers=9).forward("Once upon a hill")
+            >>> torch.equal(patched["logits"], other["logits"]), torch.equal(own["logits"], other["logits"])
+            (True, False)
         """
         if not isinstance(record, Record):
             raise ValueError(
@@ -268,10 +293,11 @@ class Trace:
                 as attention was computed before.
             layers: for a short form the places; None is all.
 
-        >>> import dlens
-        >>> def double(value, hook):
-        ...     return 2 * value if hook.step == 0 else None
-        >>> record = dlens.trace("trio/ar").hook("blocks.5.hook_mlp_out", double).generate("Once upon a time", 4)
+        Examples:
+            >>> import dlens
+            >>> def double(value, hook):
+            ...     return 2 * value if hook.step == 0 else None
+            >>> record = dlens.trace("trio/ar").hook("blocks.5.hook_mlp_out", double).generate("Once upon a time", 4)
         """
         point, places = self._point(name, layers)
         return self._with(Hook(fn=fn, at=point, layers=places, tokens=as_tokens(tokens), scope=Scope(steps, noise)))
@@ -287,11 +313,12 @@ class Trace:
         Raises:
             ValueError: with `noise=`, since rows of a batch can disagree; select in the record instead.
 
-        >>> import dlens
-        >>> trace = dlens.trace("trio/diffusion").capture("resid_post", layers=[0, 8], steps=range(2))
-        >>> record = trace.generate("Once upon a time", 4)
-        >>> record["resid_post"].shape, record.dims("resid_post")
-        (torch.Size([2, 2, 1, 8, 192]), ('step', 'layer', 'batch', 'position', 'd_model'))
+        Examples:
+            >>> import dlens
+            >>> trace = dlens.trace("trio/diffusion").capture("resid_post", layers=[0, 8], steps=range(2))
+            >>> record = trace.generate("Once upon a time", 4)
+            >>> record["resid_post"].shape, record.dims("resid_post")
+            (torch.Size([2, 2, 1, 8, 192]), ('step', 'layer', 'batch', 'position', 'd_model'))
         """
         if noise is not None:
             raise ValueError(
@@ -311,10 +338,11 @@ class Trace:
     def measure(self, *measures: Measure) -> Trace:
         """Read measures while the model runs, in memory that does not grow with steps and positions.
 
-        >>> import dlens
-        >>> record = dlens.trace("trio/diffusion").measure(dlens.Cosine()).generate("Once upon a time", 4)
-        >>> record.measures["cosine"]["cosine"].dims
-        ('step', 'noise', 'state', 'layer')
+        Examples:
+            >>> import dlens
+            >>> record = dlens.trace("trio/diffusion").measure(dlens.Cosine()).generate("Once upon a time", 4)
+            >>> record.measures["cosine"]["cosine"].dims
+            ('step', 'noise', 'state', 'layer')
         """
         if not measures:
             raise ValueError("measure got no measures; expected at least one; write .measure(dlens.Cosine())")
@@ -345,9 +373,10 @@ class Trace:
             ValueError, IndexError, MemoryError: before anything is computed.
             NeverFired: an operation found nothing to act on.
 
-        >>> import dlens
-        >>> dlens.trace("trio/ar").capture("logits").forward(["Once", "Once upon a time"])["logits"].shape
-        torch.Size([2, 4, 4096])
+        Examples:
+            >>> import dlens
+            >>> dlens.trace("trio/ar").capture("logits").forward(["Once", "Once upon a time"])["logits"].shape
+            torch.Size([2, 4, 4096])
         """
         return run_forward(self.model, self.target, self.ops, inputs, as_index(capture_limit, "capture_limit"))
 
@@ -385,10 +414,11 @@ class Trace:
             NeverFired: an operation found nothing to act on; `error.record` holds the run.
             Cancelled: see `cancel`.
 
-        >>> import dlens
-        >>> record = dlens.trace("trio/diffusion").skip([5]).generate("Once upon a time", max_new_tokens=8)
-        >>> record.canvas.shape
-        torch.Size([8, 1, 12])
+        Examples:
+            >>> import dlens
+            >>> record = dlens.trace("trio/diffusion").skip([5]).generate("Once upon a time", max_new_tokens=8)
+            >>> record.canvas.shape
+            torch.Size([8, 1, 12])
         """
         max_new_tokens = as_index(max_new_tokens, "max_new_tokens")
         settings = Settings(
@@ -429,9 +459,10 @@ class Trace:
             max_new_tokens: as in `generate`; None is a forward.
             sampler: as in `generate`.
 
-        >>> import dlens
-        >>> dlens.trace("trio/ar").capture("resid_post").capture_bytes("Once upon a time") == 16 * 4 * 192 * 4
-        True
+        Examples:
+            >>> import dlens
+            >>> dlens.trace("trio/ar").capture("resid_post").capture_bytes("Once upon a time") == 16 * 4 * 192 * 4
+            True
         """
         batch = as_batch(self.model, inputs)
         sampler = None if max_new_tokens is None else self._sampler(sampler)

@@ -48,6 +48,7 @@ class Record:
         step_of_position: [computed], the step that first computed each position but the last; AR only.
         n_steps: steps that ran.
         planned_steps: steps that were planned.
+        captured: hook point -> tensor with its axes; read as `record[name]`.
         measures: key -> `xarray.Dataset`.
         plan: the operations with all that was found when the run started, one mapping each.
         settings: sampler, seed and so on.
@@ -55,6 +56,24 @@ class Record:
         unfired: operations whose steps never came, as the run ended early.
         seconds: wall-clock time of the run.
         versions: of dlens and of the libraries below it.
+        count_flops, read_pieces, memo: how `flops` and `pieces` are found when first asked for.
+
+    Examples:
+        >>> import dlens, tempfile
+        >>> trace = dlens.trace("trio/diffusion").capture("resid_post", layers=[0, 8]).measure(dlens.Cosine())
+        >>> record = trace.generate("Once upon a time", 4)
+        >>> record.kind, record.n_steps, record.canvas.shape, list(record.measures)
+        ('denoising', 4, torch.Size([4, 1, 8]), ['cosine'])
+        >>> record["blocks.8.hook_resid_post"].shape, record.dims("blocks.8.hook_resid_post")
+        (torch.Size([4, 1, 8, 192]), ('step', 'batch', 'position', 'd_model'))
+        >>> record.coords("resid_post")["layer"], record.flops > 0, record.saved_flops
+        ([0, 8], True, 0)
+        >>> record.to_xarray()["resid_post"].sel(step=2, layer=8).dims
+        ('batch', 'position', 'd_model')
+        >>> folder = tempfile.mkdtemp()
+        >>> record.save(folder)
+        >>> dlens.load_record(folder).text == record.text
+        True
     """
 
     kind: Kind

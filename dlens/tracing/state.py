@@ -107,8 +107,9 @@ class StepState:
 def after(ends: TokenMask) -> TokenMask:
     """[batch, position], what follows the first of the marked positions in each row.
 
-    >>> after(torch.tensor([[False, True, False, True]])).tolist()
-    [[False, False, True, True]]
+    Examples:
+        >>> after(torch.tensor([[False, True, False, True]])).tolist()
+        [[False, False, True, True]]
     """
     return ends.long().cumsum(-1) - ends.long() > 0
 

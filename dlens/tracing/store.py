@@ -85,6 +85,14 @@ def load_record(folder: str | Path) -> Record:
     Raises:
         FileNotFoundError: it is not the folder of a record.
         ValueError: a file is damaged, or was written by a newer dlens.
+
+    Examples:
+        >>> import dlens, tempfile
+        >>> record = dlens.trace("trio/ar").capture("logits").forward("Once upon a time")
+        >>> folder = tempfile.mkdtemp()
+        >>> record.save(folder)
+        >>> dlens.load_record(folder)["logits"].shape
+        torch.Size([1, 4, 4096])
     """
     folder = Path(folder)
     for name in (_JSON, _TENSORS):

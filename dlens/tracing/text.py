@@ -81,9 +81,10 @@ def _draft(model: Model, ids: list[int]) -> str:
 def committed_at(canvas: Int[Tensor, "step batch position"], final: TokenIds) -> TokenIds:
     """[batch, position], the step of the last change; -1 where nothing changed.
 
-    >>> canvas = torch.tensor([[[1, 1]], [[7, 1]]])
-    >>> committed_at(canvas, torch.tensor([[7, 8]])).tolist()
-    [[0, 1]]
+    Examples:
+        >>> canvas = torch.tensor([[[1, 1]], [[7, 1]]])
+        >>> committed_at(canvas, torch.tensor([[7, 8]])).tolist()
+        [[0, 1]]
     """
     after = torch.cat([canvas[1:], final[None]])
     steps = torch.arange(len(canvas), device=canvas.device)[:, None, None]

@@ -25,6 +25,13 @@ class StepView:
             hide padding those of one length.
         tokens: [batch, position], prompts and what was decoded so far; for AR decoding it grows.
         text: per row the continuation so far, masks shown as ░.
+
+    Examples:
+        >>> import dlens
+        >>> seen = []
+        >>> record = dlens.trace("trio/diffusion").generate("Once upon a time", 4, on_step=seen.append)
+        >>> [view.step for view in seen], seen[0].text[0].count("░"), seen[-1].text == record.text
+        ([0, 1, 2, 3], 3, True)
     """
 
     step: int
