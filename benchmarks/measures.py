@@ -58,12 +58,14 @@ def _trio(rounds: int, steps: int) -> list[Row]:
 
 def _gpu(rounds: int, steps: int, device: str) -> list[Row]:
     model, plain = pair(llada_like(device))
-    ids, name = _ids(model, 256).to(device), "LLaDA-8B's shape"
-    rows = _rows(model, plain, name, ids, 256, steps, rounds, 1.10, 1.03)
-    for n_steps in (steps, 2 * steps):
-        peaks = {what: _peak(run) for what, run in _runs(model, plain, ids, 256, n_steps).items()}
-        extra = (peaks["all four"] - peaks["untraced"]) / 2**30
-        rows.append(Row(f"extra memory of all four, {n_steps} steps", name, extra, 1.0, unit="GiB"))
+    rows: list[Row] = []
+    for batch in (1, 4):
+        ids, name = _ids(model, 256, batch).to(device), f"LLaDA-8B's shape, batch {batch}"
+        rows += _rows(model, plain, name, ids, 256, steps, rounds, 1.10, 1.03)
+        for n_steps in (steps, 2 * steps):
+            runs = _runs(model, plain, ids, 256, n_steps)
+            extra = (_peak(runs["all four"]) - _peak(runs["untraced"])) / 2**30
+            rows.append(Row(f"extra memory of all four, {n_steps} steps", name, extra, 1.0, unit="GiB"))
     return rows
 
 
@@ -106,8 +108,8 @@ def _runs(model: dlens.Model, plain: dlens.Model, ids: Tensor, new: int, steps: 
     return {what: run(chain) for what, chain in chains.items()}
 
 
-def _ids(model: dlens.Model, width: int) -> Tensor:
-    return torch.randint(8, model.vocab_size, (1, width), generator=torch.Generator().manual_seed(0))
+def _ids(model: dlens.Model, width: int, batch: int = 1) -> Tensor:
+    return torch.randint(8, model.vocab_size, (batch, width), generator=torch.Generator().manual_seed(0))
 
 
 def _peak(run: Callable[[], object]) -> int:

@@ -15,7 +15,7 @@ from dlens.measures.measure import Span, Visit
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["LayerValues", "acted", "check_channels", "fused", "labelled", "rows", "wide"]
+__all__ = ["LayerValues", "acted", "check_channels", "fused", "labelled", "rows", "wide", "wide_product"]
 
 
 LayerValues = Float[Tensor, "layer batch position d_model"]
@@ -24,6 +24,19 @@ LayerValues = Float[Tensor, "layer batch position d_model"]
 def wide(value: Tensor) -> Tensor:
     """The same numbers in float32, or in float64 where they came in it."""
     return value if value.dtype == torch.float64 else value.float()
+
+
+def wide_product(
+    a: Float[Tensor, "batch rows inner"], b: Float[Tensor, "batch inner columns"]
+) -> Float[Tensor, "batch rows columns"]:
+    """Products of matrices with sums in float32, or in float64 where the factors came in it.
+
+    On CUDA factors of half precision stay as they are: their products are exact in float32, and tensor
+    cores sum them a dozen times faster than float32 is multiplied.
+    """
+    if a.is_cuda and a.dtype in (torch.bfloat16, torch.float16):
+        return torch.bmm(a, b, out_dtype=torch.float32)
+    return torch.bmm(wide(a), wide(b))
 
 
 def rows(value: LayerValues, drop: Sequence[int] = ()) -> Float[Tensor, "layer n d_model"]:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dlens.axes import STATES
-from dlens.measures.arrays import LayerValues, wide
+from dlens.measures.arrays import LayerValues, wide, wide_product
 from dlens.measures.measure import Cells, Visit
 
 __all__ = ["Gram", "gram_of", "join"]
@@ -68,10 +68,42 @@ def gram_of(visit: Visit, drop: Sequence[int] = (), exact: bool = False) -> Gram
 
 
 def _gram(value: LayerValues, cells: Cells, drop: Sequence[int], exact: bool) -> Gram:
-    x = value.double() if exact else wide(value)
-    state = cells.state.to(x.device)
-    x = _zeroed(x, state, drop)
-    member = torch.stack([state == number for number in range(len(STATES))], -1).to(x)
+    state = cells.state.to(value.device)
+    member = torch.stack([state == number for number in range(len(STATES))], -1).float()
+    if value.is_cuda and value.dtype in (torch.bfloat16, torch.float16) and not exact:
+        x = value.flatten(0, 1) if not drop else _zeroed(value, state, drop).flatten(0, 1)
+        return from_products(wide_product(x, x.mT).unflatten(0, value.shape[:2]), member)
+    x = _zeroed(value.double() if exact else wide(value), state, drop)
+    return _from_vectors(x, member.to(x))
+
+
+def from_products(raw: Matrices, member: Float[Tensor, "batch position state"]) -> Gram:
+    """The same from inner products alone, without the vectors.
+
+    Rounding errors are those of the products, so they grow with the mean; in exchange nothing of the size
+    of the stream is written.
+    """
+    measured = member.sum(-1) > 0
+    raw = torch.where(measured[:, :, None] & measured[:, None, :], raw, 0)
+    counts = member.sum(1)
+    share = (counts / counts.sum(-1, keepdim=True).clamp(min=1))[..., None]
+    averaging = member / counts.clamp(min=1)[:, None]
+    # x_i . m_s and m_s . m_t of the states' means; then the same with the overall mean o.
+    x_m = torch.matmul(raw, averaging)
+    m_m = torch.matmul(averaging.mT, x_m)
+    m_o = torch.matmul(m_m, share)
+    o_o = torch.matmul(share.mT, m_o)
+    y_m = x_m - torch.matmul(member, m_m)
+    y_o = torch.matmul(y_m, share)
+    ends = x_m - torch.matmul(member, m_m) / 2
+    within = raw - torch.matmul(ends, member.mT) - torch.matmul(member, ends.mT)
+    between = m_m - m_o - m_o.mT + o_o
+    shift = y_m - y_o + torch.matmul(member, between) / 2
+    offset = y_o + torch.matmul(member, m_o - o_o) + o_o / 2
+    return Gram(within, shift, offset[..., 0], member)
+
+
+def _from_vectors(x: LayerValues, member: Float[Tensor, "batch position state"]) -> Gram:
     counts = member.sum(1)
     # A mean over no position is never used; dividing by 1 keeps it finite.
     means = torch.matmul((member / counts.clamp(min=1)[:, None]).mT, x)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dlens.measures.arrays import fused, labelled, rows, wide
+from dlens.measures.arrays import fused, labelled, rows, wide, wide_product
 from dlens.measures.measure import Measure, Span, Sums, Visit
 
 if TYPE_CHECKING:
@@ -103,13 +103,15 @@ class Outliers(Measure):
     def _peaks(self, sums: Sums, visit: Visit, below: Float[Tensor, "layer n d_model"]) -> None:
         """Count at which channel each position peaks, and which channel leads each row's step."""
         weight = visit.cells.weight
-        here = weight.sum(-1, keepdim=True) + weight @ below.to(weight)
+        here = weight.sum(-1, keepdim=True) + wide_product(weight.to(below).expand(len(below), -1, -1), below)
         peaks = sums["peaks"][:, visit.at]
         peaks.index_add_(0, visit.cells.index, here.transpose(0, 1).to(peaks))
-        measured = (visit.cells.state >= 0).to(below)
-        by_row = measured[:, None] @ below.unflatten(1, measured.shape)
+        measured = visit.cells.state >= 0
+        each = measured[:, None].to(below).expand(len(below), -1, -1, -1)
+        by_row = wide_product(each.flatten(0, 1), below.unflatten(1, measured.shape).flatten(0, 1))
         n = measured.sum(-1)
-        sums["steps_led"][visit.at] += (by_row[:, :, 0] + n[:, None] > n[:, None] / 2).sum(1)
+        led = by_row[:, 0].unflatten(0, (len(below), -1)) + n[:, None] > n[:, None] / 2
+        sums["steps_led"][visit.at] += led.sum(1)
         sums["steps"][visit.at] += (n > 0).sum()
 
     def _massive(self, sums: Sums, visit: Visit, ratio: Float[Tensor, "layer n"], bar: float) -> None:

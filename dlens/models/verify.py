@@ -40,6 +40,7 @@ _TEXT = (
     "the sun went down she found him under a big tree. They were happy and went home together."
 )
 _SHIFT_MARGIN = 1.0  # nats a token
+_ROUNDING = 1e-5  # of the largest logit
 
 
 def verify(model: Model) -> None:
@@ -136,15 +137,17 @@ def _not_finite(model: Model, what: str) -> VerificationError:
 
 
 def check_causality(model: Model) -> None:
-    """A causal model's first logits do not see the last token; a bidirectional model's do."""
+    """A causal model's first logits do not see the tokens after them; a bidirectional model's do."""
     ids = _ids(model)
-    changed = ids.clone()
-    changed[:, -1] = ids[:, 0]
-    before, after = _logits(model, ids)[:, 0], _logits(model, changed)[:, 0]
-    if model.family.causal != torch.equal(before, after):
+    changed = ids[:, :1].expand_as(ids)
+    before, after = (_logits(model, read)[:, 0].float() for read in (ids, changed))
+    # Experts compute their tokens together, so other tokens may move a position's rounding.
+    rounding = max(_ROUNDING, 4 * torch.finfo(model.dtype).eps)
+    moved = float((after - before).abs().max() / before.abs().max()) > rounding
+    if model.family.causal == moved:
         found, expected = ("bidirectional", "causal") if model.family.causal else ("causal", "bidirectional")
         raise VerificationError(
-            f"{model.name} is {found}: changing its last token {'moves' if model.family.causal else 'does not move'} "
+            f"{model.name} is {found}: changing its later tokens {'moves' if model.family.causal else 'does not move'} "
             f"the first position; expected {expected}, as family {model.family.name!r} says; give the right family=, "
             f"and set is_causal in the config and in every attention module"
         )

@@ -64,8 +64,8 @@ The largest channel over all blocks but the last is {channel}.{kept}
 ## Operations
 
 Accuracy on the same problems with an operation, and its change with a paired 95 % bootstrap interval. Channels are
-set at the outputs of blocks 0 to 14; "next channels" are the next largest, {together} of them, that hold as much
-energy together as the largest; the random channels are five single ones, averaged. Skipped blocks are the identity.
+set at the outputs of blocks 0 to 14; "next channels" are as many of the next largest as come closest to the energy of
+the largest ({together}); the random channels are five single ones, averaged. Skipped blocks are the identity.
 
 {operations}
 
@@ -145,8 +145,8 @@ def _training(run: Run, last: Mapping[str, Any]) -> str:
     loss = "Masks as LLaDA draws them, questions of problems whole in half of the rows. " if run.diffusion else ""
     return (
         f"{last['tokens'] / 1e6:.0f} M tokens, {start}, AdamW, learning rate {run.learning_rate:g} (200 steps of "
-        f"warm-up, a\n  linear fall over the last 35 %), 65,536 tokens a step, context 256, bfloat16, seed 0. {loss}"
-        f"Mask, shift, initialisation and\n  learning rate are all in which the three differ; `ar` and `diffusion` "
+        f"warm-up, a linear fall over the last 35 %), 65,536 tokens a step, context 256, bfloat16, seed 0. {loss}"
+        f"Mask, shift, initialisation and learning rate are all in which the three differ; `ar` and `diffusion` "
         f"saw the same tokens in the same order."
     )
 

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from dlens.measures.gram import gram_of, join
+from dlens.measures.gram import from_products, gram_of, join
 from dlens.measures.measure import Visit
 from tests.measures.runs import SPANS, cells_of, random_run
 
@@ -60,3 +60,19 @@ def test_is_computed_once_a_visit_and_setting() -> None:
     assert gram_of(visit) is gram_of(visit)
     assert gram_of(visit) is not gram_of(visit, drop=(2,))
     assert gram_of(visit, exact=True).within.dtype == torch.float64
+
+
+def test_products_alone_give_the_same() -> None:
+    (visit,), _, state = visits(1)
+    exact = gram_of(visit, exact=True)
+    values = visit.values["resid_post"].double()
+    values[:, torch.tensor(state < 0)] = torch.nan
+    found = from_products(torch.matmul(values, values.mT), exact.member)
+    for mine, expected in (
+        (found.raw(), exact.raw()),
+        (found.centred(), exact.centred()),
+        (found.within, exact.within),
+    ):
+        np.testing.assert_allclose(
+            mine.numpy(), expected.numpy(), rtol=1e-9, atol=1e-9 * float(exact.raw().abs().max())
+        )

@@ -117,6 +117,26 @@ def test_a_bidirectional_model_in_a_causal_family() -> None:
         dlens.load(build("qwen2", is_causal=False), family="autoregressive")
 
 
+def test_experts_whose_rounding_other_tokens_move_are_causal() -> None:
+    torch.manual_seed(0)
+    config = transformers.MixtralConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    module = transformers.MixtralForCausalLM(config).eval()
+    ids = torch.arange(3, 11)[None]
+    with torch.no_grad():
+        assert not torch.equal(*(module(read).logits[:, 0] for read in (ids, ids[:, :1].expand_as(ids))))
+    assert dlens.load(module).family.causal
+    config.is_causal = False
+    with pytest.raises(VerificationError, match="is bidirectional"):
+        dlens.load(transformers.MixtralForCausalLM(config).eval(), family="autoregressive")
+
+
 def test_lost_rotary_frequencies_of_a_native_model() -> None:
     for name, buffer in (("llama", "inv_freq"), ("gemma3", "sliding_attention_inv_freq")):
         module = build(name)
