@@ -21,6 +21,7 @@ from dlens.measures.order import CommitOrder
 from dlens.measures.outliers import Outliers
 from dlens.measures.recency import Recency
 from dlens.measures.top_tokens import TopTokens
+from dlens.models.errors import VerificationError
 from dlens.models.family import Family, Fill, Layout, Site
 from dlens.models.load import load
 from dlens.models.model import Model
@@ -61,6 +62,7 @@ __all__ = [
     "TopTokens",
     "Trace",
     "UnfiredWarning",
+    "VerificationError",
     "collapse",
     "compare",
     "disruption",

@@ -171,7 +171,7 @@ for name, canvas in canvases.items():
 # On the canvas of masks any two positions are alike at every depth. That says nothing about the layers: the same
 # vector enters everywhere, and attention, which averages equal vectors, keeps them equal. The cosine through a layer
 # is then one vector's, however many positions it is averaged over, and CKA, which compares differences between
-# positions, has only rounding errors left to compare. So compare models on the same real text, or at equal noise, with
+# positions, has none to compare and is `NaN`. So compare models on the same real text, or at equal noise, with
 # masked and other positions apart.
 #
 # ## Along the steps of a run

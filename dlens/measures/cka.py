@@ -22,6 +22,8 @@ __all__ = ["CKA", "hsic"]
 
 MIN_ROWS = 4
 """HSIC1 is defined for more than three rows."""
+# Rows that differ by less than this share of their energy differ by rounding in float32.
+_ALIKE = 1e-11
 
 Groups = Float[Tensor, "batch position group"]
 
@@ -155,12 +157,17 @@ class CKA(Measure):
         sums["n"].index_add_(0, at, enough.to(sums["n"]))
 
     def _terms(self, gram: Gram) -> Float[Tensor, "batch group layer layer_b"]:
-        """By state, and over all positions last."""
+        """By state, and over all positions last; 0 for layers at which the rows are alike."""
         every = gram.member.sum(-1, keepdim=True)
+        energy = gram.energy()
         values = []
-        for k, member in ((gram.within, gram.member), (gram.centred(), every)):
-            k = k if self.kernel == "linear" else rbf(k, member, self.fraction)
-            values.append(hsic(k, member, self.debiased))
+        for matrix, member in ((gram.within, gram.member), (gram.centred(), every)):
+            k = matrix if self.kernel == "linear" else rbf(matrix, member, self.fraction)
+            spread = torch.einsum("lbn,bng->bgl", matrix.diagonal(dim1=-2, dim2=-1), member)
+            varies = spread > _ALIKE * torch.einsum("lbn,bng->bgl", energy, member)
+            known = varies[..., :, None] & varies[..., None, :]
+            # Not finite stays not finite.
+            values.append(torch.where(known | ~spread.isfinite()[..., None], hsic(k, member, self.debiased), 0))
         return torch.cat(values, 1)
 
     def result(self, sums: Sums, span: Span) -> xr.Dataset:
@@ -192,6 +199,8 @@ class CKA(Measure):
             point="resid_post of every layer",
             channels_left_out=list(self.drop),
             n=int(sums["n"][..., -1].sum()),
+            count_of_cka_all="n_all",
+            count_of_hsic_all="n_all",
         )
 
     def _estimator(self) -> str:

@@ -45,6 +45,11 @@ class Gram:
         """x_i . x_j."""
         return self._shifted(self.shift + self.offset[..., None] * self.member.sum(-1, keepdim=True))
 
+    def energy(self) -> Float[Tensor, "layer batch position"]:
+        """x_i . x_i."""
+        shift = torch.einsum("lbns,bns->lbn", self.shift + self.offset[..., None], self.member)
+        return self.within.diagonal(dim1=-2, dim2=-1) + 2 * shift
+
     def _shifted(self, shift: Tensor) -> Matrices:
         """within + shift member^T + member shift^T."""
         member = self.member.expand(len(shift), -1, -1, -1)

@@ -6,4 +6,13 @@ __all__ = ["VerificationError"]
 
 
 class VerificationError(ValueError):
-    """A loaded model does not behave as its family and layout say."""
+    """A loaded model does not behave as its family and layout say.
+
+    Examples:
+        >>> import dlens
+        >>> try:
+        ...     dlens.load("trio/diffusion", family="autoregressive")
+        ... except dlens.VerificationError as error:
+        ...     print(str(error)[:32])
+        trio/diffusion is bidirectional:
+    """

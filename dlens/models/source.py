@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -85,7 +86,8 @@ def read_checkpoint(source: str, trust_remote_code: bool, kwargs: dict[str, Any]
             )
         return _read_remote(source, remote, settings, kwargs)
     _check_names(kwargs, settings)
-    module, info = AutoModelForCausalLM.from_pretrained(source, output_loading_info=True, **kwargs)  # pyright: ignore
+    with _without_bar() if Path(source).parent == TRIO_FOLDER else nullcontext():
+        module, info = AutoModelForCausalLM.from_pretrained(source, output_loading_info=True, **kwargs)  # pyright: ignore
     lacking = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if lacking:
         raise ValueError(
@@ -93,6 +95,20 @@ def read_checkpoint(source: str, trust_remote_code: bool, kwargs: dict[str, Any]
             f"{type(module).__name__}, as the rest would be random; check that the checkpoint is complete"
         )
     return module.eval()
+
+
+@contextmanager
+def _without_bar() -> Iterator[None]:
+    """No progress bar of transformers: reading a shipped model takes a moment."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _read_remote(source: str, remote: dict[str, str], settings: dict[str, Any], kwargs: dict[str, Any]) -> nn.Module:

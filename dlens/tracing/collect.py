@@ -97,6 +97,16 @@ def _numbers_a_position(op: Capture, model: Model, shape: RunShape) -> int:
     return model.d_model
 
 
+def in_words(size: int) -> str:
+    """Bytes as people read them.
+
+    Examples:
+        >>> in_words(3 * 2**30), in_words(2**20)
+        ('3.00 GiB', '1.00 MiB')
+    """
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.2f} MiB"
+
+
 def refuse_large_captures(needed: int, limit: int) -> None:
     """Refuse captures that would take more memory than the limit.
 
@@ -105,7 +115,7 @@ def refuse_large_captures(needed: int, limit: int) -> None:
     """
     if needed > limit:
         raise MemoryError(
-            f"the captures need {needed / 2**30:.2f} GiB; expected at most {limit / 2**30:.2f} GiB; capture fewer "
+            f"the captures need {in_words(needed)}; expected at most {in_words(limit)}; capture fewer "
             f"layers or steps, reduce with a measure while the model runs, or pass capture_limit={needed}"
         )
 

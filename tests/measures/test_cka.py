@@ -207,6 +207,14 @@ def test_wrong_settings_are_refused(settings: dict) -> None:
         CKA(**settings)
 
 
+def test_a_canvas_of_masks_alone_has_nothing_to_compare(diffusion: dlens.Model) -> None:
+    chain = dlens.trace(diffusion).measure(CKA())
+    data = chain.forward([[diffusion.family.mask_token_id] * 24]).measures["cka"]
+    assert data["n_all"].sum() == 1 and data["cka_all"].isnull().all() and data["cka"].isnull().all()
+    one_word = chain.forward([[diffusion.family.mask_token_id] * 23 + [300]]).measures["cka"]
+    assert one_word["cka_all"].notnull().any()
+
+
 def test_on_the_trio_equals_float64(diffusion: dlens.Model) -> None:
     ids = torch.randint(8, diffusion.vocab_size, (2, 40), generator=torch.Generator().manual_seed(0))
     ids[:, 25:] = diffusion.family.mask_token_id
