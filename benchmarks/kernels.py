@@ -14,8 +14,8 @@ from dlens.measures.gram import gram_of
 __all__ = ["main"]
 
 TOLERANCE = 1e-6
-# Gram matrices of half precision are sums of d_model products in float32, around a mean that is not taken off.
-GRAM_TOLERANCE = 1e-5
+# Of the largest product before the mean is taken off: half precision multiplies with the mean, and sums in float32.
+GRAM_TOLERANCE = 1e-6
 
 
 def values(dtype: torch.dtype, width: int, d_model: int) -> tuple[Tensor, Tensor, Cells]:
@@ -47,12 +47,13 @@ def difference(measure: Measure, dtype: torch.dtype, width: int, d_model: int) -
 
 
 def gram_difference(dtype: torch.dtype, width: int, d_model: int) -> float:
-    """The largest difference between centred inner products on the GPU and in float64, relative to the largest."""
+    """The largest difference of centred inner products on the GPU and in float64; one channel hardly varies."""
     _, post, cells = values(dtype, width, d_model)
+    post[..., 3] = 300 + post[..., 3]
     there = Cells(*(part.to("cuda") for part in (cells.index, cells.weight, cells.state, cells.noise)))
     visit = Visit(0, range(2), {"resid_post": post.to("cuda")}, there)
-    fast, exact = gram_of(visit).centred().double(), gram_of(visit, exact=True).centred()
-    return float((fast - exact).abs().max() / exact.abs().max())
+    fast, exact = gram_of(visit), gram_of(visit, exact=True)
+    return float((fast.centred().double() - exact.centred()).abs().max() / exact.raw().abs().max())
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
+from jaxtyping import Float
 
 import dlens
 from dlens.findings.intervals import mean_interval
@@ -38,7 +39,7 @@ class Judged:
 
     rule: str
     plan: str
-    loss: tuple[float, float, float]
+    loss: tuple[float, ...]
     kept: Retention
 
     def cells(self, model: str) -> list[str]:
@@ -75,10 +76,12 @@ def main(
         sampler = dlens.samplers.LLaDA(block_length=_BLOCK) if model.family.objective == "diffusion" else None
         options: dict[str, Any] = {"task": task, "n": problems, "seed": seed, "sampler": sampler, "progress": False}
         whole = score_task(dlens.trace(model), **options)
+        before = _losses(dlens.trace(model), draws, seed)
         for n in blocks:
             for rule, plan in _plans(model, n, seed):
                 kept = dlens.retention(model, plan, baseline=whole, **options)
-                judged = Judged(rule, _words(plan), _loss(model, plan, draws, seed), kept)
+                rise = mean_interval(_losses(_applied(model, plan), draws, seed) - before, resamples=9999)
+                judged = Judged(rule, _words(plan), tuple(map(float, rise)), kept)
                 print(f"| {' | '.join(judged.cells(name))} |", flush=True)
 
 
@@ -102,16 +105,14 @@ def _words(plan: Any) -> str:
     return ", ".join(map(str, sorted(plan.layers if isinstance(plan, dlens.SkipPlan) else plan)))
 
 
-def _loss(model: dlens.Model, plan: Any, draws: int, seed: int) -> tuple[float, float, float]:
-    """How much the loss rises, text by text, on texts that chose nothing."""
+def _applied(model: dlens.Model, plan: Any) -> dlens.Trace:
     whole = dlens.trace(model)
-    cut = plan.apply(whole) if isinstance(plan, dlens.SkipSchedule) else whole.skip(plan)
-    rises = []
-    for text in calibration_texts()[1::2]:
-        with_plan, without = (text_loss(chain, [text], draws=draws, seed=seed).value for chain in (cut, whole))
-        rises.append(with_plan - without)
-    mean, low, high = mean_interval(np.array(rises), resamples=9999)
-    return float(mean), float(low), float(high)
+    return plan.apply(whole) if isinstance(plan, dlens.SkipSchedule) else whole.skip(plan)
+
+
+def _losses(chain: dlens.Trace, draws: int, seed: int) -> Float[np.ndarray, " text"]:
+    """The loss of each text that chose nothing."""
+    return np.array([text_loss(chain, [text], draws=draws, seed=seed).value for text in calibration_texts()[1::2]])
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ PAGES = [
     "docs/skipping.md",
     "docs/findings.md",
     "docs/tasks.md",
+    "docs/trio.md",
     "docs/widgets.md",
     "docs/concepts.md",
     "docs/decoding.md",

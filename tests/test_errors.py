@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,6 +13,7 @@ import torch
 import dlens
 from dlens.samplers import Autoregressive, Dream, LLaDA
 from tests.reference import fresh
+from tests.refusing import assert_three_parts, refused
 from tests.unchecked import unchecked
 from tests.untouched import untouched
 
@@ -24,32 +21,6 @@ STORY = "Once upon a time"
 WIDTH = 4
 NAME = "blocks.5.hook_resid_post"
 Action = Callable[[dlens.Model], Any]
-
-
-def assert_three_parts(message: str, came: str) -> None:
-    """What came; what was expected; the fix, with the offending value in the first part."""
-    parts = message.split("; ")
-    assert len(parts) >= 3, message
-    assert came in parts[0], message
-    assert any(part.startswith("expected ") for part in parts[1:-1]), message
-    assert len(parts[-1]) > 8 and not parts[-1].startswith("expected "), message
-
-
-@contextmanager
-def refused(model: dlens.Model, kind: type[Exception], came: str) -> Iterator[None]:
-    """The body raises before the model computes anything, in three parts, and changes nothing."""
-    calls: list[int] = []
-    with untouched(model):
-        handles = [part.register_forward_pre_hook(lambda *_: calls.append(1)) for part in (model.module, model.embed)]
-        try:
-            with pytest.raises(kind) as caught:
-                yield
-        finally:
-            for handle in handles:
-                handle.remove()
-    assert type(caught.value) is kind
-    assert calls == []
-    assert_three_parts(str(caught.value), came)
 
 
 def trace(model: dlens.Model) -> dlens.Trace:
@@ -328,88 +299,6 @@ def test_a_missing_tokenizer(diffusion: dlens.Model) -> None:
         bare = dataclasses.replace(model, module=model.module)
         bare.config.eos_token_id = None
         trace(bare).generate([5, 6], 4, sampler=LLaDA(eos_inf=True))
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory, ar: dlens.Model) -> Path:
-    """A record of a forward."""
-    folder = tmp_path_factory.mktemp("records") / "record"
-    trace(ar).capture("resid_post").measure(dlens.Cosine()).forward(STORY).save(folder)
-    return folder
-
-
-def edit_header(folder: Path, **changes: Any) -> None:
-    path = folder / "record.json"
-    header = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({key: value for key, value in header.items() if value is not ...}))
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def other_tensors(folder: Path) -> None:
-    from safetensors.torch import save_file
-
-    save_file({"tokens": torch.ones(1, 2)}, folder / "tensors.safetensors")
-
-
-DAMAGE: dict[str, tuple[type[Exception], str, Callable[[Path], Any]]] = {
-    "cut header": (ValueError, "record.json is not JSON", lambda f: cut(f / "record.json")),
-    "binary header": (
-        ValueError,
-        "record.json is not JSON",
-        lambda f: (f / "record.json").write_bytes(b"\xff\xfe\x00"),
-    ),
-    "list for a header": (ValueError, "format 'list'", lambda f: (f / "record.json").write_text("[]")),
-    "newer format": (ValueError, "format 99", lambda f: edit_header(f, format=99)),
-    "header without plan": (ValueError, "'plan'", lambda f: edit_header(f, plan=...)),
-    "header without captures": (ValueError, "'captured'", lambda f: edit_header(f, captured=...)),
-    "cut tensors": (ValueError, "tensors.safetensors is damaged", lambda f: cut(f / "tensors.safetensors")),
-    "empty tensors": (ValueError, "is damaged", lambda f: (f / "tensors.safetensors").write_bytes(b"")),
-    "other tensors": (ValueError, "captured/resid_post", other_tensors),
-    "no tensors": (FileNotFoundError, "no tensors.safetensors", lambda f: (f / "tensors.safetensors").unlink()),
-    "no header": (FileNotFoundError, "no record.json", lambda f: (f / "record.json").unlink()),
-    "empty folder": (FileNotFoundError, "no record.json", lambda f: (shutil.rmtree(f), f.mkdir())),
-    "no folder": (FileNotFoundError, "no record.json", shutil.rmtree),
-}
-
-
-@pytest.mark.parametrize("case", DAMAGE)
-def test_a_damaged_record(saved: Path, tmp_path: Path, case: str) -> None:
-    kind, came, damage = DAMAGE[case]
-    folder = tmp_path / "record"
-    shutil.copytree(saved, folder)
-    assert dlens.load_record(folder).n_steps == 1
-    damage(folder)
-    with pytest.raises(kind) as caught:
-        dlens.load_record(folder)
-    assert type(caught.value) is kind
-    assert_three_parts(str(caught.value), came)
-    assert str(folder) in str(caught.value)
-
-
-def test_a_record_is_not_saved_over_other_files(ar: dlens.Model, saved: Path, tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").write_text("chapter one")
-    record = dlens.load_record(saved)
-    with pytest.raises(FileExistsError) as caught:
-        record.save(tmp_path)
-    assert_three_parts(str(caught.value), str(tmp_path))
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
-    with pytest.raises(FileExistsError) as caught:
-        record.save(tmp_path / "thesis.tex")
-    assert_three_parts(str(caught.value), "thesis.tex")
-
-
-def test_a_loaded_record_says_what_it_does_not_hold(saved: Path) -> None:
-    record = dlens.load_record(saved)
-    with pytest.raises(KeyError) as caught:
-        record["mlp_out"]
-    assert_three_parts(caught.value.args[0], "'mlp_out'")
-    with pytest.raises(KeyError):
-        record["blocks.99.hook_resid_post"]
-    with pytest.raises(ValueError, match="'attn_oot'"):
-        record["attn_oot"]
 
 
 Patching = Callable[[dlens.Trace, dlens.Record], Any]

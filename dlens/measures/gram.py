@@ -13,7 +13,7 @@ from dlens.axes import STATES
 from dlens.measures.arrays import LayerValues, wide, wide_product
 from dlens.measures.measure import Cells, Visit
 
-__all__ = ["Gram", "gram_of", "join"]
+__all__ = ["Gram", "from_products", "gram_of", "join"]
 
 Matrices = Float[Tensor, "layer batch position position_b"]
 
@@ -83,10 +83,14 @@ def _gram(value: LayerValues, cells: Cells, drop: Sequence[int], exact: bool) ->
 
 
 def from_products(raw: Matrices, member: Float[Tensor, "batch position state"]) -> Gram:
-    """The same from inner products alone, without the vectors.
+    """The Gram matrices from inner products alone, without the vectors.
 
-    Rounding errors are those of the products, so they grow with the mean; in exchange nothing of the size
-    of the stream is written.
+    Rounding errors are those of the products, so they are relative to the vectors with their mean; in exchange
+    nothing of the size of the stream is written.
+
+    Args:
+        raw: x_i . x_j; whatever it holds at positions that are not measured.
+        member: 1 where a position is in a state.
     """
     measured = member.sum(-1) > 0
     raw = torch.where(measured[:, :, None] & measured[:, None, :], raw, 0)

@@ -13,12 +13,12 @@ from plotly.subplots import make_subplots
 from dlens.models.source import TRIO_FOLDER
 from recipes.trio.effects import SKIPS
 
-__all__ = ["main", "seeds_figure", "training_figure"]
+__all__ = ["SEEDS", "main", "seeds_figure", "training_figure"]
 
 FIGURES = Path("docs/figures")
 COLOURS = {"ar": "#1b6ca8", "diffusion": "#c8553d", "ar-init": "#3d8361"}
 # The main runs at the step at which the further seeds stopped, beside these.
-_SEEDS = {
+SEEDS = {
     "ar": ("ar-6144", "ar-s1", "ar-s2"),
     "diffusion": ("diffusion-6144", "diffusion-s1", "diffusion-s2"),
 }
@@ -29,7 +29,7 @@ def seeds_figure(effects: Mapping[str, Any]) -> go.Figure:
     """Depth profiles and what skips leave, for three seeds of two objectives at equal tokens."""
     titles = ("Cosine of input and output", "Energy share of the largest channel", "trio-code after skipping 3 blocks")
     figure = make_subplots(1, 3, subplot_titles=titles, horizontal_spacing=0.07)
-    for objective, runs in _SEEDS.items():
+    for objective, runs in SEEDS.items():
         for run, dash in zip(runs, _DASHES, strict=True):
             depth, kept = effects[run]["depth"]["0.0"], effects[run]["accuracy"]["trio-code"]
             style = {"line": {"color": COLOURS[objective], "dash": dash}, "name": run, "legendgroup": run}

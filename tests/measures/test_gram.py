@@ -76,3 +76,11 @@ def test_products_alone_give_the_same() -> None:
         np.testing.assert_allclose(
             mine.numpy(), expected.numpy(), rtol=1e-9, atol=1e-9 * float(exact.raw().abs().max())
         )
+
+
+def test_products_in_float32_are_exact_to_a_millionth_of_the_vectors() -> None:
+    (visit,), _, _ = visits(1)
+    values = visit.values["resid_post"].bfloat16()
+    exact = gram_of(Visit(0, visit.layers, {"resid_post": values.float()}, visit.cells), exact=True)
+    found = from_products(torch.matmul(values.float(), values.float().mT), exact.member.float())
+    assert (found.centred() - exact.centred()).abs().max() < 1e-6 * exact.raw().abs().max()

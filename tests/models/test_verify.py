@@ -117,6 +117,13 @@ def test_a_bidirectional_model_in_a_causal_family() -> None:
         dlens.load(build("qwen2", is_causal=False), family="autoregressive")
 
 
+def test_one_bidirectional_block_in_half_precision_is_seen() -> None:
+    module = build("qwen2").to(torch.bfloat16)
+    module.model.layers[-1].self_attn.is_causal = False
+    with pytest.raises(VerificationError, match="is bidirectional"):
+        dlens.load(module)
+
+
 def test_experts_whose_rounding_other_tokens_move_are_causal() -> None:
     torch.manual_seed(0)
     config = transformers.MixtralConfig(
