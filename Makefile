@@ -27,13 +27,14 @@ tutorial-%:
 docs/tutorials/%.ipynb: tutorials/%.py tutorials/build.py $(shell find dlens -type f -not -name "*.pyc") .venv/docs.stamp
 	$(BIN)/python tutorials/build.py $< docs/tutorials
 
-# Opens the tutorials in JupyterLab, to run and to change.
+# Opens the tutorials in JupyterLab, to run and to change. A notebook that is there is kept, as it may have been changed;
+# remove it to get the tutorial as it is shipped.
 lab: .venv/lab.stamp $(call notebooks,notebooks,[0-9])
 	$(BIN)/python -m jupyterlab --notebook-dir=notebooks
 
-notebooks/%.ipynb: tutorials/%.py .venv/lab.stamp
+notebooks/%.ipynb: | tutorials/%.py .venv/lab.stamp
 	@mkdir -p notebooks
-	$(BIN)/python -m jupytext --quiet --set-kernel python3 --output $@ $<
+	$(BIN)/python -m jupytext --quiet --set-kernel python3 --output $@ tutorials/$*.py
 
 # The site, in site/; it opens as files, and `python3 -m http.server --directory site` serves it with its search.
 # Tutorials that changed are run first, which takes minutes together; `make -j2 docs` runs two at a time.

@@ -149,10 +149,14 @@ def test_the_site_shows_every_name_and_loads_nothing_from_elsewhere(site: Path) 
     assert {name: urls for name, urls in outside.items() if urls} == {}
 
 
-def test_pages_and_search_work_in_a_browser(address: str, page: Any) -> None:
-    for name in ("api/traces.html", "index.html"):
+def test_pages_and_search_work_in_a_browser(site: Path, address: str, page: Any) -> None:
+    # The page itself takes note of errors, and of what each of them asks of other machines.
+    names = sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html"))
+    assert {"404.html", "index.html", "api/traces.html", "tutorials/1_first_trace.html"} <= set(names)
+    for name in names:
         page.goto(f"{address}/{name}")
-        page.wait_for_load_state("networkidle")
+    page.goto(f"{address}/index.html")
+    page.wait_for_load_state("networkidle")
     page.keyboard.press("/")
     page.keyboard.type("outlier channel")
     page.locator(".md-search-result__link").first.wait_for()

@@ -5,6 +5,9 @@
 # compute, leave three of them out, and do the same with a model of another kind. Nothing is downloaded and no GPU is
 # needed; all cells together take less than a minute.
 #
+# Run it as a notebook: `make lab` opens all tutorials in JupyterLab. Run as a script,
+# `python tutorials/1_first_trace.py`, it prints the same but shows no figures and no widgets.
+#
 # You should know PyTorch. You need not know diffusion language models; here is all that this page takes for granted:
 #
 # - An **autoregressive** model (such as GPT) writes from left to right, one token after the other.

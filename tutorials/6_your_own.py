@@ -303,7 +303,8 @@ print("padding is hidden from attention:", own.honours_padding)
 # - weights, buffers and logits are finite, and rotary buffers are what they are computed from;
 # - every block and every site ran once, a block returned what the layout says, and the parts add up: `resid_pre` +
 #   `attn_out` = `resid_mid`, `resid_mid` + `mlp_out` = `resid_post`;
-# - the model is bidirectional: another last token moves the first position;
+# - the model is bidirectional: other tokens in all later places move the first position (of a model with experts, by
+#   more than rounding does);
 # - a masked token is predicted where `shift` says, for a model that can predict at all.
 #
 # Each mistake has its own message:
@@ -347,10 +348,13 @@ except ValueError as error:
 # that operation and measure work there. A trained checkpoint goes the same way. `dlens.load` with a name asks
 # transformers for a causal model, and this is none, so load the module yourself:
 #
-# ```python from transformers import AutoModelForMaskedLM, AutoTokenizer
+# ```python
+# from transformers import AutoModelForMaskedLM, AutoTokenizer
 #
-# name = "answerdotai/ModernBERT-base" module = AutoModelForMaskedLM.from_pretrained(name).eval() model =
-# dlens.load(module, tokenizer=AutoTokenizer.from_pretrained(name), family=family) ```
+# name = "answerdotai/ModernBERT-base"
+# module = AutoModelForMaskedLM.from_pretrained(name).eval()
+# model = dlens.load(module, tokenizer=AutoTokenizer.from_pretrained(name), family=family)
+# ```
 #
 # After `register_family` the model type of a config selects the family, and `dlens models` lists it:
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 IMPORTS = "import dlens, dlens.widgets\n"
@@ -23,6 +26,12 @@ PICTURES = {
     "recency": "Token recency",
     "planner": "Skip planner: brighter blocks change the stream less",
 }
+SITE = """
+site_name: widgets
+use_directory_urls: false
+theme: {name: material, font: false}
+plugins: [{mkdocs-jupyter: {execute: false}}]
+"""
 # How many colours a picture has; mere words have one.
 COLOURS = """(figure) => new Set([...figure.querySelectorAll("i, span")].filter((each) => each.offsetWidth)
     .map((each) => getComputedStyle(each).backgroundColor)).size"""
@@ -40,6 +49,15 @@ def notebook(names: Iterable[str], kernel: str = "python3", language: str = "pyt
     wanted = {"name": kernel, "display_name": kernel, "language": language}
     about = {"kernelspec": wanted, "language_info": {"name": language}}
     return {"nbformat": 4, "nbformat_minor": 5, "metadata": about, "cells": cells}
+
+
+def built(folder: Path) -> Path:
+    """The folder of the pages that mkdocs makes, strictly, of the notebooks in folder/docs."""
+    (folder / "mkdocs.yml").write_text(SITE, encoding="utf-8")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "site"
 
 
 def check_pictures(place: Any, names: Iterable[str] = PICTURES) -> None:
