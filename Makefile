@@ -6,7 +6,9 @@ BIN := .venv/bin
 
 # Ends by naming the page; started again after an interruption, it goes on where it was.
 demo: .venv/core.stamp
+	@echo "Compares the three shipped models; this takes about a minute on two cores."
 	HF_HUB_OFFLINE=1 $(BIN)/dlens report --quick --out demo/report.html
+	@echo "To look at it, open this file in a browser: demo/report.html"
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
@@ -23,6 +25,7 @@ tutorials: $(call notebooks,docs/tutorials,[0-9])
 
 tutorial-%:
 	@$(MAKE) --no-print-directory $(or $(call notebooks,docs/tutorials,$*),$(error no tutorial $*))
+	@echo "Open it with \`make lab\`, or read it in the docs (\`make docs\`)."
 
 docs/tutorials/%.ipynb: tutorials/%.py tutorials/build.py $(shell find dlens -type f -not -name "*.pyc") .venv/docs.stamp
 	$(BIN)/python tutorials/build.py $< docs/tutorials

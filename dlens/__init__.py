@@ -1,6 +1,23 @@
-"""dlens: an interpretability toolkit for diffusion and autoregressive language models."""
+"""dlens: an interpretability toolkit for diffusion and autoregressive language models.
 
-from dlens import samplers
+The main calls, each with an example in its own help:
+
+    model = dlens.load("trio/diffusion")   # or a hub id, a folder, a transformers module
+    trace = dlens.trace(model)             # .skip .swap .repeat .ablate .steer .patch .hook .capture .measure
+    record = trace.generate("Once upon a") # or .forward(...): text, captures, measures, FLOPs
+    record.save("run")                     # dlens.load_record("run") reads it without the model
+    dlens.profile(model)                   # what each layer changes; dlens.compare for several models
+    dlens.plan_skip(model, 2)              # which blocks to skip
+    dlens.retention(model, [5, 9])         # how much of a task's accuracy is left without them
+    dlens.report(["trio/ar", "trio/diffusion"], "report.html")
+
+Beside these: `dlens.samplers` (how tokens are decoded), `dlens.tasks` (problems with exact scores),
+`dlens.show.figures` (plotly figures), `dlens.widgets` (for notebooks, loaded when first used).
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from dlens import samplers, tasks
 from dlens.findings.comparing import Comparison, compare
 from dlens.findings.disturbance import Disruption, disruption
 from dlens.findings.outlier_effects import Collapse, collapse
@@ -31,6 +48,21 @@ from dlens.tracing.chain import Trace, trace
 from dlens.tracing.errors import Cancelled, NeverFired, UnfiredWarning
 from dlens.tracing.record import Record
 from dlens.tracing.store import load_record
+
+if TYPE_CHECKING:
+    from dlens import widgets as widgets
+else:
+
+    def __getattr__(name: str) -> Any:
+        if name == "widgets":
+            from importlib import import_module
+
+            return import_module("dlens.widgets")
+        raise AttributeError(f"module 'dlens' has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), "widgets"})
+
 
 __all__ = [
     "CKA",
@@ -77,5 +109,6 @@ __all__ = [
     "report",
     "retention",
     "samplers",
+    "tasks",
     "trace",
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +23,7 @@ __all__ = [
     "TokenMask",
     "hook_name",
     "parse_point",
+    "respell",
 ]
 
 Resid = Float[Tensor, "batch position d_model"]
@@ -62,6 +65,17 @@ def hook_name(point: str, layer: int | None = None) -> str:
     return f"blocks.{layer}.{'attn.' if point == 'pattern' else ''}hook_{point}"
 
 
+def respell(came: object, known: Iterable[str]) -> str:
+    """The usual fix of a misspelt word: the known one that it resembles, if any.
+
+    Examples:
+        >>> respell("erly", ("early", "middle", "late")), respell("end", ("early", "middle", "late"))
+        ("did you mean 'early'?", 'check the spelling')
+    """
+    close = difflib.get_close_matches(came, tuple(known), n=1, cutoff=0.8) if isinstance(came, str) else []
+    return f"did you mean {close[0]!r}?" if close else "check the spelling"
+
+
 def parse_point(name: str) -> PointName:
     """Read a full hook name or a short form.
 
@@ -82,8 +96,8 @@ def parse_point(name: str) -> PointName:
         layer, attn, point = int(match[1]), match[2], match[3]
         if point in BLOCK_POINTS and (attn is not None) == (point == "pattern"):
             return PointName(point, layer)
-    known = ", ".join((*BLOCK_POINTS, *ROOT_POINTS))
+    known = (*BLOCK_POINTS, *ROOT_POINTS)
     raise ValueError(
-        f"unknown hook point {name!r}; expected a short form ({known}) or a full name "
-        f"such as 'blocks.5.hook_resid_post'; check the spelling and the layer number"
+        f"unknown hook point {name!r}; expected a short form ({', '.join(known)}) or a full name "
+        f"such as 'blocks.5.hook_resid_post'; {respell(name, known)}"
     )

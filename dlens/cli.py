@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from math import isnan
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -314,34 +315,44 @@ def report(
         seed: of problems, masks, random channels and resamples.
         fresh: compute everything again.
     """
-    import dlens
     from dlens import tasks
-    from dlens.show.report import check_paths
+    from dlens.show.report import check_paths, settings_of, write_report
 
     asked = tasks.get(task, allow_code=allow_code)
     check_paths(out, json)
-    page = dlens.report(
+    page, rows = write_report(
         [load.load(name) for name in models],
         out,
-        task=asked,
-        quick=quick,
-        problems=problems,
+        json,
+        asked,
+        settings_of(quick, problems, seed),
         kinds=[None if name == "auto" else name for name in kind],
-        seed=seed,
-        json=json,
         fresh=fresh,
     )
+    verdicts = [cell.verdict for row in rows for cell in row.cells]
+    print(f"{len(verdicts)} verdicts: {verdicts.count('holds')} hold, ", end="")
+    print(f"{verdicts.count('does not hold')} do not, {verdicts.count('undecided')} undecided")
     print(f"Wrote {page}")
 
 
 def _print_retention(kept: Any) -> None:
+    from dlens.findings.intervals import share_interval
+
     print(f"{kept.task}: {kept.baseline:.1%} of {kept.n} problems solved with all layers, {kept.accuracy:.1%} skipped")
-    if kept.retained == kept.retained:
-        interval = f"95 % interval {kept.low:.1%} to {kept.high:.1%}" if kept.low == kept.low else "no interval"
+    before, after = (_interval(*share_interval(scores.correct)) for scores in (kept.before, kept.after))
+    print(f"      95 % intervals {before} with all layers, {after} skipped; by Wilson's score")
+    if not isnan(kept.retained):
+        interval = "no interval" if isnan(kept.low) else f"95 % interval {_interval(kept.low, kept.high)}"
         print(f"      {kept.retained:.1%} retained, {interval}, p = {kept.p_value:.2g}; {kept.method}")
-    print(f"      {kept.flops_saved:.1%} of the FLOPs saved, {kept.time_ratio:.2f} x the time")
+    print(f"      {kept.flops_saved:.1%} of the FLOPs saved")
+    if kept.p_value >= 0.05:
+        print("      undecided whether anything is lost")
     for note in kept.notes:
         print(f"note: {note}", file=sys.stderr)
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{low:.1%} to {high:.1%}"
 
 
 def _print_profile(profile: Any) -> None:

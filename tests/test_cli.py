@@ -5,10 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from scipy.stats import binomtest
 
 import dlens
-from dlens.cli import main, parse_layers
+from dlens.cli import _print_retention, main, parse_layers
 from dlens.findings.profile import Profile
+from dlens.findings.retained import judged
+from tests.findings.answers import answers
 
 
 def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,13 +94,30 @@ def test_skip_shows_what_a_task_keeps(capsys: pytest.CaptureFixture[str]) -> Non
         f"trio-code: {kept.baseline:.1%} of 8 problems solved with all layers, {kept.accuracy:.1%} skipped" in printed
     )
     assert f"{kept.retained:.1%} retained, 95 % interval {kept.low:.1%} to {kept.high:.1%}" in printed
+    for scores in (kept.before, kept.after):
+        low, high = binomtest(sum(scores.correct), 8).proportion_ci(method="wilson")
+        assert f"{low:.1%} to {high:.1%}" in printed
+    assert "the time" not in printed
+    assert printed.endswith("undecided whether anything is lost\n") == (kept.p_value >= 0.05)
+
+
+@pytest.mark.parametrize(("after", "undecided"), [("0000001111", False), ("0011111111", True)])
+def test_what_is_undecided_is_said(after: str, undecided: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    _print_retention(judged("by hand", answers("1" * 10), answers(after), seed=0))
+    assert capsys.readouterr().out.endswith("undecided whether anything is lost\n") == undecided
 
 
 def test_report_writes_a_page_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, numbers = tmp_path / "report.html", tmp_path / "numbers.json"
     for _ in range(2):
         main(["report", "trio/ar", "--quick", "--problems", "2", "--out", str(out), "--json", str(numbers)])
-        assert capsys.readouterr().out.endswith(f"Wrote {out}\n")
+        outcome, wrote = capsys.readouterr().out.splitlines()[-2:]
+        assert wrote == f"Wrote {out}"
+        entry = json.loads(numbers.read_text())
+        verdicts = [cell["verdict"] for row in entry["claims"] for cell in row["cells"]]
+        holds, fails, undecided = map(verdicts.count, ("holds", "does not hold", "undecided"))
+        assert outcome == f"{len(verdicts)} verdicts: {holds} hold, {fails} do not, {undecided} undecided"
+        assert len(verdicts) == holds + fails + undecided > 0
     assert "What holds" in out.read_text()
     entry = json.loads(numbers.read_text())
     assert entry["reused"] > 0 and entry["models"]["trio/ar"]["kind"] == "ar"

@@ -40,6 +40,6 @@ def test_examples_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_tree_names_every_file() -> None:
-    tree = (ROOT / "README.md").read_text(encoding="utf-8").split("```\ndlens/")[1].split("```")[0]
+    tree = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("```\ndlens/")[1].split("```")[0]
     files = {path.name for path in (ROOT / "dlens").rglob("*.py")} - {"__init__.py", "__main__.py"}
     assert files <= set(re.findall(r"\w+\.py", tree))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -68,6 +69,12 @@ VERBS: dict[str, tuple[type[Exception], str, Action]] = {
     "bools for tokens": (ValueError, "position True", lambda m: trace(m).ablate(3, tokens=[True])),
     "bool steps": (ValueError, "step True", lambda m: trace(m).skip(3, steps=True)),
     "half a step": (ValueError, "step 1.5", lambda m: trace(m).skip(3, steps=1.5)),  # pyright: ignore
+    "no steps": (ValueError, "steps=[] is empty", lambda m: trace(m).skip(3, steps=[])),
+    "a range that falls": (
+        ValueError,
+        "steps=range(4, 0) is empty",
+        lambda m: trace(m).capture("logits", steps=range(4, 0)),
+    ),
     "one noise": (ValueError, "noise=0.5", lambda m: trace(m).skip(3, noise=0.5)),  # pyright: ignore
     "layers of the logits": (ValueError, "layers=[3] with 'logits'", lambda m: trace(m).capture("logits", layers=[3])),
     "layers of a name": (ValueError, "layers=2 with 'blocks.5", lambda m: trace(m).capture(NAME, layers=2)),
@@ -75,6 +82,13 @@ VERBS: dict[str, tuple[type[Exception], str, Action]] = {
     "no function": (ValueError, "is None", lambda m: trace(m).hook("resid_post", None)),  # pyright: ignore
     "a class of measures": (ValueError, "Cosine", lambda m: trace(m).measure(dlens.Cosine)),  # pyright: ignore
     "no record": (ValueError, "patch got dict", lambda m: trace(m).patch({})),  # pyright: ignore
+    "a function of one": (
+        ValueError,
+        "takes (value)",
+        lambda m: trace(m).hook(NAME, lambda value: value),  # pyright: ignore
+    ),
+    "a layer to steer by": (ValueError, "steer got 5", lambda m: trace(m).steer(5, ones(192))),
+    "layers to steer by": (ValueError, "steer got [5, 9]", lambda m: trace(m).steer([5, 9], ones(192))),
     "no vector": (ValueError, "vector is a str", lambda m: trace(m).steer("up")),
     "a scale in words": (ValueError, "scale='2'", lambda m: trace(m).steer(ones(192), scale="2")),  # pyright: ignore
     "a vector for each mention": (
@@ -108,6 +122,53 @@ def test_a_verb_refuses_what_it_can_check(diffusion: dlens.Model, case: str) -> 
     kind, came, action = VERBS[case]
     with unchecked(), refused(diffusion, kind, came):
         action(diffusion)
+
+
+FIXES: dict[str, tuple[str, Action]] = {
+    "layers as text": ("pass ints, such as 5 or [5, 9]", lambda m: trace(m).capture("resid_post", layers="5")),  # pyright: ignore
+    "two layers as text": ("pass ints, such as 5 or [5, 9]", lambda m: trace(m).skip("5,9")),
+    "float layers": ("pass ints, such as 5 or [5, 9]", lambda m: trace(m).skip([5.0])),
+    "a mask of layers": ("[5, 9], not booleans", lambda m: trace(m).skip(torch.arange(16) == 5)),
+    "float tokens": ("token ids are whole numbers: pass ints, or text", lambda m: trace(m).forward([0.5])),
+    "steer by a layer": ("the order is steer(vector, layers)", lambda m: trace(m).steer(5, ones(192))),
+    "steer by layers": ("the order is steer(vector, layers)", lambda m: trace(m).steer([5, 9], ones(192))),
+    "ablate channels": ("the order is ablate(layers, channels)", lambda m: trace(m).ablate(29, range(2, 11))),
+    "a step of a forward": ("a forward has one step", lambda m: trace(m).skip(3, steps=1).forward(STORY)),
+    "misspelt point": ("did you mean 'resid_post'?", lambda m: trace(m).capture("resid_pots")),
+    "misspelt place": ("did you mean 'resid_post'?", lambda m: trace(m).ablate(3, at="resid_pots")),
+    "misspelt third": ("did you mean 'early'?", lambda m: trace(m).skip(3, steps="erly")),  # pyright: ignore
+    "misspelt value": ("did you mean 'zero'?", lambda m: trace(m).ablate(3, value="zeros")),
+    "misspelt tokens": ("did you mean 'masked'?", lambda m: trace(m).ablate(3, tokens="maskd")),
+    "misspelt part": ("did you mean 'block'?", lambda m: trace(m).skip(3, part="blocks")),  # pyright: ignore
+    "misspelt model": ("did you mean 'trio/diffusion'?", lambda m: dlens.load("trio/difusion")),
+    "misspelt family": ("did you mean 'masked'?", lambda m: dlens.load("trio/ar", family="maskd")),
+    "misspelt task": ("did you mean 'trio-code'?", lambda m: dlens.tasks.get("trio-cod")),
+    "unlike any": ("check the spelling", lambda m: trace(m).capture("stream")),
+}
+
+
+@pytest.mark.parametrize("case", FIXES)
+def test_the_fix_is_the_usual_one(diffusion: dlens.Model, case: str) -> None:
+    fix, action = FIXES[case]
+    with unchecked(), pytest.raises((ValueError, IndexError)) as caught:
+        action(diffusion)
+    assert fix in str(caught.value)
+
+
+def test_an_error_inside_a_hook_names_it(ar: dlens.Model, diffusion: dlens.Model) -> None:
+    def broken(value: torch.Tensor, hook: Any) -> None:
+        raise KeyError(hook.layer)
+
+    for model in (ar, diffusion):
+        for run in (
+            trace(model).hook(NAME, broken).forward,
+            partial(trace(model).hook(NAME, broken).generate, max_new_tokens=2),
+        ):
+            with untouched(model), pytest.raises(KeyError) as caught:
+                run(STORY)
+            assert [note for note in caught.value.__notes__ if "broken" in note] == [
+                f"in the hook {broken.__qualname__} at {NAME}, step 0, called as fn(value, hook)"
+            ]
 
 
 NOISE: dict[str, Action] = {
@@ -185,9 +246,10 @@ def test_a_step_beyond_the_run(name: str, steps: Any, request: pytest.FixtureReq
 def test_a_step_beyond_a_forward_and_no_step_at_all(diffusion: dlens.Model) -> None:
     with refused(diffusion, IndexError, "steps=1 names step 1"):
         trace(diffusion).skip(3, steps=1).forward(STORY)
-    for steps in ([], range(0), slice(1, 1)):
-        with refused(diffusion, ValueError, "names no step of 8"):
-            trace(diffusion).skip(3, steps=steps).generate(STORY, 8)
+    with refused(diffusion, IndexError, "steps=0:4 names step 1"):
+        trace(diffusion).capture("resid_post", steps=range(4)).forward(STORY)
+    with refused(diffusion, ValueError, "names no step of 8"):
+        trace(diffusion).skip(3, steps=slice(1, 1)).generate(STORY, 8)
     with refused(diffusion, ValueError, "names no step of 1"):
         trace(diffusion).skip(3, steps="early").forward(STORY)
 
@@ -292,9 +354,17 @@ def test_a_missing_tokenizer(diffusion: dlens.Model) -> None:
             trace(model).forward(inputs)
         with refused(model, ValueError, f"no tokenizer and got {what}"):
             trace(model).generate(inputs, 4)
-    for chain in (trace(model).ablate_outlier(), trace(model).ablate(3, value="mean")):
+    for chain, needed in (
+        (trace(model).ablate_outlier(), "the outlier channel is found on text; load with tokenizer=, or name"),
+        (trace(model).ablate(3, value="mean"), "value='mean' is measured on text; load with tokenizer=, or give"),
+        (trace(model).ablate_outlier(5, value="mean"), "value='mean' is measured on text"),
+    ):
         with refused(model, ValueError, "no tokenizer to read the calibration text"):
-            chain.forward([5, 6])
+            try:
+                chain.forward([5, 6])
+            except ValueError as error:
+                assert f"; expected one, as {needed}" in str(error)
+                raise
     with refused(model, ValueError, "eos_inf=True"):
         bare = dataclasses.replace(model, module=model.module)
         bare.config.eos_token_id = None

@@ -33,6 +33,10 @@ class Comparison:
         ('dllm', 15, 1.0)
         >>> dict(table.to_xarray().sizes), dict(table.by_depth(points=5).sizes)
         ({'model': 2, 'layer': 16}, {'model': 2, 'depth': 5})
+        >>> print(table)
+        Comparison of 2 models on masked inputs (prompts: 1)
+          ar: trio/ar, 16 layers
+          dllm: trio/diffusion, 16 layers
     """
 
     profiles: Mapping[str, Profile]
@@ -80,6 +84,15 @@ class Comparison:
             lines = [_on_grid(column, grid) for column in self._columns(variable)]
             values[variable] = (("model", "depth"), np.stack(lines))
         return xr.Dataset(values, {"model": list(self.profiles), "depth": grid})
+
+    def __str__(self) -> str:
+        first = next(iter(self.profiles.values()))
+        head = f"Comparison of {len(self.profiles)} models on {first.inputs} inputs (prompts: {first.n_prompts})"
+        return "\n".join(
+            [head, *(f"  {name}: {own.model}, {own.n_layers} layers" for name, own in self.profiles.items())]
+        )
+
+    __repr__ = __str__
 
     def _variables(self) -> list[str]:
         """All that any profile has by layer, in the order of the first that has it."""

@@ -42,6 +42,7 @@ class Effect:
         value, low, high: the number and its interval; NaN where there is none.
         why: why there is none, or what else a reader must know.
         beside: further numbers of the same kind, by what they are.
+        shown: those without which the number would mislead, by words for a reader.
     """
 
     value: float
@@ -49,6 +50,7 @@ class Effect:
     high: float
     why: str = ""
     beside: tuple[tuple[str, Effect], ...] = ()
+    shown: tuple[tuple[str, Effect], ...] = ()
 
 
 def mean_effect(values: Texts, seed: int = 0) -> Effect:
@@ -121,7 +123,8 @@ def kept(change: str) -> Callable[[Study, str], Effect]:
     """The share of the accuracy that is left after a change, with the loss, and with the controls of an ablation."""
 
     def measure(study: Study, name: str) -> Effect:
-        answers, beside = study.models[name]["answers"], {"loss, nats a token": loss_change(study, name, change)}
+        model, loss = study.models[name], loss_change(study, name, change)
+        answers, beside = model["answers"], {"loss, nats a token": loss}
         if change == "early run" and "late run" in answers:
             beside["kept where as many late blocks are skipped"] = _kept(study, name, "late run")
         if change == "no outlier":
@@ -129,10 +132,17 @@ def kept(change: str) -> Callable[[Study, str], Effect]:
             if "no next" in answers:
                 beside["kept without the next largest"] = _kept(study, name, "no next")
         effect = _kept(study, name, change)
-        done = f"{study.models[name]['changes'][change]}; {effect.why}"
-        return Effect(effect.value, effect.low, effect.high, done, tuple(beside.items()))
+        problems = f"the verdict is about {len(answers['whole']['correct'])} problems"
+        why = f"{_blocks(model, change)}{model['changes'][change]}; {problems}; {effect.why}"
+        shown = (("rise of the loss, nats a token", loss),)
+        return Effect(effect.value, effect.low, effect.high, why, tuple(beside.items()), shown)
 
     return measure
+
+
+def _blocks(model: Mapping[str, Any], change: str) -> str:
+    skipped = model["skipped"][change]
+    return f"{len(skipped)} of {model['n_layers']} blocks: " if skipped else ""
 
 
 def _kept(study: Study, name: str, change: str) -> Effect:
@@ -178,22 +188,33 @@ def late_minus_early(study: Study, name: str) -> Effect:
 
 
 def outlier_share(study: Study, name: str) -> Effect:
-    """Energy share of the largest channel in the first third of the blocks, text by text."""
-    reading = study.models[name]["reading"]
-    seed = study.settings.seed
+    """Energy share of the larger of the model's two largest channels in the first third of the blocks, text by text.
 
-    def at(values: Sequence[Any], n: int) -> Effect:
-        return mean_effect(np.array(values)[:, :n].mean(1), seed)
-
+    The two are found over all blocks but the last; which of them is larger early is judged there. The shares with
+    masks are shown with it, and the other channel where it holds half as much or more.
+    """
+    reading, seed = study.models[name]["reading"], study.settings.seed
     n_layers = study.models[name]["n_layers"]
     early, clean = third(n_layers), reading["noise"]["0"]
-    beside = {
-        "in all blocks but the last": at(clean["share"], n_layers - 1),
-        "share of positions where it is the largest": at(clean["peaks"], early),
-    }
-    beside |= {_masked(rate): at(own["share"], early) for rate, own in reading["noise"].items() if rate != "0"}
-    effect = at(clean["share"], early)
-    return Effect(effect.value, effect.low, effect.high, f"channel {reading['channel']}", tuple(beside.items()))
+
+    def at(values: Sequence[Any], n: int = early) -> Effect:
+        return mean_effect(np.array(values)[:, :n].mean(1), seed)
+
+    pair = [(reading["channel"], "share"), (reading["next_channel"], "next_share")]
+    pair.sort(key=lambda one: at(clean[one[1]]).value, reverse=True)
+    (channel, key), (other, other_key) = pair
+    masked = {rate: at(own[key]) for rate, own in reading["noise"].items() if rate != "0"}
+    beside = {"in all blocks but the last": at(clean[key], n_layers - 1)}
+    beside |= {_masked(rate): own for rate, own in masked.items()}
+    shown = {f"with {float(rate):.0%} of the tokens masked": own for rate, own in masked.items()}
+    effect, following = at(clean[key]), at(clean[other_key])
+    if following.value >= effect.value / 2:
+        second = {f"channel {other}, the next": following}
+        beside, shown = beside | second, shown | second
+    why = f"channel {channel}"
+    if channel != reading["channel"]:
+        why += f"; over all blocks but the last channel {other} holds more"
+    return Effect(effect.value, effect.low, effect.high, why, tuple(beside.items()), tuple(shown.items()))
 
 
 def _beside(effect: Effect, others: Mapping[str, Effect]) -> Effect:

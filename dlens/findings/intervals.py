@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["LEVEL", "mcnemar", "mean_interval", "ratio_interval"]
+__all__ = ["LEVEL", "mcnemar", "mean_interval", "ratio_interval", "share_interval"]
 
 LEVEL = 0.95
 # Values that a batch of resamples may hold at once.
@@ -32,6 +32,20 @@ def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
     lost = sum(a and not b for a, b in zip(before, after, strict=True))
     won = sum(b and not a for a, b in zip(before, after, strict=True))
     return float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0
+
+
+def share_interval(right: Sequence[bool]) -> tuple[float, float]:
+    """95 % interval of the share of answers that are right, by Wilson's score.
+
+    Examples:
+        >>> low, high = share_interval([True] * 9 + [False])
+        >>> round(low, 2), round(high, 2)
+        (0.6, 0.98)
+    """
+    from scipy.stats import binomtest
+
+    low, high = binomtest(sum(right), len(right)).proportion_ci(LEVEL, method="wilson")
+    return float(low), float(high)
 
 
 def ratio_interval(

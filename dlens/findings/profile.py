@@ -50,6 +50,8 @@ class Profile:
         (('layer',), ('noise', 'layer'))
         >>> found.table()[3]["layer"]
         3
+        >>> print(found)
+        Profile of trio/diffusion on masked inputs (prompts: 1): 16 layers; measures: cosine, outliers
         >>> path = found.save(tempfile.mkdtemp() + "/profile.json")
         >>> dlens.Profile.from_json(path.read_text()).to_json() == found.to_json()
         True
@@ -67,6 +69,12 @@ class Profile:
     plan: tuple[Mapping[str, Any], ...]
     measures: Mapping[str, xr.Dataset]
     notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        head = f"Profile of {self.model} on {self.inputs} inputs (prompts: {self.n_prompts}): {self.n_layers} layers"
+        return "; ".join([head, *(entry["words"] for entry in self.plan), f"measures: {', '.join(self.measures)}"])
+
+    __repr__ = __str__
 
     def pooled(self, key: str, variable: str, by: Sequence[str] = ()) -> xr.DataArray:
         """A variable of a measure by layer, averaged over positions.

@@ -38,7 +38,8 @@ class Retention:
         flops_saved: share of the floating-point operations that the changed run saves, as counted;
             NaN where they were not counted.
         blocks_saved: skipped blocks as a share of all, as papers on skipping count compute.
-        time_ratio: wall-clock time of decoding, changed over unchanged; runs may differ in length.
+        time_ratio: wall-clock time of decoding, changed over unchanged, of one run each: no benchmark, as it
+            holds whatever else the machine did; runs may differ in length.
         before, after: the answers of both.
         notes: what a reader must know to read the numbers.
 
@@ -48,6 +49,8 @@ class Retention:
         >>> row = kept.row()
         >>> row["model"], row["n"], row["blocks_saved"]
         ('trio/ar', 2, 0.0625)
+        >>> print(kept)
+        trio/ar on trio-math: 0 of 2 solved, 0 before; no share retained, p = 1; skip layers 5
     """
 
     model: str
@@ -74,6 +77,15 @@ class Retention:
         words = "; ".join(entry["words"] for entry in self.plan)
         left_out = ("plan", "before", "after", "notes", "method")
         return {"plan": words} | {name: value for name, value in vars(self).items() if name not in left_out}
+
+    def __str__(self) -> str:
+        solved = f"{sum(self.after.correct)} of {self.n} solved, {sum(self.before.correct)} before"
+        interval = "no interval" if isnan(self.low) else f"{100 * self.low:.0f} to {100 * self.high:.0f} %"
+        share = "no share retained" if isnan(self.retained) else f"{100 * self.retained:.0f} % retained ({interval})"
+        head = f"{self.model} on {self.task}: {solved}; {share}, p = {self.p_value:.2g}"
+        return "; ".join([head, *(entry["words"] for entry in self.plan)])
+
+    __repr__ = __str__
 
 
 def retention(

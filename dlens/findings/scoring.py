@@ -31,7 +31,7 @@ class Scores:
         texts: per problem the whole continuation.
         correct: per problem whether it is right.
         lengths: per problem the tokens of the answer; in AR decoding up to its end of sequence, which counts.
-        seconds: wall-clock time of decoding, all batches together, scoring left out.
+        seconds: wall-clock time of decoding, all batches together, scoring left out; of one run, so no benchmark.
         flops, saved_flops: of all batches, as a record counts them; None where they were not to be counted.
         plan: the operations with all that was found when the run started.
         notes: what the runs did differently from what one may expect.

@@ -45,6 +45,8 @@ class Model:
         (16, 192, 4096, 512)
         >>> model.family.objective, model.device.type, model.dtype
         ('diffusion', 'cpu', torch.float32)
+        >>> model
+        trio/diffusion: diffusion, 16 layers, d_model 192, float32 on cpu
         >>> before = model.fingerprint()
         >>> record = dlens.trace(model).skip([3]).forward("Once upon a time")
         >>> model.unwrap()
@@ -165,6 +167,11 @@ class Model:
         tensors = (*self.module.parameters(), *self.module.buffers())
         sums = [t.detach().sum(dtype=torch.float64 if t.is_floating_point() else None).item() for t in tensors]
         return hash((self.n_layers, *sums))
+
+    def __repr__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        size = f"{self.n_layers} layers, d_model {self.d_model}"
+        return f"{self.name}: {self.family.objective}, {size}, {dtype} on {self.device}"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Model:
         """A model on a copy of the module; nnsight's root must not be copied, as the copy's would act on nothing."""

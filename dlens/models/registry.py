@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from dlens.axes import respell
 from dlens.models.decoder import AUTOREGRESSIVE, DECODER_LAYOUTS, MASKED, MASKED_SHIFTED, llama_like
 from dlens.models.dream import DREAM, dream_layout
 from dlens.models.family import Family, Layout
@@ -83,7 +84,7 @@ def choose_family(family: str | Family | None, config: Any) -> Family:
         if name not in _FAMILIES:
             raise ValueError(
                 f"family {name!r}; expected one of {', '.join(_FAMILIES)}; "
-                f"check the spelling, or add it with dlens.register_family"
+                f"{respell(name, _FAMILIES)}; a new one is added with dlens.register_family"
             )
         return _FAMILIES[name]
     for known in reversed(_FAMILIES.values()):

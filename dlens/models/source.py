@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dlens.axes import respell
 from dlens.models import compat
 
 __all__ = ["TRIO", "TRIO_FOLDER", "read_checkpoint", "read_tokenizer", "resolve"]
@@ -46,7 +46,7 @@ def resolve(source: str | Path, kwargs: dict[str, Any]) -> tuple[str, dict[str, 
     name = str(source)
     if name.startswith("trio/"):
         if name not in TRIO:
-            raise ValueError(f"no model {name!r} ships with dlens; expected {', '.join(TRIO)}; check the spelling")
+            raise ValueError(f"no model {name!r} ships with dlens; expected {', '.join(TRIO)}; {respell(name, TRIO)}")
         return str(TRIO_FOLDER / name.removeprefix("trio/")), {"dtype": torch.float32} | kwargs
     folder = Path(name).expanduser()
     if not folder.is_dir():
@@ -156,10 +156,9 @@ def _check_names(kwargs: dict[str, Any], settings: dict[str, Any]) -> None:
     known = (*_WHERE, *_HOW, *settings)
     for name in kwargs:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
             raise TypeError(
                 f"unknown argument {name!r}; expected one of {', '.join((*_WHERE, *_HOW))}, or a setting of the "
-                f"model's config; {f'did you mean {close[0]!r}?' if close else 'check the spelling'}"
+                f"model's config; {respell(name, known)}"
             )
 
 

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, final
+from typing import Any, Literal, cast, final, get_args
 
 from torch import Tensor
 
+from dlens.axes import respell
+from dlens.ops.given import as_tensor
 from dlens.ops.op import Edit, Place, Target
 
-__all__ = ["Ablate", "AblateOutlier", "AblateValue"]
+__all__ = ["Ablate", "AblateOutlier", "AblateValue", "as_value"]
 
-AblateValue = Literal["zero", "mean"] | Tensor
+Word = Literal["zero", "mean"]
+AblateValue = Word | Tensor
+
+
+def as_value(value: Any) -> AblateValue:
+    """What channels are set to, as a user writes it: a word, or anything that holds numbers."""
+    return cast(Word, value) if isinstance(value, str) else as_tensor(value, "value")
 
 
 @final
@@ -39,8 +47,11 @@ class Ablate(Edit):
                     f"channel {channel} of {target.name}; expected 0 to {target.d_model - 1}; give a smaller number"
                 )
         if isinstance(self.value, str):
-            if self.value not in ("zero", "mean"):
-                raise ValueError(f"value={self.value!r}; expected 'zero', 'mean' or a tensor; check the spelling")
+            known = get_args(Word)
+            if self.value not in known:
+                raise ValueError(
+                    f"value={self.value!r}; expected 'zero', 'mean' or a tensor; {respell(self.value, known)}"
+                )
         else:
             self._check_shape(self.value, target)
 

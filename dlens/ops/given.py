@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, SupportsIndex
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,8 +16,13 @@ __all__ = ["Indices", "as_index", "as_indices", "as_ints", "as_number", "as_slic
 Indices = SupportsIndex | slice | Iterable[SupportsIndex] | None
 
 
-def as_index(number: Any, what: str) -> int:
+def as_index(number: Any, what: str, fix: str = "pass an int, such as 5") -> int:
     """A whole number of any integer type as an int.
+
+    Args:
+        number: what a user wrote.
+        what: how messages call it.
+        fix: what they advise.
 
     Raises:
         ValueError: a bool, a float, text, or anything else.
@@ -29,7 +35,7 @@ def as_index(number: Any, what: str) -> int:
     if not isinstance(value, (bool, Tensor)):
         with suppress(TypeError):
             return operator.index(value)
-    raise ValueError(f"{what} {number!r}; expected a whole number; pass an int, and a mask as the numbers it names")
+    raise ValueError(f"{what} {number!r}; expected a whole number; {fix}")
 
 
 def as_ints(numbers: Any, what: str) -> tuple[int, ...]:
@@ -43,7 +49,11 @@ def as_ints(numbers: Any, what: str) -> tuple[int, ...]:
         several = [numbers] if isinstance(numbers, (str, bytes)) else list(numbers)
     except TypeError:
         several = [numbers]
-    return tuple(as_index(number, what) for number in several)
+    booleans = any(isinstance(n, (bool, np.bool_)) or isinstance(n, Tensor) and n.dtype == torch.bool for n in several)
+    fix = "pass ints, such as 5 or [5, 9]"
+    if booleans:
+        fix = f"pass the numbers of the {what}s, such as [5, 9], not booleans"
+    return tuple(as_index(number, what, fix) for number in several)
 
 
 def as_slice(ends: slice, what: str) -> slice:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
@@ -59,13 +60,32 @@ class Hook(Edit):
                 f"the hook at {self.at} is {self.fn!r}; expected a function of (value, hook); "
                 f"pass one that returns the new value, or None to leave it"
             )
+        self._check_arguments()
         super().check(target)
+
+    def _check_arguments(self) -> None:
+        try:
+            signature = inspect.signature(self.fn)
+        except (TypeError, ValueError):
+            # Some builtins have none; what they take shows when they are called.
+            return
+        try:
+            signature.bind(None, None)
+        except TypeError as error:
+            raise ValueError(
+                f"the hook {self._name()} at {self.at} takes {signature}; expected a function that can be called as "
+                f"fn(value, hook); give it two arguments ({error})"
+            ) from None
 
     def edit(self, value: Tensor, place: Place) -> Tensor:
         name = hook_name(place.point, place.layer)
         copy = value.detach().clone()
         hook = HookPoint(name, place.layer, place.step, place.noise, place.masked)
-        new = self.fn(copy, hook)
+        try:
+            new = self.fn(copy, hook)
+        except Exception as error:
+            error.add_note(f"in the hook {self._name()} at {name}, step {place.step}, called as fn(value, hook)")
+            raise
         if new is None:
             new = copy
         if not isinstance(new, Tensor) or new.shape != value.shape:
@@ -84,8 +104,11 @@ class Hook(Edit):
             )
         return new
 
+    def _name(self) -> str:
+        return getattr(self.fn, "__qualname__", repr(self.fn))
+
     def words(self) -> str:
-        return f"call {getattr(self.fn, '__qualname__', repr(self.fn))} at {self._where()}"
+        return f"call {self._name()} at {self._where()}"
 
     def to_json(self) -> dict[str, Any]:
-        return {"op": "hook", "fn": getattr(self.fn, "__qualname__", repr(self.fn))} | self._edit_json()
+        return {"op": "hook", "fn": self._name()} | self._edit_json()

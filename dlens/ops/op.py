@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlens.axes import BLOCK_POINTS, ROOT_POINTS
+from dlens.axes import BLOCK_POINTS, ROOT_POINTS, respell
 from dlens.ops.given import Indices, as_index, as_indices, as_ints, as_number, as_slice
 
 __all__ = [
@@ -162,16 +162,23 @@ class Scope:
 
 def _as_steps(steps: Any) -> StepSpec:
     """Steps as a user writes them: a word, a slice, a range or a tuple of ints; None stays None."""
-    if steps is None or isinstance(steps, range):
-        return steps
+    if steps is None:
+        return None
     if isinstance(steps, slice):
         return as_slice(steps, "step")
     if isinstance(steps, str) and steps not in get_args(Third):
         raise ValueError(
             f"steps={steps!r}; expected an int, range, slice, list of ints, "
-            f"'early', 'middle' or 'late'; use one of these"
+            f"'early', 'middle' or 'late'; {respell(steps, get_args(Third))}"
         )
-    return cast(Third, steps) if isinstance(steps, str) else as_ints(steps, "step")
+    if isinstance(steps, str):
+        return cast(Third, steps)
+    named = steps if isinstance(steps, range) else as_ints(steps, "step")
+    if not named:
+        raise ValueError(
+            f"steps={steps!r} is empty; expected at least one step; name some, such as range(4), which is 0 to 3"
+        )
+    return named
 
 
 def _as_noise(noise: Any) -> tuple[float, float] | None:
@@ -204,6 +211,11 @@ def _steps_json(steps: Any) -> Any:
 
 
 def _beyond(steps: StepSpec, step: int, n_steps: int) -> IndexError:
+    if n_steps == 1:
+        return IndexError(
+            f"steps={_step_words(steps)} names step {step}; expected step 0 alone, as a forward has one step, "
+            f"and so has this run; leave steps= out, or generate more tokens"
+        )
     return IndexError(
         f"steps={_step_words(steps)} names step {step}; expected steps 0 to {n_steps - 1}, as the run is planned "
         f"for {n_steps}; give fewer steps, or plan a longer run"
@@ -286,9 +298,8 @@ class Edit(Op):
 
     def check(self, target: Target) -> None:
         if self.at not in (*BLOCK_POINTS, *ROOT_POINTS):
-            raise ValueError(
-                f"at={self.at!r}; expected a hook point: {', '.join((*BLOCK_POINTS, *ROOT_POINTS))}; check the spelling"
-            )
+            known = (*BLOCK_POINTS, *ROOT_POINTS)
+            raise ValueError(f"at={self.at!r}; expected a hook point: {', '.join(known)}; {respell(self.at, known)}")
         super().check(target)
         if self.at in BLOCK_POINTS:
             target.require_point(self.at)
@@ -330,7 +341,7 @@ def as_tokens(tokens: Any) -> TokenSpec:
     forms = f"one of {', '.join(TOKEN_WORDS)}, a slice or list of positions, or a bool tensor [batch, position]"
     if isinstance(tokens, str):
         if tokens not in TOKEN_WORDS:
-            raise ValueError(f"tokens={tokens!r}; expected {forms}; check the spelling")
+            raise ValueError(f"tokens={tokens!r}; expected {forms}; {respell(tokens, TOKEN_WORDS)}")
         return tokens
     if isinstance(tokens, slice):
         return as_slice(tokens, "position")

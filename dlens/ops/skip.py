@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, final, get_args
 
+from dlens.axes import respell
 from dlens.ops.op import Op, Target
 
 __all__ = ["Part", "Skip"]
@@ -28,7 +29,8 @@ class Skip(Op):
     def check(self, target: Target) -> None:
         super().check(target)
         if self.part not in get_args(Part):
-            raise ValueError(f"part={self.part!r}; expected one of {', '.join(get_args(Part))}; check the spelling")
+            known = get_args(Part)
+            raise ValueError(f"part={self.part!r}; expected one of {', '.join(known)}; {respell(self.part, known)}")
         if not self.layers:
             raise ValueError("skip got no layers; expected at least one; write for example .skip([3, 4, 5])")
         target.layers(self.layers)

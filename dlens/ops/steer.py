@@ -7,9 +7,26 @@ from typing import Any, final
 
 from torch import Tensor
 
+from dlens.ops.given import as_tensor
 from dlens.ops.op import Edit, Place, Target
 
-__all__ = ["Steer"]
+__all__ = ["Steer", "as_vector"]
+
+
+def as_vector(vector: Any, layers: Any) -> Tensor:
+    """The vector as a tensor of its own.
+
+    Raises:
+        ValueError: it holds no numbers, or it was swapped with the layers.
+    """
+    kept = as_tensor(vector, "vector")
+    swapped = isinstance(layers, Tensor) and layers.is_floating_point() and not kept.is_floating_point()
+    if kept.ndim == 0 or swapped:
+        raise ValueError(
+            f"steer got {vector!r} for its vector; expected a tensor [d_model], or [layer, d_model]; "
+            f"the order is steer(vector, layers)"
+        )
+    return kept
 
 
 @final

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dlens.findings.comparing import Comparison
 from dlens.findings.profile import Profile
 from dlens.measures import pool
 from dlens.tracing.record import Record
@@ -27,38 +28,57 @@ __all__ = [
 # Okabe and Ito's palette without black and yellow: told apart by most readers, on light and on dark.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _NOISE_SCALE = "Viridis"
+_MEASURES = {"cosine": "dlens.Cosine()", "outliers": "dlens.Outliers()"}
+
+Measured = Profile | Record
+Several = Measured | Comparison | Sequence[Measured]
 
 
-def cosine_by_layer(profiles: Sequence[Profile | Record]) -> go.Figure:
-    """Cosine of each block's input with its output, one line a model.
+def cosine_by_layer(profiles: Several) -> go.Figure:
+    """Cosine of each block's input with its output, one line a model; the legend says what each read.
+
+    Args:
+        profiles: a profile, a record measured with `dlens.Cosine()`, several of these, or a comparison.
+
+    Raises:
+        ValueError: anything else, or the measure is not there.
 
     Examples:
         >>> import dlens
-        >>> profiles = [dlens.profile(name, ["Once upon a time"]) for name in ("trio/ar", "trio/diffusion")]
+        >>> models, given = ("trio/ar", "trio/diffusion"), {"rates": [0.25, 0.75]}
+        >>> profiles = [dlens.profile(name, ["Once upon a time"], **given) for name in models]
         >>> [line.name for line in cosine_by_layer(profiles).data]
-        ['trio/ar', 'trio/diffusion']
+        ['trio/ar, clean', 'trio/diffusion, 20% to 80% masked']
     """
-    lines = [(p.model, _pooled(p, "cosine", "cosine"), None) for p in profiles]
+    lines = [(_label(name, p, "cosine"), _pooled(p, "cosine", "cosine"), None) for name, p in _named(profiles)]
     return _without_first_layer(_lines(lines, "cosine of block input and output"))
 
 
-def largest_share(profiles: Sequence[Profile | Record]) -> go.Figure:
+def largest_share(profiles: Several) -> go.Figure:
     """Energy share of the largest channel after each block, one line a model; the channel is shown on hover.
+
+    Args:
+        profiles: a profile, a record measured with `dlens.Outliers()`, several of these, or a comparison.
+
+    Raises:
+        ValueError: anything else, or the measure is not there.
 
     Examples:
         >>> import dlens
-        >>> profiles = [dlens.profile(name, ["Once upon a time"]) for name in ("trio/ar", "trio/diffusion")]
+        >>> models, given = ("trio/ar", "trio/diffusion"), {"rates": [0.25, 0.75]}
+        >>> profiles = [dlens.profile(name, ["Once upon a time"], **given) for name in models]
         >>> [line.name for line in largest_share(profiles).data]
-        ['trio/ar', 'trio/diffusion']
+        ['trio/ar, clean', 'trio/diffusion, 20% to 80% masked']
     """
     lines = []
-    for p in profiles:
-        data = p.measures["outliers"]
-        lines.append((p.model, data["top_share"], [f"channel {channel}" for channel in data["top_channel"].values]))
+    for name, p in _named(profiles):
+        data = _measure(p, "outliers")
+        channels = [f"channel {channel}" for channel in data["top_channel"].values]
+        lines.append((_label(name, p, "outliers"), data["top_share"], channels))
     return _lines(lines, "energy share of the largest channel")
 
 
-def channel_share(profile: Profile | Record) -> go.Figure:
+def channel_share(profile: Measured) -> go.Figure:
     """Energy share of the largest channels, layer by layer, as a heat map.
 
     Examples:
@@ -82,7 +102,7 @@ def channel_share(profile: Profile | Record) -> go.Figure:
     return styled(go.Figure(heat), "layer", "channel", yaxis={"type": "category", "autorange": "reversed"})
 
 
-def cosine_by_noise(profile: Profile | Record) -> go.Figure:
+def cosine_by_noise(profile: Measured) -> go.Figure:
     """Cosine by layer, one line a noise level.
 
     Examples:
@@ -95,7 +115,7 @@ def cosine_by_noise(profile: Profile | Record) -> go.Figure:
     return _without_first_layer(lines)
 
 
-def share_by_noise(profile: Profile | Record) -> go.Figure:
+def share_by_noise(profile: Measured) -> go.Figure:
     """Energy share of the largest channel by layer, one line a noise level.
 
     Examples:
@@ -108,9 +128,63 @@ def share_by_noise(profile: Profile | Record) -> go.Figure:
     return _noise_lines(share, f"energy share of channel {int(share['channel'])}")
 
 
-def _pooled(source: Profile | Record, key: str, variable: str, by: Sequence[str] = ()) -> xr.DataArray:
+def _named(profiles: Several) -> list[tuple[str, Measured]]:
+    """Every profile and record, with the name that its model goes by."""
+    if isinstance(profiles, Comparison):
+        return list(profiles.profiles.items())
+    listed = isinstance(profiles, Iterable) and not isinstance(profiles, (Profile, Record, str))
+    return [(own.model, own) for own in map(_checked, list(profiles) if listed else [profiles])]  # pyright: ignore
+
+
+def _checked(source: Any) -> Measured:
+    if isinstance(source, (Profile, Record)):
+        return source
+    came = repr(source) if isinstance(source, str) else type(source).__name__
+    raise ValueError(
+        f"the figure got {came}; expected a profile or a measured record; pass what dlens.profile or a run with "
+        f".measure(...) returned"
+    )
+
+
+def _measure(source: Measured, key: str) -> xr.Dataset:
+    """What a profile or record measured under a key.
+
+    Raises:
+        ValueError: nothing.
+    """
+    if key in _checked(source).measures:
+        return source.measures[key]
+    profile = isinstance(source, Profile)
+    held = ", ".join(source.measures) or "none"
+    fix = f"pass measures=[{_MEASURES[key]}] to dlens.profile" if profile else f"add .measure({_MEASURES[key]})"
+    raise ValueError(f"{'profile' if profile else 'record'} holds measures {held}; expected {key}; {fix}")
+
+
+def _label(name: str, source: Measured, key: str) -> str:
+    """A model and what it read, without which two lines cannot be compared."""
+    return f"{name}, {_inputs(source, _measure(source, key))}"
+
+
+def _inputs(source: Measured, data: xr.Dataset) -> str:
+    read = source.inputs if isinstance(source, Profile) else source.kind
+    if read in ("trajectory", "denoising", "decoding"):
+        return "while decoding"
+    if read == "clean" or "noise" not in data.dims:
+        return "clean"
+    n = data["n"].sum([dim for dim in data["n"].dims if dim != "noise"])
+    seen = data["noise"].values[n.values > 0]
+    return noise_words(seen.min(), seen.max())
+
+
+def _pooled(source: Measured, key: str, variable: str, by: Sequence[str] = ()) -> xr.DataArray:
     """A variable by layer, and by what is named, averaged over positions."""
-    return pool(source.measures[key], variable, [dim for dim in ("step", "noise", "state") if dim not in by])
+    data = _measure(source, key)
+    if "noise" in by and "noise" not in data.dims:
+        raise ValueError(
+            f"{source.model} was measured without noise levels; expected a diffusion model; draw it by layer alone, as "
+            f"cosine_by_layer and largest_share do"
+        )
+    return pool(data, variable, [dim for dim in ("step", "noise", "state") if dim not in by])
 
 
 def _noise_lines(values: xr.DataArray, title: str) -> go.Figure:
@@ -134,14 +208,14 @@ def _without_first_layer(figure: go.Figure) -> go.Figure:
     return figure
 
 
-def noise_words(centre: float) -> str:
-    """What a bin of the noise axis covers.
+def noise_words(centre: float, last: float | None = None) -> str:
+    """What a bin of the noise axis covers, or all from one bin to another, named by their centres.
 
     Examples:
-        >>> noise_words(0.25)
-        '20% to 30% masked'
+        >>> noise_words(0.25), noise_words(0.05, 0.95)
+        ('20% to 30% masked', '0% to 100% masked')
     """
-    return f"{centre - 0.05:.0%} to {centre + 0.05:.0%} masked"
+    return f"{abs(centre - 0.05):.0%} to {(centre if last is None else last) + 0.05:.0%} masked"
 
 
 def _lines(lines: Sequence[tuple[str, Any, Any]], title: str, colours: Sequence[str] = COLOURS) -> go.Figure:

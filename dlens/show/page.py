@@ -92,7 +92,7 @@ def page(title: str, intro: str, sections: Sequence[Section], method: str, top: 
 
 
 def _section(section: Section, first: bool) -> str:
-    table = f'<div class="scroll">{_table(section.columns, section.rows)}</div>'
+    table = f'<div class="scroll" tabindex="0">{_table(section.columns, section.rows)}</div>'
     if section.folded:
         table = f"<details><summary>The numbers</summary>\n{table}\n</details>"
     figure = "" if section.figure is None else f"<figure>{_plot(section.figure, first)}</figure>\n"

@@ -5,20 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
 from dlens.findings.claims import Row, claims
 from dlens.findings.stored import Store
-from dlens.findings.study import FULL, QUICK, Study, plain, study
+from dlens.findings.study import FULL, QUICK, Settings, Study, plain, study
 from dlens.models.source import TRIO
 from dlens.show.page import page, save_page
 from dlens.show.report_sections import sections
-from dlens.show.report_summary import method, summary
+from dlens.show.report_summary import lead, method, summary
 from dlens.tasks import Task, get
 
-__all__ = ["check_paths", "report", "report_page"]
+__all__ = ["check_paths", "report", "report_page", "settings_of", "write_report"]
 
 
 def report(
@@ -66,24 +67,48 @@ def report(
         'report.html'
     """
     task = get(task) if isinstance(task, str) else task
-    page_path, json_path = check_paths(out, json)
+    settings = settings_of(quick, problems, seed)
+    return write_report(models, out, json, task, settings, kinds, fresh, progress)[0]
+
+
+def settings_of(quick: bool, problems: int | None, seed: int) -> Settings:
+    """How much a report measures; see `report`."""
     settings = replace(QUICK if quick else FULL, seed=seed)
-    settings = settings if problems is None else replace(settings, problems=problems)
+    return settings if problems is None else replace(settings, problems=problems)
+
+
+def write_report(
+    models: Sequence[Any],
+    out: str | Path,
+    json: str | Path | None,
+    task: Task,
+    settings: Settings,
+    kinds: Sequence[str | None] = (),
+    fresh: bool = False,
+    progress: bool = True,
+) -> tuple[Path, tuple[Row, ...]]:
+    """Write the page of a report; see `report`.
+
+    Returns:
+        Where the page is, and what it states, row by row.
+    """
+    page_path, json_path = check_paths(out, json)
     store = Store(page_path.with_suffix(".parts"), fresh)
     found = study(models, task, settings, kinds=kinds, store=store, progress=progress)
     rows = claims(found)
     if json_path is not None:
         _write_json(found, rows, json_path)
-    return save_page(report_page(found, rows), page_path)
+    return save_page(report_page(found, rows), page_path), rows
 
 
 def report_page(found: Study, rows: Sequence[Row]) -> str:
     """The page of a study and its claims."""
     title = f"Diffusion and autoregressive models, layer by layer: {', '.join(found.models)}"
-    return page(title, _intro(found), sections(found, rows), method(found), summary(rows))
+    top = f"<p>{escape(_asked(found))}</p>\n{summary(rows)}"
+    return page(title, lead(found, rows), sections(found, rows), method(found), top)
 
 
-def _intro(found: Study) -> str:
+def _asked(found: Study) -> str:
     models = "; ".join(
         f"{name}: {_KIND_WORDS[model['kind']]}, {model['n_layers']} blocks, {model['d_model']} channels"
         for name, model in found.models.items()

@@ -15,6 +15,7 @@ from dlens.findings.study import Study
 from dlens.models.source import TRIO
 from dlens.show.page import Section
 from dlens.show.report_figures import Band, bands, points
+from dlens.show.report_summary import margin
 from dlens.show.seeds import seeds_section
 
 __all__ = ["sections"]
@@ -37,7 +38,11 @@ def sections(found: Study, rows: Sequence[Row]) -> list[Section]:
         *_masked(found),
         _by_distance(found),
         _by_layer(
-            found, "recency", "Recency by layer", "Recency index of what leaves each block, on text without masks."
+            found,
+            "recency",
+            "Recency by layer",
+            "Recency index of what leaves each block, on text without masks: P(1) minus the mean of P(d) over d of "
+            "half the text and more, where P(d) is the mean cosine of two positions d tokens apart.",
         ),
         _by_layer(
             found,
@@ -156,8 +161,8 @@ def _accuracies(found: Study) -> Section:
     ]
     text = (
         f"Accuracy on {found.task} after a change, as a share of the accuracy without it. apart: 18.75 % of the "
-        f"blocks, no two neighbours; early run, late run: as many in a row; no outlier: the largest channel to zero; "
-        f"no random: a random one; no next: the next largest, of as much energy together."
+        f"blocks (3 of 16), no two neighbours; early run, late run: as many in a row; no outlier: the largest channel "
+        f"to zero; no random: a random one; no next: the next largest, of as much energy together."
     )
     return Section("What is kept of the accuracy", text, points(series, "accuracy kept", 1), columns, rows)
 
@@ -196,9 +201,10 @@ def _disruption(found: Study) -> Iterator[Section]:
         for number, (name, (mean, low, high)) in enumerate(measured.items())
     ]
     text = (
-        "How far skipping 18.75 % of the blocks, no two neighbours, moves what leaves each block: cosine with and "
-        "without, on the same canvas of the model's own decoding with half of the tokens decided, at the positions "
-        "whose logits decide the tokens to come. The same point for both kinds of model, so that they can be compared."
+        "How far skipping 18.75 % of the blocks (3 of 16), no two neighbours, moves what leaves each block: cosine "
+        "with and without, on the same canvas of the model's own decoding with half of the tokens decided, at the "
+        "positions whose logits decide the tokens to come. The same point for both kinds of model, so that they can be "
+        "compared."
     )
     yield Section("The same skip at a matched point", text, bands(lines, axis, "cosine"), *_table(measured, "layer"))
 
@@ -217,9 +223,9 @@ def _thirds(found: Study) -> Iterator[Section]:
         rows += [[name, third, e.value, e.low, e.high, n, " ".join(own["thirds"]["notes"])] for third, e in effects]
     if series:
         text = (
-            "What is kept of the accuracy where the same blocks, 18.75 %, no two neighbours, are skipped in one third "
-            "of decoding only. Both kinds of model compute the whole sequence at every step, so that a skip means the "
-            "same."
+            "What is kept of the accuracy where the same blocks, 18.75 % (3 of 16), no two neighbours, are skipped in "
+            "one third of decoding only. Both kinds of model compute the whole sequence at every step, so that a skip "
+            "means the same."
         )
         columns = ["model", "third", "kept", "low", "high", "problems", "what a third is"]
         yield Section("The same skip in one third of decoding", text, points(series, "accuracy kept", 1), columns, rows)
@@ -236,11 +242,12 @@ def _behind(rows: Sequence[Row]) -> Section:
     for row in rows:
         for cell in row.cells:
             effect = cell.effect
-            table.append(
-                [row.title, cell.model, f"claimed {cell.bar}", effect.value, effect.low, effect.high, cell.verdict]
-            )
+            table.append([row.question, cell.model, margin(cell), effect.value, effect.low, effect.high, cell.verdict])
             for words, other in effect.beside:
-                table.append([row.title, cell.model, words, other.value, other.low, other.high, ""])
-    columns = ["claim", "model", "what", "value", "low", "high", "verdict"]
-    text = "Every effect of the summary, with further numbers that a reader needs to judge it."
+                table.append([row.question, cell.model, words, other.value, other.low, other.high, ""])
+    columns = ["question", "model", "what", "value", "low", "high", "verdict"]
+    text = (
+        "Every effect of the summary, with further numbers that a reader needs to judge it. A verdict is about what is "
+        "claimed of the model, not an answer to the question."
+    )
     return Section("The numbers behind the summary", text, None, columns, table)

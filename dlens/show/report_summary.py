@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from html import escape
 from math import isfinite
 
-from dlens.findings.claims import Cell, Row
+from dlens.findings.claims import PAPERS, Cell, Row, Verdict
 from dlens.findings.effects import Effect
 from dlens.findings.parts import MASK_RATES
-from dlens.findings.study import Study
+from dlens.findings.study import Kind, Study
 
-__all__ = ["method", "number", "summary"]
+__all__ = ["lead", "margin", "method", "number", "summary"]
 
-_CLASS = {"holds": "holds", "does not hold": "not", "undecided": "undecided"}
-
+_CLASS: Mapping[Verdict, str] = {"holds": "holds", "does not hold": "not", "undecided": "undecided"}
+_OF: Mapping[Kind, str] = {"diffusion": "native diffusion", "ar": "AR", "ar-init": "AR-initialised"}
 
 _DEEP = (
     "Matched points: the model as it is continues the first 24 tokens of 16 texts by 32 tokens; where half of these "
@@ -23,16 +24,51 @@ _DEEP = (
 )
 
 
+def lead(found: Study, rows: Sequence[Row]) -> str:
+    """What was asked, by which papers, how it came out, and how much was measured."""
+    papers = " and ".join(f"“{title}” ({number})" for number, title in PAPERS.items())
+    return (
+        f"Two papers compare diffusion and autoregressive language models layer by layer: {papers}. Here "
+        f"{len(rows)} questions that they answer are asked of {_count(len(found.models), 'model')}. "
+        f"{_outcome([cell for row in rows for cell in row.cells])} {_size(found)}"
+    )
+
+
+def _outcome(cells: Sequence[Cell]) -> str:
+    counted = Counter(cell.verdict for cell in cells)
+    holds, fails, undecided = (counted[verdict] for verdict in _CLASS)
+    unclaimed = sum(not cell.claimed for cell in cells)
+    besides = f"; for {unclaimed} of them the papers claim nothing of such a model" if unclaimed else ""
+    return (
+        f"Of {_count(len(cells), 'verdict')} on what they claim of each kind of model, {holds} "
+        f"{'holds' if holds == 1 else 'hold'}, {fails} {'does' if fails == 1 else 'do'} not hold and {undecided} "
+        f"{'is' if undecided == 1 else 'are'} undecided{besides}."
+    )
+
+
+def _size(found: Study) -> str:
+    settings = found.settings
+    much = f"{_count(settings.texts, 'text')} and {_count(settings.problems, 'problem')} of {found.task}"
+    if settings.deep:
+        return f"Measured on {much}."
+    return f"This is a quick run: {much}; run without --quick for narrower intervals."
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
 def summary(rows: Sequence[Row]) -> str:
-    """A row for each claim, a cell for each model: the verdict, the effect with its interval, and what is claimed."""
+    """A row for each question, a cell for each model: what is claimed of it, the verdict, and the effect."""
     models = [cell.model for cell in rows[0].cells]
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in ("claim", *models))
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in ("question", *models))
     body = "\n".join(_row(row) for row in rows)
     return f"""<section>
 <h2>What holds</h2>
-<p>A claim holds for a model where the whole 95 % interval of the effect lies on the claimed side of the margin, does
-not hold where it lies on the other side, and is undecided else. Intervals cover texts and problems, not training runs;
-they are not corrected for the number of claims. The
+<p>Each cell says what the papers claim of that kind of model, and whether it holds. So "claimed: no … holds" means that
+the answer is no, as claimed. A claim holds for a model where the whole 95 % interval of the effect lies on the claimed
+side of the margin, does not hold where it lies on the other side, and is undecided else. Intervals cover texts and
+problems, not training runs; they are not corrected for the number of claims. The
 margins are chosen by dlens; only the 90 % that are kept come from a paper.</p>
 <table class="claims"><thead><tr>{head}</tr></thead><tbody>
 {body}
@@ -43,17 +79,27 @@ margins are chosen by dlens; only the 90 % that are kept come from a paper.</p>
 def _row(row: Row) -> str:
     cells = "".join(_cell(cell) for cell in row.cells)
     about = f"{escape(row.effect)} ({escape(row.source)})"
-    return f'<tr><th scope="row">{escape(row.title)}<small>{about}</small></th>{cells}</tr>'
+    return f'<tr><th scope="row">{escape(row.question)}<small>{about}</small></th>{cells}</tr>'
 
 
 def _cell(cell: Cell) -> str:
+    effect = cell.effect
+    says = f"claimed of {_OF[cell.kind]}: {cell.says}" if cell.claimed else cell.says
+    colour = _CLASS[cell.verdict] if cell.claimed else "unclaimed"
+    about = [effect.why, *(f"{words}: {number(own)}" for words, own in effect.shown)]
     return (
-        f'<td data-model="{escape(cell.model)}"><span class="verdict {_CLASS[cell.verdict]}">{cell.verdict}</span> '
-        f'<span class="number">{escape(number(cell.effect))}</span>'
-        f"<small>claimed {escape(cell.bar)}: {escape(cell.says)}</small>"
-        + (f"<small>{escape(cell.effect.why)}</small>" if cell.effect.why else "")
+        f'<td data-model="{escape(cell.model)}"><span class="says">{escape(says)}\u00a0— </span>'
+        f'<span class="verdict {colour}">{cell.verdict}</span> '
+        f'<span class="number">{escape(number(effect))}</span>'
+        f"<small>{escape(margin(cell))}</small>"
+        + "".join(f"<small>{escape(line)}</small>" for line in about if line)
         + "</td>"
     )
+
+
+def margin(cell: Cell) -> str:
+    """On which side of what number the effect is to lie."""
+    return f"claimed {cell.bar}" if cell.claimed else f"judged by {cell.bar}"
 
 
 def number(effect: Effect) -> str:

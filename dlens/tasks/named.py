@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dlens.axes import respell
 from dlens.tasks.files import FORMATS, from_file
 from dlens.tasks.task import Task
 from dlens.tasks.trio_code import TrioCode
@@ -45,7 +46,7 @@ def get(name: str, *, shots: int | None = None, examples: str | Path | None = No
         return from_file(path, format, shots=shots, examples=examples, allow_code=allow_code)
     if name not in _TASKS:
         known = [*_TASKS, *(f"{format}:PATH" for format in FORMATS)]
-        raise ValueError(f"task {name!r}; expected one of {', '.join(known)}; check the spelling")
+        raise ValueError(f"task {name!r}; expected one of {', '.join(known)}; {respell(name, known)}")
     if shots is not None or examples is not None:
         raise ValueError(
             f"shots={shots}, examples={examples} with {name}; expected neither, as its prompts hold no examples; leave "

@@ -5,32 +5,32 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, SupportsIndex, final, get_args
+from typing import Any, SupportsIndex, final
 
 from torch import Tensor
 
-from dlens.axes import BLOCK_POINTS, parse_point
+from dlens.axes import BLOCK_POINTS, parse_point, respell
 from dlens.measures.measure import Measure
 from dlens.models.load import load
 from dlens.models.model import Model
-from dlens.ops.ablate import Ablate, AblateOutlier, AblateValue
+from dlens.ops.ablate import Ablate, AblateOutlier, as_value
 from dlens.ops.capture import Capture
-from dlens.ops.given import Indices, as_index, as_indices, as_number, as_tensor
+from dlens.ops.given import Indices, as_index, as_indices, as_number
 from dlens.ops.hook import Hook, HookPoint
 from dlens.ops.op import STREAM_POINTS, Op, Scope, StepSpec, Target, TokenSpec, as_tokens
 from dlens.ops.patch import Patch
 from dlens.ops.repeat import Repeat
 from dlens.ops.skip import Part, Skip
-from dlens.ops.steer import Steer
+from dlens.ops.steer import Steer, as_vector
 from dlens.ops.swap import Swap
-from dlens.samplers import Autoregressive, Denoiser, Sampler, default_for
+from dlens.samplers import Sampler
 from dlens.tracing.collect import capture_bytes
 from dlens.tracing.inputs import as_batch
 from dlens.tracing.patching import source_of
 from dlens.tracing.plan import Measured, refuse_contradictions
 from dlens.tracing.prepare import target_of
 from dlens.tracing.record import Record
-from dlens.tracing.run import CachePolicy, Settings, run_decoding, run_denoising, run_forward, run_shape
+from dlens.tracing.run import CachePolicy, Settings, run_forward, run_generation, run_shape, sampler_for
 from dlens.tracing.watch import OnStep
 
 __all__ = ["Trace", "trace"]
@@ -102,8 +102,8 @@ class Trace:
         """The fields that all operations on the stream share."""
         if at not in STREAM_POINTS:
             raise ValueError(
-                f"at={at!r}; expected a point of the residual stream: {', '.join(STREAM_POINTS)}; check the spelling, "
-                f"and name layers with layers="
+                f"at={at!r}; expected a point of the residual stream, with its layers in layers=: "
+                f"{', '.join(STREAM_POINTS)}; {respell(at, STREAM_POINTS)}"
             )
         places = self.target.places(layers)
         return {"at": at, "layers": places, "tokens": as_tokens(tokens), "scope": Scope(steps, noise)}
@@ -174,8 +174,13 @@ class Trace:
             [1.5, 1.5]
         """
         named = as_indices(channels, "channel", self.target.d_model)
-        edit = self._edit(at, layers, tokens, steps, noise)
-        return self._with(Ablate(channels=named, value=_as_value(value), **edit))
+        try:
+            edit = self._edit(at, layers, tokens, steps, noise)
+        except IndexError as error:
+            if named is None:
+                raise
+            raise IndexError(f"{error}; the order is ablate(layers, channels)") from None
+        return self._with(Ablate(channels=named, value=as_value(value), **edit))
 
     def ablate_outlier(
         self,
@@ -206,7 +211,7 @@ class Trace:
         """
         known = None if channel is None else as_index(channel, "channel")
         edit = self._edit(at, layers, tokens, steps, noise)
-        return self._with(AblateOutlier(channel=known, value=_as_value(value), **edit))
+        return self._with(AblateOutlier(channel=known, value=as_value(value), **edit))
 
     def steer(
         self,
@@ -233,8 +238,9 @@ class Trace:
             trace of trio/diffusion (16 layers, diffusion)
               add 4 x a vector [192] to resid_post of layers 8 on masked tokens at noise 0.5 to 1
         """
+        kept = as_vector(vector, layers)
         edit = self._edit(at, layers, tokens, steps, noise)
-        return self._with(Steer(vector=as_tensor(vector, "vector"), scale=as_number(scale, "scale"), **edit))
+        return self._with(Steer(vector=kept, scale=as_number(scale, "scale"), **edit))
 
     def patch(
         self,
@@ -308,7 +314,9 @@ class Trace:
         Args:
             points: full names or short forms.
             layers: for short forms the places; None is all.
-            steps: when.
+            steps: when. In AR decoding a step computes the positions that it adds, the first one all of the prompt:
+                tensors have no axis `step`, each position is kept from the step that first computed it
+                (`record.step_of_position`), and `steps` chooses positions.
 
         Raises:
             ValueError: with `noise=`, since rows of a batch can disagree; select in the record instead.
@@ -420,10 +428,9 @@ class Trace:
             >>> record.canvas.shape
             torch.Size([8, 1, 12])
         """
-        max_new_tokens = as_index(max_new_tokens, "max_new_tokens")
         settings = Settings(
-            new_tokens=max_new_tokens,
-            sampler=self._sampler(sampler),
+            new_tokens=as_index(max_new_tokens, "max_new_tokens"),
+            sampler=sampler_for(self.model, sampler),
             seed=as_index(seed, "seed"),
             infill=infill,
             cache=cache,
@@ -432,24 +439,7 @@ class Trace:
             on_step=on_step,
             cancel=cancel,
         )
-        if cache not in get_args(CachePolicy):
-            raise ValueError(f"cache={cache!r}; expected one of {', '.join(get_args(CachePolicy))}; check the spelling")
-        if cache != "auto" and self.target.has_noise:
-            raise ValueError(
-                f"cache={cache!r} on {self.model.name}; expected 'auto', as a diffusion model computes every position "
-                f"at each step and keeps no cache; leave it out"
-            )
-        if infill and not self.target.has_noise:
-            raise ValueError(
-                f"infill=True on {self.model.name}; expected a diffusion model, as an autoregressive model only "
-                f"appends; leave it out"
-            )
-        if max_new_tokens < (0 if infill else 1):
-            raise ValueError(
-                f"max_new_tokens={max_new_tokens}; expected at least {0 if infill else 1}; ask for more tokens"
-            )
-        run = run_denoising if self.target.has_noise else run_decoding
-        return run(self.model, self.target, self.ops, prompts, settings)
+        return run_generation(self.model, self.target, self.ops, prompts, settings)
 
     def capture_bytes(self, inputs: Any, max_new_tokens: int | None = None, sampler: Sampler | None = None) -> int:
         """The memory that the captured tensors of a run will take, in bytes; nothing is computed.
@@ -465,33 +455,12 @@ class Trace:
             True
         """
         batch = as_batch(self.model, inputs)
-        sampler = None if max_new_tokens is None else self._sampler(sampler)
+        sampler = None if max_new_tokens is None else sampler_for(self.model, sampler)
         shape = run_shape(self.model, batch, max_new_tokens or 0, sampler)
         return capture_bytes(self.ops, self.model, self.target, shape)
-
-    def _sampler(self, sampler: Sampler | None) -> Sampler:
-        family = self.model.family
-        if sampler is None:
-            return default_for(family.objective, family.shift)
-        wanted = Denoiser if self.target.has_noise else Autoregressive
-        if not isinstance(sampler, wanted):
-            expected = "LLaDA, Dream or Threshold" if self.target.has_noise else "Autoregressive"
-            raise ValueError(
-                f"{type(sampler).__name__} for {self.model.name}, which is {_article(family.objective)} model; "
-                f"expected dlens.samplers.{expected}; pass one of these, or none for the default"
-            )
-        return sampler
 
     def __str__(self) -> str:
         head = f"trace of {self.model.name} ({self.target.n_layers} layers, {self.model.family.objective})"
         return "\n".join([head, *(f"  {op.words()}" for op in self.ops)])
 
     __repr__ = __str__
-
-
-def _article(objective: Literal["diffusion", "autoregressive"]) -> str:
-    return {"diffusion": "a diffusion", "autoregressive": "an autoregressive"}[objective]
-
-
-def _as_value(value: Any) -> AblateValue:
-    return value if isinstance(value, str) else as_tensor(value, "value")  # pyright: ignore

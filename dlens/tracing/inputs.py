@@ -111,7 +111,8 @@ def _row_ids(model: Model | None, row: Any) -> list[int]:
     if isinstance(row, (str, bytes, bytearray)) or not isinstance(row, (Sequence, Tensor, np.ndarray)):
         raise ValueError(f"{came}; expected text, token ids or chat messages; pass for example a string")
     entries = row.tolist() if isinstance(row, (Tensor, np.ndarray)) else row
-    return [as_index(entry, f"{came} with token id") for entry in entries]
+    fix = "token ids are whole numbers: pass ints, or text"
+    return [as_index(entry, f"{came} with token id", fix) for entry in entries]
 
 
 def _tokenizer(model: Model, what: str) -> Any:

@@ -21,6 +21,8 @@ from dlens.tracing.probe import probe
 __all__ = ["channel_shares", "fill_in", "outlier_channel"]
 
 _ROWS, _POSITIONS = 12, 64
+_OUTLIER = "the outlier channel is found on text; load with tokenizer=, or name the channel"
+_MEAN = "value='mean' is measured on text; load with tokenizer=, or give the value as a tensor"
 
 
 def fill_in(model: Model, target: Target, ops: Sequence[Op]) -> tuple[Op, ...]:
@@ -57,25 +59,29 @@ def channel_shares(model: Model, target: Target) -> Float[Tensor, " d_model"]:
     E_c(l) = sum_t h_{l,t,c}^2 / sum_t |h_{l,t}|^2 at resid_post on the shipped calibration text,
     averaged over blocks 0 to L-2 (the last block removes the outlier).
     """
-    sums = _calibrated(model, target, "resid_post")["energy"]
+    sums = _calibrated(model, target, "resid_post", _OUTLIER)["energy"]
     blocks = sums[: max(1, target.n_layers - 1)]
     return (blocks / blocks.sum(-1, keepdim=True)).mean(0)
 
 
 def _means(model: Model, target: Target, point: str) -> Float[Tensor, "layer d_model"]:
-    return _calibrated(model, target, point)["mean"].float()
+    return _calibrated(model, target, point, _MEAN)["mean"].float()
 
 
-def _calibrated(model: Model, target: Target, point: str) -> dict[str, Tensor]:
-    """Per layer and channel the mean and the energy on the calibration text; kept with the model."""
+def _calibrated(model: Model, target: Target, point: str, why: str) -> dict[str, Tensor]:
+    """Per layer and channel the mean and the energy on the calibration text; kept with the model.
+
+    Args:
+        why: what needs a tokenizer, and what to do without one.
+    """
     key = ("calibration", point, model.fingerprint())
     if key not in model.memo:
-        model.memo[key] = _measure(model, target, point)
+        model.memo[key] = _measure(model, target, point, why)
     return model.memo[key]
 
 
-def _measure(model: Model, target: Target, point: str) -> dict[str, Tensor]:
-    batch = _calibration_batch(model)
+def _measure(model: Model, target: Target, point: str, why: str) -> dict[str, Tensor]:
+    batch = _calibration_batch(model, why)
     energy = torch.zeros(target.n_layers, target.d_model, dtype=torch.float64)
     total = torch.zeros_like(energy)
     for row, length in enumerate(batch.lengths):
@@ -91,12 +97,9 @@ def _measure(model: Model, target: Target, point: str) -> dict[str, Tensor]:
     return {"energy": energy, "mean": total / sum(batch.lengths)}
 
 
-def _calibration_batch(model: Model) -> Batch:
+def _calibration_batch(model: Model, why: str) -> Batch:
     if model.tokenizer is None:
-        raise ValueError(
-            f"{model.name} has no tokenizer to read the calibration text with; expected one, as the outlier channel "
-            f"and value='mean' are measured on text; load with tokenizer=, or give the channel and a tensor"
-        )
+        raise ValueError(f"{model.name} has no tokenizer to read the calibration text with; expected one, as {why}")
     limit = min(_POSITIONS, model.n_positions or _POSITIONS)
     texts = calibration_texts()[:_ROWS]
     return as_batch(model, [list(model.tokenizer(text)["input_ids"])[:limit] for text in texts])

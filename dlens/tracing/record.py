@@ -45,10 +45,12 @@ class Record:
         text: per row the continuation; empty for a forward or without a tokenizer.
         canvas: [step, batch, position], what went into each step; None for AR models.
         committed_at: [batch, position], the step of the last change; -1 for prompt, padding, never.
-        step_of_position: [computed], the step that first computed each position but the last; AR only.
+        step_of_position: [computed], the step that first computed each position but the last: 0 for the prompt, then
+            one position a step; AR only.
         n_steps: steps that ran.
         planned_steps: steps that were planned.
-        captured: hook point -> tensor with its axes; read as `record[name]`.
+        captured: hook point -> tensor with its axes; read as `record[name]`. Of AR decoding, `layer batch position
+            d_model` without `step`: each position is from the step that first computed it, see `step_of_position`.
         measures: key -> `xarray.Dataset`.
         plan: the operations with all that was found when the run started, one mapping each.
         settings: sampler, seed and so on.
@@ -212,6 +214,12 @@ class Record:
             f"Record of {self.kind} with {self.model}: {len(self.tokens)} rows, {self.tokens.shape[-1]} positions, "
             f"{self.n_steps} of {self.planned_steps} steps, {self.seconds:.2f} s"
         ]
+        # Padding that follows a row's end is not at the left.
+        padding, size = int(self.is_pad.int().cumprod(-1).sum()), self.is_pad.numel()
+        if padding:
+            lines.append(
+                f"  left-padded: {padding} of {size} positions are padding, zero in captures; see record.is_pad"
+            )
         lines += [f"  captured: {captured}"] if captured else []
         lines += [f"  measures: {', '.join(self.measures)}"] if self.measures else []
         lines += [f"  {entry['words']}" for entry in self.plan]

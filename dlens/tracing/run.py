@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from dlens.axes import TokenIds, TokenMask
+from dlens.axes import TokenIds, TokenMask, respell
 from dlens.models.model import Model
 from dlens.ops.capture import Capture
 from dlens.ops.hook import Hook
 from dlens.ops.op import Op, Target
-from dlens.samplers import Autoregressive, Denoiser, Sampler, Tokens
+from dlens.samplers import Autoregressive, Denoiser, Sampler, Tokens, default_for
 from dlens.tracing.collect import RunShape
 from dlens.tracing.decode import DecodingRun
 from dlens.tracing.denoise import DenoisingRun
@@ -28,7 +28,7 @@ from dlens.tracing.state import Window, forward_state
 from dlens.tracing.text import drafts, end_ids
 from dlens.tracing.watch import OnStep, Watch, hold
 
-__all__ = ["CachePolicy", "Settings", "run_decoding", "run_denoising", "run_forward", "run_shape"]
+__all__ = ["CachePolicy", "Settings", "run_forward", "run_generation", "run_shape", "sampler_for"]
 
 CachePolicy = Literal["auto", "require", "off"]
 
@@ -94,6 +94,56 @@ def _forward_window(prepared: Prepared, window: Window, ids: TokenIds, real: Tok
     inputs = model.family.inputs(ids, None if bool(real.all()) else real)
     prepared.run(lambda step, args, kwargs: state, lambda: model.module(**inputs))
     return StepCost(len(ids), ids.shape[-1])
+
+
+def sampler_for(model: Model, sampler: Sampler | None) -> Sampler:
+    """The sampler asked for, else the default of the model's family.
+
+    Raises:
+        ValueError: it decodes the other kind of model.
+    """
+    family = model.family
+    if sampler is None:
+        return default_for(family.objective, family.shift)
+    diffusion = family.objective == "diffusion"
+    if not isinstance(sampler, Denoiser if diffusion else Autoregressive):
+        kind = "a diffusion" if diffusion else "an autoregressive"
+        expected = "LLaDA, Dream or Threshold" if diffusion else "Autoregressive"
+        raise ValueError(
+            f"{type(sampler).__name__} for {model.name}, which is {kind} model; "
+            f"expected dlens.samplers.{expected}; pass one of these, or none for the default"
+        )
+    return sampler
+
+
+def run_generation(model: Model, target: Target, ops: Sequence[Op], prompts: Any, settings: Settings) -> Record:
+    """Decode a batch of prompts, each kind of model in its way.
+
+    Raises:
+        ValueError: the settings contradict the model or each other; before anything is computed.
+    """
+    _check_settings(model, target, settings)
+    run = run_denoising if target.has_noise else run_decoding
+    return run(model, target, ops, prompts, settings)
+
+
+def _check_settings(model: Model, target: Target, settings: Settings) -> None:
+    cache, infill, least = settings.cache, settings.infill, 0 if settings.infill else 1
+    policies = get_args(CachePolicy)
+    if cache not in policies:
+        raise ValueError(f"cache={cache!r}; expected one of {', '.join(policies)}; {respell(cache, policies)}")
+    if cache != "auto" and target.has_noise:
+        raise ValueError(
+            f"cache={cache!r} on {model.name}; expected 'auto', as a diffusion model computes every position "
+            f"at each step and keeps no cache; leave it out"
+        )
+    if infill and not target.has_noise:
+        raise ValueError(
+            f"infill=True on {model.name}; expected a diffusion model, as an autoregressive model only "
+            f"appends; leave it out"
+        )
+    if settings.new_tokens < least:
+        raise ValueError(f"max_new_tokens={settings.new_tokens}; expected at least {least}; ask for more tokens")
 
 
 def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any, settings: Settings) -> Record:

@@ -1,4 +1,4 @@
-"""Notebook widgets over records and models; `import dlens.widgets` loads them, `import dlens` does not."""
+"""Notebook widgets over records and models; they load when `dlens.widgets` is first used, not on `import dlens`."""
 
 from dlens.widgets.denoising import Denoising
 from dlens.widgets.layer_collapse import LayerCollapse

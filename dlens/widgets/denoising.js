@@ -208,10 +208,11 @@ function render({ model, el }) {
   const keys = [make("span", {}, legend.node), make("span", {}, mask, "masked"), make("span", {}, make("span", { class: "token fresh" }, "new"), "changed by the last step")];
   if (sides.length > 1) keys.push(make("span", {}, make("span", { class: "token unlike" }, "unlike"), "differs from the other run"));
   const each = () => (order.group() > 1 ? ` Each column holds ${order.group()} positions.` : "");
-  const note = make("p", { class: "quiet" });
+  const note = make("p", { class: "quiet" }), message = make("p", { class: "message", role: "status" });
   el.append(make("div", { class: "dlens denoising" },
     make("div", { class: "controls" }, play, steps.node),
     make("div", { class: "controls" }, colours.node, row.node),
+    message,
     make("p", { class: "legend" }, ...keys),
     make("div", { class: "columns" }, ...sides.map(({ node }) => node)),
     pages, note, order.node, detail.node));
@@ -221,6 +222,7 @@ function render({ model, el }) {
     follow(model, ["first"], () => { sides.forEach((each) => each.page()); drawTokens(); }),
     follow(model, ["step", "position", "colour"], () => { drawTokens(); order.draw(); }),
     follow(model, ["detail"], detail.draw),
+    follow(model, ["message"], () => { message.textContent = model.get("message"); message.hidden = !message.textContent; }),
   ];
   return () => { stop(); ends.forEach((end) => end()); order.stop(); };
 }

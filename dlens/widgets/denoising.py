@@ -13,7 +13,7 @@ from dlens.tracing.record import Record
 from dlens.tracing.text import MASK_SIGN
 from dlens.widgets.colours import ink_on, ramp
 from dlens.widgets.frames import Frames, check_denoising, frames_of, mask_id, piece, thoughts, title, visible
-from dlens.widgets.panel import Panel, css, esm, heat_html, packed, page_html, table_html
+from dlens.widgets.panel import Panel, corrected, css, esm, heat_html, packed, page_html, table_html
 
 __all__ = ["Denoising"]
 
@@ -30,6 +30,7 @@ class Denoising(Panel):
 
     State that the page changes and that may be set: `step` (0 to the number of steps, where it shows the finished
     text), `position`, `layer`, `row`, `colour` ("commit" or "confidence"), `first` (first position on the page).
+    Where one is set to what the run does not have, the nearest is shown, and `message` says so.
 
     Args:
         record: of a denoising run.
@@ -66,6 +67,7 @@ class Denoising(Panel):
     first = traitlets.Int(0).tag(sync=True)
     colour = traitlets.Enum(("commit", "confidence"), "commit").tag(sync=True)
     detail = traitlets.Dict().tag(sync=True)
+    message = traitlets.Unicode("").tag(sync=True)
 
     def __init__(self, record: Record, other: Record | None = None, *, row: int = 0) -> None:
         records = [check_denoising(record)]
@@ -98,9 +100,13 @@ class Denoising(Panel):
             "row": self.rows - 1,
             "first": self._records[0].tokens.shape[-1] - 1,
         }
-        return min(max(0, proposal.value), most[proposal.trait.name])
+        name = proposal.trait.name
+        nearest = min(max(0, proposal.value), most[name])
+        self.message = corrected(name, proposal.value, nearest)
+        return nearest
 
     def _show_row(self) -> None:
+        said = self.message
         self._frames = [frames_of(record, self.row) for record in self._records]
         known = sorted({int(i) for frames in self._frames for i in np.unique(frames.ids)})
         texts = {i: next(t for r in self._records if (t := piece(r, i))) if i >= 0 else "" for i in known}
@@ -127,6 +133,8 @@ class Denoising(Panel):
                 self.position = int(generated[0])
             self.first = self.position // _SHOWN * _SHOWN
             self._show_detail()
+            # The position and the page were set here, and are as they should be.
+            self.message = said
 
     def _show_detail(self) -> None:
         sides = [thoughts(record, self.row, self.step, self.position, self.layer) for record in self._records]
@@ -134,7 +142,7 @@ class Denoising(Panel):
 
     def html(self) -> str:
         """The canvas at the present step, what was decoded when, and the alternatives at the present position."""
-        parts = []
+        parts = [f"<p>{escape(self.message)}</p>"] if self.message else []
         for record, frames, side in zip(self._records, self._frames, self.detail["sides"], strict=True):
             step = min(self.step, len(frames.ids) - 1)
             parts.append(f"<p>{escape(title(record))}, before step {step} of {record.n_steps}</p>")

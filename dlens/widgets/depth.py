@@ -20,6 +20,7 @@ __all__ = [
     "Kind",
     "at_layer",
     "by_step",
+    "held_layers",
     "measured_shares",
     "measured_similarity",
     "share_of",
@@ -43,6 +44,12 @@ def steps_of(record: Record) -> tuple[int, ...]:
     return kept.steps if "step" in kept.dims else (0,)
 
 
+def held_layers(record: Record) -> str:
+    """In words what was captured of resid_post."""
+    kept = record.captured.get("resid_post")
+    return "no resid_post" if kept is None else f"resid_post of layers {', '.join(map(str, kept.layers))}"
+
+
 def stream(record: Record, row: int, step: int) -> tuple[Stream, list[int]]:
     """What leaves each block at one step, at the positions that are no padding, and which these are.
 
@@ -61,8 +68,9 @@ def at_layer(record: Record, row: int, step: int, layer: int) -> Float[Tensor, "
 def _kept(record: Record, row: int, step: int) -> tuple[Tensor, list[int]]:
     if step not in steps_of(record):
         raise ValueError(
-            f"resid_post at step {step} is not in the record; expected all {record.n_layers} layers of it; add "
-            f".capture('resid_post', steps=[{step}]) to the trace"
+            f"resid_post of all layers at step {step} is not in the record, which holds {held_layers(record)}; "
+            f"expected all {record.n_layers} layers at that step; add .capture('resid_post', steps=[{step}]) to the "
+            f"trace"
         )
     kept = record.captured["resid_post"]
     values = kept.values

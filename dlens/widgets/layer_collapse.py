@@ -15,6 +15,7 @@ from dlens.widgets.depth import (
     CKA_POSITIONS,
     Kind,
     by_step,
+    held_layers,
     measured_shares,
     measured_similarity,
     share_of,
@@ -24,13 +25,14 @@ from dlens.widgets.depth import (
 )
 from dlens.widgets.frames import piece, title, visible
 from dlens.widgets.job import Job
-from dlens.widgets.panel import Panel, css, esm, heat_html, packed, page_html, table_html
+from dlens.widgets.panel import Panel, corrected, css, esm, heat_html, packed, page_html, table_html
 from dlens.widgets.sources import as_trace, opening, watched
 
 __all__ = ["LayerCollapse"]
 
 _TOP = 6
 _COLUMNS = 512
+_PLACES = ("step", "layer", "layer_b", "position", "channel")
 
 
 @final
@@ -45,7 +47,8 @@ class LayerCollapse(Panel):
     The positions are all but padding. Maps with more than 512 positions show the mean of neighbours, and say so.
 
     State that the page changes and that may be set: `step`, `layer`, `layer_b`, `channel`, `position`, `kind`
-    ("cosine" or "cka"), `without` (leave out the channel), `ablated` (show the run with the channel ablated).
+    ("cosine" or "cka"), `without` (leave out the channel), `ablated` (show the run with the channel ablated). Where
+    one is set to what the record does not have, the nearest is shown, and `message` says so.
 
     Args:
         source: a record, or anything `dlens.trace` takes.
@@ -110,6 +113,7 @@ class LayerCollapse(Panel):
         self._ablated_runs: dict[int, Record] = {}
         self._other = other
         self._held: tuple[Any, Any] = (None, None)
+        self._correction = self._about = ""
         self._job = Job(lambda words: setattr(self, "status", words))
         channels, _ = _channels(record, row)
         super().__init__(
@@ -127,18 +131,34 @@ class LayerCollapse(Panel):
         self._draw(None)
         self.observe(self._draw, ["step", "layer", "layer_b", "channel", "position", "kind", "without", "ablated"])
 
-    @traitlets.validate("step", "layer", "layer_b", "position", "channel")
+    @traitlets.validate(*_PLACES)
     def _inside(self, proposal: Any) -> int:
         """Values outside the run become the nearest inside."""
         name, value = proposal.trait.name, proposal.value
         if name in ("step", "channel"):
             held = self.steps if name == "step" else self.channels
-            return min(held, key=lambda each: abs(each - value), default=value)
-        most = self.layers if name.startswith("layer") else self._plain.tokens.shape[-1]
-        return min(max(0, value), most - 1)
+        else:
+            held = range(self.layers if name.startswith("layer") else self._plain.tokens.shape[-1])
+        nearest = min(held, key=lambda each: abs(each - value), default=value)
+        self._say(corrected(name, value, nearest))
+        return nearest
+
+    @traitlets.validate("ablated")
+    def _possible(self, proposal: Any) -> bool:
+        """True only where there is such a run, or a model to make one with."""
+        possible = self.can_ablate or not proposal.value
+        self._say("" if possible else _NOT_ABLATED)
+        return proposal.value and possible
+
+    def _say(self, correction: str) -> None:
+        """What was corrected, before what there is to know about the similarity."""
+        self._correction = correction
+        self.message = " ".join(part for part in (correction, self._about) if part)
 
     def _draw(self, change: Any) -> None:
         name = None if change is None else change.name
+        if name not in (*_PLACES, "ablated"):
+            self._say("")
         if self.ablated and self._shown() is self._plain:
             self._ablate()
         with self.hold_sync():
@@ -188,7 +208,8 @@ class LayerCollapse(Panel):
             values = measured_similarity(record, kind, drop)
         self.similarity = {} if values is None else packed(values)
         known = values is not None and bool(np.isfinite(values).any())
-        self.message = self._thinned(kind) if known else _advice(kind, drop, values is None)
+        self._about = self._thinned(kind) if known else _advice(kind, drop, values is None)
+        self._say(self._correction)
 
     def _thinned(self, kind: Kind) -> str:
         """What was left out of the similarity, if anything."""
@@ -276,9 +297,16 @@ def _check(record: Record, row: int) -> None:
     anything = measured_shares(record), *(measured_similarity(record, kind) for kind in ("cosine", "cka"))
     if not steps_of(record) and all(found is None for found in anything):
         raise ValueError(
-            "LayerCollapse got a record without the stream and without measures of it; expected resid_post of all "
-            "layers at some step; add .capture('resid_post', steps=[0]), or .measure(dlens.Outliers(), dlens.CKA())"
+            f"LayerCollapse got a record that holds {held_layers(record)} and no measure of them all; expected "
+            f"resid_post of all {record.n_layers} layers at some step; add .capture('resid_post', steps=[0]), or "
+            f".measure(dlens.Outliers(), dlens.CKA())"
         )
+
+
+_NOT_ABLATED = (
+    "There is no run with the channel ablated: pass one as other=, made with .ablate_outlier(channel=...), or make the "
+    "widget of a model."
+)
 
 
 def _channels(record: Record, row: int) -> tuple[list[int], Any]:

@@ -13,7 +13,7 @@ import traitlets
 
 from dlens.widgets.colours import ramp
 
-__all__ = ["Panel", "css", "esm", "heat_html", "page_html", "packed", "table_html"]
+__all__ = ["Panel", "corrected", "css", "esm", "heat_html", "page_html", "packed", "table_html"]
 
 _STYLE = (
     "<div style='font:14px/1.5 system-ui,sans-serif;color-scheme:light dark;overflow-x:auto' role='figure' "
@@ -54,6 +54,16 @@ class Panel(anywidget.AnyWidget):
         bundle = super()._repr_mimebundle_()
         assert bundle is not None
         return bundle
+
+
+def corrected(name: str, given: int, shown: int) -> str:
+    """What a widget says where it cannot show what it was set to; empty where it can.
+
+    Examples:
+        >>> corrected("layer", 99, 15)
+        'There is no layer 99: layer 15 is shown.'
+    """
+    return "" if given == shown else f"There is no {name} {given}: {name} {shown} is shown."
 
 
 def esm(name: str) -> str:

@@ -11,7 +11,7 @@ import traitlets
 
 from dlens.measures import Recency
 from dlens.tracing.record import Record
-from dlens.widgets.depth import at_layer, steps_of
+from dlens.widgets.depth import at_layer, held_layers, steps_of
 from dlens.widgets.frames import piece, title
 from dlens.widgets.near import (
     ALL_LEVELS,
@@ -23,7 +23,7 @@ from dlens.widgets.near import (
     recency_of,
     token_similarity,
 )
-from dlens.widgets.panel import Panel, css, esm, heat_html, packed, page_html, table_html
+from dlens.widgets.panel import Panel, corrected, css, esm, heat_html, packed, page_html, table_html
 from dlens.widgets.sources import as_trace, opening, watched
 
 __all__ = ["TokenRecency"]
@@ -41,7 +41,8 @@ class TokenRecency(Panel):
     run once on a short prompt. Maps of more than 256 positions show means of neighbours, and say so.
 
     State that the page changes and that may be set: `layer`, `noise` (bin 0 to 9, -1 for all), `chosen` (whose tokens
-    are shown, counted from 0), `step`, `position`, `position_b`.
+    are shown, counted from 0), `step`, `position`, `position_b`. Where one is set to what the records do not have, the
+    nearest is shown, and `message` says so.
 
     Args:
         sources: a record, or anything `dlens.trace` takes; or several as a list or by name.
@@ -86,6 +87,7 @@ class TokenRecency(Panel):
         for record in records:
             _check(record, row)
         self._records, self._row = records, row
+        self._correction = self._about = ""
         layers = max(record.n_layers for record in records)
         super().__init__(
             names=[name or title(record) for (name, _), record in zip(named, records, strict=True)],
@@ -110,7 +112,14 @@ class TokenRecency(Panel):
             "chosen": range(len(self.names)),
             "step": self.steps or [0],
         }[name]
-        return min(held, key=lambda each: abs(each - value))
+        nearest = min(held, key=lambda each: abs(each - value))
+        self._say(corrected({"noise": "noise level", "chosen": "model"}.get(name, str(name)), value, nearest))
+        return nearest
+
+    def _say(self, correction: str) -> None:
+        """What was corrected, before what is missing for the tokens."""
+        self._correction = correction
+        self.message = " ".join(part for part in (correction, self._about) if part)
 
     def _choose(self, change: Any) -> None:
         """Another model's tokens."""
@@ -147,13 +156,15 @@ class TokenRecency(Panel):
         if not self.steps or self.layer >= record.n_layers:
             self.matrix, self.pair = {}, {}
             need = ".capture('resid_post', steps=[0])" if not self.steps else f"a layer below {record.n_layers}"
-            self.message = f"No tokens to show for {self.names[self.chosen]}: it needs {need}."
+            self._about = f"No tokens to show for {self.names[self.chosen]}: it needs {need}."
+            self._say(self._correction)
             return
         positions = int((~record.is_pad[self._row]).sum())
         group = -(-positions // _SIDE)
         cosines = token_similarity(record, self._row, self.layer, self.step, group)
         with self.hold_sync():
-            self.message = ""
+            self._about = ""
+            self._say(self._correction)
             self.group = group
             self.matrix = packed(cosines.numpy())
             self._draw_pair(None)
@@ -222,8 +233,9 @@ def _check(record: Record, row: int) -> None:
         raise IndexError(f"row {row} of {len(record.tokens)}; expected 0 to {len(record.tokens) - 1}; give another")
     if recency_of(record) is None and not steps_of(record):
         raise ValueError(
-            "TokenRecency got a record without the stream and without its recency; expected one of them; add "
-            ".measure(dlens.Recency()), or .capture('resid_post', steps=[0]) for token by token"
+            f"TokenRecency got a record that holds {held_layers(record)} and no recency; expected the measure, or "
+            f"resid_post of all {record.n_layers} layers; add .measure(dlens.Recency()), or "
+            f".capture('resid_post', steps=[0]) for token by token"
         )
 
 

@@ -12,6 +12,7 @@ from dlens.findings.study import FULL, Kind, Study
 __all__ = ["ANSWERED", "CHANGES", "made_model", "made_study"]
 
 CHANGES = ("whole", "apart", "early run", "late run", "no outlier", "no random", "mean outlier", "no next")
+SKIPS = ("apart", "early run", "late run")
 ANSWERED = ("whole", "apart", "early run", "no outlier", "no random")
 
 
@@ -23,6 +24,7 @@ def made_model(
     solved: Mapping[str, str] | None = None,
     losses: Mapping[str, float] | None = None,
     texts: int = 6,
+    next_share: float = 0.01,
 ) -> dict[str, Any]:
     """What a study holds of one model.
 
@@ -33,6 +35,7 @@ def made_model(
         solved: for each change a digit a problem.
         losses: for each change the loss of every text, besides what is the same for all changes.
         texts: how many.
+        next_share: of the second largest channel, in every layer.
     """
     rng = np.random.default_rng(0)
     n_layers = len(cosine)
@@ -48,6 +51,7 @@ def made_model(
             "cosine_unmasked": by_layer(np.array(cosine)),
             "share": by_layer(share),
             "peaks": by_layer(share),
+            "next_share": by_layer(next_share),
             "recency": by_layer(recency),
             "similarity": (0.5 - np.arange(8) / 20 + shifts).tolist(),
         }
@@ -61,9 +65,14 @@ def made_model(
         "family": kind,
         "n_layers": n_layers,
         "d_model": 8,
-        "reading": {"channel": 5, "share": share, "noise": {name: texts_at(lift) for name, lift in rates.items()}},
+        "reading": {
+            "channel": 5,
+            "share": share,
+            "next_channel": 7,
+            "noise": {name: texts_at(lift) for name, lift in rates.items()},
+        },
         "changes": {name: f"{name} <in words>" for name in CHANGES},
-        "skipped": dict.fromkeys(CHANGES, (1,)),
+        "skipped": {name: (1,) if name in SKIPS else () for name in CHANGES},
         "losses": {
             name: {
                 "losses": (base + losses.get(name, 0.0)).tolist(),

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from dlens.findings.claims import CLAIMS, Bar, claims, verdict_of
-from dlens.findings.effects import Effect, dynamics, early_redundancy, kept, kept_share, late_minus_early, recency
+from dlens.findings.effects import (
+    Effect,
+    dynamics,
+    early_redundancy,
+    kept,
+    kept_share,
+    late_minus_early,
+    outlier_share,
+    recency,
+)
 from dlens.findings.study import KINDS
 from tests.findings.studies import made_model, made_study
 
@@ -81,7 +90,9 @@ def test_what_is_kept_of_nothing_is_not_measurable() -> None:
     solved = dict.fromkeys(("whole", "apart", "early run", "no outlier", "no random"), "0000")
     study = made_study({"ar": made_model("ar", EVEN, solved=solved)})
     effect = kept("apart")(study, "ar")
-    assert isnan(effect.value) and effect.why == "apart <in words>; not measurable: baseline solves 0 of 4"
+    assert isnan(effect.value) and effect.why == (
+        "1 of 7 blocks: apart <in words>; the verdict is about 4 problems; not measurable: baseline solves 0 of 4"
+    )
     assert claims(study)[3].cells[0].verdict == "undecided"
 
 
@@ -93,6 +104,22 @@ def test_an_interval_without_width_is_replaced_by_the_exact_one() -> None:
     nothing = kept_share([1] * 8 + [0] * 2, [0] * 10)
     assert (nothing.value, nothing.low) == (0, 0)
     assert nothing.high == pytest.approx(1 - 0.025 ** (1 / 8))
+
+
+def test_a_second_channel_of_half_the_share_is_shown() -> None:
+    study = made_study({"dllm": made_model("diffusion", EARLY, share=0.6, next_share=0.31)})
+    effect = outlier_share(study, "dllm")
+    assert effect.value == pytest.approx(0.6, abs=0.01)
+    second = dict(effect.beside)["channel 7, the next"]
+    assert second == dict(effect.shown)["channel 7, the next"]
+    assert second.value == pytest.approx(0.31, abs=0.01)
+    assert effect.why == "channel 5"
+    early = outlier_share(made_study({"dllm": made_model("diffusion", EARLY, share=0.2, next_share=0.3)}), "dllm")
+    assert early.value == pytest.approx(0.3, abs=0.01)
+    assert early.why == "channel 7; over all blocks but the last channel 5 holds more"
+    small = outlier_share(made_study({"dllm": made_model("diffusion", EARLY, share=0.6, next_share=0.29)}), "dllm")
+    assert not any("the next" in words for words, _ in (*small.beside, *small.shown))
+    assert outlier_share(made_study({"ar": made_model("ar", EVEN, share=0.6)}), "ar").shown == ()
 
 
 def test_a_share_has_the_interval_of_the_paired_bootstrap() -> None:

@@ -52,6 +52,7 @@ def test_profiles_made_before_are_taken(models: dict[str, dlens.Model]) -> None:
     own = {name: dlens.profile(model, ROWS, measures=[dlens.Cosine()]) for name, model in models.items()}
     table = dlens.compare(own)
     assert table.profiles == own and list(table.to_xarray()) == ["cosine"]
+    assert repr(table).splitlines()[2] == f"  deep: {own['deep'].model}, 5 layers"
     mixed = dlens.compare({"deep": models["deep"], "shallow": own["shallow"]}, ROWS)
     assert mixed.to_xarray()["top_share"].sel(model="shallow").isnull().all()
     assert mixed.by_depth()["top_share"].sel(model="shallow").isnull().all()

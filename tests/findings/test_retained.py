@@ -48,6 +48,9 @@ def test_the_numbers_by_hand() -> None:
     assert kept.low < 0.625 < kept.high and kept.p_value == mcnemar(before.correct, after.correct) == 0.375
     assert (kept.flops_saved, kept.blocks_saved, kept.time_ratio) == (0.25, 0.25, 1.0)
     assert kept.notes == ()
+    interval = f"{100 * kept.low:.0f} to {100 * kept.high:.0f} %"
+    words = f"by hand on by hand: 5 of 10 solved, 8 before; 62 % retained ({interval}), p = 0.38"
+    assert str(kept) == repr(kept) == words
 
 
 @pytest.mark.parametrize(
@@ -61,6 +64,7 @@ def test_the_numbers_by_hand() -> None:
 def test_what_an_interval_cannot_say_is_noted(before: str, after: str, note: str) -> None:
     kept = judged("by hand", answers(before), answers(after), seed=0)
     assert note in kept.notes[0]
+    assert ("no interval" in str(kept) or "no share retained" in str(kept)) == isnan(kept.low)
     assert isnan(kept.low) == ("width" not in note)
 
 

@@ -20,6 +20,7 @@ from dlens.findings.loss import text_loss
 from dlens.findings.stored import Store
 from dlens.findings.study import Settings, kind_of, study
 from dlens.models.source import TRIO_FOLDER
+from dlens.tracing.outlier import channel_shares
 from tests.standins import save_dream, save_llada
 
 CODE = tasks.get("trio-code")
@@ -37,6 +38,10 @@ def test_a_reading_equals_what_captures_give(diffusion: dlens.Model) -> None:
     assert clean["cosine"][0] == pytest.approx(cosine.tolist(), abs=1e-5)
     energy = post.square().sum(1)
     assert clean["share"][0] == pytest.approx((energy[:, found["channel"]] / energy.sum(-1)).tolist(), rel=1e-5)
+    shares = channel_shares(diffusion, dlens.trace(diffusion).target)
+    assert shares.argsort(descending=True)[:2].tolist() == [found["channel"], found["next_channel"]]
+    second = (energy[:, found["next_channel"]] / energy.sum(-1)).tolist()
+    assert clean["next_share"][0] == pytest.approx(second, rel=1e-5)
     peaks = (post.abs().argmax(-1) == found["channel"]).double().mean(-1)
     assert clean["peaks"][0] == pytest.approx(peaks.tolist())
     units = torch.nn.functional.normalize(post, dim=-1)

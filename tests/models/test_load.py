@@ -155,7 +155,7 @@ def test_wrong_folder(tmp_path: Path) -> None:
 
 def test_unknown_family() -> None:
     with pytest.raises(
-        ValueError, match="family 'maskd'; expected one of autoregressive, masked, .*; check the spelling"
+        ValueError, match="family 'maskd'; expected one of autoregressive, masked, .*; did you mean 'masked'"
     ):
         dlens.load(build("qwen2"), family="maskd")
 

@@ -64,7 +64,7 @@ def test_values_of_a_wrong_shape_raise(shape):
 
 
 def test_an_unknown_value_word_raises():
-    message = "value='median'; expected 'zero', 'mean' or a tensor; check the spelling"
+    message = "value='median'; expected 'zero', 'mean' or a tensor; did you mean 'mean'"
     with unchecked(), pytest.raises(ValueError, match=message):
         Ablate(value="median").check(DIFFUSION)
     with unchecked(), pytest.raises(ValueError, match=message):

@@ -31,7 +31,14 @@ def test_several_numbers(numbers):
 
 @pytest.mark.parametrize("numbers", ["12", [1.7], [False, True], torch.arange(4) == 1, torch.zeros(2, 2).long()])
 def test_several_that_are_no_whole_numbers_raise(numbers):
-    with unchecked(), pytest.raises(ValueError, match="layer .*; expected a whole number; pass an int"):
+    fix = r"pass (ints, such as 5 or \[5, 9\]|the numbers of the layers, such as \[5, 9\], not booleans)$"
+    with unchecked(), pytest.raises(ValueError, match="layer .*; expected a whole number; " + fix):
+        as_indices(numbers, "layer", 4)
+
+
+@pytest.mark.parametrize("numbers", [True, [False, True], np.arange(4) == 1, torch.arange(4) == 1], ids=str)
+def test_booleans_are_told_apart(numbers):
+    with unchecked(), pytest.raises(ValueError, match="pass the numbers of the layers, such as .*, not booleans$"):
         as_indices(numbers, "layer", 4)
 
 

@@ -1,11 +1,17 @@
 """Hook: what the function is told, and what becomes of its answer."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from dlens.ops.hook import Hook
 from tests.ops.targets import DIFFUSION, VALUE, place
 from tests.unchecked import unchecked
+
+
+def named_later(scale, value, hook):
+    return None
 
 
 def run(fn, **changes):
@@ -60,6 +66,38 @@ def test_what_is_no_hook_raises():
         Hook(fn=print, at="stream").check(DIFFUSION)
     with unchecked(), pytest.raises(ValueError, match="the hook at resid_post is None; expected a function .*; pass"):
         Hook(fn=None).check(DIFFUSION)
+
+
+def keyword_only(value, *, hook):
+    return None
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [lambda value: value, lambda value, hook, scale: value, keyword_only, lambda: None, partial(named_later, 1, 2)],
+)
+def test_a_function_of_other_arguments_raises_before_it_is_called(fn):
+    message = (
+        r"^the hook .* at resid_post takes \(.*\); expected a function that can be called as fn\(value, hook\); give"
+    )
+    with pytest.raises(ValueError, match=message):
+        Hook(fn=fn).check(DIFFUSION)
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [print, torch.add, partial(named_later, 1), lambda *both: None, lambda value, hook, scale=2.0: None, max, dict],
+)
+def test_whatever_takes_two_arguments_passes(fn):
+    Hook(fn=fn).check(DIFFUSION)
+
+
+def test_an_error_inside_the_function_names_the_hook():
+    with pytest.raises(ZeroDivisionError) as caught:
+        run(lambda value, hook: 1 / 0)
+    [note] = caught.value.__notes__
+    assert note.startswith("in the hook test_an_error_inside")
+    assert note.endswith(" at blocks.2.hook_resid_post, step 5, called as fn(value, hook)")
 
 
 @pytest.mark.parametrize(("answer", "came"), [(torch.zeros(1, 2), r"shape \(1, 2\)"), (3.0, "float")])

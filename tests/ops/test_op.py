@@ -25,7 +25,6 @@ from tests.unchecked import unchecked
         (slice(-2, None), [5, 6]),
         (slice(None, None, 3), [0, 3, 6]),
         (slice(3, 3), []),
-        ([], []),
         ("early", [0, 1]),
         ("middle", [2, 3]),
         ("late", [4, 5, 6]),

@@ -41,5 +41,7 @@ def test_vectors_of_a_wrong_shape_raise(shape, layers):
 
 
 def test_a_point_that_is_none_raises():
-    with pytest.raises(ValueError, match="at='resid_psot'; expected a hook point: resid_pre, .*; check the spelling"):
+    with pytest.raises(
+        ValueError, match="at='resid_psot'; expected a hook point: resid_pre, .*; did you mean 'resid_post'"
+    ):
         Steer(vector=VECTOR, at="resid_psot").check(DIFFUSION)

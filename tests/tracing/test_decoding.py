@@ -117,6 +117,7 @@ def test_rows_that_end_are_padding_from_there_on(ar: dlens.Model) -> None:
     width = record.tokens.shape[1] - NEW
     assert record.tokens[1, width + 3] == end
     assert record.is_pad[1, width + 4 :].all() and not record.is_pad[0, width:].any()
+    assert f"left-padded: {int(record.is_pad[:, :width].sum())} of {record.is_pad.numel()} positions" in repr(record)
     assert record.committed_at[1, width:].tolist() == [0, 1, 2, 3] + [-1] * (NEW - 4)
     assert record["resid_post"][:, 1, width + 4 :].abs().max() == 0
     n = record.measures["cosine"]["n"].sel(state="decoded").isel(layer=0).values

@@ -41,6 +41,7 @@ def test_tokens_text_and_masks(record: dlens.Record, diffusion: dlens.Model) -> 
     mask = diffusion.family.mask_token_id
     assert (record.canvas == mask).sum((1, 2)).tolist() == [16, 14, 12, 10, 8, 6, 4, 2]
     assert record.is_pad.sum(1).tolist() == [6, 0] and record.is_prompt.sum(1).tolist() == [4, 10]
+    assert "left-padded: 6 of 36 positions are padding" in repr(record)
     assert [diffusion.tokenizer.decode(row[-8:].tolist()) for row in record.tokens] == record.text
     assert sorted(record.committed_at[0, -8:].tolist()) == list(range(8))
 

@@ -43,6 +43,26 @@ def test_state_stays_inside_the_run() -> None:
     widget.step, widget.position, widget.layer, widget.row = 99, -3, 40, 5
     assert (widget.step, widget.position, widget.layer, widget.row) == (3, 0, 1, 0)
     assert widget.detail["layer"] == 1
+    for name, shown in (("step", 3), ("position", 3), ("layer", 1), ("row", 0)):
+        setattr(widget, name, 99)
+        assert (getattr(widget, name), widget.message) == (shown, f"There is no {name} 99: {name} {shown} is shown.")
+        assert widget.message in widget.html()
+    widget.layer = 0
+    assert widget.message == ""
+
+
+def test_a_corrected_row_is_said_though_it_sets_the_position() -> None:
+    widget = Denoising(denoised(3, final=torch.tensor([[0, 1, 2, 3], [0, 2, 3, 1]])))
+    widget.position = 0
+    widget.row = 5
+    assert (widget.row, widget.position) == (1, 1)
+    assert widget.message == "There is no row 5: row 1 is shown."
+
+
+def test_a_correction_is_on_the_page(page: Any) -> None:
+    shown = Shown(page, Denoising(measured()))
+    shown.set(step=9)
+    page.get_by_text("There is no step 9: step 3 is shown.").wait_for()
 
 
 @pytest.mark.parametrize(

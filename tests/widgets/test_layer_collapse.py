@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -6,10 +7,12 @@ import torch
 
 import dlens
 from dlens.measures import CosinePairs
-from dlens.widgets import LayerCollapse
+from dlens.tracing.collect import Captured
+from dlens.widgets import LayerCollapse, TokenRecency
 from dlens.widgets.depth import by_step, measured_shares, measured_similarity, share_of, similarity, steps_of, stream
 from dlens.widgets.sources import opening
 from tests.browser import Shown
+from tests.refusing import assert_three_parts
 from tests.widgets.records import MASK, captured, check_no_markup, record
 
 TEXT = "Once upon a time there was a fox who lived in a house"
@@ -79,6 +82,60 @@ def test_state_follows_the_choice() -> None:
     assert widget.similarity != before
     widget.step, widget.layer, widget.channel = 7, 99, 4
     assert (widget.step, widget.layer, widget.channel) == (1, 2, min(widget.channels, key=lambda c: abs(c - 4)))
+
+
+def test_what_was_corrected_is_said() -> None:
+    widget = LayerCollapse(run())
+    assert widget.message == ""
+    for name, shown in (("layer", 2), ("layer_b", 2), ("step", 1), ("position", 5)):
+        setattr(widget, name, 99)
+        assert (getattr(widget, name), widget.message) == (shown, f"There is no {name} 99: {name} {shown} is shown.")
+        assert widget.message in widget.html()
+        setattr(widget, name, 99)
+        assert widget.message
+        setattr(widget, name, 0)
+        assert (getattr(widget, name), widget.message) == (0, "")
+    widget.layer = 99
+    widget.kind = "cka"
+    assert widget.message == ""
+
+
+def test_a_run_that_is_not_there_is_not_shown_as_ablated() -> None:
+    widget = LayerCollapse(run())
+    widget.ablated = True
+    assert not widget.can_ablate and not widget.ablated
+    assert "no run with the channel ablated" in widget.message and "other=" in widget.message
+    both = LayerCollapse(run(), run(text=["another text"]))
+    both.ablated = True
+    assert both.ablated and both.message == "" and both.texts["ablated"] == "another text"
+
+
+def test_a_correction_stands_before_what_cka_needs() -> None:
+    widget = LayerCollapse(run(steps=1, layers=2, positions=2))
+    widget.kind = "cka"
+    widget.layer = 9
+    assert widget.message.startswith("There is no layer 9: layer 1 is shown. CKA needs at least four")
+
+
+def test_some_layers_are_named() -> None:
+    given = run(layers=3)
+    part = Captured(
+        given.captured["resid_post"].values[:, [0, 2]],
+        given.captured["resid_post"].dims,
+        (0, 2),
+        (0, 1),
+        tuple(range(6)),
+    )
+    with pytest.raises(ValueError) as caught:
+        LayerCollapse(replace(given, captured={"resid_post": part}))
+    assert_three_parts(str(caught.value), "holds resid_post of layers 0, 2 and no measure")
+    assert "expected resid_post of all 3 layers" in str(caught.value)
+    with pytest.raises(ValueError) as caught:
+        TokenRecency(replace(given, captured={"resid_post": part}))
+    assert_three_parts(str(caught.value), "holds resid_post of layers 0, 2 and no recency")
+    with pytest.raises(ValueError) as caught:
+        stream(given, 0, 5)
+    assert_three_parts(str(caught.value), "at step 5 is not in the record, which holds resid_post of layers 0, 1, 2")
 
 
 def test_measures_alone_show_what_they_can(forward: Any) -> None:

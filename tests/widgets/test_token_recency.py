@@ -86,6 +86,20 @@ def test_several_on_the_same_axes(forward: Any, denoising: Any) -> None:
     assert widget.steps == [0, 3] and widget.noises == [1, 0.25]
     widget.layer, widget.noise, widget.chosen = 99, 5, 9
     assert (widget.layer, widget.noise, widget.chosen) == (15, 4, 1)
+    assert widget.message == "There is no model 9: model 1 is shown."
+    for name, word, given, shown in (
+        ("step", "step", 50, 3),
+        ("layer", "layer", 99, 15),
+        ("noise", "noise level", 6, 7),
+    ):
+        setattr(widget, name, given)
+        assert (getattr(widget, name), widget.message) == (
+            shown,
+            f"There is no {word} {given}: {word} {shown} is shown.",
+        )
+        assert widget.message in widget.html()
+    widget.layer = 3
+    assert widget.message == ""
 
 
 def test_a_record_with_its_measure_alone_says_what_tokens_need(forward: Any) -> None:
