@@ -90,7 +90,8 @@ class DecodingRun:
         """What takes back the choices of the checkpoint's generation config: penalties, beams and the like."""
         config: Any = self.model.module.generation_config
         defaults = {"repetition_penalty": 1.0, "num_beams": 1, "num_return_sequences": 1}
-        chosen = {key for key in config.to_diff_dict() if key not in _KEPT and not key.startswith("_")}
+        asked = {key for key, value in config.to_diff_dict().items() if value is not None and value is not False}
+        chosen = {key for key in asked - _KEPT if not key.startswith("_")}
         return {key: defaults.get(key) for key in chosen}
 
     def state(self, step: int, args: Sequence[Any], kwargs: dict[str, Any]) -> StepState:
