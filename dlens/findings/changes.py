@@ -14,7 +14,7 @@ from dlens.findings.skipping import PAPER_THRESHOLD
 from dlens.tracing.chain import Trace
 from dlens.tracing.outlier import channel_shares
 
-__all__ = ["SHARE", "Change", "changes", "runs_of_blocks"]
+__all__ = ["SHARE", "Change", "changes", "runs_of_blocks", "third"]
 
 # Six of LLaDA-8B's 32 blocks (arXiv 2603.07475).
 SHARE = 0.1875
@@ -74,6 +74,16 @@ def changes(chain: Trace, reading: dict[str, Any], seed: int = 0) -> dict[str, C
         Change("no next", f"the next {len(following)} channels, of as much energy, to zero", channels=following),
     ]
     return {change.name: change for change in found}
+
+
+def third(n_layers: int) -> int:
+    """Blocks in a third of depth, block 0 not counted; at least one.
+
+    Examples:
+        >>> third(16), third(3)
+        (5, 1)
+    """
+    return max(1, round((n_layers - 1) / 3))
 
 
 def runs_of_blocks(n_layers: int, n: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

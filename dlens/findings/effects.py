@@ -10,6 +10,7 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import Float
 
+from dlens.findings.changes import third
 from dlens.findings.comparing import relative_depth
 from dlens.findings.intervals import LEVEL, mean_interval, ratio_interval
 from dlens.findings.study import Study
@@ -57,16 +58,6 @@ def mean_effect(values: Texts, seed: int = 0) -> Effect:
     """The mean over texts."""
     mean, low, high = mean_interval(np.asarray(values, float)[:, None], _RESAMPLES, seed)
     return Effect(float(mean[0]), float(low[0]), float(high[0]))
-
-
-def third(n_layers: int) -> int:
-    """Blocks in a third of depth, block 0 not counted; at least one.
-
-    Examples:
-        >>> third(16), third(3)
-        (5, 1)
-    """
-    return max(1, round((n_layers - 1) / 3))
 
 
 def early_redundancy(study: Study, name: str) -> Effect:
@@ -188,10 +179,9 @@ def late_minus_early(study: Study, name: str) -> Effect:
 
 
 def outlier_share(study: Study, name: str) -> Effect:
-    """Energy share of the larger of the model's two largest channels in the first third of the blocks, text by text.
+    """Energy share of the largest channel in the first third of the blocks, text by text.
 
-    The two are found over all blocks but the last; which of them is larger early is judged there. The shares with
-    masks are shown with it, and the other channel where it holds half as much or more.
+    The shares with masks are shown with it, and the next channel where it holds half as much or more.
     """
     reading, seed = study.models[name]["reading"], study.settings.seed
     n_layers = study.models[name]["n_layers"]
@@ -200,20 +190,17 @@ def outlier_share(study: Study, name: str) -> Effect:
     def at(values: Sequence[Any], n: int = early) -> Effect:
         return mean_effect(np.array(values)[:, :n].mean(1), seed)
 
-    pair = [(reading["channel"], "share"), (reading["next_channel"], "next_share")]
-    pair.sort(key=lambda one: at(clean[one[1]]).value, reverse=True)
-    (channel, key), (other, other_key) = pair
-    masked = {rate: at(own[key]) for rate, own in reading["noise"].items() if rate != "0"}
-    beside = {"in all blocks but the last": at(clean[key], n_layers - 1)}
+    channel, following = reading["early_channels"]
+    masked = {rate: at(own["early_share"]) for rate, own in reading["noise"].items() if rate != "0"}
+    beside = {"in all blocks but the last": at(clean["early_share"], n_layers - 1)}
     beside |= {_masked(rate): own for rate, own in masked.items()}
     shown = {f"with {float(rate):.0%} of the tokens masked": own for rate, own in masked.items()}
-    effect, following = at(clean[key]), at(clean[other_key])
-    if following.value >= effect.value / 2:
-        second = {f"channel {other}, the next": following}
-        beside, shown = beside | second, shown | second
+    effect, second = at(clean["early_share"]), at(clean["early_next_share"])
+    if second.value >= effect.value / 2:
+        beside, shown = (own | {f"channel {following}, the next": second} for own in (beside, shown))
     why = f"channel {channel}"
     if channel != reading["channel"]:
-        why += f"; over all blocks but the last channel {other} holds more"
+        why += f"; over all blocks but the last channel {reading['channel']} holds more"
     return Effect(effect.value, effect.low, effect.high, why, tuple(beside.items()), tuple(shown.items()))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from dlens.findings.batches import mask_share, rng
 from dlens.findings.canvases import Canvases
+from dlens.findings.changes import third
 from dlens.findings.degeneration import repetition
 from dlens.findings.disturbance import disruption
 from dlens.findings.loss import losses_of
@@ -39,45 +40,46 @@ def reading(chain: Trace, rows: Sequence[list[int]], seed: int = 0) -> dict[str,
         seed: of the masks.
 
     Returns:
-        "channel", the one with the largest share of the stream's energy on the calibration text, "next_channel", the
-        second largest, and by share of masked tokens, as text, for each text: "cosine" of each block, of all
-        positions and of the masked ones apart, the channel's "share" of the energy and of the positions at which it
-        "peaks" by layer, "next_share" of the second, "recency" by layer, and "similarity" of two positions by
-        distance, averaged over layers.
+        "channel", the one with the largest share of the stream's energy on the calibration text, "early_channels", the
+        two largest of the first third of the blocks, and by share of masked tokens, as text, for each text: "cosine"
+        of each block, of all positions and of the masked ones apart, the channel's "share" of the energy by layer,
+        "early_share" and "early_next_share" of the other two, "recency" by layer, and "similarity" of two positions
+        by distance, averaged over layers.
 
     Raises:
         ValueError: activations that are not finite.
     """
     shares = channel_shares(chain.model, chain.target)
     _need_finite(chain.model, shares.tolist())
-    channel, following = shares.topk(2).indices.tolist()
+    channel = int(shares.argmax())
+    early = channel_shares(chain.model, chain.target, third(chain.target.n_layers)).topk(2).indices.tolist()
     mask, generator = chain.model.family.mask_token_id, rng(seed)
     found: dict[str, Any] = {
         "channel": channel,
         "share": float(shares[channel]),
-        "next_channel": following,
+        "early_channels": early,
         "noise": {},
     }
     for rate in (0.0, *MASK_RATES) if chain.target.has_noise else (0.0,):
         canvases = [row if mask is None or not rate else mask_share(row, rate, mask, generator) for row in rows]
-        read = [_read(chain, canvas, channel, following) for canvas in canvases]
+        read = [_read(chain, canvas, (channel, *early)) for canvas in canvases]
         found["noise"][f"{rate:g}"] = {name: [text[name] for text in read] for name in read[0]}
     return found
 
 
-def _read(chain: Trace, canvas: list[int], channel: int, following: int) -> dict[str, list[float]]:
+def _read(chain: Trace, canvas: list[int], channels: tuple[int, ...]) -> dict[str, list[float]]:
     measures = (Cosine(), Outliers(top=chain.model.d_model), Recency(max_distance=_DISTANCES))
     measured = chain.measure(*measures).forward(canvas).measures
     cosine, recency = measured["cosine"], measured["recency"]
     by_state = pool(cosine, "cosine", ["step", "noise"])
-    own, second = (measured["outliers"].sel(channel=number) for number in (channel, following))
+    own, first, second = (measured["outliers"].sel(channel=channel) for channel in channels)
     found = {
         "cosine": pool(cosine, "cosine", _CELLS),
         "cosine_masked": by_state.sel(state="masked"),
         "cosine_unmasked": by_state.sel(state="prompt"),
         "share": pool(own, "energy_share", _CELLS),
-        "peaks": pool(own, "peak_share", _CELLS),
-        "next_share": pool(second, "energy_share", _CELLS),
+        "early_share": pool(first, "energy_share", _CELLS),
+        "early_next_share": pool(second, "energy_share", _CELLS),
         # One text is in one bin of the noise axis.
         "recency": _only(recency["recency_index"]),
         "similarity": _only(recency["similarity"]).mean("layer"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from dlens.findings.effects import third
+from dlens.findings.changes import third
 from dlens.models.source import TRIO_FOLDER
 from dlens.show.page import Section
 

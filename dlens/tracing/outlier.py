@@ -53,14 +53,14 @@ def outlier_channel(model: Model, target: Target) -> tuple[int, float]:
     return int(share.argmax()), float(share.max())
 
 
-def channel_shares(model: Model, target: Target) -> Float[Tensor, " d_model"]:
+def channel_shares(model: Model, target: Target, n_blocks: int | None = None) -> Float[Tensor, " d_model"]:
     """Each channel's share of the stream's energy.
 
     E_c(l) = sum_t h_{l,t,c}^2 / sum_t |h_{l,t}|^2 at resid_post on the shipped calibration text,
-    averaged over blocks 0 to L-2 (the last block removes the outlier).
+    averaged over the first blocks: by default 0 to L-2 (the last block removes the outlier).
     """
     sums = _calibrated(model, target, "resid_post", _OUTLIER)["energy"]
-    blocks = sums[: max(1, target.n_layers - 1)]
+    blocks = sums[: max(1, target.n_layers - 1) if n_blocks is None else n_blocks]
     return (blocks / blocks.sum(-1, keepdim=True)).mean(0)
 
 

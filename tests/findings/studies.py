@@ -35,7 +35,7 @@ def made_model(
         solved: for each change a digit a problem.
         losses: for each change the loss of every text, besides what is the same for all changes.
         texts: how many.
-        next_share: of the second largest channel, in every layer.
+        next_share: of the second largest channel of the early blocks, in every layer.
     """
     rng = np.random.default_rng(0)
     n_layers = len(cosine)
@@ -50,8 +50,8 @@ def made_model(
             "cosine_masked": by_layer(np.array(cosine) + lift),
             "cosine_unmasked": by_layer(np.array(cosine)),
             "share": by_layer(share),
-            "peaks": by_layer(share),
-            "next_share": by_layer(next_share),
+            "early_share": by_layer(share),
+            "early_next_share": by_layer(next_share),
             "recency": by_layer(recency),
             "similarity": (0.5 - np.arange(8) / 20 + shifts).tolist(),
         }
@@ -68,7 +68,7 @@ def made_model(
         "reading": {
             "channel": 5,
             "share": share,
-            "next_channel": 7,
+            "early_channels": [6, 7],
             "noise": {name: texts_at(lift) for name, lift in rates.items()},
         },
         "changes": {name: f"{name} <in words>" for name in CHANGES},
