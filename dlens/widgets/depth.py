@@ -20,6 +20,7 @@ __all__ = [
     "Kind",
     "at_layer",
     "by_step",
+    "check_row",
     "held_layers",
     "measured_shares",
     "measured_similarity",
@@ -42,6 +43,20 @@ def steps_of(record: Record) -> tuple[int, ...]:
     if kept is None or len(kept.layers) < record.n_layers:
         return ()
     return kept.steps if "step" in kept.dims else (0,)
+
+
+def check_row(record: Record, row: int, widget: str) -> None:
+    """Refuse a record without tokens, and a row that it does not have.
+
+    Raises:
+        ValueError, IndexError: in the widget's name.
+    """
+    if 0 in record.tokens.shape:
+        raise ValueError(
+            f"{widget} got {list(record.tokens.shape)} tokens (batch, position); expected some; run it on text"
+        )
+    if not 0 <= row < len(record.tokens):
+        raise IndexError(f"row {row} of {len(record.tokens)}; expected 0 to {len(record.tokens) - 1}; give another")
 
 
 def held_layers(record: Record) -> str:

@@ -15,6 +15,7 @@ from dlens.widgets.depth import (
     CKA_POSITIONS,
     Kind,
     by_step,
+    check_row,
     held_layers,
     measured_shares,
     measured_similarity,
@@ -288,12 +289,7 @@ class LayerCollapse(Panel):
 
 
 def _check(record: Record, row: int) -> None:
-    if 0 in record.tokens.shape:
-        raise ValueError(
-            f"LayerCollapse got {list(record.tokens.shape)} tokens (batch, position); expected some; run it on text"
-        )
-    if not 0 <= row < len(record.tokens):
-        raise IndexError(f"row {row} of {len(record.tokens)}; expected 0 to {len(record.tokens) - 1}; give another")
+    check_row(record, row, "LayerCollapse")
     anything = measured_shares(record), *(measured_similarity(record, kind) for kind in ("cosine", "cka"))
     if not steps_of(record) and all(found is None for found in anything):
         raise ValueError(

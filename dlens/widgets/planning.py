@@ -10,7 +10,7 @@ from typing import final
 
 from dlens.findings.batches import batched
 from dlens.findings.canvases import Canvases
-from dlens.findings.intervals import LEVEL, ratio_interval
+from dlens.findings.intervals import ratio_interval, share_interval
 from dlens.findings.loss import loss_of
 from dlens.findings.scoring import score_problems
 from dlens.samplers import Sampler
@@ -130,16 +130,14 @@ class Planner:
 
 def scored(estimate: Estimate, was: Sequence[bool], now: Sequence[bool]) -> Estimate:
     """An estimate with the accuracy on these problems, in pairs: solved without the plan, and with it."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(sum(now), len(now)).proportion_ci(LEVEL, method="wilson")
+    low, high = share_interval(now)
     retained_low, retained_high = ratio_interval(was, now, 999)
     return replace(
         estimate,
         baseline=sum(was) / len(was),
         accuracy=sum(now) / len(now),
-        low=float(interval.low),
-        high=float(interval.high),
+        low=low,
+        high=high,
         retained=sum(now) / sum(was) if any(was) else nan,
         retained_low=retained_low,
         retained_high=retained_high,

@@ -11,7 +11,7 @@ import traitlets
 
 from dlens.measures import Recency
 from dlens.tracing.record import Record
-from dlens.widgets.depth import at_layer, held_layers, steps_of
+from dlens.widgets.depth import at_layer, check_row, held_layers, steps_of
 from dlens.widgets.frames import piece, title
 from dlens.widgets.near import (
     ALL_LEVELS,
@@ -225,12 +225,7 @@ def _record(source: Any, prompt: Any, max_new_tokens: int) -> Record:
 
 
 def _check(record: Record, row: int) -> None:
-    if 0 in record.tokens.shape:
-        raise ValueError(
-            f"TokenRecency got {list(record.tokens.shape)} tokens (batch, position); expected some; run it on text"
-        )
-    if not 0 <= row < len(record.tokens):
-        raise IndexError(f"row {row} of {len(record.tokens)}; expected 0 to {len(record.tokens) - 1}; give another")
+    check_row(record, row, "TokenRecency")
     if recency_of(record) is None and not steps_of(record):
         raise ValueError(
             f"TokenRecency got a record that holds {held_layers(record)} and no recency; expected the measure, or "

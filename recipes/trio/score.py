@@ -6,6 +6,7 @@ import torch
 import tyro
 
 from dlens import Model, load, trace
+from dlens.findings.intervals import share_interval
 from dlens.samplers import LLaDA, Sampler
 from dlens.tasks import get, names
 from recipes.trio.numbers import accuracy
@@ -25,13 +26,11 @@ def score(model: str, /, problems: int = 500, tokens_per_step: int = 1, block: i
         block: length of its blocks.
         seed: of the problems.
     """
-    from scipy.stats import binomtest
-
     loaded = load_exact(model)
     for task in names():
         sampler = sampler_of(loaded, task, tokens_per_step, block)
-        right = sum(accuracy(trace(loaded), task, problems, seed, sampler))
-        low, high = binomtest(right, problems).proportion_ci(method="wilson")
+        solved = accuracy(trace(loaded), task, problems, seed, sampler)
+        right, (low, high) = sum(solved), share_interval(solved)
         print(f"{model} {task}: {right / problems:.3f} ({low:.3f} to {high:.3f}), {right} of {problems}")
 
 

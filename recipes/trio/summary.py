@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dlens.findings.intervals import mean_interval
+from dlens.findings.intervals import mean_interval, share_interval
 
 __all__ = ["summarize_effects", "summarize_run"]
 
@@ -67,10 +67,8 @@ def _means(by_text: np.ndarray) -> dict[str, list[float]]:
 
 
 def _accuracy(solved: str, untouched: str) -> dict[str, Any]:
-    from scipy.stats import binomtest
-
     right = solved.count("1")
-    low, high = binomtest(right, len(solved)).proportion_ci(method="wilson")
+    low, high = share_interval([digit == "1" for digit in solved])
     change = np.array([int(now) - int(before) for now, before in zip(solved, untouched, strict=True)])
     changed = {"value": right / len(solved), "low": low, "high": high, "n": len(solved)}
     return _rounded(changed | {"change": _change(change)})
