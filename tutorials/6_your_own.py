@@ -148,8 +148,8 @@ for settings in ({"limit": 0.5}, {"layers": (99,)}, {"at": "resid_psot"}):
 # - `points`: the hook points it reads;
 # - `start(span)`: empty sums, as plain tensors;
 # - `update(sums, visit)`: add some layers of one step. Values come as [layer, batch, position, d_model]; `visit.at` is
-#   the index of these layers, and `visit.cells` says which positions count, and in which cell of noise and state each
-#   of them is;
+#   the index of these layers, and `visit.cells` knows which positions count, and in which cell of noise and state
+#   each of them is: `visit.cells.add(sums, values)` adds every value to the sum of its cell;
 # - `result(sums, span)`: label the sums.
 #
 # `merge` joins the sums of two runs by adding them, which is right wherever sums are sums.
@@ -172,9 +172,8 @@ class Kurtosis(dlens.Measure):
     def update(self, sums: dict[str, torch.Tensor], visit: Visit) -> None:
         square = visit.values["resid_post"].double().square()
         kurtosis = square.square().mean(-1) / square.mean(-1).square()  # [layer, batch, position]
-        weight = visit.cells.weight.to(kurtosis)  # [cell, batch and position]
-        sums["sum"][visit.cells.index, visit.at] += weight @ kurtosis.flatten(1).T
-        sums["n"][visit.cells.index, visit.at] += weight.sum(-1, keepdim=True)
+        visit.cells.add(sums["sum"][:, visit.at], kurtosis)
+        visit.cells.add(sums["n"][:, visit.at], torch.ones_like(kurtosis))
 
     def result(self, sums: dict[str, torch.Tensor], span: Span) -> Any:
         import xarray as xr

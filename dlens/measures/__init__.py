@@ -1,11 +1,12 @@
 """What can be read while a model runs."""
 
 from dlens.measures.attention import Attention
+from dlens.measures.cells import Cells
 from dlens.measures.cka import CKA
 from dlens.measures.cosine import Cosine
 from dlens.measures.drift import Drift
 from dlens.measures.lens import LogitLens
-from dlens.measures.measure import Cells, Measure, Span, Visit
+from dlens.measures.measure import Measure, Span, Visit
 from dlens.measures.norms import Norms
 from dlens.measures.order import CommitOrder
 from dlens.measures.outliers import Outliers

@@ -10,12 +10,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dlens.measures.cells import Cells
 from dlens.measures.measure import Span, Visit
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["LayerValues", "acted", "check_channels", "fused", "labelled", "rows", "wide", "wide_product"]
+__all__ = ["LayerValues", "acted", "check_channels", "fused", "labelled", "rows", "wide", "wide_product", "zeroed"]
 
 
 LayerValues = Float[Tensor, "layer batch position d_model"]
@@ -48,6 +49,19 @@ def rows(value: LayerValues, drop: Sequence[int] = ()) -> Float[Tensor, "layer n
     for channel in drop:
         flat[..., channel] = 0
     return flat
+
+
+def zeroed(value: LayerValues, cells: Cells, drop: Sequence[int] = ()) -> LayerValues:
+    """0 in the channels left out, and where nothing is measured, even for values that are not finite."""
+    inside = (cells.state >= 0)[..., None]
+    if drop:
+        kept = torch.ones(value.shape[-1], dtype=torch.bool, device=value.device)
+        kept[list(drop)] = False
+        return torch.where(inside & kept, value, 0)
+    # Asking an accelerator would wait for it; there the pass is cheap.
+    if value.device.type == "cpu" and bool(inside.all()):
+        return value
+    return torch.where(inside, value, 0)
 
 
 def acted(visit: Visit) -> Bool[Tensor, "layer n"] | None:

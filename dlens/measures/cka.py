@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal, final
 
 import torch
-from jaxtyping import Float, Int
+from einops import rearrange
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from dlens.axes import STATES
 from dlens.measures.arrays import check_channels, labelled
+from dlens.measures.cells import Cells, Groups
 from dlens.measures.gram import Gram, Matrices, gram_of, join
 from dlens.measures.measure import Measure, Span, Sums, Visit
 
@@ -25,10 +27,8 @@ MIN_ROWS = 4
 # Rows that differ by less than this share of their energy differ by rounding in float32.
 _ALIKE = 1e-11
 
-Groups = Float[Tensor, "batch position group"]
 
-
-def hsic(k: Matrices, member: Groups, debiased: bool = True) -> Float[Tensor, "batch group layer layer_b"]:
+def hsic(k: Matrices, member: Groups, debiased: bool = True) -> Float64[Tensor, "batch group layer layer_b"]:
     """HSIC of every pair of layers, over the rows of each group; NaN for a group of fewer than four rows.
 
     HSIC1 of Song et al. 2007, unbiased: with K~ = K without its diagonal,
@@ -40,37 +40,59 @@ def hsic(k: Matrices, member: Groups, debiased: bool = True) -> Float[Tensor, "b
         member: 1 where a row is in a group; a row is in at most one.
         debiased: HSIC1, else HSIC0.
     """
-    same = member @ member.mT
-    n = member.sum(1).double()
+    return _estimate(_traces(k * (member @ member.mT), member, debiased), member.sum(1), debiased)
+
+
+@dataclass(frozen=True)
+class _Traces:
+    """What HSIC of every pair of layers is made of, over the rows of each group.
+
+    Args:
+        trace: tr(K L).
+        of_rows: 1'KL1.
+        totals: 1'K1.
+    """
+
+    trace: Float64[Tensor, "batch group layer layer_b"]
+    of_rows: Float64[Tensor, "batch group layer layer_b"]
+    totals: Float64[Tensor, "batch group layer"]
+
+
+def _traces(k: Matrices, member: Groups, debiased: bool) -> _Traces:
+    """Of K~ for HSIC1; of H K H for HSIC0. K is 0 outside of the groups, and is written over."""
     if debiased:
-        k = k * (same * (1 - torch.eye(k.shape[-1], dtype=k.dtype, device=k.device)))
+        k.diagonal(dim1=-2, dim2=-1).zero_()
     else:
-        k = _doubly_centred(k * same, member) * same
+        k = _doubly_centred(k, member)
     # Row by row, so that all groups cost one pass: [batch and position, layer, position_b].
     by_row = k.permute(1, 2, 0, 3).flatten(0, 1)
-    products = torch.bmm(by_row, by_row.mT).unflatten(0, member.shape[:2])
-    trace = torch.einsum("bng,bnlm->bglm", member.double(), products.double())
-    if not debiased:
-        return _enough(trace / ((n - 1) ** 2)[..., None, None], n)
-    sums = k.sum(-1).double()
-    of_rows = torch.einsum("bng,lbn,mbn->bglm", member.double(), sums, sums)
-    totals = torch.einsum("bng,lbn->bgl", member.double(), sums)
-    of_all = totals[..., :, None] * totals[..., None, :]
-    n = n[..., None, None]
-    value = (trace + of_all / ((n - 1) * (n - 2)) - 2 / (n - 2) * of_rows) / (n * (n - 3))
-    return _enough(value, n[..., 0, 0])
+    products = torch.bmm(by_row, by_row.mT).flatten(1).unflatten(0, member.shape[:2]).double()
+    rows = member.mT.double()
+    trace = (rows @ products).unflatten(-1, (len(k), len(k)))
+    sums = rearrange(k.sum(-1).double(), "layer batch position -> batch 1 position layer")
+    own = rows[..., None] * sums
+    return _Traces(trace, own.mT @ sums, own.sum(2))
+
+
+def _estimate(
+    parts: _Traces, sizes: Float[Tensor, "batch group"], debiased: bool
+) -> Float64[Tensor, "batch group layer layer_b"]:
+    n = sizes.double()[..., None, None]
+    if debiased:
+        of_all = parts.totals[..., :, None] * parts.totals[..., None, :]
+        value = (parts.trace + of_all / ((n - 1) * (n - 2)) - 2 / (n - 2) * parts.of_rows) / (n * (n - 3))
+    else:
+        value = parts.trace / (n - 1) ** 2
+    return torch.where(n >= MIN_ROWS, value, torch.nan)
 
 
 def _doubly_centred(k: Matrices, member: Groups) -> Matrices:
-    """H K H within each group."""
-    n = torch.einsum("bng,bg->bn", member, member.sum(1)).clamp(min=1)
+    """H K H within each group, for K that is 0 outside of them."""
+    same = member @ member.mT
+    n = same.sum(-1).clamp(min=1)
     means = k.sum(-1) / n
-    overall = torch.einsum("bng,bmg,lbm->lbn", member, member, means) / n
-    return k - means[..., None] - (means - overall)[..., None, :]
-
-
-def _enough(value: Tensor, n: Tensor) -> Tensor:
-    return torch.where((n >= MIN_ROWS)[..., None, None], value, torch.nan)
+    overall = (same @ means[..., None])[..., 0] / n
+    return (k - means[..., None] - (means - overall)[..., None, :]) * same
 
 
 def rbf(k: Matrices, member: Groups, fraction: float) -> Matrices:
@@ -150,25 +172,24 @@ class CKA(Measure):
         parts.append(gram_of(visit, self.drop, exact=self.kernel == "rbf"))
         if not visit.last:
             return
-        terms = self._terms(join(parts))
-        enough = torch.stack([n >= MIN_ROWS for n in _sizes(visit.cells.state)], -1).to(terms.device)
-        at: Int[Tensor, " batch"] = visit.cells.noise.to(terms.device)
-        sums["hsic"].index_add_(0, at, torch.where(enough[..., None, None], terms, 0))
-        sums["n"].index_add_(0, at, enough.to(sums["n"]))
+        terms = self._terms(join(parts), visit.cells)
+        enough = visit.cells.sizes >= MIN_ROWS
+        sums["hsic"].index_add_(0, visit.cells.noise, torch.where(enough[..., None, None], terms, 0))
+        sums["n"].index_add_(0, visit.cells.noise, enough.to(sums["n"]))
 
-    def _terms(self, gram: Gram) -> Float[Tensor, "batch group layer layer_b"]:
+    def _terms(self, gram: Gram, cells: Cells) -> Float64[Tensor, "batch group layer layer_b"]:
         """By state, and over all positions last; 0 for layers at which the rows are alike."""
-        every = gram.member.sum(-1, keepdim=True)
-        energy = gram.energy()
-        values = []
-        for matrix, member in ((gram.within, gram.member), (gram.centred(), every)):
+        groups = cells.groups.to(gram.base)
+        parts, spread = [], []
+        for matrix, member in ((gram.within(), groups[..., :-1]), (gram.centred(), groups[..., -1:])):
+            spread.append(torch.einsum("lbn,bng->bgl", matrix.diagonal(dim1=-2, dim2=-1), member))
             k = matrix if self.kernel == "linear" else rbf(matrix, member, self.fraction)
-            spread = torch.einsum("lbn,bng->bgl", matrix.diagonal(dim1=-2, dim2=-1), member)
-            varies = spread > _ALIKE * torch.einsum("lbn,bng->bgl", energy, member)
-            known = varies[..., :, None] & varies[..., None, :]
-            # Not finite stays not finite.
-            values.append(torch.where(known | ~spread.isfinite()[..., None], hsic(k, member, self.debiased), 0))
-        return torch.cat(values, 1)
+            parts.append(_traces(k * (member @ member.mT), member, self.debiased))
+        both = _Traces(*(torch.cat([getattr(part, field.name) for part in parts], 1) for field in fields(_Traces)))
+        # What is not finite stays so.
+        alike = torch.cat(spread, 1) / torch.einsum("lbn,bng->bgl", gram.energy(), groups) <= _ALIKE
+        value = _estimate(both, cells.sizes, self.debiased)
+        return value.masked_fill_(alike[..., :, None] | alike[..., None, :], 0)
 
     def result(self, sums: Sums, span: Span) -> xr.Dataset:
         n = sums["n"].cpu()
@@ -206,8 +227,3 @@ class CKA(Measure):
     def _estimator(self) -> str:
         kernel = "linear" if self.kernel == "linear" else f"RBF of {self.fraction} x the median distance"
         return f"CKA, {kernel} kernel, {'HSIC1 (debiased)' if self.debiased else 'HSIC0 (biased)'}"
-
-
-def _sizes(state: Int[Tensor, "batch position"]) -> list[Int[Tensor, " batch"]]:
-    """Rows in each state, and in all."""
-    return [(state == number).sum(-1) for number in range(len(STATES))] + [(state >= 0).sum(-1)]

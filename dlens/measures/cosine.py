@@ -67,14 +67,13 @@ class Cosine(Measure):
         cells, where = visit.cells, acted(visit)
         cosines, counts = (sums[key][visit.step, :, visit.at] for key in ("cosine", "n"))
         if (kernels := fused(pre, counts)) is not None:
-            some = None if where is None else where.to(cells.weight)
-            kernels.add_cosine(pre, post, cells.weight, cells.index, some, cosines, counts)
+            kernels.add_cosine(pre, post, cells.state, cells.noise, where, cosines, counts)
             return
         cosine = row_cosine(pre, post)
-        some = torch.ones_like(cosine) if where is None else where.to(cosine)
-        weight, index = cells.weight.to(cosine), cells.index.to(counts.device)
-        cosines.index_add_(0, index, (weight @ (some * cosine).T).to(cosines))
-        counts.index_add_(0, index, (weight @ some.T).to(counts))
+        counted = torch.ones_like(cosine) if where is None else where.to(cosine)
+        cosine = cosine if where is None else torch.where(where, cosine, 0)
+        for total, value in ((cosines, cosine), (counts, counted)):
+            cells.add(total, value.unflatten(1, cells.state.shape))
 
     def result(self, sums: Sums, span: Span) -> xr.Dataset:
         dims = ("step", *span.cell_dims, "layer")

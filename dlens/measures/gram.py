@@ -6,56 +6,65 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from dlens.axes import STATES
-from dlens.measures.arrays import LayerValues, wide, wide_product
-from dlens.measures.measure import Cells, Visit
+from dlens.measures.arrays import LayerValues, wide, wide_product, zeroed
+from dlens.measures.cells import Cells
+from dlens.measures.measure import Visit
 
 __all__ = ["Gram", "from_products", "gram_of", "join"]
 
 Matrices = Float[Tensor, "layer batch position position_b"]
+Ends = Float[Tensor, "layer batch position state"]
 
 
 @dataclass(frozen=True)
 class Gram:
-    """Inner products of positions of one prompt at one step, split so that no large mean costs precision.
+    """Inner products of positions of one prompt at one step, about three origins.
 
-    The vector of a position is x = y + m + o: o is the mean over the prompt's measured positions, o + m
-    the mean over those in the same state, y what is left. Positions that are not measured count as 0.
+    One of the three is kept, and what turns it into the others. That is the same for all pairs of a position
+    with the positions of a state, so each is a matrix E of one column a state: the other is
+    base + E member^T + member E^T. Positions that are not measured count as 0.
 
     Args:
-        within: y_i . y_j, centred on the mean of each state.
-        shift: what `centred` adds, as products with the states' means.
-        offset: what `raw` adds to `centred`.
+        base: one of the three.
+        to_within: E of the products about the mean of each state; None where `base` is these.
+        to_centred: E of the products about the mean of all measured positions.
+        to_raw: E of the products as they are; None where `base` is these.
         member: 1 where a position is in a state.
     """
 
-    within: Matrices
-    shift: Float[Tensor, "layer batch position state"]
-    offset: Float[Tensor, "layer batch position"]
+    base: Matrices
+    to_within: Ends | None
+    to_centred: Ends
+    to_raw: Ends | None
     member: Float[Tensor, "batch position state"]
 
+    def within(self) -> Matrices:
+        """(x_i - m_i) . (x_j - m_j), each less the mean of its state."""
+        return self._moved(self.to_within)
+
     def centred(self) -> Matrices:
-        """(x_i - o) . (x_j - o), centred on the mean of all measured positions."""
-        return self._shifted(self.shift)
+        """(x_i - o) . (x_j - o), less the mean of all measured positions."""
+        return self._moved(self.to_centred)
 
     def raw(self) -> Matrices:
         """x_i . x_j."""
-        return self._shifted(self.shift + self.offset[..., None] * self.member.sum(-1, keepdim=True))
+        return self._moved(self.to_raw)
 
     def energy(self) -> Float[Tensor, "layer batch position"]:
         """x_i . x_i."""
-        shift = torch.einsum("lbns,bns->lbn", self.shift + self.offset[..., None], self.member)
-        return self.within.diagonal(dim1=-2, dim2=-1) + 2 * shift
+        diagonal = self.base.diagonal(dim1=-2, dim2=-1)
+        return diagonal if self.to_raw is None else diagonal + 2 * (self.to_raw * self.member).sum(-1)
 
-    def _shifted(self, shift: Tensor) -> Matrices:
-        """within + shift member^T + member shift^T."""
-        member = self.member.expand(len(shift), -1, -1, -1)
-        left, right = torch.cat([shift, member], -1), torch.cat([member, shift], -1)
-        flat = torch.baddbmm(self.within.flatten(0, 1), left.flatten(0, 1), right.flatten(0, 1).mT)
-        return flat.unflatten(0, self.within.shape[:2])
+    def _moved(self, ends: Ends | None) -> Matrices:
+        if ends is None:
+            return self.base
+        member = self.member.expand(len(ends), -1, -1, -1)
+        left, right = torch.cat([ends, member], -1), torch.cat([member, ends], -1)
+        flat = torch.baddbmm(self.base.flatten(0, 1), left.flatten(0, 1), right.flatten(0, 1).mT)
+        return flat.unflatten(0, self.base.shape[:2])
 
 
 def gram_of(visit: Visit, drop: Sequence[int] = (), exact: bool = False) -> Gram:
@@ -73,16 +82,13 @@ def gram_of(visit: Visit, drop: Sequence[int] = (), exact: bool = False) -> Gram
 
 
 def _gram(value: LayerValues, cells: Cells, drop: Sequence[int], exact: bool) -> Gram:
-    state = cells.state.to(value.device)
-    member = torch.stack([state == number for number in range(len(STATES))], -1).float()
     if value.is_cuda and value.dtype in (torch.bfloat16, torch.float16) and not exact:
-        x = value.flatten(0, 1) if not drop else _zeroed(value, state, drop).flatten(0, 1)
-        return from_products(wide_product(x, x.mT).unflatten(0, value.shape[:2]), member)
-    x = _zeroed(value.double() if exact else wide(value), state, drop)
-    return _from_vectors(x, member.to(x))
+        x = (zeroed(value, cells, drop) if drop else value).flatten(0, 1)
+        return from_products(wide_product(x, x.mT).unflatten(0, value.shape[:2]), cells)
+    return _from_vectors(zeroed(value.double() if exact else wide(value), cells, drop), cells)
 
 
-def from_products(raw: Matrices, member: Float[Tensor, "batch position state"]) -> Gram:
+def from_products(raw: Matrices, cells: Cells) -> Gram:
     """The Gram matrices from inner products alone, without the vectors.
 
     Rounding errors are those of the products, so they are relative to the vectors with their mean; in exchange
@@ -90,65 +96,49 @@ def from_products(raw: Matrices, member: Float[Tensor, "batch position state"]) 
 
     Args:
         raw: x_i . x_j; whatever it holds at positions that are not measured.
-        member: 1 where a position is in a state.
+        cells: which positions are measured, in which states.
     """
-    measured = member.sum(-1) > 0
-    raw = torch.where(measured[:, :, None] & measured[:, None, :], raw, 0)
-    counts = member.sum(1)
-    share = (counts / counts.sum(-1, keepdim=True).clamp(min=1))[..., None]
-    averaging = member / counts.clamp(min=1)[:, None]
-    # x_i . m_s and m_s . m_t of the states' means; then the same with the overall mean o.
-    x_m = torch.matmul(raw, averaging)
-    m_m = torch.matmul(averaging.mT, x_m)
-    m_o = torch.matmul(m_m, share)
-    o_o = torch.matmul(share.mT, m_o)
-    y_m = x_m - torch.matmul(member, m_m)
-    y_o = torch.matmul(y_m, share)
-    ends = x_m - torch.matmul(member, m_m) / 2
-    within = raw - torch.matmul(ends, member.mT) - torch.matmul(member, ends.mT)
-    between = m_m - m_o - m_o.mT + o_o
-    shift = y_m - y_o + torch.matmul(member, between) / 2
-    offset = y_o + torch.matmul(member, m_o - o_o) + o_o / 2
-    return Gram(within, shift, offset[..., 0], member)
+    inside = cells.state >= 0
+    raw = torch.where(inside[:, :, None] & inside[:, None, :], raw, 0)
+    # x_i . m_t with the mean of each state and, last, of all; and half of m_s . m_t.
+    averaging, groups = cells.averaging.to(raw), cells.groups.to(raw)
+    member, measured = groups[..., :-1], groups[..., -1:]
+    to_means = raw @ averaging
+    half = averaging.mT @ to_means / 2
+    within = member @ half[..., :-1, :-1] - to_means[..., :-1]
+    centred = measured @ half[..., -1:, -1:] - to_means[..., -1:]
+    return Gram(raw, within, centred.expand_as(within), None, member)
 
 
-def _from_vectors(x: LayerValues, member: Float[Tensor, "batch position state"]) -> Gram:
-    counts = member.sum(1)
-    # A mean over no position is never used; dividing by 1 keeps it finite.
-    means = torch.matmul((member / counts.clamp(min=1)[:, None]).mT, x)
-    overall = torch.matmul(counts[:, None] / counts.sum(-1).clamp(min=1)[:, None, None], means)
-    apart = means - overall
-    y = torch.baddbmm(x.flatten(0, 1), member.expand(len(x), -1, -1, -1).flatten(0, 1), means.flatten(0, 1), alpha=-1)
+def _from_vectors(x: LayerValues, cells: Cells) -> Gram:
+    """Centred before they are multiplied, so that no large mean costs precision."""
+    means = cells.averaging.to(x).mT @ x
+    means, overall = means[..., :-1, :], means[..., -1:, :]
+    member = cells.member.to(x)
+    flat = member.expand(len(x), -1, -1, -1).flatten(0, 1)
+    y = torch.baddbmm(x.flatten(0, 1), flat, means.flatten(0, 1), alpha=-1)
     within = torch.bmm(y, y.mT).unflatten(0, x.shape[:2])
-    # x_i less o, with each state's mean less o, and with o.
-    ends = torch.cat([apart, overall], 2)
-    products = torch.bmm(y, ends.flatten(0, 1).mT).unflatten(0, x.shape[:2])
-    between = torch.matmul(apart, ends.mT)
-    shift = products[..., :-1] + torch.matmul(member, between[..., :-1]) / 2
-    offset = products[..., -1] + torch.matmul(member, between[..., -1:])[..., 0]
-    return Gram(within, shift, offset + overall.square().sum(-1) / 2, member)
 
+    def ends(origins: Float[Tensor, "layer batch state d_model"]) -> Ends:
+        """E of the products of y_i + origin of the state of i."""
+        around = origins.flatten(0, 1)
+        products = torch.bmm(y, around.mT)
+        return torch.baddbmm(products, flat, torch.bmm(around, around.mT), alpha=0.5).unflatten(0, x.shape[:2])
 
-def _zeroed(x: LayerValues, state: Int[Tensor, "batch position"], drop: Sequence[int]) -> LayerValues:
-    """0 in the channels left out, and where nothing is measured, even for values that are not finite."""
-    inside = (state >= 0)[..., None]
-    if drop:
-        kept = torch.ones(x.shape[-1], dtype=torch.bool, device=x.device)
-        kept[list(drop)] = False
-        return torch.where(inside & kept, x, 0)
-    # Asking an accelerator would wait for it; there the pass is cheap.
-    if x.device.type == "cpu" and bool(inside.all()):
-        return x
-    return torch.where(inside, x, 0)
+    return Gram(within, None, ends(means - overall), ends(means), member)
 
 
 def join(parts: Sequence[Gram]) -> Gram:
     """The layers of several visits of one step."""
     if len(parts) == 1:
         return parts[0]
-    return Gram(
-        torch.cat([part.within for part in parts]),
-        torch.cat([part.shift for part in parts]),
-        torch.cat([part.offset for part in parts]),
-        parts[0].member,
+
+    def joined(matrices: Sequence[Tensor | None]) -> Tensor | None:
+        known = [matrix for matrix in matrices if matrix is not None]
+        return torch.cat(known) if known else None
+
+    base, within, centred, raw = (
+        joined([getattr(part, name) for part in parts]) for name in ("base", "to_within", "to_centred", "to_raw")
     )
+    assert base is not None and centred is not None
+    return Gram(base, within, centred, raw, parts[0].member)

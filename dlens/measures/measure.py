@@ -9,16 +9,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool
 from torch import Tensor
 
 from dlens.axes import STATES
+from dlens.measures.cells import Cells
 from dlens.measures.readout import Readout
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["N_NOISE_BINS", "Cells", "Measure", "Span", "Sums", "Visit"]
+__all__ = ["N_NOISE_BINS", "Measure", "Span", "Sums", "Visit"]
 
 N_NOISE_BINS = 10
 
@@ -90,36 +91,6 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Cells:
-    """Which positions of a step count, and in which (noise, state) cell.
-
-    Args:
-        index: the cells that occur at this step.
-        weight: weight[k, n] is 1 where position n (batch and position flattened) is in cell
-            index[k], else 0; padding and what follows the end of a row is in none.
-        state: per position 0 prompt, 1 masked, 2 decoded, -1 not measured.
-        noise: per row its noise bin; 0 where the noise level is undefined.
-
-    Examples:
-        One row of three positions, the first prompt, the others masked, in the last noise bin:
-
-        >>> cells = Cells(
-        ...     index=torch.tensor([27, 28]),
-        ...     weight=torch.tensor([[1.0, 0, 0], [0, 1, 1]]),
-        ...     state=torch.tensor([[0, 1, 1]]),
-        ...     noise=torch.tensor([9]),
-        ... )
-        >>> cells.weight.sum(-1).tolist()
-        [1.0, 2.0]
-    """
-
-    index: Int[Tensor, " k"]
-    weight: Float[Tensor, "k n"]
-    state: Int[Tensor, "batch position"]
-    noise: Int[Tensor, " batch"]
-
-
-@dataclass(frozen=True)
 class Visit:
     """Consecutive layers of one step, handed to a measure while the model runs.
 
@@ -142,7 +113,7 @@ class Visit:
         readout: how the model reads tokens off its stream, for measures that ask for it.
 
     Examples:
-        >>> cells = Cells(torch.tensor([0]), torch.ones(1, 3), torch.zeros(1, 3).long(), torch.zeros(1).long())
+        >>> cells = Cells(state=torch.zeros(1, 3).long(), noise=torch.zeros(1).long())
         >>> visit = Visit(step=0, layers=range(2, 4), values={"resid_post": torch.zeros(2, 1, 3, 8)}, cells=cells)
         >>> visit.at, torch.zeros(16)[visit.at].shape
         (slice(2, 4, None), torch.Size([2]))
@@ -187,7 +158,7 @@ class Measure(ABC):
         ...         return {"n": torch.zeros(span.n_steps)}
         ...     def update(self, sums, visit):
         ...         if visit.last:
-        ...             sums["n"][visit.step] += visit.cells.weight.sum()
+        ...             sums["n"][visit.step] += (visit.cells.state >= 0).sum()
         ...     def result(self, sums, span):
         ...         return xarray.Dataset({"n": ("step", sums["n"].numpy())})
         >>> record = dlens.trace("trio/diffusion").measure(Count()).generate("Once upon a time", 4)

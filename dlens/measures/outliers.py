@@ -9,13 +9,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dlens.measures.arrays import fused, labelled, rows, wide, wide_product
+from dlens.measures.arrays import LayerValues, fused, labelled, wide, zeroed
+from dlens.measures.cells import Cells
 from dlens.measures.measure import Measure, Span, Sums, Visit
 
 if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["Outliers"]
+
+_BY_LAYER = {"steps_led", "steps"}
 
 
 @final
@@ -82,43 +85,17 @@ class Outliers(Measure):
         return {key: torch.zeros(size, dtype=torch.float64, device=span.device) for key, size in sizes.items()}
 
     def update(self, sums: Sums, visit: Visit) -> None:
-        h = rows(visit.values["resid_post"])
-        cells = visit.cells
-        energy, magnitude, n = (sums[key][:, visit.at] for key in ("energy", "magnitude", "n"))
-        index = cells.index.to(n.device)
-        n.index_add_(0, index, cells.weight.sum(-1, keepdim=True).expand(-1, len(h)).to(n))
-        size = h.abs()
-        largest = size.amax(-1)
-        # 0 at the largest channel, -1 elsewhere: several times cheaper than an argmax.
-        self._peaks(sums, visit, (size - largest[..., None]).sign_())
+        value, cells = visit.values["resid_post"], visit.cells
+        here = {key: total[visit.at] if key in _BY_LAYER else total[:, visit.at] for key, total in sums.items()}
+        if (kernels := fused(value, sums["n"])) is not None:
+            kernels.add_outliers(value, cells.state, cells.noise, here)
+        else:
+            _add(here, zeroed(value, cells), cells)
         if self.massive is not None:
-            self._massive(sums, visit, wide(largest) / wide(_median(size)), self.massive)
-        if (kernels := fused(h, n)) is not None:
-            kernels.add_outliers(h, cells.weight, cells.index, energy, magnitude)
-            return
-        weight = cells.weight.to(wide(h))
-        for total, value in ((energy, wide(h).square()), (magnitude, wide(size))):
-            total.index_add_(0, index, (weight @ value).transpose(0, 1).to(total))
-
-    def _peaks(self, sums: Sums, visit: Visit, below: Float[Tensor, "layer n d_model"]) -> None:
-        """Count at which channel each position peaks, and which channel leads each row's step."""
-        weight = visit.cells.weight
-        here = weight.sum(-1, keepdim=True) + wide_product(weight.to(below).expand(len(below), -1, -1), below)
-        peaks = sums["peaks"][:, visit.at]
-        peaks.index_add_(0, visit.cells.index, here.transpose(0, 1).to(peaks))
-        measured = visit.cells.state >= 0
-        each = measured[:, None].to(below).expand(len(below), -1, -1, -1)
-        by_row = wide_product(each.flatten(0, 1), below.unflatten(1, measured.shape).flatten(0, 1))
-        n = measured.sum(-1)
-        led = by_row[:, 0].unflatten(0, (len(below), -1)) + n[:, None] > n[:, None] / 2
-        sums["steps_led"][visit.at] += led.sum(1)
-        sums["steps"][visit.at] += (n > 0).sum()
-
-    def _massive(self, sums: Sums, visit: Visit, ratio: Float[Tensor, "layer n"], bar: float) -> None:
-        weight = visit.cells.weight.to(ratio)
-        for key, value in (("mmr", ratio), ("massive", (ratio > bar).to(ratio))):
-            place = sums[key][:, visit.at]
-            place.index_add_(0, visit.cells.index, (weight @ value.T).to(place))
+            size = value.abs()
+            ratio = wide(size.amax(-1)) / wide(_median(size))
+            for key, each in (("mmr", ratio), ("massive", (ratio > self.massive).to(ratio))):
+                cells.add(here[key], each)
 
     def result(self, sums: Sums, span: Span) -> xr.Dataset:
         # Reduced where the sums are: they are large, and the result is small.
@@ -157,6 +134,28 @@ class Outliers(Measure):
             n=int(n.sum(0).max()),
             **({} if self.massive is None else {"massive": f"above {self.massive} x the median of the same position"}),
         )
+
+
+def _add(sums: Sums, h: LayerValues, cells: Cells) -> None:
+    """What the fused kernel adds; `h` is 0 where nothing is measured."""
+    counts = cells.sizes[:, :-1]
+    # One piece of memory for all three, as its pages cost more than the arithmetic.
+    value = wide(h.abs())
+    magnitude = _by_state(value, cells)
+    # 0 at the largest channel, -1 elsewhere: several times cheaper than an argmax.
+    peaks = _by_state(value.sub_(value.amax(-1, keepdim=True)).sign_(), cells) + counts[..., None]
+    energy = _by_state(value.copy_(h).square_(), cells)
+    for key, part in {"energy": energy, "magnitude": magnitude, "peaks": peaks}.items():
+        cells.add_states(sums[key], part)
+    cells.add_states(sums["n"], counts.expand(len(h), -1, -1))
+    n = cells.sizes[:, -1]
+    sums["steps_led"] += (peaks.sum(2) > n[:, None] / 2).sum(1)
+    sums["steps"] += (n > 0).sum()
+
+
+def _by_state(value: LayerValues, cells: Cells) -> Float[Tensor, "layer batch state d_model"]:
+    """Sums over the positions of each row in each state."""
+    return cells.member.mT.to(value) @ value
 
 
 def _median(values: Tensor) -> Tensor:

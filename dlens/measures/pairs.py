@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dlens.axes import STATES
-from dlens.measures.arrays import check_channels, labelled, rows, wide
+from dlens.measures.arrays import LayerValues, check_channels, labelled, wide, zeroed
 from dlens.measures.measure import Measure, Span, Sums, Visit
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["CosinePairs"]
 
 
-def detrend(h: Float[Tensor, "layer n d_model"]) -> Float[Tensor, "layer n d_model"]:
+def detrend(h: LayerValues) -> LayerValues:
     """Per position and channel, minus the mean over layers, over their (unbiased) standard deviation."""
     return (h - h.mean(0)) / h.std(0).clamp(min=1e-8)
 
@@ -79,7 +78,7 @@ class CosinePairs(Measure):
 
     def update(self, sums: Sums, visit: Visit) -> None:
         parts: list[Tensor] = visit.carried.setdefault(self, [])
-        h = wide(rows(visit.values["resid_post"], self.drop))
+        h = wide(zeroed(visit.values["resid_post"], visit.cells, self.drop))
         if not visit.last:
             # The memory of a visit is used again.
             parts.append(h.clone())
@@ -88,24 +87,20 @@ class CosinePairs(Measure):
         h = detrend(h) if self.detrended else h
         (self._add_cosines if self.average == "cosines" else self._add_positions)(sums, visit, h)
 
-    def _add_cosines(self, sums: Sums, visit: Visit, h: Float[Tensor, "layer n d_model"]) -> None:
-        by_row = unit(h).transpose(0, 1)
-        products = torch.bmm(by_row, by_row.mT)
-        weight, index = visit.cells.weight.to(products), visit.cells.index
-        sums["cosine"].index_add_(0, index, torch.einsum("kn,nlm->klm", weight, products).double())
-        sums["n"].index_add_(0, index, weight.sum(-1).double())
+    def _add_cosines(self, sums: Sums, visit: Visit, h: LayerValues) -> None:
+        by_row = unit(h.flatten(1, 2)).transpose(0, 1)
+        products = torch.bmm(by_row, by_row.mT).unflatten(0, h.shape[1:3])
+        cells = visit.cells
+        cells.add_states(sums["cosine"], torch.einsum("bns,bnlm->lbsm", cells.member.to(products), products))
+        cells.add_states(sums["n"][:, None], cells.sizes[None, :, :-1])
 
-    def _add_positions(self, sums: Sums, visit: Visit, h: Float[Tensor, "layer n d_model"]) -> None:
-        state = visit.cells.state
-        member = torch.stack([state == number for number in range(len(STATES))], 1).to(h)
-        sizes = member.sum(-1)
-        means = torch.einsum("bsn,lbnd->lbsd", member / sizes.clamp(min=1)[..., None], h.unflatten(1, state.shape))
-        means = unit(means)
-        products = torch.einsum("lbsd,mbsd->bslm", means, means).double()
-        some = (sizes > 0).double()
-        cell = visit.cells.noise[:, None] * len(STATES) + torch.arange(len(STATES), device=state.device)
-        sums["cosine"].index_add_(0, cell.flatten(), (products * some[..., None, None]).flatten(0, 1))
-        sums["n"].index_add_(0, cell.flatten(), some.flatten())
+    def _add_positions(self, sums: Sums, visit: Visit, h: LayerValues) -> None:
+        cells = visit.cells
+        means = unit(torch.einsum("bns,lbnd->lbsd", cells.averaging[..., :-1].to(h), h))
+        some = (cells.sizes[:, :-1] > 0).double()
+        products = torch.einsum("lbsd,mbsd->lbsm", means, means).double()
+        cells.add_states(sums["cosine"], products * some[..., None])
+        cells.add_states(sums["n"][:, None], some[None])
 
     def result(self, sums: Sums, span: Span) -> xr.Dataset:
         n = sums["n"].cpu()

@@ -62,7 +62,7 @@ class Slab:
             if self._is_what_left(value):
                 return
             self._hand_on()
-        self._copy(point, value[: len(value) // state.halves])
+        self._copy(point, value if state.halves == 1 else value[: len(value) // state.halves])
         if point == "resid_post":
             # Inference tensors do not count writes.
             self._left = None if value.is_inference() else (value, value._version)

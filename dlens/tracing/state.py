@@ -10,7 +10,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from dlens.axes import STATES, TokenMask
-from dlens.measures.measure import N_NOISE_BINS, Cells
+from dlens.measures.cells import Cells
+from dlens.measures.measure import N_NOISE_BINS
 
 __all__ = ["StepState", "Window", "after", "denoising_state", "forward_state", "noise_bin"]
 
@@ -47,7 +48,7 @@ class StepState:
         ended: what follows the end of its row.
         halves: 2 under classifier-free guidance, else 1.
         has_noise: whether the noise level is defined.
-        noise_over: the positions whose masked share is the noise level.
+        noise_over: the positions whose masked share is the noise level; every masked one is among them.
     """
 
     step: int
@@ -73,35 +74,23 @@ class StepState:
         if not self.has_noise:
             return None
         masked, total = self._noise_counts()
-        return tuple((masked / total.clamp(min=1)).tolist())
+        return tuple((masked.double() / total.clamp(min=1)).tolist())
 
     def _noise_counts(self) -> tuple[Tensor, Tensor]:
-        over = self.noise_over
-        return (self.masked & over).sum(-1).double(), over.sum(-1)
+        return self.masked.sum(-1), self.noise_over.sum(-1)
 
     @cached_property
     def state(self) -> Int[Tensor, "batch position"]:
         """Per position 0 prompt, 1 masked, 2 decoded, -1 not measured."""
-        state = torch.zeros_like(self.real, dtype=torch.long)
-        state[self.generated] = STATES.index("decoded")
-        state[self.masked] = STATES.index("masked")
-        return state.masked_fill(~self.real | self.ended, -1)
+        state = torch.where(self.generated, STATES.index("decoded"), STATES.index("prompt"))
+        state.masked_fill_(self.masked, STATES.index("masked"))
+        return state.masked_fill_(self.ended | ~self.real, -1)
 
     @cached_property
     def cells(self) -> Cells:
-        """The (noise, state) cell of every position, as a matrix that sums over positions."""
-        cell, bins = self.state, torch.zeros_like(self.state[:, 0])
-        n_cells = len(STATES)
-        if self.has_noise:
-            masked, total = self._noise_counts()
-            bins = noise_bin(masked.long(), total)
-            cell = torch.where(cell < 0, cell, bins[:, None] * len(STATES) + cell)
-            n_cells *= N_NOISE_BINS
-        flat = cell.flatten()
-        # On an accelerator `unique` would wait for the device; all cells cost little there.
-        index = flat[flat >= 0].unique() if flat.device.type == "cpu" else torch.arange(n_cells, device=flat.device)
-        weight = (flat == index[:, None]).to(torch.float32)
-        return Cells(index, weight, self.state, bins)
+        """Which positions count, and in which (noise, state) cell."""
+        noise = noise_bin(*self._noise_counts()) if self.has_noise else torch.zeros_like(self.state[:, 0])
+        return Cells(self.state, noise)
 
 
 def after(ends: TokenMask) -> TokenMask:
@@ -111,13 +100,13 @@ def after(ends: TokenMask) -> TokenMask:
         >>> after(torch.tensor([[False, True, False, True]])).tolist()
         [[False, False, True, True]]
     """
-    return ends.long().cumsum(-1) - ends.long() > 0
+    return ends.cumsum(-1) > ends
 
 
 def noise_bin(masked: Int[Tensor, " batch"], total: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
     """The bin lo < masked / total <= hi of ten, 0 in the first; in whole numbers, so that 3 of 10 is exact."""
-    bins = -torch.div(-masked * N_NOISE_BINS, total.clamp(min=1), rounding_mode="floor") - 1
-    return bins.clamp(min=0)
+    # ceil(a / b) - 1 is floor((a - 1) / b).
+    return torch.div(masked * N_NOISE_BINS - 1, total.clamp(min=1), rounding_mode="floor").clamp_(min=0)
 
 
 def forward_state(window: Window, real: TokenMask, masked: TokenMask, has_noise: bool) -> StepState:

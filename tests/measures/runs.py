@@ -65,10 +65,8 @@ def observe(
 
 
 def cells_of(cell: np.ndarray) -> Cells:
-    index = np.unique(cell[cell >= 0])
-    weight = torch.tensor(index[:, None] == cell.reshape(1, -1)).float()
     noise = torch.tensor(cell.max(-1)).clamp(min=0) // 3
-    return Cells(torch.tensor(index), weight, torch.tensor(np.where(cell < 0, -1, cell % 3)), noise)
+    return Cells(torch.tensor(np.where(cell < 0, -1, cell % 3)), noise)
 
 
 def assert_close(actual: xr.DataArray, expected: Any) -> None:
