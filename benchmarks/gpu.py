@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 import dlens
 from benchmarks.cases import decoding, forwards
+from benchmarks.cuda import peak_bytes
 from benchmarks.models import pair
 from benchmarks.rows import Row, decoding_rows, forward_rows, table, write_json
 from benchmarks.shapes import llada_like
@@ -58,19 +58,11 @@ def main(
 def _memory_rows(model: dlens.Model, plain: dlens.Model, prompt: Tensor, new: int, steps: int) -> list[Row]:
     rows = []
     for n_steps in (steps, 2 * steps):
-        peak = {name: _peak(run) for name, run in decoding(model, plain, prompt, new, n_steps, SKIPPED).items()}
+        peak = {name: peak_bytes(run) for name, run in decoding(model, plain, prompt, new, n_steps, SKIPPED).items()}
         for name, what in (("cosine", "Cosine"), ("both", "Cosine and Outliers")):
             extra = (peak[name] - peak["untraced"]) / 2**30
             rows.append(Row(f"extra memory of {what}, {n_steps} steps", NAME, extra, 1.0, unit="GiB"))
     return rows
-
-
-def _peak(run: Callable[[], object]) -> int:
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    run()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated()
 
 
 def _flop_rows(model: dlens.Model, prompt: Tensor, new: int, steps: int) -> list[Row]:

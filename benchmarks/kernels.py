@@ -15,9 +15,9 @@ __all__ = ["main"]
 
 TOLERANCE = 1e-6
 """Of sums, relative: the kernels sum in float32 and float64."""
-PRODUCT_TOLERANCE = 1e-5
-"""Of CKA and similarities: tensor cores sum half precision's products in float32, but cut where float32 rounds."""
-
+PRODUCT_TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 3e-4, torch.float16: 3e-4}
+"""Of CKA and similarities: tensor cores sum half precision's products in float32, but cut where float32 rounds.
+That a stream like `values` is kept in bfloat16 at all moves them by up to 2e-2."""
 
 Shape = tuple[torch.dtype, int, int]
 """The type of the stream, positions a row and channels."""
@@ -71,14 +71,14 @@ def main() -> None:
     """Compare, print, and exit with 1 where a difference is larger than the arithmetic explains."""
     anything = torch.zeros(1, device="cuda")
     assert fused(anything, anything) is not None, "the kernels do not run here"
-    sums = [(measure, sums_differ, TOLERANCE) for measure in (Cosine(), Cosine(drop=[7]), Outliers())]
-    products = [(measure, results_differ, PRODUCT_TOLERANCE) for measure in (CKA(), CKA(drop=[7]), Recency())]
+    sums = [(measure, sums_differ) for measure in (Cosine(), Cosine(drop=[7]), Outliers())]
+    products = [(measure, results_differ) for measure in (CKA(), CKA(drop=[7]), Recency())]
     worst = 0.0
-    for measure, differ, tolerance in sums + products:
-        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+    for measure, differ in sums + products:
+        for dtype, loose in PRODUCT_TOLERANCE.items():
             for width, d_model in ((16, 64), (37, 200), (256, 4096)):
                 found = differ(measure, (dtype, width, d_model))
-                worst = max(worst, found / tolerance)
+                worst = max(worst, found / (TOLERANCE if differ is sums_differ else loose))
                 print(f"{measure.key:9} {dtype!s:15} 2 x {width:3} positions, {d_model:4} channels: {found:.1e}")
     sys.exit(worst > 1)
 

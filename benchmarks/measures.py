@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 import dlens
+from benchmarks.cuda import busy_seconds, peak_bytes
 from benchmarks.models import pair
 from benchmarks.rows import Row, table, write_json
 from benchmarks.shapes import llada_like, qwen2_like
@@ -19,6 +20,7 @@ from benchmarks.timing import interleaved
 __all__ = ["main"]
 
 NEW = 64
+_GPU = {"all four": 1.10, "Cosine": 1.03}
 Runs = dict[str, Callable[[], object]]
 
 
@@ -45,7 +47,7 @@ def main(
     rows = _gpu(rounds, steps, device) if device != "cpu" else [*_trio(rounds, steps)]
     if device == "cpu" and not quick:
         model, plain = pair(qwen2_like())
-        rows += _rows(model, plain, "113 M", _ids(model, 192), NEW, steps, max(3, rounds // 3), 1.15, None)
+        rows += _rows(model, plain, "113 M", _ids(model, 192), NEW, steps, max(3, rounds // 3), {"all four": 1.15})
     print(table(rows))
     if out is not None:
         write_json(out, rows, {"torch": torch.__version__, "python": platform.python_version(), "device": device})
@@ -53,7 +55,7 @@ def main(
 
 def _trio(rounds: int, steps: int) -> list[Row]:
     model, plain = dlens.load("trio/diffusion"), dlens.load("trio/diffusion", verify=False)
-    return _rows(model, plain, "8 M trio", _ids(model, NEW), NEW, steps, rounds, 1.25, None)
+    return _rows(model, plain, "8 M trio", _ids(model, NEW), NEW, steps, rounds, {"all four": 1.25})
 
 
 def _gpu(rounds: int, steps: int, device: str) -> list[Row]:
@@ -61,10 +63,17 @@ def _gpu(rounds: int, steps: int, device: str) -> list[Row]:
     rows: list[Row] = []
     for batch in (1, 4):
         ids, name = _ids(model, 256, batch).to(device), f"LLaDA-8B's shape, batch {batch}"
-        rows += _rows(model, plain, name, ids, 256, steps, rounds, 1.10, 1.03)
+        rows += _rows(model, plain, name, ids, 256, steps, rounds, _GPU)
+        # Few steps, as every kernel leaves an event behind.
+        busy = {what: busy_seconds(run) for what, run in _runs(model, plain, ids, 256, 8).items()}
+        rows += [
+            Row(f"denoising, GPU at work, {what} / untraced", name, seconds / busy["untraced"], _GPU.get(what))
+            for what, seconds in busy.items()
+            if what != "untraced"
+        ]
         for n_steps in (steps, 2 * steps):
             runs = _runs(model, plain, ids, 256, n_steps)
-            extra = (_peak(runs["all four"]) - _peak(runs["untraced"])) / 2**30
+            extra = (peak_bytes(runs["all four"]) - peak_bytes(runs["untraced"])) / 2**30
             rows.append(Row(f"extra memory of all four, {n_steps} steps", name, extra, 1.0, unit="GiB"))
     return rows
 
@@ -77,12 +86,10 @@ def _rows(
     new: int,
     steps: int,
     rounds: int,
-    budget: float,
-    cosine: float | None,
+    budgets: Mapping[str, float],
 ) -> list[Row]:
     runs = _runs(model, plain, ids, new, steps)
     timings = interleaved(runs, rounds)
-    budgets = {"all four": budget, "Cosine": cosine}
     return [
         Row.of(f"denoising, {steps} steps, {what} / untraced", name, timings.ratio(what, "untraced"), budgets.get(what))
         for what in runs
@@ -110,14 +117,6 @@ def _runs(model: dlens.Model, plain: dlens.Model, ids: Tensor, new: int, steps: 
 
 def _ids(model: dlens.Model, width: int, batch: int = 1) -> Tensor:
     return torch.randint(8, model.vocab_size, (batch, width), generator=torch.Generator().manual_seed(0))
-
-
-def _peak(run: Callable[[], object]) -> int:
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    run()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated()
 
 
 if __name__ == "__main__":
