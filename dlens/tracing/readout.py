@@ -51,7 +51,7 @@ def _unembed(model: Model, h: Tensor) -> Tensor:
     layout = model.layout
     normed = model.module.get_submodule(layout.norm)(h)
     if layout.head is None:
-        logits = nn.functional.linear(normed, model.embed.weight)  # pyright: ignore
+        logits = nn.functional.linear(normed.to(model.device), model.embed.weight)  # pyright: ignore
     else:
         logits = model.module.get_submodule(layout.head)(normed)
     cap = getattr(model.config, "final_logit_softcapping", None)
@@ -67,7 +67,8 @@ def _prove(model: Model, unembed: Any) -> None:
         logits = model.module(**model.family.inputs(ids, None)).logits.double()
     finally:
         handle.remove()
-    error = (unembed(streams[-1]).double() - logits).abs().max() / logits.abs().max()
+    again = unembed(streams[-1]).to(logits)
+    error = (again - logits).abs().max() / logits.abs().max()
     if not error <= max(_TOLERANCE, torch.finfo(model.dtype).eps):
         raise VerificationError(
             f"norm and head of {model.name} give logits that differ from its own by {float(error):.1%} of the largest; "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, final
 
@@ -117,6 +117,17 @@ class Record:
         if layer is None:
             return kept.values
         return kept.values.select(kept.dims.index("layer"), kept.layers.index(layer))
+
+    def __contains__(self, name: object) -> bool:
+        """Whether a tensor was captured, under a name that `record[name]` takes."""
+        try:
+            return isinstance(name, str) and bool(self._find(name))
+        except (KeyError, ValueError):
+            return False
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of what was captured."""
+        return iter(self.captured)
 
     def dims(self, name: str) -> tuple[str, ...]:
         """The axis names of a captured tensor."""

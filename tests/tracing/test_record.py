@@ -36,6 +36,13 @@ def test_names_dims_and_coords(record: dlens.Record) -> None:
         record["blocks.7.hook_resid_post"]
 
 
+def test_knows_what_it_holds(record: dlens.Record) -> None:
+    assert sorted(record) == ["blocks.4.hook_attn_out", "resid_post"]
+    assert "resid_post" in record and "blocks.15.hook_resid_post" in record and "blocks.-1.hook_resid_post" in record
+    assert "mlp_out" not in record and "blocks.7.hook_resid_post" not in record
+    assert "nonsense" not in record and 0 not in record
+
+
 def test_tokens_text_and_masks(record: dlens.Record, diffusion: dlens.Model) -> None:
     assert record.canvas is not None and record.canvas.shape == (8, 2, 18)
     mask = diffusion.family.mask_token_id
