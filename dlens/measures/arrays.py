@@ -16,7 +16,19 @@ from dlens.measures.measure import Span, Visit
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["LayerValues", "acted", "check_channels", "fused", "labelled", "rows", "wide", "wide_product", "zeroed"]
+__all__ = [
+    "LayerValues",
+    "acted",
+    "check_channels",
+    "fused",
+    "labelled",
+    "rows",
+    "scratch",
+    "wide",
+    "wide_dtype",
+    "wide_product",
+    "zeroed",
+]
 
 
 LayerValues = Float[Tensor, "layer batch position d_model"]
@@ -24,7 +36,12 @@ LayerValues = Float[Tensor, "layer batch position d_model"]
 
 def wide(value: Tensor) -> Tensor:
     """The same numbers in float32, or in float64 where they came in it."""
-    return value if value.dtype == torch.float64 else value.float()
+    return value.to(wide_dtype(value))
+
+
+def wide_dtype(value: Tensor) -> torch.dtype:
+    """The type of `wide(value)`."""
+    return torch.float64 if value.dtype == torch.float64 else torch.float32
 
 
 def wide_product(
@@ -49,6 +66,20 @@ def rows(value: LayerValues, drop: Sequence[int] = ()) -> Float[Tensor, "layer n
     for channel in drop:
         flat[..., channel] = 0
     return flat
+
+
+def scratch(visit: Visit, name: Any, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Memory to write to, with anything in it; on a CPU the same at every step under one name.
+
+    Fresh pages cost more there than the arithmetic does. Elsewhere torch keeps memory by itself.
+    """
+    device = visit.values["resid_post"].device
+    if device.type != "cpu":
+        return torch.empty(shape, dtype=dtype, device=device)
+    key = ("scratch", name, tuple(shape), dtype)
+    if key not in visit.kept:
+        visit.kept[key] = torch.empty(shape, dtype=dtype)
+    return visit.kept[key]
 
 
 def zeroed(value: LayerValues, cells: Cells, drop: Sequence[int] = ()) -> LayerValues:

@@ -12,8 +12,8 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from dlens.axes import STATES
-from dlens.measures.arrays import check_channels, labelled
-from dlens.measures.cells import Cells, Groups
+from dlens.measures.arrays import check_channels, labelled, scratch
+from dlens.measures.cells import Groups
 from dlens.measures.gram import Gram, Matrices, gram_of, join
 from dlens.measures.measure import Measure, Span, Sums, Visit
 
@@ -66,11 +66,10 @@ def _traces(k: Matrices, member: Groups, debiased: bool) -> _Traces:
         k = _doubly_centred(k, member)
     # Row by row, so that all groups cost one pass: [batch and position, layer, position_b].
     by_row = k.permute(1, 2, 0, 3).flatten(0, 1)
-    products = torch.bmm(by_row, by_row.mT).flatten(1).unflatten(0, member.shape[:2]).double()
-    rows = member.mT.double()
-    trace = (rows @ products).unflatten(-1, (len(k), len(k)))
+    products = torch.bmm(by_row, by_row.mT).flatten(1).unflatten(0, member.shape[:2])
+    trace = (member.mT @ products).double().unflatten(-1, (len(k), len(k)))
     sums = rearrange(k.sum(-1).double(), "layer batch position -> batch 1 position layer")
-    own = rows[..., None] * sums
+    own = member.mT.double()[..., None] * sums
     return _Traces(trace, own.mT @ sums, own.sum(2))
 
 
@@ -93,6 +92,11 @@ def _doubly_centred(k: Matrices, member: Groups) -> Matrices:
     means = k.sum(-1) / n
     overall = (same @ means[..., None])[..., 0] / n
     return (k - means[..., None] - (means - overall)[..., None, :]) * same
+
+
+def _by_group(values: Float[Tensor, "layer batch position"], member: Groups) -> Float[Tensor, "batch group layer"]:
+    """Sums over the positions of each group."""
+    return member.mT @ rearrange(values, "layer batch position -> batch position layer")
 
 
 def rbf(k: Matrices, member: Groups, fraction: float) -> Matrices:
@@ -172,23 +176,25 @@ class CKA(Measure):
         parts.append(gram_of(visit, self.drop, exact=self.kernel == "rbf"))
         if not visit.last:
             return
-        terms = self._terms(join(parts), visit.cells)
+        terms = self._terms(join(parts), visit)
         enough = visit.cells.sizes >= MIN_ROWS
         sums["hsic"].index_add_(0, visit.cells.noise, torch.where(enough[..., None, None], terms, 0))
         sums["n"].index_add_(0, visit.cells.noise, enough.to(sums["n"]))
 
-    def _terms(self, gram: Gram, cells: Cells) -> Float64[Tensor, "batch group layer layer_b"]:
+    def _terms(self, gram: Gram, visit: Visit) -> Float64[Tensor, "batch group layer layer_b"]:
         """By state, and over all positions last; 0 for layers at which the rows are alike."""
-        groups = cells.groups.to(gram.base)
+        groups = visit.cells.groups.to(gram.base)
+        work = scratch(visit, "pairs", gram.base.shape, gram.base.dtype)
         parts, spread = [], []
-        for matrix, member in ((gram.within(), groups[..., :-1]), (gram.centred(), groups[..., -1:])):
-            spread.append(torch.einsum("lbn,bng->bgl", matrix.diagonal(dim1=-2, dim2=-1), member))
-            k = matrix if self.kernel == "linear" else rbf(matrix, member, self.fraction)
-            parts.append(_traces(k * (member @ member.mT), member, self.debiased))
+        for of, member in ((gram.within, groups[..., :-1]), (gram.centred, groups[..., -1:])):
+            k = of(work)
+            spread.append(_by_group(k.diagonal(dim1=-2, dim2=-1), member))
+            k = k if self.kernel == "linear" else rbf(k, member, self.fraction)
+            parts.append(_traces(k.mul_(member @ member.mT), member, self.debiased))
         both = _Traces(*(torch.cat([getattr(part, field.name) for part in parts], 1) for field in fields(_Traces)))
         # What is not finite stays so.
-        alike = torch.cat(spread, 1) / torch.einsum("lbn,bng->bgl", gram.energy(), groups) <= _ALIKE
-        value = _estimate(both, cells.sizes, self.debiased)
+        alike = torch.cat(spread, 1) / _by_group(gram.energy(), groups) <= _ALIKE
+        value = _estimate(both, visit.cells.sizes, self.debiased)
         return value.masked_fill_(alike[..., :, None] | alike[..., None, :], 0)
 
     def result(self, sums: Sums, span: Span) -> xr.Dataset:

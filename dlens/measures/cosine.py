@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dlens.measures.arrays import acted, check_channels, fused, labelled, rows, wide
+from dlens.measures.arrays import acted, check_channels, fused, labelled, rows, scratch, wide_dtype
 from dlens.measures.measure import Measure, Span, Sums, Visit
 
 if TYPE_CHECKING:
@@ -19,12 +19,20 @@ if TYPE_CHECKING:
 __all__ = ["Cosine"]
 
 
-def row_cosine(a: Float[Tensor, "*rows d_model"], b: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows"]:
-    """Cosine of each row of `a` with the same row of `b`, in float32 or wider; 0 where one is zero."""
-    b = wide(b)
-    dot = (a * b).sum(-1)
-    norms = torch.linalg.vector_norm(a, dim=-1, dtype=b.dtype) * torch.linalg.vector_norm(b, dim=-1)
-    return dot / norms.clamp_min_(torch.finfo(norms.dtype).tiny)
+def row_cosine(
+    a: Float[Tensor, "*rows d_model"], b: Float[Tensor, "*rows d_model"], work: Tensor | None = None
+) -> Float[Tensor, "*rows"]:
+    """Cosine of each row of `a` with the same row of `b`, in float32 or wider; 0 where one is zero.
+
+    Args:
+        a, b: rows of one type.
+        work: memory to write over, of their shape and the wider type; None takes its own.
+    """
+    dtype = wide_dtype(b)
+    work = torch.empty(b.shape, dtype=dtype, device=b.device) if work is None else work
+    dot = work.copy_(b).mul_(a).sum(-1)
+    norms = torch.linalg.vector_norm(a, dim=-1, dtype=dtype) * torch.linalg.vector_norm(b, dim=-1, dtype=dtype)
+    return dot / norms.clamp_min_(torch.finfo(dtype).tiny)
 
 
 @final
@@ -69,7 +77,7 @@ class Cosine(Measure):
         if (kernels := fused(pre, counts)) is not None:
             kernels.add_cosine(pre, post, cells.state, cells.noise, where, cosines, counts)
             return
-        cosine = row_cosine(pre, post)
+        cosine = row_cosine(pre, post, scratch(visit, "stream", post.shape, wide_dtype(post)))
         counted = torch.ones_like(cosine) if where is None else where.to(cosine)
         cosine = cosine if where is None else torch.where(where, cosine, 0)
         for total, value in ((cosines, cosine), (counts, counted)):

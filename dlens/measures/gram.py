@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dlens.measures.arrays import LayerValues, wide, wide_product, zeroed
+from dlens.measures.arrays import LayerValues, scratch, wide, wide_product, zeroed
 from dlens.measures.cells import Cells
 from dlens.measures.measure import Visit
 
@@ -41,30 +41,31 @@ class Gram:
     to_raw: Ends | None
     member: Float[Tensor, "batch position state"]
 
-    def within(self) -> Matrices:
-        """(x_i - m_i) . (x_j - m_j), each less the mean of its state."""
-        return self._moved(self.to_within)
+    def within(self, work: Tensor | None = None) -> Matrices:
+        """(x_i - m_i) . (x_j - m_j), each less the mean of its state; in `work`, where that is given."""
+        return self._moved(self.to_within, work)
 
-    def centred(self) -> Matrices:
-        """(x_i - o) . (x_j - o), less the mean of all measured positions."""
-        return self._moved(self.to_centred)
+    def centred(self, work: Tensor | None = None) -> Matrices:
+        """(x_i - o) . (x_j - o), less the mean of all measured positions; in `work`, where that is given."""
+        return self._moved(self.to_centred, work)
 
-    def raw(self) -> Matrices:
-        """x_i . x_j."""
-        return self._moved(self.to_raw)
+    def raw(self, work: Tensor | None = None) -> Matrices:
+        """x_i . x_j; in `work`, where that is given."""
+        return self._moved(self.to_raw, work)
 
     def energy(self) -> Float[Tensor, "layer batch position"]:
         """x_i . x_i."""
         diagonal = self.base.diagonal(dim1=-2, dim2=-1)
         return diagonal if self.to_raw is None else diagonal + 2 * (self.to_raw * self.member).sum(-1)
 
-    def _moved(self, ends: Ends | None) -> Matrices:
-        if ends is None:
-            return self.base
-        member = self.member.expand(len(ends), -1, -1, -1)
-        left, right = torch.cat([ends, member], -1), torch.cat([member, ends], -1)
-        flat = torch.baddbmm(self.base.flatten(0, 1), left.flatten(0, 1), right.flatten(0, 1).mT)
-        return flat.unflatten(0, self.base.shape[:2])
+    def _moved(self, ends: Ends | None, work: Tensor | None) -> Matrices:
+        work = torch.empty_like(self.base) if work is None else work
+        work.copy_(self.base)
+        if ends is not None:
+            member = self.member.expand(len(ends), -1, -1, -1)
+            left, right = torch.cat([ends, member], -1), torch.cat([member, ends], -1)
+            work.flatten(0, 1).baddbmm_(left.flatten(0, 1), right.flatten(0, 1).mT)
+        return work
 
 
 def gram_of(visit: Visit, drop: Sequence[int] = (), exact: bool = False) -> Gram:
@@ -77,15 +78,20 @@ def gram_of(visit: Visit, drop: Sequence[int] = (), exact: bool = False) -> Gram
     """
     key = ("gram", tuple(drop), exact)
     if key not in visit.shared:
-        visit.shared[key] = _gram(visit.values["resid_post"], visit.cells, drop, exact)
+        visit.shared[key] = _gram(visit, drop, exact)
     return visit.shared[key]
 
 
-def _gram(value: LayerValues, cells: Cells, drop: Sequence[int], exact: bool) -> Gram:
+def _gram(visit: Visit, drop: Sequence[int], exact: bool) -> Gram:
+    value, cells = visit.values["resid_post"], visit.cells
     if value.is_cuda and value.dtype in (torch.bfloat16, torch.float16) and not exact:
         x = (zeroed(value, cells, drop) if drop else value).flatten(0, 1)
         return from_products(wide_product(x, x.mT).unflatten(0, value.shape[:2]), cells)
-    return _from_vectors(zeroed(value.double() if exact else wide(value), cells, drop), cells)
+    x = zeroed(value.double() if exact else wide(value), cells, drop)
+    # Kept until the last visit of the step, unlike the rest.
+    name = ("gram", visit.layers.start, tuple(drop))
+    work = scratch(visit, "stream", x.shape, x.dtype), scratch(visit, name, (*x.shape[:3], x.shape[2]), x.dtype)
+    return _from_vectors(x, cells, *work)
 
 
 def from_products(raw: Matrices, cells: Cells) -> Gram:
@@ -110,14 +116,14 @@ def from_products(raw: Matrices, cells: Cells) -> Gram:
     return Gram(raw, within, centred.expand_as(within), None, member)
 
 
-def _from_vectors(x: LayerValues, cells: Cells) -> Gram:
-    """Centred before they are multiplied, so that no large mean costs precision."""
+def _from_vectors(x: LayerValues, cells: Cells, y: LayerValues, within: Matrices) -> Gram:
+    """Centred before they are multiplied, so that no large mean costs precision; writes over `y` and `within`."""
     means = cells.averaging.to(x).mT @ x
     means, overall = means[..., :-1, :], means[..., -1:, :]
     member = cells.member.to(x)
     flat = member.expand(len(x), -1, -1, -1).flatten(0, 1)
-    y = torch.baddbmm(x.flatten(0, 1), flat, means.flatten(0, 1), alpha=-1)
-    within = torch.bmm(y, y.mT).unflatten(0, x.shape[:2])
+    y = y.copy_(x).flatten(0, 1).baddbmm_(flat, means.flatten(0, 1), alpha=-1)
+    torch.bmm(y, y.mT, out=within.flatten(0, 1))
 
     def ends(origins: Float[Tensor, "layer batch state d_model"]) -> Ends:
         """E of the products of y_i + origin of the state of i."""

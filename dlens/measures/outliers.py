@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dlens.measures.arrays import LayerValues, fused, labelled, wide, zeroed
+from dlens.measures.arrays import LayerValues, fused, labelled, scratch, wide, wide_dtype, zeroed
 from dlens.measures.cells import Cells
 from dlens.measures.measure import Measure, Span, Sums, Visit
 
@@ -90,12 +90,27 @@ class Outliers(Measure):
         if (kernels := fused(value, sums["n"])) is not None:
             kernels.add_outliers(value, cells.state, cells.noise, here)
         else:
-            _add(here, zeroed(value, cells), cells)
+            self._add(here, zeroed(value, cells), visit)
         if self.massive is not None:
             size = value.abs()
             ratio = wide(size.amax(-1)) / wide(_median(size))
             for key, each in (("mmr", ratio), ("massive", (ratio > self.massive).to(ratio))):
                 cells.add(here[key], each)
+
+    def _add(self, sums: Sums, h: LayerValues, visit: Visit) -> None:
+        """What the fused kernel adds; `h` is 0 where nothing is measured."""
+        cells = visit.cells
+        counts, n = cells.sizes[:, :-1], cells.sizes[:, -1]
+        work = scratch(visit, "stream", h.shape, wide_dtype(h))
+        magnitude = _by_state(work.copy_(h).abs_(), cells)
+        # 0 at the largest channel, -1 elsewhere: several times cheaper than an argmax.
+        peaks = _by_state(work.sub_(work.amax(-1, keepdim=True)).sign_(), cells) + counts[..., None]
+        energy = _by_state(work.copy_(h).square_(), cells)
+        for key, part in {"energy": energy, "magnitude": magnitude, "peaks": peaks}.items():
+            cells.add_states(sums[key], part)
+        cells.add_states(sums["n"], counts.expand(len(h), -1, -1))
+        sums["steps_led"] += (peaks.sum(2) > n[:, None] / 2).sum(1)
+        sums["steps"] += (n > 0).sum()
 
     def result(self, sums: Sums, span: Span) -> xr.Dataset:
         # Reduced where the sums are: they are large, and the result is small.
@@ -134,23 +149,6 @@ class Outliers(Measure):
             n=int(n.sum(0).max()),
             **({} if self.massive is None else {"massive": f"above {self.massive} x the median of the same position"}),
         )
-
-
-def _add(sums: Sums, h: LayerValues, cells: Cells) -> None:
-    """What the fused kernel adds; `h` is 0 where nothing is measured."""
-    counts = cells.sizes[:, :-1]
-    # One piece of memory for all three, as its pages cost more than the arithmetic.
-    value = wide(h.abs())
-    magnitude = _by_state(value, cells)
-    # 0 at the largest channel, -1 elsewhere: several times cheaper than an argmax.
-    peaks = _by_state(value.sub_(value.amax(-1, keepdim=True)).sign_(), cells) + counts[..., None]
-    energy = _by_state(value.copy_(h).square_(), cells)
-    for key, part in {"energy": energy, "magnitude": magnitude, "peaks": peaks}.items():
-        cells.add_states(sums[key], part)
-    cells.add_states(sums["n"], counts.expand(len(h), -1, -1))
-    n = cells.sizes[:, -1]
-    sums["steps_led"] += (peaks.sum(2) > n[:, None] / 2).sum(1)
-    sums["steps"] += (n > 0).sum()
 
 
 def _by_state(value: LayerValues, cells: Cells) -> Float[Tensor, "layer batch state d_model"]:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
-from dlens.measures.arrays import check_channels, labelled
+from dlens.measures.arrays import check_channels, labelled, scratch
 from dlens.measures.gram import Matrices, gram_of
 from dlens.measures.measure import Measure, Span, Sums, Visit
 
@@ -20,10 +20,18 @@ if TYPE_CHECKING:
 __all__ = ["Recency"]
 
 
-def by_distance(pairs: Float[Tensor, "*batch position position_b"]) -> Float[Tensor, "*batch distance"]:
-    """Sums over the diagonals above the main one: the pairs at distance 1, 2, ... positions - 1."""
+def by_distance(
+    pairs: Float[Tensor, "*batch position position_b"], work: Tensor | None = None
+) -> Float[Tensor, "*batch distance"]:
+    """Sums over the diagonals above the main one: the pairs at distance 1, 2, ... positions - 1.
+
+    Args:
+        pairs: one number for every two positions.
+        work: contiguous memory to write over, of that shape; None takes its own.
+    """
     n = pairs.shape[-1]
-    upper = pairs.triu(1).contiguous()
+    work = torch.empty(pairs.shape, dtype=pairs.dtype, device=pairs.device) if work is None else work
+    upper = torch.triu(pairs, 1, out=work)
     # Row i read from its own diagonal on: column d is the pair (i, i + d); what lies behind the end of
     # a row is the start of the next, which is zero below the diagonal.
     strides = (*upper.stride()[:-2], n + 1, 1)
@@ -65,10 +73,10 @@ def _pairs_of(measured: Bool[Tensor, "batch position"]) -> _Pairs:
 
 
 def cosines(raw: Matrices, measured: Bool[Tensor, "batch position"]) -> Matrices:
-    """Cosine of every two measured positions; 0 where one is zero or not measured."""
+    """Cosine of every two measured positions, written over `raw`; 0 where one is zero or not measured."""
     lengths = raw.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
     scale = torch.where(measured & (lengths != 0), 1 / lengths, 0)
-    return (raw * scale[..., :, None]).mul_(scale[..., None, :])
+    return raw.mul_(scale[..., :, None]).mul_(scale[..., None, :])
 
 
 @final
@@ -129,8 +137,10 @@ class Recency(Measure):
         if visit.cells.state.shape[-1] < 2:
             return
         pairs = self._pairs(visit)
-        similar = cosines(gram_of(visit, self.drop).raw(), pairs.measured)
-        profile = by_distance(similar).double()
+        gram = gram_of(visit, self.drop)
+        one, two = (scratch(visit, name, gram.base.shape, gram.base.dtype) for name in ("pairs", "more pairs"))
+        similar = cosines(gram.raw(one), pairs.measured)
+        profile = by_distance(similar, two).double()
         off_diagonal, index = torch.einsum("lbd,bdk->klb", profile, pairs.weights)
         found = {
             "similarity": profile,
