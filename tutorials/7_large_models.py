@@ -254,7 +254,7 @@ print(pd.DataFrame(rows).round(2).to_string(index=False))
 # not keep a large GPU busy either: use batches, for decoding and for measuring.
 #
 # What dlens adds was measured on one H100 at LLaDA-8B's shape and stands on the page *Performance* as ratios to the
-# untraced run: with four rows `Cosine` cost 3 %, and `Cosine`, `CKA`, `Recency` and `Outliers` together 9 %; with one
+# untraced run: with four rows `Cosine` cost 2 %, and `Cosine`, `CKA`, `Recency` and `Outliers` together 9 %; with one
 # row more, as the GPU waits for Python there. Measure it on your machine with
 # `python -m benchmarks.measures --device cuda`.
 #
