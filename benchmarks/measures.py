@@ -20,7 +20,7 @@ from benchmarks.timing import interleaved
 __all__ = ["main"]
 
 NEW = 64
-_GPU = {"all four": 1.10, "Cosine": 1.03}
+_GPU_BUDGETS = {"all four": 1.10, "Cosine": 1.03}
 Runs = dict[str, Callable[[], object]]
 
 
@@ -63,11 +63,11 @@ def _gpu(rounds: int, steps: int, device: str) -> list[Row]:
     rows: list[Row] = []
     for batch in (1, 4):
         ids, name = _ids(model, 256, batch).to(device), f"LLaDA-8B's shape, batch {batch}"
-        rows += _rows(model, plain, name, ids, 256, steps, rounds, _GPU)
+        rows += _rows(model, plain, name, ids, 256, steps, rounds, _GPU_BUDGETS)
         # Few steps, as every kernel leaves an event behind.
         busy = {what: busy_seconds(run) for what, run in _runs(model, plain, ids, 256, 8).items()}
         rows += [
-            Row(f"denoising, GPU at work, {what} / untraced", name, seconds / busy["untraced"], _GPU.get(what))
+            Row(f"denoising, GPU at work, {what} / untraced", name, seconds / busy["untraced"], _GPU_BUDGETS.get(what))
             for what, seconds in busy.items()
             if what != "untraced"
         ]

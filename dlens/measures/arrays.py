@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,6 @@ __all__ = [
     "scratch",
     "wide",
     "wide_dtype",
-    "wide_product",
     "zeroed",
 ]
 
@@ -44,19 +44,6 @@ def wide_dtype(value: Tensor) -> torch.dtype:
     return torch.float64 if value.dtype == torch.float64 else torch.float32
 
 
-def wide_product(
-    a: Float[Tensor, "batch rows inner"], b: Float[Tensor, "batch inner columns"]
-) -> Float[Tensor, "batch rows columns"]:
-    """Products of matrices with sums in float32, or in float64 where the factors came in it.
-
-    On CUDA factors of half precision stay as they are: their products are exact in float32, and tensor
-    cores sum them a dozen times faster than float32 is multiplied.
-    """
-    if a.is_cuda and a.dtype in (torch.bfloat16, torch.float16):
-        return torch.bmm(a, b, out_dtype=torch.float32)
-    return torch.bmm(wide(a), wide(b))
-
-
 def rows(value: LayerValues, drop: Sequence[int] = ()) -> Float[Tensor, "layer n d_model"]:
     """Batch and position as one axis of rows, with the channels in `drop` set to zero."""
     flat = value.flatten(1, 2)
@@ -68,18 +55,18 @@ def rows(value: LayerValues, drop: Sequence[int] = ()) -> Float[Tensor, "layer n
     return flat
 
 
-def scratch(visit: Visit, name: Any, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Memory to write to, with anything in it; on a CPU the same at every step under one name.
+def scratch(visit: Visit, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Memory to write to, with anything in it; on a CPU the same under one name as long as a run lasts.
 
     Fresh pages cost more there than the arithmetic does. Elsewhere torch keeps memory by itself.
     """
-    device = visit.values["resid_post"].device
+    device = visit.cells.state.device
     if device.type != "cpu":
         return torch.empty(shape, dtype=dtype, device=device)
-    key = ("scratch", name, tuple(shape), dtype)
-    if key not in visit.kept:
-        visit.kept[key] = torch.empty(shape, dtype=dtype)
-    return visit.kept[key]
+    key, size = ("scratch", name, dtype), math.prod(shape)
+    if key not in visit.kept or visit.kept[key].numel() < size:
+        visit.kept[key] = torch.empty(size, dtype=dtype)
+    return visit.kept[key][:size].view(*shape)
 
 
 def zeroed(value: LayerValues, cells: Cells, drop: Sequence[int] = ()) -> LayerValues:

@@ -24,8 +24,6 @@ __all__ = ["CKA", "hsic"]
 
 MIN_ROWS = 4
 """HSIC1 is defined for more than three rows."""
-# Rows that differ by less than this share of their energy differ by rounding in float32.
-_ALIKE = 1e-11
 
 
 def hsic(k: Matrices, member: Groups, debiased: bool = True) -> Float64[Tensor, "batch group layer layer_b"]:
@@ -186,14 +184,15 @@ class CKA(Measure):
         groups = visit.cells.groups.to(gram.base)
         work = scratch(visit, "pairs", gram.base.shape, gram.base.dtype)
         parts, spread = [], []
-        for of, member in ((gram.within, groups[..., :-1]), (gram.centred, groups[..., -1:])):
-            k = of(work)
-            spread.append(_by_group(k.diagonal(dim1=-2, dim2=-1), member))
-            k = k if self.kernel == "linear" else rbf(k, member, self.fraction)
-            parts.append(_traces(k.mul_(member @ member.mT), member, self.debiased))
+        for products, member in ((gram.within, groups[..., :-1]), (gram.centred, groups[..., -1:])):
+            matrix = products(work)
+            spread.append(_by_group(matrix.diagonal(dim1=-2, dim2=-1), member))
+            k = matrix if self.kernel == "linear" else rbf(matrix, member, self.fraction)
+            parts.append(_traces(torch.mul(k, member @ member.mT, out=work), member, self.debiased))
         both = _Traces(*(torch.cat([getattr(part, field.name) for part in parts], 1) for field in fields(_Traces)))
+        spreads = torch.cat(spread, 1)
         # What is not finite stays so.
-        alike = torch.cat(spread, 1) / _by_group(gram.energy(), groups) <= _ALIKE
+        alike = (spreads <= gram.rounding * _by_group(gram.energy(), groups)) & (spreads < torch.inf)
         value = _estimate(both, visit.cells.sizes, self.debiased)
         return value.masked_fill_(alike[..., :, None] | alike[..., None, :], 0)
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dlens.measures.arrays import acted, check_channels, fused, labelled, rows, scratch, wide_dtype
+from dlens.measures.cells import add_by_cell
 from dlens.measures.measure import Measure, Span, Sums, Visit
 
 if TYPE_CHECKING:
@@ -20,13 +21,15 @@ __all__ = ["Cosine"]
 
 
 def row_cosine(
-    a: Float[Tensor, "*rows d_model"], b: Float[Tensor, "*rows d_model"], work: Tensor | None = None
+    a: Float[Tensor, "*rows d_model"],
+    b: Float[Tensor, "*rows d_model"],
+    work: Float[Tensor, "*rows d_model"] | None = None,
 ) -> Float[Tensor, "*rows"]:
     """Cosine of each row of `a` with the same row of `b`, in float32 or wider; 0 where one is zero.
 
     Args:
-        a, b: rows of one type.
-        work: memory to write over, of their shape and the wider type; None takes its own.
+        a, b: rows.
+        work: memory to write over, of the type of `wide(b)`; None takes its own.
     """
     dtype = wide_dtype(b)
     work = torch.empty(b.shape, dtype=dtype, device=b.device) if work is None else work
@@ -81,7 +84,7 @@ class Cosine(Measure):
         counted = torch.ones_like(cosine) if where is None else where.to(cosine)
         cosine = cosine if where is None else torch.where(where, cosine, 0)
         for total, value in ((cosines, cosine), (counts, counted)):
-            cells.add(total, value.unflatten(1, cells.state.shape))
+            add_by_cell(total, value, cells.cell.flatten())
 
     def result(self, sums: Sums, span: Span) -> xr.Dataset:
         dims = ("step", *span.cell_dims, "layer")

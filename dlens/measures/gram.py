@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dlens.measures.arrays import LayerValues, scratch, wide, wide_product, zeroed
+from dlens.measures.arrays import LayerValues, scratch, wide, zeroed
 from dlens.measures.cells import Cells
 from dlens.measures.measure import Visit
 
@@ -25,7 +25,8 @@ class Gram:
 
     One of the three is kept, and what turns it into the others. That is the same for all pairs of a position
     with the positions of a state, so each is a matrix E of one column a state: the other is
-    base + E member^T + member E^T. Positions that are not measured count as 0.
+    base + E member^T + member E^T. Positions that are not measured count as 0. Matrices are read only, unless
+    they lie in the memory that was given for them; the kept one never does.
 
     Args:
         base: one of the three.
@@ -33,6 +34,7 @@ class Gram:
         to_centred: E of the products about the mean of all measured positions.
         to_raw: E of the products as they are; None where `base` is these.
         member: 1 where a position is in a state.
+        rounding: rows that differ by less than this share of their energy differ by rounding.
     """
 
     base: Matrices
@@ -40,17 +42,18 @@ class Gram:
     to_centred: Ends
     to_raw: Ends | None
     member: Float[Tensor, "batch position state"]
+    rounding: float
 
-    def within(self, work: Tensor | None = None) -> Matrices:
-        """(x_i - m_i) . (x_j - m_j), each less the mean of its state; in `work`, where that is given."""
+    def within(self, work: Matrices | None = None) -> Matrices:
+        """(x_i - m_i) . (x_j - m_j), each less the mean of its state."""
         return self._moved(self.to_within, work)
 
-    def centred(self, work: Tensor | None = None) -> Matrices:
-        """(x_i - o) . (x_j - o), less the mean of all measured positions; in `work`, where that is given."""
+    def centred(self, work: Matrices | None = None) -> Matrices:
+        """(x_i - o) . (x_j - o), less the mean of all measured positions."""
         return self._moved(self.to_centred, work)
 
-    def raw(self, work: Tensor | None = None) -> Matrices:
-        """x_i . x_j; in `work`, where that is given."""
+    def raw(self, work: Matrices | None = None) -> Matrices:
+        """x_i . x_j."""
         return self._moved(self.to_raw, work)
 
     def energy(self) -> Float[Tensor, "layer batch position"]:
@@ -58,13 +61,13 @@ class Gram:
         diagonal = self.base.diagonal(dim1=-2, dim2=-1)
         return diagonal if self.to_raw is None else diagonal + 2 * (self.to_raw * self.member).sum(-1)
 
-    def _moved(self, ends: Ends | None, work: Tensor | None) -> Matrices:
+    def _moved(self, ends: Ends | None, work: Matrices | None) -> Matrices:
+        if ends is None:
+            return self.base
+        member = self.member.expand(len(ends), -1, -1, -1)
+        left, right = torch.cat([ends, member], -1), torch.cat([member, ends], -1)
         work = torch.empty_like(self.base) if work is None else work
-        work.copy_(self.base)
-        if ends is not None:
-            member = self.member.expand(len(ends), -1, -1, -1)
-            left, right = torch.cat([ends, member], -1), torch.cat([member, ends], -1)
-            work.flatten(0, 1).baddbmm_(left.flatten(0, 1), right.flatten(0, 1).mT)
+        work.copy_(self.base).flatten(0, 1).baddbmm_(left.flatten(0, 1), right.flatten(0, 1).mT)
         return work
 
 
@@ -86,12 +89,14 @@ def _gram(visit: Visit, drop: Sequence[int], exact: bool) -> Gram:
     value, cells = visit.values["resid_post"], visit.cells
     if value.is_cuda and value.dtype in (torch.bfloat16, torch.float16) and not exact:
         x = (zeroed(value, cells, drop) if drop else value).flatten(0, 1)
-        return from_products(wide_product(x, x.mT).unflatten(0, value.shape[:2]), cells)
+        # Products of half precision are exact in float32, and tensor cores sum them a dozen times faster.
+        return from_products(torch.bmm(x, x.mT, out_dtype=torch.float32).unflatten(0, value.shape[:2]), cells)
     x = zeroed(value.double() if exact else wide(value), cells, drop)
-    # Kept until the last visit of the step, unlike the rest.
-    name = ("gram", visit.layers.start, tuple(drop))
-    work = scratch(visit, "stream", x.shape, x.dtype), scratch(visit, name, (*x.shape[:3], x.shape[2]), x.dtype)
-    return _from_vectors(x, cells, *work)
+    shape = (*x.shape[:3], x.shape[2])
+    # What a measure carries on to the step's next visit must not be written over by that.
+    whole = visit.layers.start == 0 and visit.last
+    within = scratch(visit, f"gram without {drop}", shape, x.dtype) if whole else x.new_empty(shape)
+    return _from_vectors(x, cells, scratch(visit, "stream", x.shape, x.dtype), within)
 
 
 def from_products(raw: Matrices, cells: Cells) -> Gram:
@@ -113,7 +118,7 @@ def from_products(raw: Matrices, cells: Cells) -> Gram:
     half = averaging.mT @ to_means / 2
     within = member @ half[..., :-1, :-1] - to_means[..., :-1]
     centred = measured @ half[..., -1:, -1:] - to_means[..., -1:]
-    return Gram(raw, within, centred.expand_as(within), None, member)
+    return Gram(raw, within, centred.expand_as(within), None, member, rounding=1e-6)
 
 
 def _from_vectors(x: LayerValues, cells: Cells, y: LayerValues, within: Matrices) -> Gram:
@@ -131,7 +136,7 @@ def _from_vectors(x: LayerValues, cells: Cells, y: LayerValues, within: Matrices
         products = torch.bmm(y, around.mT)
         return torch.baddbmm(products, flat, torch.bmm(around, around.mT), alpha=0.5).unflatten(0, x.shape[:2])
 
-    return Gram(within, None, ends(means - overall), ends(means), member)
+    return Gram(within, None, ends(means - overall), ends(means), member, rounding=1e-11)
 
 
 def join(parts: Sequence[Gram]) -> Gram:
@@ -139,12 +144,10 @@ def join(parts: Sequence[Gram]) -> Gram:
     if len(parts) == 1:
         return parts[0]
 
-    def joined(matrices: Sequence[Tensor | None]) -> Tensor | None:
-        known = [matrix for matrix in matrices if matrix is not None]
-        return torch.cat(known) if known else None
+    def joined(name: str) -> Tensor:
+        # Visits of unlike types may keep unlike products.
+        each = [getattr(part, name) for part in parts]
+        return torch.cat([torch.zeros_like(p.to_centred) if e is None else e for p, e in zip(parts, each, strict=True)])
 
-    base, within, centred, raw = (
-        joined([getattr(part, name) for part in parts]) for name in ("base", "to_within", "to_centred", "to_raw")
-    )
-    assert base is not None and centred is not None
-    return Gram(base, within, centred, raw, parts[0].member)
+    base, centred, within, raw = map(joined, ("base", "to_centred", "to_within", "to_raw"))
+    return Gram(base, within, centred, raw, parts[0].member, max(part.rounding for part in parts))

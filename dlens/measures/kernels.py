@@ -1,4 +1,4 @@
-"""One pass over the stream on CUDA, where plain torch takes a dozen; imported only where Triton runs."""
+"""One or two passes over the stream on CUDA, where plain torch takes a dozen; imported only where Triton runs."""
 
 # Triton comes with torch for CUDA alone, and gives its kernels no types.
 # pyright: reportMissingImports=false, reportIndexIssue=false
@@ -49,7 +49,9 @@ def _largest(h, largest, d, layer_stride, rows, D: tl.constexpr):
     channel = tl.arange(0, D)
     at = layer * layer_stride + row.to(tl.int64) * d + channel
     value = tl.abs(tl.load(h + at, mask=channel < d, other=0.0).to(tl.float32))
-    tl.store(largest + layer * rows + row, tl.max(value))
+    # `max` passes over what is no number.
+    known = tl.sum((value != value).to(tl.int32)) == 0
+    tl.store(largest + layer * rows + row, tl.where(known, tl.max(value), float("nan")))
 
 
 @triton.jit
@@ -72,9 +74,9 @@ def _outliers(
         inside = (kind[:, None] >= 0) & (channel[None, :] < d)
         at = layer * layer_stride + row[:, None].to(tl.int64) * d + channel[None, :]
         size = tl.abs(tl.load(h + at, mask=inside, other=0.0).to(tl.float32))
-        top = tl.load(largest + layer * width * tl.num_programs(1) + row, mask=position < width, other=0.0)
-        # Not finite stays not finite.
-        peak = tl.where(size == top[:, None], 1.0, tl.where(size < top[:, None], 0.0, size))
+        top = tl.load(largest + layer * width * tl.num_programs(1) + row, mask=kind >= 0, other=0.0)
+        # A row that is not finite peaks nowhere that is known.
+        peak = tl.where(size == top[:, None], 1.0, 0.0) + (top - top)[:, None]
         for number in tl.static_range(STATES):
             w = (kind == number).to(tl.float32)
             some = tl.sum(w)
@@ -112,10 +114,10 @@ def add_cosine(
     """
     layers, rows, d = pre.shape
     # Without `acted` the kernel is built without reading it, and any pointer will do.
-    some = state if acted is None else acted.to(torch.int8).contiguous()
+    where = state if acted is None else acted.to(torch.int8).contiguous()
     with torch.cuda.device_of(pre):
         _cosine[(rows, layers)](
-            pre, post, state, noise, some, cosine, n, rows, state.shape[-1], d, pre.stride(0), cosine.stride(0),
+            pre, post, state, noise, where, cosine, n, rows, state.shape[-1], d, pre.stride(0), cosine.stride(0),
             cosine.stride(1), D=triton.next_power_of_2(d), SOME=acted is not None, num_warps=8,
         )  # fmt: skip
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dlens.measures.arrays import labelled
-from dlens.measures.cells import add_by_cell, cell_of, mean_of
+from dlens.measures.cells import add_by_cell, mean_of
 from dlens.measures.measure import Measure, Span, Sums, Visit
 from dlens.measures.readout import Readout
 
@@ -72,7 +72,7 @@ class LogitLens(Measure):
         assert visit.readout is not None
         h = torch.cat([*parts, h]) if parts else h
         state = visit.cells.state
-        cell = cell_of(visit.cells.noise, state)
+        cell = visit.cells.cell
         for rows, columns, read in visit.readout.chunks(state >= 0, state):
             self._add(sums, visit.step, h[:, rows, read], cell[rows, columns], visit.readout)
 

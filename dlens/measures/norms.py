@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, final
 import torch
 
 from dlens.measures.arrays import acted, check_channels, labelled, rows, wide
-from dlens.measures.cells import add_by_cell, cell_of, mean_of
+from dlens.measures.cells import add_by_cell, mean_of
 from dlens.measures.measure import Measure, Span, Sums, Visit
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Norms(Measure):
         change = torch.linalg.vector_norm(post - pre, dim=-1).double() / torch.linalg.vector_norm(pre, dim=-1)
         some = torch.ones_like(norm) if where is None else where.to(norm)
         change = change if where is None else torch.where(where, change, 0)
-        cell = cell_of(visit.cells.noise, visit.cells.state).flatten()
+        cell = visit.cells.cell.flatten()
         parts = {"norm": norm, "square": norm.square(), "change": change, "n": torch.ones_like(norm), "n_acted": some}
         for key, values in parts.items():
             add_by_cell(sums[key][visit.step, :, visit.at], values, cell)

@@ -103,8 +103,10 @@ class Outliers(Measure):
         counts, n = cells.sizes[:, :-1], cells.sizes[:, -1]
         work = scratch(visit, "stream", h.shape, wide_dtype(h))
         magnitude = _by_state(work.copy_(h).abs_(), cells)
-        # 0 at the largest channel, -1 elsewhere: several times cheaper than an argmax.
-        peaks = _by_state(work.sub_(work.amax(-1, keepdim=True)).sign_(), cells) + counts[..., None]
+        largest = work.amax(-1, keepdim=True)
+        # 0 at the largest channel, -1 elsewhere: several times cheaper than an argmax. A row that is not finite
+        # peaks nowhere that is known.
+        peaks = _by_state(work.sub_(largest).sign_(), cells) + counts[..., None] + _by_state(largest - largest, cells)
         energy = _by_state(work.copy_(h).square_(), cells)
         for key, part in {"energy": energy, "magnitude": magnitude, "peaks": peaks}.items():
             cells.add_states(sums[key], part)

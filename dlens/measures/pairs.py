@@ -99,7 +99,7 @@ class CosinePairs(Measure):
         means = unit(torch.einsum("bns,lbnd->lbsd", cells.averaging[..., :-1].to(h), h))
         some = (cells.sizes[:, :-1] > 0).double()
         products = torch.einsum("lbsd,mbsd->lbsm", means, means).double()
-        cells.add_states(sums["cosine"], products * some[..., None])
+        cells.add_states(sums["cosine"], torch.where(some[..., None] > 0, products, 0))
         cells.add_states(sums["n"][:, None], some[None])
 
     def result(self, sums: Sums, span: Span) -> xr.Dataset:

@@ -21,7 +21,7 @@ __all__ = ["Recency"]
 
 
 def by_distance(
-    pairs: Float[Tensor, "*batch position position_b"], work: Tensor | None = None
+    pairs: Float[Tensor, "*batch position position_b"], work: Float[Tensor, "*batch position position_b"] | None = None
 ) -> Float[Tensor, "*batch distance"]:
     """Sums over the diagonals above the main one: the pairs at distance 1, 2, ... positions - 1.
 
@@ -72,11 +72,11 @@ def _pairs_of(measured: Bool[Tensor, "batch position"]) -> _Pairs:
     return _Pairs(measured, n, weights, last, before.clamp(min=0), there)
 
 
-def cosines(raw: Matrices, measured: Bool[Tensor, "batch position"]) -> Matrices:
-    """Cosine of every two measured positions, written over `raw`; 0 where one is zero or not measured."""
+def cosines(raw: Matrices, measured: Bool[Tensor, "batch position"], work: Matrices) -> Matrices:
+    """Cosine of every two measured positions, in `work`; 0 where one is zero or not measured."""
     lengths = raw.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
     scale = torch.where(measured & (lengths != 0), 1 / lengths, 0)
-    return raw.mul_(scale[..., :, None]).mul_(scale[..., None, :])
+    return torch.mul(raw, scale[..., :, None], out=work).mul_(scale[..., None, :])
 
 
 @final
@@ -138,10 +138,11 @@ class Recency(Measure):
             return
         pairs = self._pairs(visit)
         gram = gram_of(visit, self.drop)
-        one, two = (scratch(visit, name, gram.base.shape, gram.base.dtype) for name in ("pairs", "more pairs"))
-        similar = cosines(gram.raw(one), pairs.measured)
-        profile = by_distance(similar, two).double()
-        off_diagonal, index = torch.einsum("lbd,bdk->klb", profile, pairs.weights)
+        work, upper = (scratch(visit, name, gram.base.shape, gram.base.dtype) for name in ("pairs", "upper pairs"))
+        similar = cosines(gram.raw(work), pairs.measured, work)
+        profile = by_distance(similar, upper).double()
+        means = torch.einsum("lbd,bdk->klb", profile, pairs.weights)
+        off_diagonal, index = torch.where(pairs.n[:, 0] > 0, means, 0)
         found = {
             "similarity": profile,
             "to_last": _to_last(similar, pairs),

@@ -1,3 +1,5 @@
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -146,6 +148,16 @@ def pytorch_cka_terms(of, a: torch.Tensor, b: torch.Tensor) -> list[torch.Tensor
     """HSIC(K, L), (K, K) and (L, L) of each prompt."""
     each = [of((x @ x.mT)[None], (y @ y.mT)[None]) for x, y in zip(a, b, strict=True)]
     return [torch.stack([terms[i].flatten()[0] for terms in each]) for i in range(3)]
+
+
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+def test_a_layer_of_zeros_leaves_the_others_as_they_are(kernel: Literal["linear", "rbf"]) -> None:
+    run = random_run(SPANS[0], width=12)
+    expected = observe(CKA(kernel=kernel), run)["hsic_all"].drop_sel(layer=2, layer_b=2)
+    run.resid_post[:, 2] = 0
+    found = observe(CKA(kernel=kernel), run)["hsic_all"]
+    assert (found.sel(layer=2).dropna("noise") == 0).all() and found.sel(layer=2).notnull().any()
+    xr.testing.assert_allclose(found.drop_sel(layer=2, layer_b=2), expected)
 
 
 def test_unrelated_data_reads_zero_debiased_and_high_biased() -> None:

@@ -84,3 +84,13 @@ def test_products_in_float32_are_exact_to_a_millionth_of_the_vectors() -> None:
     exact = gram_of(Visit(0, visit.layers, {"resid_post": values.float()}, visit.cells), exact=True)
     found = from_products(torch.matmul(values.float(), values.float().mT), visit.cells)
     assert (found.centred() - exact.centred()).abs().max() < 1e-6 * exact.raw().abs().max()
+
+
+def test_visits_of_unlike_types_are_joined() -> None:
+    first, second = visits(2)[0]
+    exact = join([gram_of(first), gram_of(second)])
+    values = first.values["resid_post"].double()
+    mixed = join([from_products((values @ values.mT).float(), first.cells), gram_of(second)])
+    for name in ("raw", "centred", "within"):
+        mine, expected = getattr(mixed, name)(), getattr(exact, name)()
+        assert (mine - expected).abs().max() < 1e-6 * exact.raw().abs().max()

@@ -85,6 +85,18 @@ def test_massive_must_be_a_ratio() -> None:
         Outliers(massive=1)
 
 
+def test_a_position_that_is_not_finite_peaks_nowhere_that_is_known() -> None:
+    run = random_run(SPANS[0])
+    run.cell[:] = -1
+    run.cell[0, 0], run.cell[1, 0] = [3, 3, -1, 4, 4, 4], [6, 6, 6, 7, 7, 7]
+    for value in (np.nan, np.inf):
+        run.resid_post[0, 1, 0, 0, 3] = value
+        shares = observe(Outliers(), run)["peak_share"]
+        assert shares.sel(layer=1, noise=0.15, state="prompt").isnull().all()
+        assert shares.sel(layer=1, noise=0.25, state="prompt").notnull().all()
+        assert shares.sel(layer=0, noise=0.15, state="prompt").notnull().all()
+
+
 def test_finds_a_planted_channel() -> None:
     run = random_run(SPANS[0])
     run.resid_post[..., 4] = 100.0

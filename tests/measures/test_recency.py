@@ -157,3 +157,11 @@ def test_decoding_with_a_cache_reads_the_pairs_of_the_prompt(ar: dlens.Model) ->
 def test_max_distance_must_be_positive() -> None:
     with pytest.raises(ValueError, match="max_distance=0; expected at least 1"):
         Recency(max_distance=0)
+
+
+def test_positions_that_have_no_neighbour_are_left_out_of_means_that_need_one() -> None:
+    run = random_run(SPAN, width=3)
+    run.cell[:] = [3, -1, 3]
+    data = observe(Recency(), run)
+    assert int(data["n"].sum()) == 0 and data["off_diagonal"].isnull().all() and data["recency_index"].isnull().all()
+    assert data["similarity"].sel(distance=2).notnull().any()

@@ -43,6 +43,11 @@ def test_knows_what_it_holds(record: dlens.Record) -> None:
     assert "nonsense" not in record and 0 not in record
 
 
+def test_knows_that_it_holds_nothing(diffusion: dlens.Model) -> None:
+    record = dlens.trace(diffusion).forward("Once")
+    assert list(record) == [] and "resid_post" not in record
+
+
 def test_tokens_text_and_masks(record: dlens.Record, diffusion: dlens.Model) -> None:
     assert record.canvas is not None and record.canvas.shape == (8, 2, 18)
     mask = diffusion.family.mask_token_id
