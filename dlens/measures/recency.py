@@ -138,7 +138,8 @@ class Recency(Measure):
             return
         pairs = self._pairs(visit)
         gram = gram_of(visit, self.drop)
-        work, upper = (scratch(visit, name, gram.base.shape, gram.base.dtype) for name in ("pairs", "upper pairs"))
+        # Gram is done with the memory that the stream was written to.
+        work, upper = (scratch(visit, name, gram.base.shape, gram.base.dtype) for name in ("pairs", "stream"))
         similar = cosines(gram.raw(work), pairs.measured, work)
         profile = by_distance(similar, upper).double()
         means = torch.einsum("lbd,bdk->klb", profile, pairs.weights)
