@@ -82,7 +82,19 @@ class Cells:
     def add_states(
         self, sums: Float[Tensor, "cell layer *rest"], values: Float[Tensor, "layer batch state *rest"]
     ) -> None:
-        """Add to each cell what was summed over the positions of a row in a state, in place."""
+        """Add to each cell what was summed over the positions of a row in a state, in place.
+
+        Args:
+            sums: of all cells.
+            values: one for each row and state; 0 where a row has no position in a state.
+
+        Examples:
+            >>> cells = Cells(state=torch.tensor([[0, 1, 1]]), noise=torch.tensor([9]))
+            >>> sums = torch.zeros(30, 1)
+            >>> cells.add_states(sums, torch.tensor([[[5.0, 3, 0]]]))
+            >>> sums[27:, 0].tolist()
+            [5.0, 3.0, 0.0]
+        """
         sums.index_add_(0, self.cell_of_states.flatten(), values.flatten(1, 2).transpose(0, 1).to(sums))
 
 
