@@ -67,9 +67,10 @@ def _pairs_of(measured: Bool[Tensor, "batch position"]) -> _Pairs:
     mean = 1 / n.sum(-1, keepdim=True).clamp(min=1)
     weights = torch.stack([mean.expand_as(n), index / n.clamp(min=1)], -1)
     last = torch.where(measured, columns, 0).amax(-1, keepdim=True)
-    before = last - columns[1:]
-    there = (before >= 0) & measured.gather(1, before.clamp(min=0))
-    return _Pairs(measured, n, weights, last, before.clamp(min=0), there)
+    places = last - columns[1:]
+    before = places.clamp(min=0)
+    there = (places >= 0) & measured.gather(1, before)
+    return _Pairs(measured, n, weights, last, before, there)
 
 
 def cosines(raw: Matrices, measured: Bool[Tensor, "batch position"], work: Matrices) -> Matrices:

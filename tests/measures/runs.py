@@ -8,7 +8,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from dlens.measures.measure import Cells, Measure, Span, Visit
+from dlens.measures.cells import Cells
+from dlens.measures.measure import Measure, Span, Visit
 from dlens.measures.readout import Readout
 
 CPU = torch.device("cpu")
