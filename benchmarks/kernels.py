@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from dlens.measures import CKA, Cells, Cosine, Measure, Outliers, Recency, Span, Visit
-from dlens.measures.arrays import fused
-from dlens.measures.measure import Sums
+from dlens.measures.base.arrays import fused
+from dlens.measures.base.measure import Sums
 
 __all__ = ["main"]
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from torch import nn
 
 import dlens
-from dlens.models.decoder import MASKED
+from dlens.models.families.decoder import MASKED
 
 __all__ = ["MASK", "pair"]
 

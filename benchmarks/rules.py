@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import Float
 
 import dlens
-from dlens.findings.intervals import mean_interval
-from dlens.findings.loss import text_loss
-from dlens.findings.retained import Retention
-from dlens.findings.scoring import score_task
-from dlens.findings.skipping import Rule
-from dlens.tracing.calibration import calibration_texts
+from dlens.findings.effects.retention import Retention
+from dlens.findings.scores.accuracy import score_task
+from dlens.findings.scores.intervals import mean_interval
+from dlens.findings.scores.loss import text_loss
+from dlens.findings.skipping.plan_skip import Rule
+from dlens.tracing.probes.calibration import calibration_texts
 
 __all__ = ["main"]
 

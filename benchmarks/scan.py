@@ -14,9 +14,9 @@ from benchmarks.models import pair
 from benchmarks.rows import Row, table, write_json
 from benchmarks.shapes import qwen2_like
 from benchmarks.timing import interleaved
-from dlens.findings.canvases import Canvases, text_canvases
-from dlens.findings.loss import loss_of
-from dlens.findings.scan import RemovalScan, removal_scan
+from dlens.findings.scores.canvases import Canvases, text_canvases
+from dlens.findings.scores.loss import loss_of
+from dlens.findings.skipping.scan import RemovalScan, removal_scan
 
 __all__ = ["main"]
 

@@ -18,36 +18,35 @@ Beside these: `dlens.samplers` (how tokens are decoded), `dlens.tasks` (problems
 from typing import TYPE_CHECKING, Any
 
 from dlens import samplers, tasks
-from dlens.findings.comparing import Comparison, compare
-from dlens.findings.disturbance import Disruption, disruption
-from dlens.findings.outlier_effects import Collapse, collapse
-from dlens.findings.probes import probe_layers
-from dlens.findings.profile import Profile, profile
-from dlens.findings.retained import Retention, retention
-from dlens.findings.scheduling import SkipSchedule, plan_schedule
-from dlens.findings.skipping import SkipPlan, plan_skip
-from dlens.findings.thirds import Phases, phases
+from dlens.errors import Cancelled, NeverFired, UnfiredWarning, VerificationError
+from dlens.findings.effects.collapse import Collapse, collapse
+from dlens.findings.effects.disruption import Disruption, disruption
+from dlens.findings.effects.phases import Phases, phases
+from dlens.findings.effects.retention import Retention, retention
+from dlens.findings.layers.compare import Comparison, compare
+from dlens.findings.layers.probe_layers import probe_layers
+from dlens.findings.layers.profile import Profile, profile
+from dlens.findings.skipping.plan_schedule import SkipSchedule, plan_schedule
+from dlens.findings.skipping.plan_skip import SkipPlan, plan_skip
 from dlens.measures.attention import Attention
+from dlens.measures.base.measure import Measure
 from dlens.measures.cka import CKA
+from dlens.measures.commit_order import CommitOrder
 from dlens.measures.cosine import Cosine
 from dlens.measures.drift import Drift
-from dlens.measures.lens import LogitLens
-from dlens.measures.measure import Measure
+from dlens.measures.logit_lens import LogitLens
 from dlens.measures.norms import Norms
-from dlens.measures.order import CommitOrder
 from dlens.measures.outliers import Outliers
 from dlens.measures.recency import Recency
 from dlens.measures.top_tokens import TopTokens
-from dlens.models.errors import VerificationError
+from dlens.models.families.registry import register_family
 from dlens.models.family import Family, Fill, Layout, Site
 from dlens.models.load import load
 from dlens.models.model import Model
-from dlens.models.registry import register_family
-from dlens.show.report import report
+from dlens.show.report.report import report
 from dlens.tracing.chain import Trace, trace
-from dlens.tracing.errors import Cancelled, NeverFired, UnfiredWarning
-from dlens.tracing.record import Record
-from dlens.tracing.store import load_record
+from dlens.tracing.records.record import Record
+from dlens.tracing.records.store import load_record
 
 if TYPE_CHECKING:
     from dlens import widgets as widgets

@@ -10,8 +10,8 @@ from math import isnan
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from dlens.errors import Cancelled, NeverFired
 from dlens.models.source import TRIO
-from dlens.tracing.errors import Cancelled, NeverFired
 
 __all__ = ["generate", "main", "models", "profile", "report", "skip"]
 
@@ -181,8 +181,8 @@ def generate(
         watch: show the text while it is being decoded.
     """
     import dlens
-    from dlens.show.watch import terminal_view
-    from dlens.tracing.inputs import as_batch
+    from dlens.show.terminal import terminal_view
+    from dlens.tracing.planning.inputs import as_batch
 
     loaded = load.load(model)
     trace = dlens.trace(loaded)
@@ -218,7 +218,7 @@ def profile(
         inputs: what the models read: text with masks, clean text, or their own decoding runs.
         out: a .json or .html file to write.
     """
-    from dlens.findings.profile import profile as measure
+    from dlens.findings.layers.profile import profile as measure
 
     if not models:
         raise ValueError("no model named; expected at least one; write for example: dlens profile trio/diffusion")
@@ -261,8 +261,8 @@ def skip(
     """
     import dlens
     from dlens import tasks
-    from dlens.findings.loss import text_loss
-    from dlens.findings.retained import enough
+    from dlens.findings.effects.retention import enough
+    from dlens.findings.scores.loss import text_loss
 
     asked = None if task is None else tasks.get(task, allow_code=allow_code)
     if asked is not None:
@@ -316,7 +316,7 @@ def report(
         fresh: compute everything again.
     """
     from dlens import tasks
-    from dlens.show.report import check_paths, settings_of, write_report
+    from dlens.show.report.report import check_paths, settings_of, write_report
 
     asked = tasks.get(task, allow_code=allow_code)
     check_paths(out, json)
@@ -336,7 +336,7 @@ def report(
 
 
 def _print_retention(kept: Any) -> None:
-    from dlens.findings.intervals import share_interval
+    from dlens.findings.scores.intervals import share_interval
 
     print(f"{kept.task}: {kept.baseline:.1%} of {kept.n} problems solved with all layers, {kept.accuracy:.1%} skipped")
     before, after = (_interval(*share_interval(scores.correct)) for scores in (kept.before, kept.after))
@@ -363,7 +363,7 @@ def _print_profile(profile: Any) -> None:
 
 
 def _write_profiles(profiles: Sequence[Any], out: Path) -> Path:
-    from dlens.show.page import profile_page, save_page
+    from dlens.show.report.page import profile_page, save_page
 
     if out.suffix == ".html":
         return save_page(profile_page(profiles), out)

@@ -9,8 +9,8 @@ from scipy.stats import binomtest
 
 import dlens
 from dlens.cli import _print_retention, main, parse_layers
-from dlens.findings.profile import Profile
-from dlens.findings.retained import judged
+from dlens.findings.effects.retention import judged
+from dlens.findings.layers.profile import Profile
 from tests.findings.answers import answers
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.tree import tree, written
+
 ROOT = Path(__file__).parents[1]
 PAGES = [
     "README.md",
@@ -39,7 +41,5 @@ def test_examples_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         exec(compile(block, str(file), "exec"), names)
 
 
-def test_the_tree_names_every_file() -> None:
-    tree = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("```\ndlens/")[1].split("```")[0]
-    files = {path.name for path in (ROOT / "dlens").rglob("*.py")} - {"__init__.py", "__main__.py"}
-    assert files <= set(re.findall(r"\w+\.py", tree))
+def test_the_tree_is_the_tree() -> None:
+    assert written() == tree(), "run `python -m tests.tree`"

@@ -14,8 +14,10 @@ import dlens
 
 PACKAGE = Path(dlens.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
+FOLDERS = sorted({path.parent for path in FILES})
 LEVELS = {
     "axes": 0,
+    "errors": 0,
     "models": 1,
     "ops": 1,
     "measures": 1,
@@ -28,6 +30,13 @@ LEVELS = {
     "cli": 5,
     "__main__": 6,
     "__init__": 6,
+}
+# The floors of a room: each may import those before it, and what stands in the room itself is on top.
+FLOORS = {
+    "tracing": ("planning", "records", "step", "engine", "probes"),
+    "findings": ("scores", "layers", "skipping", "effects", "study"),
+    "measures": ("base",),
+    "show": ("figures", "report"),
 }
 HEAVY = ("nnsight", "transformers", "xarray", "sklearn", "plotly", "tyro", "ipywidgets", "anywidget", "pandas", "scipy")
 
@@ -75,6 +84,23 @@ def test_imports_go_down(path: Path) -> None:
             continue
         # The command line may call what a user calls.
         assert LEVELS[there] < LEVELS[here] or (here == "cli" and there == "__init__"), f"{here} imports {name}"
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if room(p) in FLOORS], ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_floors_of_a_room_go_down(path: Path) -> None:
+    floors = FLOORS[room(path)]
+    order = {name: level for level, name in enumerate(floors)}
+    here = order.get(path.relative_to(PACKAGE / room(path)).parts[0].removesuffix(".py"), len(floors))
+    for name in imported(parse(path)):
+        parts = name.split(".")
+        if parts[:2] == ["dlens", room(path)]:
+            assert order.get(parts[2], len(floors)) <= here, f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_a_folder_says_what_lives_there_and_is_small(folder: Path) -> None:
+    assert len(list(folder.glob("*.py"))) <= 15, "14 files beside __init__.py"
+    assert ast.get_docstring(parse(folder / "__init__.py")), "an introduction in __init__.py"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -16,7 +16,7 @@ import transformers
 from torch import Tensor
 
 import dlens
-from dlens.models.errors import VerificationError
+from dlens.errors import VerificationError
 from dlens.samplers import Denoiser, Dream, LLaDA, Threshold, Tokens
 from tests.reference import edited, fresh, rebuilt
 from tests.standins import build_remote, save_dream, save_llada

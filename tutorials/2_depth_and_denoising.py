@@ -26,7 +26,7 @@ import dlens
 import dlens.widgets
 from dlens.measures import pool
 from dlens.show import figures
-from dlens.show.findings_figures import comparison_lines
+from dlens.show.figures import comparison_lines
 
 models = {name: dlens.load(f"trio/{name}") for name in ("ar", "diffusion", "ar-init")}
 for name, model in models.items():

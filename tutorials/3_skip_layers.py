@@ -22,10 +22,10 @@ from scipy.stats import spearmanr
 import dlens
 import dlens.widgets
 from dlens import tasks
-from dlens.findings.scheduling import mean_loss, noise_losses
-from dlens.findings.scoring import score_task
+from dlens.findings.scores.accuracy import score_task
+from dlens.findings.skipping.plan_schedule import mean_loss, noise_losses
 from dlens.show import figures
-from dlens.show.findings_figures import retention_points
+from dlens.show.figures import retention_points
 
 model = dlens.load("trio/diffusion")
 task = tasks.get("trio-code")

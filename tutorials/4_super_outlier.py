@@ -19,10 +19,16 @@ import torch
 
 import dlens
 import dlens.widgets
-from dlens.findings.degeneration import repetition
+from dlens.findings.scores.repetition import repetition
 from dlens.measures import pool
-from dlens.show.figures import channel_share, largest_share, noise_words, share_by_noise
-from dlens.show.findings_figures import channel_by_layer, effect_bars
+from dlens.show.figures import (
+    channel_by_layer,
+    channel_share,
+    effect_bars,
+    largest_share,
+    noise_words,
+    share_by_noise,
+)
 
 model = dlens.load("trio/diffusion")
 TEXTS = [

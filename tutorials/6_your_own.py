@@ -7,7 +7,7 @@
 #
 # Why: questions differ, and most are one small change away from what is there. Each of the three is one small class or
 # value. What is built in is written the same way, so the files of dlens are further examples: `dlens/ops/steer.py`,
-# `dlens/measures/norms.py`, `dlens/models/decoder.py`.
+# `dlens/measures/norms.py`, `dlens/models/families/decoder.py`.
 #
 # What to expect: about fifty lines that you can reuse, and clear errors where something does not fit. All cells
 # together take about ten seconds.

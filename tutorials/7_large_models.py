@@ -24,7 +24,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
 import dlens
-from dlens.show.findings_figures import comparison_lines
+from dlens.show.figures import comparison_lines
 
 REAL = False
 NAMES = {

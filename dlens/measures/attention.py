@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dlens.measures.arrays import labelled, wide
-from dlens.measures.cells import add_by_cell, cell_of, mean_of
-from dlens.measures.measure import Measure, Span, Sums, Visit
+from dlens.measures.base.arrays import labelled, wide
+from dlens.measures.base.cells import add_by_cell, cell_of, mean_of
+from dlens.measures.base.measure import Measure, Span, Sums, Visit
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -12,10 +12,10 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from dlens.axes import STATES
-from dlens.measures.arrays import check_channels, labelled, scratch
-from dlens.measures.cells import Groups
-from dlens.measures.gram import Gram, Matrices, gram_of, join
-from dlens.measures.measure import Measure, Span, Sums, Visit
+from dlens.measures.base.arrays import check_channels, labelled, scratch
+from dlens.measures.base.cells import Groups
+from dlens.measures.base.gram import Gram, Matrices, gram_of, join
+from dlens.measures.base.measure import Measure, Span, Sums, Visit
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dlens.measures.arrays import acted, check_channels, fused, labelled, rows, scratch, wide_dtype
-from dlens.measures.cells import add_by_cell
-from dlens.measures.measure import Measure, Span, Sums, Visit
+from dlens.measures.base.arrays import acted, check_channels, fused, labelled, rows, scratch, wide_dtype
+from dlens.measures.base.cells import add_by_cell
+from dlens.measures.base.measure import Measure, Span, Sums, Visit
 
 if TYPE_CHECKING:
     import xarray as xr

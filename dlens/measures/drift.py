@@ -11,10 +11,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dlens.axes import STATES
-from dlens.measures.arrays import check_channels, labelled, rows
-from dlens.measures.cells import add_by_cell, cell_of, mean_of
+from dlens.measures.base.arrays import check_channels, labelled, rows
+from dlens.measures.base.cells import add_by_cell, cell_of, mean_of
+from dlens.measures.base.measure import Measure, Span, Sums, Visit
 from dlens.measures.cosine import row_cosine
-from dlens.measures.measure import Measure, Span, Sums, Visit
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, final
 
 import torch
 
-from dlens.measures.arrays import acted, check_channels, labelled, rows, wide
-from dlens.measures.cells import add_by_cell, mean_of
-from dlens.measures.measure import Measure, Span, Sums, Visit
+from dlens.measures.base.arrays import acted, check_channels, labelled, rows, wide
+from dlens.measures.base.cells import add_by_cell, mean_of
+from dlens.measures.base.measure import Measure, Span, Sums, Visit
 
 if TYPE_CHECKING:
     import xarray as xr

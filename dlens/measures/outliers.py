@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dlens.measures.arrays import LayerValues, fused, labelled, scratch, wide, wide_dtype, zeroed
-from dlens.measures.cells import Cells
-from dlens.measures.measure import Measure, Span, Sums, Visit
+from dlens.measures.base.arrays import LayerValues, fused, labelled, scratch, wide, wide_dtype, zeroed
+from dlens.measures.base.cells import Cells
+from dlens.measures.base.measure import Measure, Span, Sums, Visit
 
 if TYPE_CHECKING:
     import xarray as xr

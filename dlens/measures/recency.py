@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
-from dlens.measures.arrays import check_channels, labelled, scratch
-from dlens.measures.gram import Matrices, gram_of
-from dlens.measures.measure import Measure, Span, Sums, Visit
+from dlens.measures.base.arrays import check_channels, labelled, scratch
+from dlens.measures.base.gram import Matrices, gram_of
+from dlens.measures.base.measure import Measure, Span, Sums, Visit
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dlens.measures.arrays import labelled
-from dlens.measures.measure import Measure, Span, Sums, Visit
-from dlens.measures.readout import Readout
+from dlens.measures.base.arrays import labelled
+from dlens.measures.base.measure import Measure, Span, Sums, Visit
+from dlens.measures.base.readout import Readout
 
 if TYPE_CHECKING:
     import xarray as xr

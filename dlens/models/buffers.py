@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dlens.errors import VerificationError
 from dlens.models.compat import rope_parts
-from dlens.models.errors import VerificationError
 from dlens.models.model import Model
 
 __all__ = ["check_rotary", "is_remote"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from dlens.models.registry import families
+from dlens.models.families.registry import families
 from dlens.models.source import TRIO, TRIO_FOLDER
 
 __all__ = ["KnownModel", "known_models"]

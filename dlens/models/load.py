@@ -10,9 +10,9 @@ from typing import Any
 from torch import nn
 
 from dlens.models.buffers import is_remote
+from dlens.models.families.registry import choose_family, choose_layout
 from dlens.models.family import Family
 from dlens.models.model import Model
-from dlens.models.registry import choose_family, choose_layout
 from dlens.models.source import read_checkpoint, read_tokenizer, resolve
 from dlens.models.verify import check_paths, probe_padding
 from dlens.models.verify import verify as prove

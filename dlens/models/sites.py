@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dlens.axes import TokenIds
-from dlens.models.errors import VerificationError
+from dlens.errors import VerificationError
 from dlens.models.family import Site, hidden_of
 from dlens.models.model import Model
 

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from dlens.axes import Logits, TokenIds
+from dlens.errors import VerificationError
 from dlens.models.buffers import check_rotary
-from dlens.models.errors import VerificationError
 from dlens.models.family import Layout
 from dlens.models.model import Model
 from dlens.models.sites import check_sites

@@ -1,1 +1,4 @@
-"""Figures, pages and terminal output; figures are returned, never shown."""
+"""Figures, the report and terminal output: what people see.
+
+Numbers come from `findings` and records; nothing is computed of a model here.
+"""

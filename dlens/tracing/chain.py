@@ -10,7 +10,7 @@ from typing import Any, SupportsIndex, final
 from torch import Tensor
 
 from dlens.axes import BLOCK_POINTS, parse_point, respell
-from dlens.measures.measure import Measure
+from dlens.measures.base.measure import Measure
 from dlens.models.load import load
 from dlens.models.model import Model
 from dlens.ops.ablate import Ablate, AblateOutlier, as_value
@@ -24,14 +24,18 @@ from dlens.ops.skip import Part, Skip
 from dlens.ops.steer import Steer, as_vector
 from dlens.ops.swap import Swap
 from dlens.samplers import Sampler
-from dlens.tracing.collect import capture_bytes
-from dlens.tracing.inputs import as_batch
-from dlens.tracing.patching import source_of
-from dlens.tracing.plan import Measured, refuse_contradictions
+from dlens.tracing.planning.captures import capture_bytes
+from dlens.tracing.planning.contradictions import refuse_contradictions
+from dlens.tracing.planning.inputs import as_batch
+from dlens.tracing.planning.kv_cache import CachePolicy
+from dlens.tracing.planning.measured import Measured
+from dlens.tracing.planning.shape import run_shape
 from dlens.tracing.prepare import target_of
-from dlens.tracing.record import Record
-from dlens.tracing.run import CachePolicy, Settings, run_forward, run_generation, run_shape, sampler_for
-from dlens.tracing.watch import OnStep
+from dlens.tracing.progress import OnStep
+from dlens.tracing.records.patching import source_of
+from dlens.tracing.records.record import Record
+from dlens.tracing.run import run_forward, run_generation
+from dlens.tracing.settings import RunSettings, sampler_for
 
 __all__ = ["Trace", "trace"]
 
@@ -428,7 +432,7 @@ class Trace:
             >>> record.canvas.shape
             torch.Size([8, 1, 12])
         """
-        settings = Settings(
+        settings = RunSettings(
             new_tokens=as_index(max_new_tokens, "max_new_tokens"),
             sampler=sampler_for(self.model, sampler),
             seed=as_index(seed, "seed"),

@@ -22,12 +22,13 @@ from dlens.models.wrapper import resting
 from dlens.ops.capture import Capture
 from dlens.ops.op import INNER_POINTS, Edit, Op, Target
 from dlens.ops.skip import Skip
-from dlens.tracing.collect import Collector
-from dlens.tracing.plan import Measured, Plan
-from dlens.tracing.program import Active, StepProgram, active_at, compile_step, reads_block
-from dlens.tracing.reading import Reader
-from dlens.tracing.state import StepState
-from dlens.tracing.visit import Hand, LayerVisit, read_site, write_site
+from dlens.tracing.planning.measured import Measured
+from dlens.tracing.planning.plan import Plan
+from dlens.tracing.step.block import Hand, LayerVisit, read_site, write_site
+from dlens.tracing.step.collect import Collector
+from dlens.tracing.step.hooks import Reader
+from dlens.tracing.step.program import Active, StepProgram, active_at, compile_step, reads_block
+from dlens.tracing.step.state import StepState
 
 __all__ = ["ActivesOf", "StateOf", "run_plan"]
 

@@ -12,15 +12,15 @@ from jaxtyping import Int
 from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
-from dlens.tracing.collect import Captured, Kind
-from dlens.tracing.errors import NeverFired, UnfiredWarning
-from dlens.tracing.flops import StepCost, count_steps
-from dlens.tracing.inputs import Batch
-from dlens.tracing.plan import Measured
+from dlens.errors import NeverFired, UnfiredWarning
+from dlens.tracing.planning.inputs import Batch
+from dlens.tracing.planning.measured import Measured
+from dlens.tracing.planning.shape import RunKind
 from dlens.tracing.prepare import Prepared
-from dlens.tracing.record import Flops, Record
-from dlens.tracing.text import after_end, committed_at, continuations, end_ids, pieces
-from dlens.tracing.versions import versions
+from dlens.tracing.probes.flops import StepCost, count_steps
+from dlens.tracing.records.captured import Captured
+from dlens.tracing.records.record import Flops, Record, versions
+from dlens.tracing.records.text import after_end, committed_at, continuations, end_ids, pieces
 
 __all__ = ["Outcome", "finish"]
 
@@ -162,13 +162,13 @@ def _text(run: Prepared, tokens: TokenIds, masks: _Masks) -> list[str]:
     return continuations(run.model, tokens, masks.generated, shown)
 
 
-def _steps_of_positions(kind: Kind, prompt_width: int, n_steps: int) -> Tensor | None:
+def _steps_of_positions(kind: RunKind, prompt_width: int, n_steps: int) -> Tensor | None:
     if kind != "decoding":
         return None
     return torch.tensor([0] * prompt_width + list(range(1, n_steps)))
 
 
-def _committed(kind: Kind, tokens: TokenIds, masks: _Masks, outcome: Outcome) -> TokenIds:
+def _committed(kind: RunKind, tokens: TokenIds, masks: _Masks, outcome: Outcome) -> TokenIds:
     if outcome.canvas is not None:
         return committed_at(outcome.canvas.cpu(), tokens)
     committed = torch.full_like(tokens, -1)

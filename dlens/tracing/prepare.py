@@ -14,16 +14,18 @@ from dlens.ops.ablate import AblateOutlier
 from dlens.ops.op import INNER_POINTS, Edit, Op, Target
 from dlens.ops.patch import Patch
 from dlens.ops.skip import Skip
-from dlens.tracing.collect import Collector, RunShape, capture_bytes, refuse_large_captures
 from dlens.tracing.engine import StateOf, run_plan
-from dlens.tracing.inputs import Batch
-from dlens.tracing.outlier import fill_in
-from dlens.tracing.patching import refuse_mismatch
-from dlens.tracing.plan import Plan, plan_run
-from dlens.tracing.readout import readout_for
-from dlens.tracing.state import Window
+from dlens.tracing.planning.captures import capture_bytes, refuse_large_captures
+from dlens.tracing.planning.inputs import Batch
+from dlens.tracing.planning.plan import Plan, plan_run
+from dlens.tracing.planning.shape import RunShape
+from dlens.tracing.probes.outlier import fill_in
+from dlens.tracing.probes.unembed import readout_for
+from dlens.tracing.records.patching import refuse_mismatch
+from dlens.tracing.step.collect import Collector
+from dlens.tracing.step.state import Window
 
-__all__ = ["Prepared", "cache_policy", "check_run", "prepare", "target_of", "windows"]
+__all__ = ["Prepared", "check_run", "prepare", "target_of", "windows"]
 
 T = TypeVar("T")
 
@@ -144,28 +146,3 @@ def windows(model: Model, batch: Batch) -> Iterator[tuple[Window, TokenIds, Toke
         rows = tuple(row for row, own in enumerate(lengths) if own == length)
         offset = batch.ids.shape[-1] - length
         yield Window(rows, offset), batch.ids[list(rows), offset:], batch.real[list(rows), offset:]
-
-
-def cache_policy(plan: Plan, cache: str, target: Target) -> tuple[bool, tuple[str, ...]]:
-    """Whether AR decoding keeps its KV cache, and the note where operations switch it off.
-
-    Raises:
-        ValueError: it must be kept and cannot be.
-    """
-    if cache == "off":
-        return False, ()
-    breaking = [planned.op.words() for planned in plan.breaks_cache(target)]
-    if len(plan.uncached_layers(target)) == target.n_layers:
-        breaking.append("every layer is skipped, so that nothing would be cached")
-    if not breaking:
-        return True, ()
-    if cache == "require":
-        raise ValueError(
-            f"cache='require' with '{breaking[0]}'; expected operations that act alike at every step and run each "
-            f"block once, as layers would disagree on what the cache holds; leave cache='auto', or act at all steps"
-        )
-    note = (
-        f"KV cache off because of '{breaking[0]}': each step computes every position again, and operations act on all "
-        f"of them"
-    )
-    return False, (note,)

@@ -9,10 +9,10 @@ import numpy as np
 import traitlets
 from torch import equal
 
-from dlens.tracing.record import Record
-from dlens.tracing.text import MASK_SIGN
+from dlens.tracing.records.record import Record
+from dlens.tracing.records.text import MASK_SIGN
 from dlens.widgets.colours import ink_on, ramp
-from dlens.widgets.frames import Frames, check_denoising, frames_of, mask_id, piece, thoughts, title, visible
+from dlens.widgets.denoising_numbers import Frames, check_denoising, frames_of, mask_id, piece, thoughts, title, visible
 from dlens.widgets.panel import Panel, corrected, css, esm, heat_html, packed, page_html, table_html
 
 __all__ = ["Denoising"]

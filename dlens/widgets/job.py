@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import final
 
-from dlens.tracing.errors import Cancelled
+from dlens.errors import Cancelled
 
 __all__ = ["Job"]
 

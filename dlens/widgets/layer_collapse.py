@@ -10,8 +10,10 @@ import torch
 import traitlets
 from torch import Tensor
 
-from dlens.tracing.record import Record
-from dlens.widgets.depth import (
+from dlens.tracing.records.record import Record
+from dlens.widgets.denoising_numbers import piece, title, visible
+from dlens.widgets.job import Job
+from dlens.widgets.layer_collapse_numbers import (
     CKA_POSITIONS,
     Kind,
     by_step,
@@ -24,8 +26,6 @@ from dlens.widgets.depth import (
     steps_of,
     stream,
 )
-from dlens.widgets.frames import piece, title, visible
-from dlens.widgets.job import Job
 from dlens.widgets.panel import Panel, corrected, css, esm, heat_html, packed, page_html, table_html
 from dlens.widgets.sources import as_trace, opening, watched
 

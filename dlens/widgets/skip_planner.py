@@ -9,9 +9,9 @@ from typing import Any, final
 
 import traitlets
 
-from dlens.findings.canvases import text_canvases
-from dlens.findings.profile import Profile, profile
-from dlens.findings.skipping import bare
+from dlens.findings.layers.profile import Profile, profile
+from dlens.findings.scores.canvases import text_canvases
+from dlens.findings.skipping.plan_skip import bare
 from dlens.measures import Cosine
 from dlens.samplers import Sampler
 from dlens.tasks import Task, get
@@ -19,7 +19,7 @@ from dlens.tracing.chain import Trace
 from dlens.widgets.colours import ink_on, ramp
 from dlens.widgets.job import Job
 from dlens.widgets.panel import Panel, css, esm, page_html, table_html
-from dlens.widgets.planning import Estimate, Planner, line_of_python
+from dlens.widgets.skip_planner_numbers import Estimate, Planner, line_of_python
 
 __all__ = ["SkipPlanner"]
 
@@ -31,7 +31,7 @@ class SkipPlanner(Panel):
     Redundancy is the cosine of what enters and leaves a block. The work runs in the background, one batch after
     another, under the model's lock for a batch at a time; it shows its progress, can be stopped between two steps of
     decoding, and begins anew when the plan changes (with `live`). FLOPs are counted on one forward; the loss is that
-    of `dlens.findings.loss` on the shipped text; the interval of the accuracy is over problems.
+    of `dlens.findings.scores.loss` on the shipped text; the interval of the accuracy is over problems.
 
     State that the page changes and that may be set: `plan` (the places to skip), `running` (True starts, False
     stops), `live` (measure whenever the plan changes). `result` is what is known of the plan, `history` what was

@@ -6,10 +6,10 @@ import threading
 from dataclasses import replace
 from typing import Any
 
-from dlens.measures.measure import Measure
-from dlens.tracing.calibration import calibration_texts
+from dlens.measures.base.measure import Measure
 from dlens.tracing.chain import Trace, trace
-from dlens.tracing.record import Record
+from dlens.tracing.probes.calibration import calibration_texts
+from dlens.tracing.records.record import Record
 
 __all__ = ["as_trace", "opening", "spread", "watched"]
 

@@ -10,10 +10,12 @@ import torch
 import traitlets
 
 from dlens.measures import Recency
-from dlens.tracing.record import Record
-from dlens.widgets.depth import at_layer, check_row, held_layers, steps_of
-from dlens.widgets.frames import piece, title
-from dlens.widgets.near import (
+from dlens.tracing.records.record import Record
+from dlens.widgets.denoising_numbers import piece, title
+from dlens.widgets.layer_collapse_numbers import at_layer, check_row, held_layers, steps_of
+from dlens.widgets.panel import Panel, corrected, css, esm, heat_html, packed, page_html, table_html
+from dlens.widgets.sources import as_trace, opening, watched
+from dlens.widgets.token_recency_numbers import (
     ALL_LEVELS,
     Profile,
     from_measure,
@@ -23,8 +25,6 @@ from dlens.widgets.near import (
     recency_of,
     token_similarity,
 )
-from dlens.widgets.panel import Panel, corrected, css, esm, heat_html, packed, page_html, table_html
-from dlens.widgets.sources import as_trace, opening, watched
 
 __all__ = ["TokenRecency"]
 

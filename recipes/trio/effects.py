@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dlens import Model, Trace, trace
-from dlens.findings.batches import mask_share, rng
-from dlens.findings.outlier_effects import equal_energy
+from dlens.findings.effects.collapse import equal_energy
+from dlens.findings.scores.batches import mask_share, rng
 from dlens.tasks import names
 from recipes.trio.numbers import accuracy, validation_texts
 from recipes.trio.score import BLOCK, load_exact, sampler_of

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dlens import Model, Trace, load, profile, trace
-from dlens.findings.loss import text_loss
+from dlens.findings.scores.loss import text_loss
 from dlens.samplers import Autoregressive, LLaDA, Sampler
 from dlens.tasks import get, names
 from recipes.trio.objective import Run

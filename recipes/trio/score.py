@@ -6,7 +6,7 @@ import torch
 import tyro
 
 from dlens import Model, load, trace
-from dlens.findings.intervals import share_interval
+from dlens.findings.scores.intervals import share_interval
 from dlens.samplers import LLaDA, Sampler
 from dlens.tasks import get, names
 from recipes.trio.numbers import accuracy

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dlens.findings.intervals import mean_interval, share_interval
+from dlens.findings.scores.intervals import mean_interval, share_interval
 
 __all__ = ["summarize_effects", "summarize_run"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dlens.findings.scoring import Scores
+from dlens.findings.scores.accuracy import Scores
 from dlens.tasks import Problem
 
 

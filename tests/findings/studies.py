@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dlens.findings.study import FULL, Kind, Study
+from dlens.findings.study.study import FULL, Kind, Study
 
 __all__ = ["ANSWERED", "CHANGES", "made_model", "made_study"]
 

@@ -8,9 +8,9 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from dlens.measures.cells import Cells
-from dlens.measures.measure import Measure, Span, Visit
-from dlens.measures.readout import Readout
+from dlens.measures.base.cells import Cells
+from dlens.measures.base.measure import Measure, Span, Visit
+from dlens.measures.base.readout import Readout
 
 CPU = torch.device("cpu")
 SPANS = [

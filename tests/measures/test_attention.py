@@ -9,7 +9,7 @@ from transformers import MistralConfig
 
 import dlens
 from dlens.measures import Attention, pool
-from dlens.measures.measure import Measure, Span, Visit
+from dlens.measures.base.measure import Measure, Span, Visit
 from tests.measures.runs import CPU, assert_close, cells_of
 from tests.tracing.test_architectures import GQA, build
 from tests.unchecked import unchecked

@@ -7,8 +7,8 @@ import xarray as xr
 
 import dlens
 from dlens.measures import CKA
+from dlens.measures.base.measure import Span
 from dlens.measures.cka import hsic, rbf
-from dlens.measures.measure import Span
 from tests.measures.runs import CPU, SPANS, Run, assert_close, observe, random_run
 from tests.unchecked import unchecked
 

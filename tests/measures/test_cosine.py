@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from dlens.measures import Cosine
-from dlens.measures.measure import Span
+from dlens.measures.base.measure import Span
 from tests.measures.runs import SPANS, Run, assert_close, observe, random_run
 
 

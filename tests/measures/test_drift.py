@@ -7,7 +7,7 @@ import torch
 
 import dlens
 from dlens.measures import Drift, pool
-from dlens.measures.measure import Span, Visit
+from dlens.measures.base.measure import Span, Visit
 from tests.measures.runs import CPU, SPANS, Run, assert_close, cells_of, observe, random_run
 from tests.standins import save_llada
 

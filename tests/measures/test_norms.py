@@ -4,7 +4,7 @@ import torch
 
 import dlens
 from dlens.measures import Norms, pool
-from dlens.measures.measure import Span
+from dlens.measures.base.measure import Span
 from tests.measures.runs import CPU, SPANS, Run, assert_close, observe, random_run
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from dlens.measures import Outliers
-from dlens.measures.measure import Span
+from dlens.measures.base.measure import Span
 from tests.measures.runs import SPANS, Run, assert_close, observe, random_run
 
 

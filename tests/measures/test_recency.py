@@ -5,7 +5,7 @@ import xarray as xr
 
 import dlens
 from dlens.measures import CKA, Recency
-from dlens.measures.measure import Span, Visit
+from dlens.measures.base.measure import Span, Visit
 from dlens.measures.recency import by_distance
 from tests.measures.runs import CPU, SPANS, Run, assert_close, cells_of, observe, random_run
 

@@ -11,8 +11,8 @@ import xarray as xr
 
 import dlens
 from dlens.measures import CKA, Cosine, CosinePairs, Drift, Measure, Norms, Outliers, Recency, Span, Visit
-from dlens.measures.measure import Sums
-from dlens.tracing import slab
+from dlens.measures.base.measure import Sums
+from dlens.tracing.step import slab
 from tests.measures.runs import SPANS, Run, cells_of, observe, random_run
 from tests.standins import save_llada
 

@@ -13,7 +13,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 import dlens
-from dlens.models.registry import families
+from dlens.models.families.registry import families
 from tests.models.conftest import build
 
 IDS = torch.tensor([[5, 9, 2, 7, 31, 4]])

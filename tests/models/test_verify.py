@@ -12,7 +12,7 @@ import transformers
 from torch import nn
 
 import dlens
-from dlens.models.decoder import MASKED, MASKED_SHIFTED, llama_like
+from dlens.models.families.decoder import MASKED, MASKED_SHIFTED, llama_like
 from dlens.models.family import Family, Layout, Site
 from dlens.models.verify import VerificationError
 from tests.models.conftest import build

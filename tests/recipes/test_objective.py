@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import dlens
-from dlens.findings.loss import text_loss
+from dlens.findings.scores.loss import text_loss
 from recipes.trio.objective import RUNS, build, loss_of, masked
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 import dlens
-from dlens.findings.profile import Profile, profile
+from dlens.findings.layers.profile import Profile, profile
 
 TEXTS = ["Once upon a time there was a fox", "def f(x):\n    return"]
 

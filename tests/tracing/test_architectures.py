@@ -21,7 +21,7 @@ from transformers import (
 )
 
 import dlens
-from dlens.models.decoder import llama_like
+from dlens.models.families.decoder import llama_like
 from tests.reference import left_padded
 from tests.tracing.operations import IDS, LLAMA, Names, check_every_operation, like
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlens.tracing.collect import Captured
-from dlens.tracing.record import Record
-from dlens.tracing.text import committed_at
+from dlens.tracing.records.record import Record
+from dlens.tracing.records.text import committed_at
+from dlens.tracing.step.collect import Captured
 
 MASK = 9
 WORDS = {

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dlens.widgets import Denoising
-from dlens.widgets.frames import frames_of, mask_id, thoughts
+from dlens.widgets.denoising_numbers import frames_of, mask_id, thoughts
 from tests.browser import Shown
 from tests.unchecked import unchecked
 from tests.widgets.records import MASK, check_no_markup, denoised, record, top_tokens

@@ -7,9 +7,17 @@ import torch
 
 import dlens
 from dlens.measures import CosinePairs
-from dlens.tracing.collect import Captured
+from dlens.tracing.step.collect import Captured
 from dlens.widgets import LayerCollapse, TokenRecency
-from dlens.widgets.depth import by_step, measured_shares, measured_similarity, share_of, similarity, steps_of, stream
+from dlens.widgets.layer_collapse_numbers import (
+    by_step,
+    measured_shares,
+    measured_similarity,
+    share_of,
+    similarity,
+    steps_of,
+    stream,
+)
 from dlens.widgets.sources import opening
 from tests.browser import Shown
 from tests.refusing import assert_three_parts

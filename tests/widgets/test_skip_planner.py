@@ -6,11 +6,11 @@ import torch
 import traitlets
 
 import dlens
-from dlens.findings.loss import text_loss
+from dlens.errors import Cancelled
+from dlens.findings.scores.loss import text_loss
 from dlens.tasks import get
-from dlens.tracing.errors import Cancelled
 from dlens.widgets import SkipPlanner
-from dlens.widgets.planning import Estimate, line_of_python, scored
+from dlens.widgets.skip_planner_numbers import Estimate, line_of_python, scored
 from tests.browser import Shown
 from tests.models.conftest import build
 from tests.widgets.records import check_no_markup

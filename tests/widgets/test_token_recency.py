@@ -6,7 +6,14 @@ import torch
 
 import dlens
 from dlens.widgets import TokenRecency
-from dlens.widgets.near import ALL_LEVELS, from_measure, from_stream, levels_of, noise_of, token_similarity
+from dlens.widgets.token_recency_numbers import (
+    ALL_LEVELS,
+    from_measure,
+    from_stream,
+    levels_of,
+    noise_of,
+    token_similarity,
+)
 from tests.browser import Shown
 from tests.widgets.records import MASK, captured, check_no_markup, denoised, record
 

@@ -1,0 +1,83 @@
+"""A model with a plan applied, beside the same model as it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import nan
+from typing import Any
+
+from dlens.findings.skipping.plan_schedule import SkipSchedule
+from dlens.ops.capture import Capture
+from dlens.ops.op import Op
+from dlens.ops.repeat import Repeat
+from dlens.ops.skip import Skip
+from dlens.tracing.chain import Trace, trace
+from dlens.tracing.planning.measured import Measured
+
+__all__ = ["applied", "blocks_saved", "skipped_blocks"]
+
+
+def applied(model: Any, plan: Any) -> tuple[Trace, Trace]:
+    """The model as it is, and with everything that is to be judged.
+
+    Args:
+        model: anything `dlens.trace` takes, or a trace with operations.
+        plan: what is applied after those: a SkipPlan, a SkipSchedule, or layers; None is nothing.
+
+    Raises:
+        ValueError, IndexError: nothing is changed, or the model cannot do it.
+    """
+    chain = model if isinstance(model, Trace) else trace(model)
+    bare = replace(chain, ops=())
+    if isinstance(plan, SkipSchedule):
+        chain = plan.apply(chain)
+    elif plan is not None:
+        chain = chain.skip(plan)
+    if all(isinstance(op, (Capture, Measured)) for op in chain.ops):
+        raise ValueError(
+            f"{chain.model.name} without a plan and without operations; expected something that changes it, as it is "
+            f"compared with itself as it is; give a plan or layers to skip, or a trace with operations"
+        )
+    return bare, chain
+
+
+def skipped_blocks(bare: Trace, plan: Any) -> tuple[int, ...]:
+    """The places that a plan skips, at every step.
+
+    Raises:
+        ValueError, IndexError: a schedule, whose places change with the noise, or layers that the model lacks.
+    """
+    if isinstance(plan, SkipSchedule):
+        raise ValueError(
+            f"a schedule for {plan.model}; expected the same blocks at every step, as they are skipped at chosen "
+            f"points of a run; pass a SkipPlan or layers"
+        )
+    op = bare.skip(plan).ops[-1]
+    assert isinstance(op, Skip)
+    return op.layers
+
+
+def blocks_saved(chain: Trace, n_steps: int) -> float:
+    """Skipped blocks as a share of all, as papers on skipping count compute: heads and embeddings are left out.
+
+    A block that is skipped at some steps or noise levels counts by their share of the planned
+    steps, or of the noise from 1 to 0. NaN where another operation changes what is computed.
+
+    Examples:
+        >>> import dlens
+        >>> blocks_saved(dlens.trace("trio/ar").skip([3, 5, 7]), 10)
+        0.1875
+    """
+    shares = dict.fromkeys(range(chain.target.n_layers), 0.0)
+    for op in chain.ops:
+        if isinstance(op, Skip) and op.part == "block":
+            for layer in op.layers:
+                shares[layer] = min(1.0, shares[layer] + _share_of_run(op, n_steps))
+        elif isinstance(op, (Skip, Repeat)):
+            return nan
+    return sum(shares.values()) / len(shares)
+
+
+def _share_of_run(op: Op, n_steps: int) -> float:
+    lo, hi = op.scope.noise or (0.0, 1.0)
+    return len(op.scope.resolve(n_steps)) / n_steps * (hi - lo)

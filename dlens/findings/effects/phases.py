@@ -1,0 +1,216 @@
+"""The same skip in the early, the middle or the late third of decoding."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, final, get_args
+
+from dlens.errors import UnfiredWarning
+from dlens.findings.effects.applied import skipped_blocks
+from dlens.findings.effects.retention import Retention, check_baseline, enough, judged, planned_steps
+from dlens.findings.scores.accuracy import Scores, score_problems
+from dlens.findings.scores.batches import batched
+from dlens.findings.skipping.plan_skip import bare
+from dlens.ops.op import Third
+from dlens.samplers import Sampler
+from dlens.tasks import Problem, Task, get
+from dlens.tracing.chain import Trace
+
+__all__ = ["Phases", "phases"]
+
+THIRDS: tuple[Third, ...] = get_args(Third)
+_NOISY = "thirds of the planned denoising steps"
+_CAUSAL = (
+    "thirds of the steps that the answer of the model as it is takes, the longest of each batch of answers that differ "
+    "by a quarter at most; every step computes the whole sequence again"
+)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Phases:
+    """What is retained where blocks are skipped in one third of decoding only.
+
+    Args:
+        model: what decoded.
+        layers: the blocks that were skipped.
+        thirds: "early", "middle", "late" -> what is retained.
+        notes: what a third is.
+
+    Examples:
+        >>> import dlens
+        >>> found = dlens.phases("trio/diffusion", [5], n=2, max_new_tokens=3)
+        >>> found.layers, [row["third"] for row in found.table()]
+        ((5,), ['early', 'middle', 'late'])
+    """
+
+    model: str
+    layers: tuple[int, ...]
+    thirds: Mapping[Third, Retention]
+    notes: tuple[str, ...]
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row a third."""
+        layers = ", ".join(map(str, self.layers))
+        return [
+            {"third": third} | kept.row() | {"plan": f"skip layers {layers}"} for third, kept in self.thirds.items()
+        ]
+
+
+@dataclass(frozen=True)
+class _Decoding:
+    """How every run of a comparison decodes."""
+
+    task: Task
+    seed: int
+    sampler: Sampler | None
+    new_tokens: int
+    cache: Literal["auto", "off"]
+    batch_size: int
+    progress: bool
+
+    def score(self, trace: Trace, problems: Sequence[Problem]) -> Scores:
+        return score_problems(
+            trace,
+            self.task,
+            problems,
+            seed=self.seed,
+            sampler=self.sampler,
+            max_new_tokens=self.new_tokens,
+            cache=self.cache,
+            batch_size=self.batch_size,
+            progress=self.progress,
+        )
+
+
+def phases(
+    model: Any,
+    plan: Any,
+    task: Task | str = "trio-math",
+    n: int = 64,
+    seed: int = 0,
+    *,
+    baseline: Scores | None = None,
+    split: str = "test",
+    sampler: Sampler | None = None,
+    max_new_tokens: int | None = None,
+    batch_size: int = 16,
+    resamples: int = 9999,
+    progress: bool = True,
+) -> Phases:
+    """Task accuracy where the same blocks are skipped in the early, the middle or the late third of decoding.
+
+    Autoregressive and diffusion models are made to do the same: both compute the whole sequence
+    at every step, so that a skip acts on every position and on none before its third. Thirds
+    are of the planned steps of a diffusion model, which fills the rest of its canvas after an
+    answer ends. An autoregressive model stops there, so its thirds are those of its own answer
+    before the change.
+
+    Args:
+        model: anything `dlens.trace` takes.
+        plan: the blocks to skip: a SkipPlan or layers.
+        task, n, seed, split, sampler, max_new_tokens, batch_size, resamples, progress: as in `retention`.
+        baseline: as in `retention`.
+
+    Returns:
+        `.thirds["early"]` and so on, each as `retention` returns it; FLOPs are not counted.
+
+    Raises:
+        ValueError, IndexError: before anything is computed: layers that the model lacks, an unknown
+            task, too few problems, fewer than 3 steps, or a baseline on other problems.
+
+    Examples:
+        >>> import dlens
+        >>> found = dlens.phases("trio/diffusion", [5], n=2, max_new_tokens=3)
+        >>> list(found.thirds), found.thirds["late"].blocks_saved == 1 / 16 / 3
+        (['early', 'middle', 'late'], True)
+    """
+    chain = bare(model, "phases")
+    layers = skipped_blocks(chain, plan)
+    task = get(task) if isinstance(task, str) else task
+    problems = task.problems(enough(n), seed, split)
+    check_baseline(baseline, task, problems)
+    causal = not chain.target.has_noise
+    new_tokens = task.max_new_tokens if max_new_tokens is None else max_new_tokens
+    steps = planned_steps(chain.model, sampler, new_tokens)
+    _need_thirds(chain, steps)
+    decoding = _Decoding(task, seed, sampler, new_tokens, "off" if causal else "auto", batch_size, progress)
+    before = decoding.score(chain, problems) if baseline is None else baseline
+    thirds: dict[Third, Retention] = {}
+    for third in THIRDS:
+        if causal:
+            after = _answer_thirds(decoding, chain, layers, third, before)
+        else:
+            after = decoding.score(chain.skip(layers, steps=third), problems)
+        saved = len(layers) / chain.target.n_layers / len(THIRDS)
+        thirds[third] = judged(chain.model.name, before, after, seed, saved, resamples)
+    return Phases(chain.model.name, layers, thirds, (_CAUSAL if causal else _NOISY,))
+
+
+def _answer_thirds(decoding: _Decoding, chain: Trace, layers: tuple[int, ...], third: Third, before: Scores) -> Scores:
+    """Scores with a skip in a third of the answers before it, in batches of answers of similar length."""
+    groups = [part for alike in _alike(before.lengths) for part in batched(alike, decoding.batch_size)]
+    parts = []
+    for indices in groups:
+        steps = _part(third, max(before.lengths[i] for i in indices))
+        if third == "late":
+            steps = range(steps.start, decoding.new_tokens)
+        changed = chain.skip(layers, steps=steps) if steps else chain
+        with warnings.catch_warnings():
+            # Answers of a token or two have no late third.
+            warnings.simplefilter("ignore", UnfiredWarning)
+            parts.append(decoding.score(changed, [before.problems[i] for i in indices]))
+    return _joined(parts, [i for indices in groups for i in indices])
+
+
+def _alike(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices of lengths, in groups whose longest is at most a quarter longer than the shortest.
+
+    Examples:
+        >>> _alike([4, 9, 5, 10])
+        [[0, 2], [1, 3]]
+    """
+    groups: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if groups and lengths[i] <= 1.25 * lengths[groups[-1][0]]:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups
+
+
+def _part(third: Third, steps: int) -> range:
+    """The steps of a third, as `Trace` takes them."""
+    number = THIRDS.index(third)
+    return range(number * steps // 3, (number + 1) * steps // 3)
+
+
+def _joined(parts: Sequence[Scores], order: Sequence[int]) -> Scores:
+    """The scores of parts of the problems, in the order of all."""
+    at = sorted(range(len(order)), key=lambda i: order[i])
+
+    def all_of(name: str) -> tuple[Any, ...]:
+        values = [value for part in parts for value in getattr(part, name)]
+        return tuple(values[i] for i in at)
+
+    return replace(
+        parts[0],
+        problems=all_of("problems"),
+        texts=all_of("texts"),
+        correct=all_of("correct"),
+        lengths=all_of("lengths"),
+        seconds=sum(part.seconds for part in parts),
+        plan=tuple(entry for part in parts for entry in part.plan),
+        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+        unfired=tuple(dict.fromkeys(op for part in parts for op in part.unfired)),
+    )
+
+
+def _need_thirds(chain: Trace, steps: int) -> None:
+    if steps < len(THIRDS):
+        raise ValueError(
+            f"{steps} decoding steps of {chain.model.name}; expected at least 3, one a third; ask for more tokens or "
+            f"steps"
+        )

@@ -1,0 +1,238 @@
+"""How much of a task's accuracy is left after a change, what the change saves, and how sure both are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isnan, nan
+from typing import Any, final
+
+from dlens.findings.effects.applied import applied, blocks_saved
+from dlens.findings.scores.accuracy import Scores, score_task
+from dlens.findings.scores.intervals import LEVEL, mcnemar, ratio_interval
+from dlens.models.model import Model
+from dlens.samplers import Sampler, default_for
+from dlens.tasks import Problem, Task, get
+from dlens.tracing.chain import Trace
+
+__all__ = ["Retention", "check_baseline", "enough", "judged", "planned_steps", "retention"]
+
+METHOD = f"{LEVEL:.0%} interval by percentile bootstrap over problems, in pairs; p by McNemar's exact test"
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Retention:
+    """The accuracy of a changed model relative to the same model as it is, on the same problems.
+
+    Args:
+        model, task, n, seed: what was asked of whom; the seed draws problems and sampling noise.
+        plan: the operations, with all that was found when the run started.
+        baseline: share of problems that the model as it is solves.
+        accuracy: share that the changed model solves.
+        retained: accuracy / baseline; NaN where nothing is solved before.
+        low, high: 95 % interval of `retained` over problems; NaN where there is none. It does not
+            cover other training runs of the same model.
+        p_value: two-sided, that both solve equally many.
+        method: how the interval and the test were made.
+        flops_saved: share of the floating-point operations that the changed run saves, as counted;
+            NaN where they were not counted.
+        blocks_saved: skipped blocks as a share of all, as papers on skipping count compute.
+        time_ratio: wall-clock time of decoding, changed over unchanged, of one run each: no benchmark, as it
+            holds whatever else the machine did; runs may differ in length.
+        before, after: the answers of both.
+        notes: what a reader must know to read the numbers.
+
+    Examples:
+        >>> import dlens
+        >>> kept = dlens.retention("trio/ar", [5], n=2, max_new_tokens=4)
+        >>> row = kept.row()
+        >>> row["model"], row["n"], row["blocks_saved"]
+        ('trio/ar', 2, 0.0625)
+        >>> print(kept)
+        trio/ar on trio-math: 0 of 2 solved, 0 before; no share retained, p = 1; skip layers 5
+    """
+
+    model: str
+    task: str
+    n: int
+    seed: int
+    plan: tuple[Mapping[str, Any], ...]
+    baseline: float
+    accuracy: float
+    retained: float
+    low: float
+    high: float
+    p_value: float
+    method: str
+    flops_saved: float
+    blocks_saved: float
+    time_ratio: float
+    before: Scores = field(repr=False)
+    after: Scores = field(repr=False)
+    notes: tuple[str, ...]
+
+    def row(self) -> dict[str, Any]:
+        """The numbers, as a row of a table; the operations in words."""
+        words = "; ".join(entry["words"] for entry in self.plan)
+        left_out = ("plan", "before", "after", "notes", "method")
+        return {"plan": words} | {name: value for name, value in vars(self).items() if name not in left_out}
+
+    def __str__(self) -> str:
+        solved = f"{sum(self.after.correct)} of {self.n} solved, {sum(self.before.correct)} before"
+        interval = "no interval" if isnan(self.low) else f"{100 * self.low:.0f} to {100 * self.high:.0f} %"
+        share = "no share retained" if isnan(self.retained) else f"{100 * self.retained:.0f} % retained ({interval})"
+        head = f"{self.model} on {self.task}: {solved}; {share}, p = {self.p_value:.2g}"
+        return "; ".join([head, *(entry["words"] for entry in self.plan)])
+
+    __repr__ = __str__
+
+
+def retention(
+    model: Any,
+    plan: Any = None,
+    task: Task | str = "trio-math",
+    n: int = 64,
+    seed: int = 0,
+    *,
+    baseline: Scores | None = None,
+    split: str = "test",
+    sampler: Sampler | None = None,
+    max_new_tokens: int | None = None,
+    batch_size: int = 16,
+    resamples: int = 9999,
+    progress: bool = True,
+) -> Retention:
+    """Task accuracy after a change, relative to the same model as it is, on the same problems.
+
+    Args:
+        model: anything `dlens.trace` takes, or a trace with operations.
+        plan: what is applied after those: a SkipPlan, a SkipSchedule, or layers to skip.
+        task: a task, or its name.
+        n: problems; at least 2.
+        seed: draws the problems, the sampler's random numbers and the resamples.
+        baseline: the model as it is, scored before by `dlens.findings.scores.accuracy.score_task` with the same
+            arguments, so that many changes share it; scored here by default.
+        split, sampler, max_new_tokens, batch_size, progress: as in `score_task`.
+        resamples: of the bootstrap.
+
+    Returns:
+        `.baseline`, `.accuracy`, `.retained`, `.low`, `.high`, `.n` and more.
+
+    Raises:
+        ValueError: before anything is computed: no change, an unknown task, too few problems, or a
+            baseline on other problems.
+
+    Examples:
+        >>> import dlens
+        >>> kept = dlens.retention("trio/ar", [3, 5], n=4, max_new_tokens=4)
+        >>> kept.n, kept.blocks_saved, 0 < kept.flops_saved < 0.125
+        (4, 0.125, True)
+    """
+    bare, chain = applied(model, plan)
+    task = get(task) if isinstance(task, str) else task
+    problems = task.problems(enough(n), seed, split)
+    check_baseline(baseline, task, problems)
+    new_tokens = task.max_new_tokens if max_new_tokens is None else max_new_tokens
+
+    def scored(trace: Trace, count_flops: bool) -> Scores:
+        return score_task(
+            trace,
+            task,
+            n,
+            seed,
+            split=split,
+            sampler=sampler,
+            max_new_tokens=new_tokens,
+            batch_size=batch_size,
+            count_flops=count_flops,
+            progress=progress,
+        )
+
+    saved = blocks_saved(chain, planned_steps(bare.model, sampler, new_tokens))
+    # First what may not fit, so that it is refused before anything is computed.
+    after = scored(chain, True)
+    before = scored(bare, False) if baseline is None else baseline
+    return judged(bare.model.name, before, after, seed, saved, resamples)
+
+
+def judged(
+    model: str, before: Scores, after: Scores, seed: int, saved: float = nan, resamples: int = 9999
+) -> Retention:
+    """The comparison of answers that were scored before.
+
+    Args:
+        model: whose answers they are.
+        before, after: to the same problems.
+        seed: of the problems and of the resamples.
+        saved: skipped blocks as a share of all.
+        resamples: of the bootstrap.
+    """
+    low, high = ratio_interval(before.correct, after.correct, resamples, seed)
+    flops = nan
+    if after.flops is not None and after.saved_flops is not None:
+        flops = after.saved_flops / (after.flops + after.saved_flops)
+    return Retention(
+        model=model,
+        task=after.task,
+        n=after.n,
+        seed=seed,
+        plan=after.plan,
+        baseline=before.accuracy,
+        accuracy=after.accuracy,
+        retained=after.accuracy / before.accuracy if any(before.correct) else nan,
+        low=low,
+        high=high,
+        p_value=mcnemar(before.correct, after.correct),
+        method=METHOD,
+        flops_saved=flops,
+        blocks_saved=saved,
+        time_ratio=after.seconds / before.seconds,
+        before=before,
+        after=after,
+        notes=tuple(dict.fromkeys((*_caveats(before, low, high), *after.notes, *after.unfired))),
+    )
+
+
+def _caveats(before: Scores, low: float, high: float) -> tuple[str, ...]:
+    if not any(before.correct):
+        return ("the model as it is solves no problem, so nothing can be retained",)
+    if isnan(low):
+        return ("the model as it is solves too few problems for an interval",)
+    if low == high:
+        return ("every resample agrees, so the interval has no width and says less than p",)
+    return ()
+
+
+def check_baseline(baseline: Scores | None, task: Task, problems: tuple[Problem, ...]) -> None:
+    """Refuse a baseline on other problems.
+
+    Raises:
+        ValueError: it cannot be paired.
+    """
+    if baseline is not None and (baseline.task != task.name or baseline.problems != problems):
+        raise ValueError(
+            f"a baseline of {baseline.n} problems of {baseline.task} for {len(problems)} of {task.name}; expected the "
+            f"same problems, as answers are compared in pairs; score it with the same task, n, seed and split"
+        )
+
+
+def enough(n: int) -> int:
+    """A number of problems that gives an interval.
+
+    Raises:
+        ValueError: it is too small.
+    """
+    if n < 2:
+        raise ValueError(f"n={n}; expected at least 2 problems, as one gives no interval; ask for 64")
+    return n
+
+
+def planned_steps(model: Model, sampler: Sampler | None, new_tokens: int) -> int:
+    """Steps of a run, with the sampler or the family's default.
+
+    Raises:
+        ValueError: the sampler does not fit the number of tokens.
+    """
+    family = model.family
+    return (sampler or default_for(family.objective, family.shift)).planned_steps(new_tokens)

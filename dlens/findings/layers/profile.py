@@ -1,0 +1,225 @@
+"""How a model's layers behave on text: what each block changes, and which channels stand out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, final, get_args
+
+from dlens.findings.layers.datasets import dataset_from_json, dataset_to_json
+from dlens.findings.layers.running import Running
+from dlens.findings.scores.batches import batched, mask_share, rng, token_rows
+from dlens.measures import Cosine, Measure, Outliers, pool
+from dlens.samplers import Sampler
+from dlens.tracing.chain import Trace, trace
+from dlens.tracing.probes.calibration import calibration_texts
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["MASK_RATES", "Inputs", "Profile", "profile"]
+
+Inputs = Literal["masked", "clean", "trajectory"]
+MASK_RATES = (0.0, 0.25, 0.5, 0.75, 0.95)
+_CELLS = ("step", "noise", "state")
+_PROMPT_TOKENS = 32
+
+
+@final
+@dataclass(frozen=True)
+class Profile:
+    """Measures of one model on one set of prompts.
+
+    Args:
+        model: what it was loaded from.
+        family, objective: what kind of model it is.
+        n_layers, d_model: its size.
+        inputs: what it read: "masked", "clean" or "trajectory".
+        n_prompts, n_tokens: how much text, before it was masked.
+        seed: of the masks or of the run.
+        plan: the operations it ran with.
+        measures: key -> dataset, as in a record.
+        notes: what a reader must know to read the numbers.
+
+    Examples:
+        >>> import dlens, tempfile
+        >>> found = dlens.profile("trio/diffusion", ["Once upon a time"])
+        >>> found.pooled("cosine", "cosine").dims, found.pooled("cosine", "cosine", by=["noise"]).dims
+        (('layer',), ('noise', 'layer'))
+        >>> found.table()[3]["layer"]
+        3
+        >>> print(found)
+        Profile of trio/diffusion on masked inputs (prompts: 1): 16 layers; measures: cosine, outliers
+        >>> path = found.save(tempfile.mkdtemp() + "/profile.json")
+        >>> dlens.Profile.from_json(path.read_text()).to_json() == found.to_json()
+        True
+    """
+
+    model: str
+    family: str
+    objective: str
+    n_layers: int
+    d_model: int
+    inputs: str
+    n_prompts: int
+    n_tokens: int
+    seed: int
+    plan: tuple[Mapping[str, Any], ...]
+    measures: Mapping[str, xr.Dataset]
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        head = f"Profile of {self.model} on {self.inputs} inputs (prompts: {self.n_prompts}): {self.n_layers} layers"
+        return "; ".join([head, *(entry["words"] for entry in self.plan), f"measures: {', '.join(self.measures)}"])
+
+    __repr__ = __str__
+
+    def pooled(self, key: str, variable: str, by: Sequence[str] = ()) -> xr.DataArray:
+        """A variable of a measure by layer, averaged over positions.
+
+        Args:
+            key: of the measure, such as "cosine".
+            variable: of its dataset.
+            by: which of "step", "noise" and "state" to keep.
+        """
+        return pool(self.measures[key], variable, [dim for dim in _CELLS if dim not in by])
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row a layer, with every number that the measures have by layer, averaged over positions.
+
+        For Cosine and Outliers: "cosine"; "max_median", largest over median magnitude of the
+        channels; "top_channel" and "top_share", the largest channel and its energy share.
+        """
+        rows: list[dict[str, Any]] = [{"model": self.model, "layer": layer} for layer in range(self.n_layers)]
+        for key, dataset in self.measures.items():
+            for variable in _layer_variables(dataset):
+                name = variable if variable not in rows[0] else f"{key}_{variable}"
+                for row, value in zip(rows, self._by_layer(key, variable), strict=True):
+                    row[name] = value
+        return rows
+
+    def _by_layer(self, key: str, variable: str) -> list[Any]:
+        values = self.measures[key][variable]
+        return (values if values.dims == ("layer",) else self.pooled(key, variable)).values.tolist()
+
+    def to_json(self) -> str:
+        """All of it as JSON text; NaN is written as null."""
+        entry = {name: value for name, value in vars(self).items() if name != "measures"}
+        entry["measures"] = {key: dataset_to_json(dataset) for key, dataset in self.measures.items()}
+        return json.dumps(entry)
+
+    @staticmethod
+    def from_json(text: str) -> Profile:
+        """The profile that `to_json` wrote."""
+        entry = json.loads(text)
+        entry["measures"] = {key: dataset_from_json(data) for key, data in entry["measures"].items()}
+        return Profile(**entry | {"plan": tuple(entry["plan"]), "notes": tuple(entry["notes"])})
+
+    def save(self, path: str | Path) -> Path:
+        """Write it as JSON."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(self.to_json(), encoding="utf-8")
+        return Path(path)
+
+
+def _layer_variables(dataset: xr.Dataset) -> list[str]:
+    """Variables that have one number a layer once cells are pooled."""
+    counts = {"n", *(value for key, value in dataset.attrs.items() if str(key).startswith("count_of_"))}
+    dims = {str(name): set(values.dims) for name, values in dataset.data_vars.items() if name not in counts}
+    return [name for name, found in dims.items() if "layer" in found and found <= {*_CELLS, "layer"}]
+
+
+def profile(
+    model: Any,
+    prompts: Any = None,
+    inputs: str = "masked",
+    *,
+    measures: Iterable[Measure] | None = None,
+    rates: Sequence[float] = MASK_RATES,
+    sampler: Sampler | None = None,
+    max_new_tokens: int = 64,
+    batch_size: int = 8,
+    seed: int = 0,
+) -> Profile:
+    """Measure every layer of a model on text.
+
+    Args:
+        model: anything `dlens.trace` takes, or a trace with operations.
+        prompts: anything `Trace.forward` takes; the shipped calibration text by default.
+        inputs: what the model reads. "masked": the prompts with a share of their tokens masked,
+            each at every one of `rates`; an autoregressive model, which has no masks, reads them
+            clean. "clean": the prompts as they are. "trajectory": the model's own decoding run
+            after each prompt (the first 32 tokens of each shipped text).
+        measures: what to measure; Cosine and Outliers by default.
+        rates: shares of masked tokens, for "masked".
+        sampler, max_new_tokens: of the decoding run, for "trajectory".
+        batch_size: prompts a forward; memory grows with it, the result does not depend on it.
+        seed: chooses the masked tokens, or seeds the decoding run.
+
+    Returns:
+        The profile: `.table()`, `.measures`, `.to_json()`, `.save(path)`.
+
+    Raises:
+        ValueError: unknown inputs, or a rate outside 0 to 1.
+
+    Examples:
+        >>> import dlens
+        >>> rows = dlens.profile("trio/ar", ["Once upon a time"]).table()
+        >>> len(rows), sorted(rows[0])
+        (16, ['cosine', 'layer', 'max_median', 'model', 'top_channel', 'top_share'])
+    """
+    _check(inputs, rates)
+    base = model if isinstance(model, Trace) else trace(model)
+    rows = token_rows(base.model, calibration_texts() if prompts is None else prompts)
+    if inputs == "trajectory" and prompts is None:
+        rows = [row[:_PROMPT_TOKENS] for row in rows]
+    running = [Running(measure=measure) for measure in (measures or (Cosine(), Outliers()))]
+    traced = base.measure(*running)
+    record, notes = None, ()
+    if inputs == "trajectory":
+        for part in batched(rows, batch_size):
+            record = traced.generate(part, max_new_tokens=max_new_tokens, sampler=sampler, seed=seed, progress=False)
+        notes = (f"decoding runs of {max_new_tokens} new tokens",)
+    else:
+        canvases, notes = _canvases(base, rows, inputs, rates, seed)
+        for part in batched(canvases, batch_size):
+            record = traced.forward(part)
+    assert record is not None
+    return Profile(
+        model=base.model.name,
+        family=base.model.family.name,
+        objective=base.model.family.objective,
+        n_layers=base.model.n_layers,
+        d_model=base.model.d_model,
+        inputs=inputs,
+        n_prompts=len(rows),
+        n_tokens=sum(map(len, rows)),
+        seed=seed,
+        plan=tuple(entry for entry in record.plan if entry["op"] != "measure"),
+        measures=record.measures,
+        notes=(*notes, *record.notes),
+    )
+
+
+def _check(inputs: str, rates: Sequence[float]) -> None:
+    if inputs not in get_args(Inputs):
+        raise ValueError(f"inputs={inputs!r}; expected one of {', '.join(get_args(Inputs))}; check the spelling")
+    for rate in rates:
+        if not 0 <= rate <= 1:
+            raise ValueError(f"rates holds {rate}; expected shares from 0 to 1; give for example 0.5")
+
+
+def _canvases(
+    base: Trace, rows: list[list[int]], inputs: str, rates: Sequence[float], seed: int
+) -> tuple[list[list[int]], tuple[str, ...]]:
+    """What the model reads, and how to describe it."""
+    mask = base.model.family.mask_token_id
+    if inputs == "clean":
+        return rows, ("prompts as they are",)
+    if base.model.family.objective == "autoregressive" or mask is None:
+        return rows, ("prompts as they are: an autoregressive model has no mask token",)
+    generator = rng(seed)
+    masked = [mask_share(row, rate, mask, generator) for rate in rates for row in rows]
+    return masked, (f"each prompt with {', '.join(f'{rate:.0%}' for rate in rates)} of its tokens masked",)

@@ -1,0 +1,210 @@
+"""How many problems of a task a model solves, with or without operations."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, final
+
+from dlens.findings.scores.batches import batched, token_rows
+from dlens.models.model import Model
+from dlens.samplers import Sampler
+from dlens.tasks import Problem, Task, get
+from dlens.tracing.chain import Trace
+from dlens.tracing.planning.kv_cache import CachePolicy
+from dlens.tracing.records.record import Record
+
+__all__ = ["Scores", "score_problems", "score_task"]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What a model answered to some problems, in their order.
+
+    Args:
+        task: its name.
+        problems: what was asked.
+        texts: per problem the whole continuation.
+        correct: per problem whether it is right.
+        lengths: per problem the tokens of the answer; in AR decoding up to its end of sequence, which counts.
+        seconds: wall-clock time of decoding, all batches together, scoring left out; of one run, so no benchmark.
+        flops, saved_flops: of all batches, as a record counts them; None where they were not to be counted.
+        plan: the operations with all that was found when the run started.
+        notes: what the runs did differently from what one may expect.
+        unfired: operations whose steps never came in some batch.
+
+    Examples:
+        >>> import dlens
+        >>> scores = score_task(dlens.trace("trio/ar"), "trio-math", n=2, max_new_tokens=4)
+        >>> scores.n, len(scores.correct), scores.lengths
+        (2, 2, (4, 4))
+    """
+
+    task: str
+    problems: tuple[Problem, ...] = field(repr=False)
+    texts: tuple[str, ...] = field(repr=False)
+    correct: tuple[bool, ...] = field(repr=False)
+    lengths: tuple[int, ...] = field(repr=False)
+    seconds: float
+    flops: int | None
+    saved_flops: int | None
+    plan: tuple[dict[str, Any], ...]
+    notes: tuple[str, ...]
+    unfired: tuple[str, ...]
+
+    @property
+    def n(self) -> int:
+        """Number of problems."""
+        return len(self.problems)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the problems that were solved."""
+        return sum(self.correct) / self.n
+
+
+def score_task(
+    trace: Trace,
+    task: Task | str,
+    n: int = 64,
+    seed: int = 0,
+    *,
+    split: str = "test",
+    sampler: Sampler | None = None,
+    max_new_tokens: int | None = None,
+    cache: CachePolicy = "auto",
+    batch_size: int = 16,
+    count_flops: bool = False,
+    progress: bool = True,
+) -> Scores:
+    """Let a model answer problems of a task, and score the answers.
+
+    Traces that are scored with the same arguments answer the same problems in the same batches,
+    with the same random draws where the sampler makes any, so their scores are paired.
+
+    Args:
+        trace: the model with whatever operations it has.
+        task: a task, or its name.
+        n: problems.
+        seed: draws the problems, and seeds the sampler.
+        split: "test" or "train".
+        sampler, max_new_tokens, cache, batch_size, count_flops, progress: see `score_problems`.
+
+    Raises:
+        ValueError: before anything is computed.
+
+    Examples:
+        >>> import dlens
+        >>> scores = score_task(dlens.trace("trio/ar"), "trio-math", n=8, max_new_tokens=4)
+        >>> scores.n, len(scores.texts), scores.accuracy
+        (8, 8, 0.0)
+    """
+    task = get(task) if isinstance(task, str) else task
+    return score_problems(
+        trace,
+        task,
+        task.problems(n, seed, split),
+        seed=seed,
+        sampler=sampler,
+        max_new_tokens=max_new_tokens,
+        cache=cache,
+        batch_size=batch_size,
+        count_flops=count_flops,
+        progress=progress,
+    )
+
+
+def score_problems(
+    trace: Trace,
+    task: Task,
+    problems: Sequence[Problem],
+    *,
+    seed: int = 0,
+    sampler: Sampler | None = None,
+    max_new_tokens: int | None = None,
+    cache: CachePolicy = "auto",
+    batch_size: int = 16,
+    count_flops: bool = False,
+    progress: bool = True,
+    cancel: threading.Event | None = None,
+) -> Scores:
+    """Let a model answer problems that were drawn before, and score the answers.
+
+    Problems with prompts of similar length are decoded together, the longest first; a model that
+    does not hide padding gets prompts of one length at a time.
+
+    Args:
+        trace: the model with whatever operations it has.
+        task: what scores the answers.
+        problems: at least one.
+        seed: of the sampler's random draws, which differ from batch to batch.
+        sampler: one of `dlens.samplers`; the family's default by default.
+        max_new_tokens: length of an answer; the task's by default.
+        cache: of AR decoding; see `Trace.generate`.
+        batch_size: problems decoded together.
+        count_flops: count FLOPs, which runs some more forwards after each batch.
+        progress: show a progress bar when it takes longer than a second.
+        cancel: when set, scoring ends with `Cancelled` between two steps.
+
+    Raises:
+        ValueError: before anything is computed.
+    """
+    if not problems:
+        raise ValueError("got no problems; expected at least one; draw some with task.problems(64)")
+    rows = token_rows(trace.model, [problem.prompt for problem in problems])
+    new_tokens = task.max_new_tokens if max_new_tokens is None else max_new_tokens
+    texts, correct, lengths = [""] * len(rows), [False] * len(rows), [0] * len(rows)
+    totals = _Totals(0, 0) if count_flops else _Totals(None, None)
+    with _bar(len(rows), progress) as bar:
+        for number, indices in enumerate(_batches(trace.model, rows, batch_size)):
+            batch = [rows[i] for i in indices]
+            own_seed = random.Random(f"{seed} {number}").getrandbits(32)
+            record = trace.generate(
+                batch, new_tokens, sampler=sampler, seed=own_seed, cache=cache, progress=False, cancel=cancel
+            )
+            answered = (~record.is_pad & ~record.is_prompt).sum(-1).tolist()
+            for i, text, length in zip(indices, record.text, answered, strict=True):
+                texts[i], correct[i], lengths[i] = text, task.score(problems[i], text), length
+            totals.add(record)
+            bar.update(len(indices))
+    return Scores(task.name, tuple(problems), tuple(texts), tuple(correct), tuple(lengths), **vars(totals))
+
+
+@final
+@dataclass
+class _Totals:
+    """What the records of all batches come to, without the records; no FLOPs where they are None."""
+
+    flops: int | None
+    saved_flops: int | None
+    seconds: float = 0.0
+    plan: tuple[dict[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
+    unfired: tuple[str, ...] = ()
+
+    def add(self, record: Record) -> None:
+        self.seconds += record.seconds
+        if self.flops is not None and self.saved_flops is not None:
+            self.flops += record.flops
+            self.saved_flops += record.saved_flops
+        self.plan = record.plan
+        self.notes = tuple(dict.fromkeys(self.notes + record.notes))
+        self.unfired = tuple(dict.fromkeys(self.unfired + record.unfired))
+
+
+def _batches(model: Model, rows: Sequence[Sequence[int]], batch_size: int) -> list[Sequence[int]]:
+    """Indices of the rows, longest first, so that what does not fit is refused before anything is computed."""
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+    if model.honours_padding:
+        return list(batched(order, batch_size))
+    return [part for _, same in groupby(order, lambda i: len(rows[i])) for part in batched(list(same), batch_size)]
+
+
+def _bar(total: int, progress: bool) -> Any:
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, unit="problem", delay=1.0, leave=False, disable=not progress)

@@ -1,0 +1,136 @@
+"""How well a model predicts a text, with or without operations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dlens.axes import Logits, TokenIds, TokenMask
+from dlens.errors import NeverFired
+from dlens.findings.scores.batches import batched
+from dlens.findings.scores.canvases import Canvas, Canvases, text_canvases
+from dlens.tracing.chain import Trace
+from dlens.tracing.records.record import Record
+
+__all__ = ["TextLoss", "canvas_loss", "loss_of", "losses_of", "text_loss"]
+
+
+@dataclass(frozen=True)
+class TextLoss:
+    """The loss of a text.
+
+    Args:
+        value: nats a token.
+        estimator: which loss it is.
+        n_tokens: tokens of the text that it averages over.
+
+    Examples:
+        >>> import dlens
+        >>> found = text_loss(dlens.trace("trio/ar"), ["Once upon a time"])
+        >>> found.estimator, found.n_tokens, found.value > 0
+        ('next-token cross-entropy', 3, True)
+    """
+
+    value: float
+    estimator: str
+    n_tokens: int
+
+
+def text_loss(trace: Trace, texts: Any = None, *, draws: int = 4, batch_size: int = 8, seed: int = 0) -> TextLoss:
+    """Mean loss a token: next-token, or masked denoising for a diffusion model.
+
+    The denoising loss draws a mask rate t for each text, spread evenly over `draws`, masks each
+    token with probability p = (1 - 0.001) t + 0.001 and divides the cross-entropy of the masked
+    tokens by p: a bound on the negative log-likelihood (LLaDA, arXiv 2502.09992, equation 3). In
+    families that predict a token from the position before it, the first token is never masked.
+    Nothing predicts the first token of an autoregressive model, so it does not count.
+
+    Args:
+        trace: the model with whatever operations it has.
+        texts: anything `Trace.forward` takes; the shipped calibration text by default.
+        draws: how many times each text is masked (diffusion only).
+        batch_size: texts a forward.
+        seed: the same seed masks the same tokens, so that two traces can be compared.
+
+    Returns:
+        The loss in nats a token.
+
+    Raises:
+        ValueError: no draw, or no token that anything predicts.
+        NeverFired: an operation found nothing to act on in any text.
+
+    Examples:
+        >>> import dlens
+        >>> trace = dlens.trace("trio/diffusion")
+        >>> plain, skipped = (text_loss(each, ["Once upon a time"]) for each in (trace, trace.skip([5])))
+        >>> plain.n_tokens == skipped.n_tokens, plain.value != skipped.value
+        (True, True)
+    """
+    return loss_of(trace, text_canvases(trace.model, texts, draws, seed), batch_size)
+
+
+def loss_of(trace: Trace, canvases: Canvases, batch_size: int = 8) -> TextLoss:
+    """The loss of canvases that were drawn before, so that many traces read the same."""
+    return losses_of(trace, [canvases], batch_size)[0]
+
+
+def losses_of(trace: Trace, parts: Sequence[Canvases], batch_size: int = 8) -> list[TextLoss]:
+    """The loss of each of several sets of canvases.
+
+    An operation limited to some noise levels finds nothing to act on in some batches; all of them
+    count as one run.
+
+    Raises:
+        NeverFired: an operation found nothing to act on in any batch.
+    """
+    chain, losses = trace.capture("logits"), []
+    idle: set[str] | None = None
+    for canvases in parts:
+        total = 0.0
+        for rows in batched(canvases.rows, batch_size):
+            record, unfired = _forward(chain, rows)
+            idle = unfired if idle is None else idle & unfired
+            total += canvas_loss(record["logits"], record.is_pad, rows, trace.model.family.shift)
+        losses.append(TextLoss(total / canvases.divisor, canvases.estimator, canvases.n_tokens))
+    if idle:
+        raise NeverFired(
+            f"'{min(idle)}' found nothing to act on in any text; expected at least one position; check noise= and "
+            f"tokens= against the texts, the last of which are in error.record",
+            record,
+            tuple(sorted(idle)),
+        )
+    return losses
+
+
+def _forward(chain: Trace, rows: Sequence[Canvas]) -> tuple[Record, set[str]]:
+    """A forward, and the operations that found nothing to act on."""
+    try:
+        return chain.forward([row.inputs for row in rows]), set()
+    except NeverFired as error:
+        return error.record, set(error.ops)
+
+
+def canvas_loss(logits: Logits, is_pad: TokenMask, rows: Sequence[Canvas], shift: int) -> float:
+    """Weighted cross-entropy of a batch of canvases, summed."""
+    real = ~is_pad.cpu()
+    targets = torch.zeros_like(real, dtype=torch.long)
+    targets[real] = torch.tensor([token for row in rows for token in row.targets])
+    weights = torch.zeros(real.shape)
+    weights[real] = torch.tensor([weight for row in rows for weight in row.weights])
+    return weighted_cross_entropy(logits, targets, weights, shift)
+
+
+def weighted_cross_entropy(
+    logits: Logits, targets: TokenIds, weights: Float[Tensor, "batch position"], shift: int
+) -> float:
+    """Sum of weight x cross-entropy, the logits of position i - shift against the token at i."""
+    width = logits.shape[1]
+    counted: Bool[Tensor, "batch position"] = weights[:, shift:] > 0
+    scores = logits[:, : width - shift][counted].float()
+    losses = torch.nn.functional.cross_entropy(scores, targets[:, shift:][counted], reduction="none")
+    return float((losses.double() * weights[:, shift:][counted].double()).sum())

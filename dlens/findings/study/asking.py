@@ -1,0 +1,153 @@
+"""One model in a study: every part of it, computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, final
+
+import numpy as np
+
+from dlens.findings.scores.batches import token_rows
+from dlens.findings.scores.canvases import text_canvases
+from dlens.findings.study import parts
+from dlens.findings.study.changes import Change, changes
+from dlens.findings.study.stored import Store
+from dlens.tasks import Task
+from dlens.tracing.chain import Trace
+from dlens.tracing.probes.calibration import calibration_texts
+from dlens.tracing.records.record import versions
+
+__all__ = ["FULL", "QUICK", "Asking", "Settings", "n_parts"]
+
+_N_CHANGES = 8
+
+
+@final
+@dataclass(frozen=True)
+class Settings:
+    """How much is measured.
+
+    Args:
+        problems: of the task, each answered by every model with every change in `answered`.
+        texts: of the shipped calibration text.
+        draws: how often each text is masked for the loss (diffusion only).
+        answered: the changes whose accuracy is measured; the loss is measured for all.
+        deep: also compare representations with and without a skip at matched points of decoding, and skip in
+            one third of decoding only.
+        seed: of the problems, masks, random channels and resamples.
+    """
+
+    problems: int
+    texts: int
+    draws: int
+    answered: tuple[str, ...]
+    deep: bool
+    seed: int = 0
+
+
+_NEEDED = ("whole", "apart", "early run", "no outlier", "no random")
+QUICK = Settings(problems=12, texts=8, draws=2, answered=_NEEDED, deep=False)
+FULL = Settings(problems=64, texts=24, draws=4, answered=(*_NEEDED, "late run", "no next"), deep=True)
+
+
+@final
+@dataclass(frozen=True)
+class Asking:
+    """One model and how it is measured.
+
+    Args:
+        chain: the model, without operations.
+        task: what is answered.
+        settings: how much is measured.
+        store: where finished parts are.
+        bar: a progress bar of parts.
+    """
+
+    chain: Trace
+    task: Task
+    settings: Settings
+    store: Store
+    bar: Any
+
+    def all(self) -> dict[str, Any]:
+        """Every part, by name."""
+        model, settings = self.chain.model, self.settings
+        texts = _spread(calibration_texts(), settings.texts)
+        rows = [row[: model.n_positions] for row in token_rows(model, texts)]
+        reading = self._part("reading", rows, lambda: parts.reading(self.chain, rows, settings.seed))
+        chosen = changes(self.chain, reading, settings.seed)
+        found = {
+            "family": model.family.name,
+            "n_layers": model.n_layers,
+            "d_model": model.d_model,
+            "reading": reading,
+            "changes": {name: change.words for name, change in chosen.items()},
+            "skipped": {name: change.layers for name, change in chosen.items()},
+            "losses": self._losses(chosen.values(), rows),
+            "answers": self._answers([chosen[name] for name in chosen if name in settings.answered]),
+        }
+        return found | (self._deep(chosen["apart"], rows) if settings.deep else {})
+
+    def _losses(self, chosen: Iterable[Change], rows: Sequence[list[int]]) -> dict[str, Any]:
+        settings = self.settings
+        canvases = [
+            text_canvases(self.chain.model, [row], settings.draws, settings.seed + i) for i, row in enumerate(rows)
+        ]
+        return {
+            change.name: self._part(
+                "losses",
+                [asdict(change), rows, settings.draws],
+                lambda change=change: parts.losses(change.applied(self.chain), canvases),
+            )
+            for change in chosen
+        }
+
+    def _answers(self, chosen: Iterable[Change]) -> dict[str, Any]:
+        problems = self.task.problems(self.settings.problems, self.settings.seed)
+        asked = [self.task.name, [[problem.prompt, problem.answer] for problem in problems]]
+        return {
+            change.name: self._part(
+                "answers",
+                [asdict(change), *asked],
+                lambda change=change: parts.answers(
+                    change.applied(self.chain), self.task, problems, self.settings.seed
+                ),
+            )
+            for change in chosen
+        }
+
+    def _deep(self, change: Change, rows: Sequence[list[int]]) -> dict[str, Any]:
+        """Disruption, and thirds on half of the problems."""
+        seed, n = self.settings.seed, max(2, self.settings.problems // 2)
+        asked = [self.task.name, [[own.prompt, own.answer] for own in self.task.problems(n, seed)]]
+        return {
+            "disruption": self._part(
+                "disruption", [asdict(change), rows], lambda: parts.disrupted(self.chain, change.layers, rows, seed)
+            ),
+            "thirds": self._part(
+                "thirds",
+                [asdict(change), *asked],
+                lambda: parts.thirds(self.chain, change.layers, self.task, n, seed),
+            ),
+        }
+
+    def _part(self, name: str, asked: Any, compute: Callable[[], Any]) -> Any:
+        """A part, computed once for the same weights and question."""
+        model = self.chain.model
+        self.bar.set_description(f"{model.name}: {name}")
+        identity = [model.name, model.family.name, model.fingerprint()]
+        key = {"part": name, "asked": asked, "seed": self.settings.seed, "model": identity, "versions": versions()}
+        result = self.store.once(key, compute)
+        self.bar.update()
+        return result
+
+
+def n_parts(settings: Settings) -> int:
+    """How many parts a model has."""
+    return 1 + _N_CHANGES + len(settings.answered) + 2 * settings.deep
+
+
+def _spread(items: Sequence[str], n: int) -> list[str]:
+    """n items, evenly over all, so that every kind of text is among them."""
+    return [items[int(i)] for i in np.linspace(0, len(items) - 1, min(n, len(items))).round()]

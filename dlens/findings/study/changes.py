@@ -1,0 +1,117 @@
+"""The changes that a study compares with the model as it is: which blocks are skipped, which channels are set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dlens.findings.effects.collapse import equal_energy
+from dlens.findings.skipping.plan_skip import PAPER_THRESHOLD
+from dlens.findings.skipping.rules import paper_rule
+from dlens.tracing.chain import Trace
+from dlens.tracing.probes.outlier import channel_shares
+
+__all__ = ["SHARE", "Change", "changes", "runs_of_blocks", "third"]
+
+# Six of LLaDA-8B's 32 blocks (arXiv 2603.07475).
+SHARE = 0.1875
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change of a model.
+
+    Args:
+        name: how claims call it.
+        words: what is done.
+        layers: the blocks that are skipped.
+        channels: the channels that are set after every block but the last.
+        value: what they are set to, "zero" or "mean".
+    """
+
+    name: str
+    words: str
+    layers: tuple[int, ...] = ()
+    channels: tuple[int, ...] = ()
+    value: str = "zero"
+
+    def applied(self, chain: Trace) -> Trace:
+        """The model with the change."""
+        if self.layers:
+            return chain.skip(self.layers)
+        if self.channels:
+            return chain.ablate(range(chain.target.n_layers - 1), self.channels, self.value)
+        return chain
+
+
+def changes(chain: Trace, reading: dict[str, Any], seed: int = 0) -> dict[str, Change]:
+    """Every change by its name, chosen from what `dlens.findings.study.parts.reading` found.
+
+    Args:
+        chain: the model.
+        reading: of this model.
+        seed: of the random channel.
+    """
+    n_layers, channel = chain.target.n_layers, reading["channel"]
+    n = max(1, round(SHARE * n_layers))
+    apart, why = _apart(reading, n_layers, n)
+    early, late = runs_of_blocks(n_layers, n)
+    shares = channel_shares(chain.model, chain.target)
+    others = [c for c in range(len(shares)) if c != channel]
+    random = others[int(np.random.default_rng(seed).integers(len(others)))] if others else channel
+    following = equal_energy(shares, channel)
+    found = [
+        Change("whole", "as it is"),
+        Change("apart", f"skip {_listed(apart)}: {why}", apart),
+        Change("early run", f"skip {_listed(early)}: consecutive, early", early),
+        Change("late run", f"skip {_listed(late)}: consecutive, late", late),
+        Change("no outlier", f"channel {channel} to zero", channels=(channel,)),
+        Change("no random", f"channel {random} to zero: chosen at random", channels=(random,)),
+        Change("mean outlier", f"channel {channel} to its mean", channels=(channel,), value="mean"),
+        Change("no next", f"the next {len(following)} channels, of as much energy, to zero", channels=following),
+    ]
+    return {change.name: change for change in found}
+
+
+def third(n_layers: int) -> int:
+    """Blocks in a third of depth, block 0 not counted; at least one.
+
+    Examples:
+        >>> third(16), third(3)
+        (5, 1)
+    """
+    return max(1, round((n_layers - 1) / 3))
+
+
+def runs_of_blocks(n_layers: int, n: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """n blocks in a row in the middle of the first and of the last third of depth, the ends of four and more spared.
+
+    Examples:
+        >>> runs_of_blocks(16, 3)
+        ((2, 3, 4), (11, 12, 13))
+    """
+    spared = int(n_layers > 3)
+    inner = n_layers - 2 * spared
+    starts = (round(spared + inner * centre / 6 - n / 2) for centre in (1, 5))
+    early, late = (tuple(range(start, start + n)) for start in starts)
+    return early, late
+
+
+def _apart(reading: dict[str, Any], n_layers: int, n: int) -> tuple[tuple[int, ...], str]:
+    """The published rule, over the mean cosine at all noise levels; without its threshold where that leaves too few."""
+    cosine = np.mean([np.mean(texts["cosine"], axis=0) for texts in reading["noise"].values()], axis=0).tolist()
+    for threshold in (PAPER_THRESHOLD, None):
+        chosen, _ = paper_rule(cosine, range(n_layers), n, threshold)
+        if len(chosen) == n:
+            break
+    why = "the most similar, no two neighbours"
+    if threshold is None:
+        why += f", as too few are above {PAPER_THRESHOLD:g}"
+    return tuple(sorted(chosen)), why
+
+
+def _listed(layers: Sequence[int]) -> str:
+    return ", ".join(map(str, layers))

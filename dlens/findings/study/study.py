@@ -1,0 +1,155 @@
+"""Everything that both papers ask, measured of several models on the same texts and problems."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import isfinite
+from typing import Any, Literal, final, get_args
+
+from dlens.findings.effects.retention import enough
+from dlens.findings.scores.batches import token_rows
+from dlens.findings.skipping.plan_skip import bare
+from dlens.findings.study.asking import FULL, QUICK, Asking, Settings, n_parts
+from dlens.findings.study.stored import Store
+from dlens.models.family import Family
+from dlens.tasks import Task
+from dlens.tracing.chain import Trace
+from dlens.tracing.records.record import versions
+
+__all__ = ["FULL", "KINDS", "QUICK", "Kind", "Settings", "Study", "kind_of", "plain", "study"]
+
+Kind = Literal["diffusion", "ar", "ar-init"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+_LEAST_LAYERS = 3
+
+
+@final
+@dataclass(frozen=True)
+class Study:
+    """What was measured: plain numbers, so that it can be written as JSON.
+
+    Args:
+        models: name -> its "kind", size, "changes" and the results of every part.
+        settings: how much was measured.
+        task: on which problems.
+        versions: of dlens and of what it runs on.
+        reused: how many parts were finished by an earlier run.
+    """
+
+    models: Mapping[str, dict[str, Any]]
+    settings: Settings
+    task: str
+    versions: Mapping[str, str]
+    reused: int = 0
+
+    def numbers(self) -> dict[str, Any]:
+        """All of it as plain data; what is not a finite number is None."""
+        return plain(asdict(self))
+
+
+def kind_of(family: Family) -> Kind:
+    """What a model is, as far as its family says.
+
+    A diffusion model whose logits are shifted by one is taken to have started from an autoregressive
+    model, as Dream has; nothing in a checkpoint says so.
+
+    Examples:
+        >>> kind_of(Family(name="masked", objective="diffusion", shift=0))
+        'diffusion'
+    """
+    if family.objective == "autoregressive":
+        return "ar"
+    return "ar-init" if family.shift else "diffusion"
+
+
+def study(
+    models: Sequence[Any],
+    task: Task,
+    settings: Settings = FULL,
+    *,
+    kinds: Sequence[str | None] = (),
+    store: Store | None = None,
+    progress: bool = True,
+) -> Study:
+    """Measure models on the same texts and problems, part by part.
+
+    Args:
+        models: each anything `dlens.trace` takes, without operations.
+        task: what is answered.
+        settings: how much is measured.
+        kinds: what each model is, in their order; None goes by the family.
+        store: where finished parts are kept, so that an interrupted study goes on.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: before anything is computed: no model, two of one name, one with fewer than 3 blocks or without a
+            tokenizer, kinds that do not fit, or too few problems; afterwards: activations that are not finite.
+    """
+    from tqdm.auto import tqdm
+
+    chains = _checked(models, kinds)
+    problems = task.problems(enough(settings.problems), settings.seed)
+    for chain in chains:
+        _check_length(chain, task, token_rows(chain.model, [problem.prompt for problem in problems]))
+    store = Store() if store is None else store
+    found: dict[str, dict[str, Any]] = {}
+    with tqdm(total=len(chains) * n_parts(settings), unit="part", leave=False, disable=not progress) as bar:
+        for chain, kind in zip(chains, kinds or [None] * len(chains), strict=True):
+            asking = Asking(chain, task, settings, store, bar)
+            found[chain.model.name] = {"kind": kind or kind_of(chain.model.family)} | asking.all()
+    return Study(found, settings, task.name, versions(), len(store.reused))
+
+
+def _checked(models: Sequence[Any], kinds: Sequence[Any]) -> list[Trace]:
+    if not models:
+        raise ValueError("no model to study; expected at least one; name for example trio/diffusion")
+    if kinds and len(kinds) != len(models):
+        raise ValueError(
+            f"{len(kinds)} kinds for {len(models)} models; expected one for each, in their order; give 'diffusion', "
+            f"'ar' or 'ar-init' for each"
+        )
+    for kind in kinds:
+        if kind is not None and kind not in KINDS:
+            raise ValueError(f"kind {kind!r}; expected one of {', '.join(KINDS)}; check the spelling")
+    chains = [bare(model, "a study") for model in models]
+    names = [chain.model.name for chain in chains]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(
+                f"two models of the name {name}; expected different names; use dataclasses.replace(model, name=...)"
+            )
+    for chain in chains:
+        _check_model(chain)
+    return chains
+
+
+def _check_model(chain: Trace) -> None:
+    model = chain.model
+    if model.n_layers < _LEAST_LAYERS:
+        raise ValueError(
+            f"{model.name} has {model.n_layers} blocks; expected at least {_LEAST_LAYERS}, as early ones are compared "
+            f"with late ones; take a deeper model"
+        )
+    if model.tokenizer is None:
+        raise ValueError(
+            f"{model.name} has no tokenizer; expected one, as all models read the same texts; load with tokenizer="
+        )
+
+
+def _check_length(chain: Trace, task: Task, prompts: Sequence[Sequence[int]]) -> None:
+    longest, room = max(map(len, prompts)) + task.max_new_tokens, chain.model.n_positions
+    if room is not None and longest > room:
+        raise ValueError(
+            f"{task.name} takes {longest} positions with its answers; expected at most {room}, which "
+            f"{chain.model.name} has; take another task, or fewer shots"
+        )
+
+
+def plain(value: Any) -> Any:
+    """Data of plain lists and names; numbers that are not finite, which JSON lacks, as None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not isfinite(value) else value

@@ -1,0 +1,133 @@
+"""Small steps that measures share: widen, flatten, leave channels out, label."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dlens.measures.base.cells import Cells
+from dlens.measures.base.measure import Span, Visit
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = [
+    "LayerValues",
+    "acted",
+    "check_channels",
+    "fused",
+    "labelled",
+    "rows",
+    "scratch",
+    "wide",
+    "wide_dtype",
+    "zeroed",
+]
+
+
+LayerValues = Float[Tensor, "layer batch position d_model"]
+
+
+def wide(value: Tensor) -> Tensor:
+    """The same numbers in float32, or in float64 where they came in it."""
+    return value.to(wide_dtype(value))
+
+
+def wide_dtype(value: Tensor) -> torch.dtype:
+    """The type of `wide(value)`."""
+    return torch.float64 if value.dtype == torch.float64 else torch.float32
+
+
+def rows(value: LayerValues, drop: Sequence[int] = ()) -> Float[Tensor, "layer n d_model"]:
+    """Batch and position as one axis of rows, with the channels in `drop` set to zero."""
+    flat = value.flatten(1, 2)
+    if not drop:
+        return flat
+    flat = flat.clone()
+    for channel in drop:
+        flat[..., channel] = 0
+    return flat
+
+
+def scratch(visit: Visit, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Memory to write to, with anything in it; on a CPU the same under one name as long as a run lasts.
+
+    Fresh pages cost more there than the arithmetic does. Elsewhere torch keeps memory by itself.
+    """
+    device = visit.cells.state.device
+    if device.type != "cpu":
+        return torch.empty(shape, dtype=dtype, device=device)
+    key, size = ("scratch", name, dtype), math.prod(shape)
+    if key not in visit.kept or visit.kept[key].numel() < size:
+        visit.kept[key] = torch.empty(size, dtype=dtype)
+    return visit.kept[key][:size].view(*shape)
+
+
+def zeroed(value: LayerValues, cells: Cells, drop: Sequence[int] = ()) -> LayerValues:
+    """0 in the channels left out, and where nothing is measured, even for values that are not finite."""
+    inside = (cells.state >= 0)[..., None]
+    if drop:
+        kept = torch.ones(value.shape[-1], dtype=torch.bool, device=value.device)
+        kept[list(drop)] = False
+        return torch.where(inside & kept, value, 0)
+    # Asking an accelerator would wait for it; there the pass is cheap.
+    if value.device.type == "cpu" and bool(inside.all()):
+        return value
+    return torch.where(inside, value, 0)
+
+
+def acted(visit: Visit) -> Bool[Tensor, "layer n"] | None:
+    """Per layer and row of `rows`, whether the block acted there; None where all acted everywhere."""
+    if visit.skipped is None:
+        return None
+    return (~visit.skipped)[..., None].expand(-1, -1, visit.cells.state.shape[-1]).flatten(1)
+
+
+def fused(value: Tensor, sums: Tensor) -> Any:
+    """The fused kernels where they run, on CUDA with Triton; else None, and plain torch computes the same."""
+    if value.device.type != "cuda" or value.device != sums.device or value.dtype == torch.float64:
+        return None
+    return _kernels()
+
+
+@cache
+def _kernels() -> Any:
+    try:
+        from dlens.measures.base import kernels
+
+        # Triton builds on first use, which needs a compiler on the machine.
+        kernels.try_out()
+    except (ImportError, OSError, RuntimeError):
+        return None
+    return kernels
+
+
+def check_channels(channels: Sequence[int], d_model: int) -> None:
+    """Refuse channels that the model does not have.
+
+    Raises:
+        IndexError: names the channel.
+    """
+    for channel in channels:
+        if not 0 <= channel < d_model:
+            raise IndexError(f"drop names channel {channel}; expected 0 to {d_model - 1}; give a smaller number")
+
+
+def labelled(
+    variables: Mapping[str, tuple[Sequence[str], Tensor]],
+    span: Span,
+    coords: Mapping[str, Any] | None = None,
+    **attrs: Any,
+) -> xr.Dataset:
+    """A dataset with the coordinates of a span, only those whose dimension occurs."""
+    import xarray as xr
+
+    used = {dim for dims, _ in variables.values() for dim in dims}
+    known = {dim: values for dim, values in span.coords().items() if dim in used} | dict(coords or {})
+    return xr.Dataset({name: (dims, values.cpu().numpy()) for name, (dims, values) in variables.items()}, known, attrs)

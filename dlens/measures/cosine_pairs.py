@@ -1,0 +1,123 @@
+"""Cosine between every two layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dlens.measures.base.arrays import LayerValues, check_channels, labelled, wide, zeroed
+from dlens.measures.base.measure import Measure, Span, Sums, Visit
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["CosinePairs"]
+
+
+def detrend(h: LayerValues) -> LayerValues:
+    """Per position and channel, minus the mean over layers, over their (unbiased) standard deviation."""
+    return (h - h.mean(0)) / h.std(0).clamp(min=1e-8)
+
+
+def unit(h: Float[Tensor, "layer *rows d_model"]) -> Float[Tensor, "layer *rows d_model"]:
+    """Rows of length 1; zero stays zero."""
+    return h / torch.linalg.vector_norm(h, dim=-1, keepdim=True).clamp(min=torch.finfo(h.dtype).tiny)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class CosinePairs(Measure):
+    """Cosine of resid_post at one layer with resid_post at another, for every two layers.
+
+    The variants of the code behind arXiv 2605.06366, each per (noise, state) cell:
+    average="cosines": mean over positions t of cos(h[l, t], h[m, t]), and
+    average="positions": cos(mean_t h[l, t], mean_t h[m, t]) over the positions of one prompt at
+    one step, averaged over prompts and steps. `detrended` first takes from each position and
+    channel its mean over layers, and divides by the (unbiased) standard deviation over layers: what
+    all layers share, an outlier channel among it, no longer counts.
+
+    The dataset holds "cosine" over noise (where it is defined), state, layer and layer_b, and "n":
+    positions, or for average="positions" pairs of prompt and step.
+
+    Args:
+        average: what is averaged.
+        detrended: whether to remove what layers share.
+        last: whether the last block counts; the code above leaves it out, which matters to detrending.
+        drop: channels left out.
+        name: key in `record.measures`, "cosine_pairs" by default.
+
+    Examples:
+        >>> CosinePairs(detrended=True).key
+        'cosine_pairs'
+    """
+
+    average: Literal["cosines", "positions"] = "cosines"
+    detrended: bool = False
+    last: bool = True
+    drop: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "drop", tuple(self.drop))
+        if self.average not in ("cosines", "positions"):
+            raise ValueError(f"average={self.average!r}; expected 'cosines' or 'positions'; check the spelling")
+
+    @property
+    def points(self) -> tuple[str, ...]:
+        return ("resid_post",)
+
+    def start(self, span: Span) -> Sums:
+        check_channels(self.drop, span.d_model)
+        layers = span.n_layers - (not self.last)
+        sizes = {"cosine": (span.n_cells, layers, layers), "n": (span.n_cells,)}
+        return {key: torch.zeros(size, dtype=torch.float64, device=span.device) for key, size in sizes.items()}
+
+    def update(self, sums: Sums, visit: Visit) -> None:
+        parts: list[Tensor] = visit.carried.setdefault(self, [])
+        h = wide(zeroed(visit.values["resid_post"], visit.cells, self.drop))
+        if not visit.last:
+            # The memory of a visit is used again.
+            parts.append(h.clone())
+            return
+        h = torch.cat([*parts, h])[: sums["cosine"].shape[-1]]
+        h = detrend(h) if self.detrended else h
+        (self._add_cosines if self.average == "cosines" else self._add_positions)(sums, visit, h)
+
+    def _add_cosines(self, sums: Sums, visit: Visit, h: LayerValues) -> None:
+        by_row = unit(h.flatten(1, 2)).transpose(0, 1)
+        products = torch.bmm(by_row, by_row.mT).unflatten(0, h.shape[1:3])
+        cells = visit.cells
+        cells.add_states(sums["cosine"], torch.einsum("bns,bnlm->lbsm", cells.member.to(products), products))
+        cells.add_states(sums["n"][:, None], cells.sizes[None, :, :-1])
+
+    def _add_positions(self, sums: Sums, visit: Visit, h: LayerValues) -> None:
+        cells = visit.cells
+        means = unit(torch.einsum("bns,lbnd->lbsd", cells.averaging[..., :-1].to(h), h))
+        some = (cells.sizes[:, :-1] > 0).double()
+        products = torch.einsum("lbsd,mbsd->lbsm", means, means).double()
+        cells.add_states(sums["cosine"], torch.where(some[..., None] > 0, products, 0))
+        cells.add_states(sums["n"][:, None], some[None])
+
+    def result(self, sums: Sums, span: Span) -> xr.Dataset:
+        n = sums["n"].cpu()
+        cosine = (sums["cosine"].cpu() / n[:, None, None]).clamp(-1, 1)
+        layers = list(range(cosine.shape[-1]))
+        trend = ", without the mean and spread over layers of each position and channel" if self.detrended else ""
+        of = "each position" if self.average == "cosines" else "the mean position of a prompt at a step"
+        return labelled(
+            {
+                "cosine": ((*span.cell_dims, "layer", "layer_b"), span.split_cells(cosine, axis=0)),
+                "n": (span.cell_dims, span.split_cells(n.long(), axis=0)),
+            },
+            span,
+            coords={"layer": layers, "layer_b": layers},
+            estimator=f"cosine of resid_post at two layers, of {of}{trend}",
+            pooling="mean over " + ("positions and steps" if self.average == "cosines" else "prompts and steps"),
+            positions="all but padding and what follows the end of a row",
+            channels_left_out=list(self.drop),
+            n=int(n.sum()),
+        )

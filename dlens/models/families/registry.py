@@ -1,0 +1,102 @@
+"""The known families and layouts, and how a checkpoint gets its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dlens.axes import respell
+from dlens.models.families.decoder import AUTOREGRESSIVE, DECODER_LAYOUTS, MASKED, MASKED_SHIFTED, llama_like
+from dlens.models.families.dream import DREAM, dream_layout
+from dlens.models.families.llada import LLADA, llada_layout
+from dlens.models.family import Family, Layout
+
+__all__ = ["choose_family", "choose_layout", "families", "register_family"]
+
+_FAMILIES: dict[str, Family] = {f.name: f for f in (AUTOREGRESSIVE, MASKED, MASKED_SHIFTED, LLADA, DREAM)}
+_LAYOUTS: Mapping[str, Callable[[Any], Layout]] = {**DECODER_LAYOUTS, "llada": llada_layout, "Dream": dream_layout}
+
+
+def families() -> tuple[Family, ...]:
+    """The families that `dlens.load` knows, in the order in which they were named."""
+    return tuple(_FAMILIES.values())
+
+
+def register_family(family: Family) -> Family:
+    """Make a family known, by its name and by the model types it selects.
+
+    Args:
+        family: what differs; `layout` may stay None for a model that is laid out like a known one.
+
+    Returns:
+        The same family.
+
+    Raises:
+        ValueError: another family has this name.
+
+    Examples:
+        A model of 2-tuple blocks with its mask token at 7:
+
+        >>> from dlens.models.family import Family, Layout, Site
+        >>> layout = Layout(
+        ...     blocks="decoder.blocks", embed="decoder.tokens", norm="decoder.norm", head="unembed",
+        ...     sites={
+        ...         "attn_out": Site("attention"),
+        ...         "resid_mid": Site("norm_2", "input"),
+        ...         "mlp_out": Site("mlp"),
+        ...     },
+        ...     block_tuple=2,
+        ... )
+        >>> family = Family(
+        ...     name="mine", objective="diffusion", shift=0, layout=layout, mask_token_id=7,
+        ...     model_types=("my_dllm",),
+        ...     inputs=lambda ids, mask: (
+        ...         {"input_ids": ids} if mask is None else {"input_ids": ids, "attention_mask": mask}
+        ...     ),
+        ... )
+        >>> register_family(family).name
+        'mine'
+    """
+    known = _FAMILIES.setdefault(family.name, family)
+    if known is not family and known != family:
+        raise ValueError(
+            f"a family named {family.name!r} is known already; expected a name of its own; give another name, or pass "
+            f"the family itself: dlens.load(..., family=family)"
+        )
+    return family
+
+
+def choose_family(family: str | Family | None, config: Any) -> Family:
+    """The family asked for, else the one the checkpoint names, else the one its model type selects.
+
+    Args:
+        family: a name, a Family, or None.
+        config: the model's config; `dlens_family` in it names a family.
+
+    Raises:
+        ValueError: no family has that name.
+    """
+    if isinstance(family, Family):
+        return family
+    settings = config.to_dict()
+    name = family or settings.get("dlens_family")
+    if name is not None:
+        if name not in _FAMILIES:
+            raise ValueError(
+                f"family {name!r}; expected one of {', '.join(_FAMILIES)}; "
+                f"{respell(name, _FAMILIES)}; a new one is added with dlens.register_family"
+            )
+        return _FAMILIES[name]
+    for known in reversed(_FAMILIES.values()):
+        if config.model_type in known.model_types:
+            return known
+    return AUTOREGRESSIVE if settings.get("is_causal", True) else MASKED
+
+
+def choose_layout(family: Family, config: Any) -> Layout:
+    """The family's own layout, else the one of the model type, else Llama's."""
+    if family.layout is not None:
+        return family.layout
+    if config.model_type in _LAYOUTS:
+        return _LAYOUTS[config.model_type](config)
+    return llama_like()

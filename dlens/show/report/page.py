@@ -1,0 +1,235 @@
+"""One self-contained page of figures, each with its numbers as a table below it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlens.findings.layers.profile import Profile
+from dlens.show import figures
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+__all__ = ["Section", "page", "profile_page", "save_page"]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A figure with a heading, a sentence on how to read it, and its numbers.
+
+    Args:
+        title: heading.
+        text: what the figure shows.
+        figure: plotly figure, or None.
+        columns: names of the table's columns.
+        rows: the table.
+        folded: whether the table is shown only when asked for.
+
+    Examples:
+        >>> section = Section("Loss", "Lower is better.", None, ["layer", "loss"], [[3, 2.5], [5, 2.25]])
+        >>> "<td>2.5</td>" in page("Layers", "What each does.", [section], "Measured once.")
+        True
+    """
+
+    title: str
+    text: str
+    figure: go.Figure | None
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    folded: bool = True
+
+
+def page(title: str, intro: str, sections: Sequence[Section], method: str, top: str = "") -> str:
+    """An HTML page that asks nothing of any server, for wide and narrow, light and dark screens.
+
+    Args:
+        title: heading of the page.
+        intro: a sentence below it.
+        sections: figures with their tables.
+        method: paragraphs on how it was measured, a line each.
+        top: HTML that comes before the sections.
+
+    Examples:
+        >>> html = page("Layers", "What each does.", [], "Measured once.")
+        >>> html.startswith("<!DOCTYPE html>"), "http://" in html
+        (True, False)
+    """
+    style = files("dlens.show.report").joinpath("page.css").read_text(encoding="utf-8")
+    first = next((section for section in sections if section.figure is not None), None)
+    body = "\n".join(_section(section, section is first) for section in sections)
+    paragraphs = "\n".join(f"<p>{escape(line)}</p>" for line in method.splitlines())
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,">
+<title>{escape(title)}</title>
+<style>
+{style}</style>
+</head>
+<body>
+<main>
+<h1>{escape(title)}</h1>
+<p>{escape(intro)}</p>
+{top}
+{body}
+<section>
+<h2>How it was measured</h2>
+{paragraphs}
+</section>
+</main>
+</body>
+</html>
+"""
+
+
+def _section(section: Section, first: bool) -> str:
+    table = f'<div class="scroll" tabindex="0">{_table(section.columns, section.rows)}</div>'
+    if section.folded:
+        table = f"<details><summary>The numbers</summary>\n{table}\n</details>"
+    figure = "" if section.figure is None else f"<figure>{_plot(section.figure, first)}</figure>\n"
+    return f"""<section>
+<h2>{escape(section.title)}</h2>
+<p>{escape(section.text)}</p>
+{figure}{table}
+</section>"""
+
+
+def _plot(figure: go.Figure, first: bool) -> str:
+    return figure.to_html(
+        full_html=False,
+        include_plotlyjs="inline" if first else False,
+        config={"responsive": True, "displaylogo": False, "displayModeBar": False},
+        default_width="100%",
+    )
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    head = "".join(f'<th scope="col">{escape(str(column))}</th>' for column in columns)
+    body = "\n".join("<tr>" + "".join(f"<td>{_cell(value)}</td>" for value in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "–" if value != value else f"{value:.4g}"
+    return escape(str(value))
+
+
+def profile_page(profiles: Sequence[Profile]) -> str:
+    """The page that `dlens profile --out page.html` writes.
+
+    Examples:
+        >>> import dlens
+        >>> html = profile_page([dlens.profile("trio/ar", ["Once upon a time"])])
+        >>> "trio/ar" in html
+        True
+    """
+    names = ", ".join(p.model for p in profiles)
+    sections = [
+        Section(
+            "What each block changes",
+            "Cosine of what enters a block with what leaves it, per token, averaged: near 1, the block "
+            "turns the stream little. The axis is fitted to layer 1 and later; the table has layer 0.",
+            figures.cosine_by_layer(profiles),
+            *_by_model(profiles, "cosine"),
+        ),
+        Section(
+            "The largest channel",
+            "Share of the stream's energy that one channel holds after each block.",
+            figures.largest_share(profiles),
+            *_by_model(profiles, "top_share", "top_channel"),
+        ),
+    ]
+    for p in profiles:
+        sections += _model_sections(p)
+    return page(f"Layer profile: {names}", _intro(profiles), sections, _method(profiles))
+
+
+def _model_sections(p: Profile) -> list[Section]:
+    share = p.pooled("outliers", "energy_share").transpose("layer", "channel")
+    columns = ["layer", *(f"channel {channel}" for channel in share["channel"].values)]
+    rows = [[layer, *values] for layer, values in enumerate(share.values.tolist())]
+    sections = [
+        Section(
+            f"{p.model}: the largest channels",
+            "Share of the stream's energy in each of the largest channels, layer by layer.",
+            figures.channel_share(p),
+            columns,
+            rows,
+        )
+    ]
+    if "noise" in p.measures["cosine"].dims:
+        sections += [
+            Section(
+                f"{p.model}: cosine by noise level",
+                "The same cosine at each share of masked tokens: a canvas of masks alone makes the first blocks "
+                "look alike. The axis is fitted to layer 1 and later.",
+                figures.cosine_by_noise(p),
+                *_by_noise(p.pooled("cosine", "cosine", by=["noise"])),
+            ),
+            Section(
+                f"{p.model}: largest channel by noise level",
+                "Energy share of the largest channel at each share of masked tokens.",
+                figures.share_by_noise(p),
+                *_by_noise(p.pooled("outliers", "energy_share", by=["noise"]).isel(channel=0)),
+            ),
+        ]
+    return sections
+
+
+def _by_model(profiles: Sequence[Profile], *variables: str) -> tuple[list[str], list[list[Any]]]:
+    columns = ["layer", *(f"{p.model} {variable.replace('_', ' ')}" for p in profiles for variable in variables)]
+    tables = [p.table() for p in profiles]
+    depth = max(map(len, tables))
+    rows = [[layer, *_layer_values(tables, layer, variables)] for layer in range(depth)]
+    return columns, rows
+
+
+def _layer_values(tables: Sequence[list[dict[str, Any]]], layer: int, variables: Sequence[str]) -> list[Any]:
+    return [table[layer][v] if layer < len(table) else float("nan") for table in tables for v in variables]
+
+
+def _by_noise(values: Any) -> tuple[list[str], list[list[Any]]]:
+    seen = values.dropna("noise", how="all").transpose("layer", "noise")
+    columns = ["layer", *map(figures.noise_words, seen["noise"].values)]
+    return columns, [[layer, *row] for layer, row in enumerate(seen.values.tolist())]
+
+
+def _intro(profiles: Sequence[Profile]) -> str:
+    return "; ".join(f"{p.model}: {p.objective}, {p.n_layers} layers, {p.d_model} channels" for p in profiles) + "."
+
+
+def _method(profiles: Sequence[Profile]) -> str:
+    runs = " ".join(
+        f"{p.model} read {p.n_prompts} prompts of {p.n_tokens} tokens in all ({'; '.join(p.notes)})."
+        + (f" Operations: {json.dumps(list(p.plan))}." if p.plan else "")
+        for p in profiles
+    )
+    attrs = [profiles[0].measures[key].attrs for key in ("cosine", "outliers")]
+    estimators = " ".join(
+        f"{name}: {a['estimator']}; {a['pooling']}; positions: {a['positions']}."
+        for name, a in zip(("Cosine", "Outliers"), attrs, strict=True)
+    )
+    return f"{runs} {estimators} Layers count from 0. Noise is the share of masked tokens."
+
+
+def save_page(html: str, path: str | Path) -> Path:
+    """Write a page, making its folder.
+
+    Examples:
+        >>> import tempfile
+        >>> save_page("<!DOCTYPE html>", tempfile.mkdtemp() + "/page.html").name
+        'page.html'
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(html, encoding="utf-8")
+    return Path(path)

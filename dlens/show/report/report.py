@@ -1,0 +1,150 @@
+"""`dlens report`: what two papers claim, asked of several models, as one offline page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+from dlens.findings.study.claims import Row, claims
+from dlens.findings.study.stored import Store
+from dlens.findings.study.study import FULL, QUICK, Settings, Study, plain, study
+from dlens.models.source import TRIO
+from dlens.show.report.page import page, save_page
+from dlens.show.report.sections import sections
+from dlens.show.report.summary import lead, method, summary
+from dlens.tasks import Task, get
+
+__all__ = ["check_paths", "report", "report_page", "settings_of", "write_report"]
+
+
+def report(
+    models: Sequence[Any] = TRIO,
+    out: str | Path = "report.html",
+    *,
+    task: Task | str = "trio-code",
+    quick: bool = False,
+    problems: int | None = None,
+    kinds: Sequence[str | None] = (),
+    seed: int = 0,
+    json: str | Path | None = None,
+    fresh: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Compare models on all that two papers claim of layers and channels, and write one offline page.
+
+    Finished parts are kept in a folder beside the page, named after it with the ending .parts, so that an
+    interrupted report goes on where it was, and the same question of other models shares them.
+
+    Args:
+        models: each anything `dlens.load` takes as its first argument, or what it returned; the trio by default.
+        out: the page, a name that ends in .html.
+        task: on what accuracy is measured: a task, or its name.
+        quick: fewer problems and texts, so wider intervals, and no comparison at matched points.
+        problems: how many; 64 by default, 12 for a quick report.
+        kinds: for each model "diffusion", "ar", "ar-init" or None, which goes by its family.
+        seed: of problems, masks, random channels and resamples.
+        json: where the numbers are written, too.
+        fresh: compute everything again.
+        progress: show a progress bar.
+
+    Returns:
+        Where the page is.
+
+    Raises:
+        ValueError, OSError: before anything is computed: a page that cannot be written, an unknown task, a model with
+            fewer than 3 blocks, without a tokenizer or with operations, or two of one name; afterwards:
+            activations that are not finite.
+
+    Examples:
+        >>> import dlens, tempfile
+        >>> path = tempfile.mkdtemp() + "/report.html"
+        >>> dlens.report(["trio/ar"], path, quick=True, problems=2, progress=False).name
+        'report.html'
+    """
+    task = get(task) if isinstance(task, str) else task
+    settings = settings_of(quick, problems, seed)
+    return write_report(models, out, json, task, settings, kinds, fresh, progress)[0]
+
+
+def settings_of(quick: bool, problems: int | None, seed: int) -> Settings:
+    """How much a report measures; see `report`."""
+    settings = replace(QUICK if quick else FULL, seed=seed)
+    return settings if problems is None else replace(settings, problems=problems)
+
+
+def write_report(
+    models: Sequence[Any],
+    out: str | Path,
+    json: str | Path | None,
+    task: Task,
+    settings: Settings,
+    kinds: Sequence[str | None] = (),
+    fresh: bool = False,
+    progress: bool = True,
+) -> tuple[Path, tuple[Row, ...]]:
+    """Write the page of a report; see `report`.
+
+    Returns:
+        Where the page is, and what it states, row by row.
+    """
+    page_path, json_path = check_paths(out, json)
+    store = Store(page_path.with_suffix(".parts"), fresh)
+    found = study(models, task, settings, kinds=kinds, store=store, progress=progress)
+    rows = claims(found)
+    if json_path is not None:
+        _write_json(found, rows, json_path)
+    return save_page(report_page(found, rows), page_path), rows
+
+
+def report_page(found: Study, rows: Sequence[Row]) -> str:
+    """The page of a study and its claims."""
+    title = f"Diffusion and autoregressive models, layer by layer: {', '.join(found.models)}"
+    top = f"<p>{escape(_asked(found))}</p>\n{summary(rows)}"
+    return page(title, lead(found, rows), sections(found, rows), method(found), top)
+
+
+def _asked(found: Study) -> str:
+    models = "; ".join(
+        f"{name}: {_KIND_WORDS[model['kind']]}, {model['n_layers']} blocks, {model['d_model']} channels"
+        for name, model in found.models.items()
+    )
+    return f"{models}. Layers count from 0."
+
+
+_KIND_WORDS = {"diffusion": "native diffusion", "ar": "autoregressive", "ar-init": "diffusion, taken as AR-initialised"}
+
+
+def _write_json(found: Study, rows: Sequence[Row], path: Path) -> None:
+    from json import dumps
+
+    numbers = {"claims": plain([row.numbers() for row in rows])} | found.numbers()
+    path.write_text(dumps(numbers, indent=1, allow_nan=False), encoding="utf-8")
+
+
+def check_paths(out: str | Path, json: str | Path | None) -> tuple[Path, Path | None]:
+    """Where the page and the numbers go, with their folders made.
+
+    Raises:
+        ValueError, OSError: they cannot be written.
+    """
+    return _writable(out, ".html"), None if json is None else _writable(json, ".json")
+
+
+def _writable(path: str | Path, suffix: str) -> Path:
+    where = Path(path)
+    if where.suffix != suffix:
+        raise ValueError(f"{where} to write; expected a name that ends in {suffix}; write {where.with_suffix(suffix)}")
+    try:
+        where.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=where.parent):
+            writable = not where.exists() or (where.is_file() and os.access(where, os.W_OK))
+    except OSError:
+        writable = False
+    if not writable:
+        raise PermissionError(f"{where} cannot be written; expected a file in a folder of yours; name another one")
+    return where

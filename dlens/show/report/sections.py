@@ -1,0 +1,253 @@
+"""The sections of a report: figures with their numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dlens.findings.layers.compare import relative_depth
+from dlens.findings.scores.intervals import mean_interval
+from dlens.findings.study.claims import Row
+from dlens.findings.study.estimates import kept_share, loss_change
+from dlens.findings.study.study import Study
+from dlens.models.source import TRIO
+from dlens.show.figures.statistics import Band, bands, points
+from dlens.show.report.page import Section
+from dlens.show.report.seeds import seeds_section
+from dlens.show.report.summary import margin
+
+__all__ = ["sections"]
+
+_HALF = "0.5"
+_MASKS, _OTHERS = ", masks", ", other positions"
+
+
+def sections(found: Study, rows: Sequence[Row]) -> list[Section]:
+    """Every section, in the order of the page."""
+    shown = [
+        _by_layer(
+            found,
+            "cosine",
+            "What each block changes",
+            "Cosine of what enters a block with what leaves it, on text without masks: near 1, the block turns the "
+            "stream little. Block 0, which builds the stream, is in the table only.",
+            first=1,
+        ),
+        *_masked(found),
+        _by_distance(found),
+        _by_layer(
+            found,
+            "recency",
+            "Recency by layer",
+            "Recency index of what leaves each block, on text without masks: P(1) minus the mean of P(d) over d of "
+            "half the text and more, where P(d) is the mean cosine of two positions d tokens apart.",
+        ),
+        _by_layer(
+            found,
+            "share",
+            "The largest channel",
+            "Share of the stream's energy that the model's largest channel holds after each block, without masks.",
+        ),
+        _accuracies(found),
+        _losses(found),
+        *_disruption(found),
+        *_thirds(found),
+        *_seeds(found),
+        _behind(rows),
+    ]
+    return shown
+
+
+def _by_layer(found: Study, name: str, title: str, text: str, first: int = 0) -> Section:
+    series = {model: np.array(own["reading"]["noise"]["0"][name]) for model, own in found.models.items()}
+    label = {"cosine": "cosine", "recency": "recency index", "share": "energy share"}[name]
+    return _profiles(found, title, text, series, label, first)
+
+
+def _profiles(
+    found: Study, title: str, text: str, series: Mapping[str, np.ndarray], label: str, first: int = 0
+) -> Section:
+    """Lines over depth, of values [text, layer], with their numbers by layer; a name begins with that of its model."""
+    models = list(found.models)
+    measured = {name: mean_interval(values, seed=found.settings.seed) for name, values in series.items()}
+    axis, places = _axis([len(mean) for mean, _, _ in measured.values()])
+    lines = [
+        Band(
+            name,
+            places(len(mean))[first:],
+            *[part[first:].tolist() for part in (mean, low, high)],
+            colour=models.index(name.removesuffix(_MASKS).removesuffix(_OTHERS)),
+            dash=int(name.endswith(_OTHERS)),
+        )
+        for name, (mean, low, high) in measured.items()
+    ]
+    return Section(title, text, bands(lines, axis, label), *_table(measured, "layer"))
+
+
+def _axis(depths: Sequence[int]) -> tuple[str, Callable[[int], list[float]]]:
+    """Layers where all models have as many, else relative depth."""
+    if len(set(depths)) == 1:
+        return "layer", lambda n: list(range(n))
+    return "relative depth", lambda n: relative_depth(n).tolist()
+
+
+def _table(measured: Mapping[str, Any], first: str, start: int = 0) -> tuple[list[str], list[list[Any]]]:
+    columns = [first, *(f"{name}{part}" for name in measured for part in ("", " low", " high"))]
+    length = max(len(mean) for mean, _, _ in measured.values())
+
+    def at(i: int) -> Iterator[float]:
+        for parts in measured.values():
+            yield from (float(part[i]) if i < len(part) else float("nan") for part in parts)
+
+    return columns, [[start + i, *at(i)] for i in range(length)]
+
+
+def _masked(found: Study) -> Iterator[Section]:
+    series = {}
+    for name, own in found.models.items():
+        if _HALF in own["reading"]["noise"]:
+            texts = own["reading"]["noise"][_HALF]
+            series[f"{name}{_MASKS}"] = np.array(texts["cosine_masked"], float)
+            series[f"{name}{_OTHERS}"] = np.array(texts["cosine_unmasked"], float)
+    if series:
+        text = (
+            "The same cosine with half of the tokens masked, masks and other positions apart: masks enter all alike, "
+            "which lifts the cosine of early layers by construction."
+        )
+        yield _profiles(found, "What each block changes, half of the text masked", text, series, "cosine", 1)
+
+
+def _by_distance(found: Study) -> Section:
+    measured = {
+        name: mean_interval(np.array(own["reading"]["noise"]["0"]["similarity"], float), seed=found.settings.seed)
+        for name, own in found.models.items()
+    }
+    lines = [
+        Band(name, list(range(1, len(mean) + 1)), mean.tolist(), low.tolist(), high.tolist(), number)
+        for number, (name, (mean, low, high)) in enumerate(measured.items())
+    ]
+    text = (
+        "Cosine of two positions of a text by their distance in tokens, averaged over layers, on text without masks. A "
+        "model with a recency bias has a line that falls steeply."
+    )
+    return Section("Similarity by distance", text, bands(lines, "distance", "cosine"), *_table(measured, "distance", 1))
+
+
+def _accuracies(found: Study) -> Section:
+    series, rows = [], []
+    for name, own in found.models.items():
+        before, effects = own["answers"]["whole"]["correct"], []
+        for change, answers in own["answers"].items():
+            effect = kept_share(before, answers["correct"], found.settings.seed)
+            n, solved = len(before), sum(answers["correct"])
+            rows.append([name, change, own["changes"][change], solved / n, effect.value, effect.low, effect.high, n])
+            rows[-1] += [float(answers["repetition"]), " ⏎ ".join(answers["examples"][0].splitlines()[:2])]
+            if change != "whole":
+                effects.append((change, effect))
+        series.append((name, effects))
+    columns = [
+        "model",
+        "change",
+        "what",
+        "accuracy",
+        "kept",
+        "low",
+        "high",
+        "problems",
+        "repeated 4-grams",
+        "an answer",
+    ]
+    text = (
+        f"Accuracy on {found.task} after a change, as a share of the accuracy without it. apart: 18.75 % of the "
+        f"blocks (3 of 16), no two neighbours; early run, late run: as many in a row; no outlier: the largest channel "
+        f"to zero; no random: a random one; no next: the next largest, of as much energy together."
+    )
+    return Section("What is kept of the accuracy", text, points(series, "accuracy kept", 1), columns, rows)
+
+
+def _losses(found: Study) -> Section:
+    series, rows = [], []
+    for name, own in found.models.items():
+        effects = [(change, loss_change(found, name, change)) for change in own["losses"] if change != "whole"]
+        whole = float(np.mean(own["losses"]["whole"]["losses"]))
+        rows.append([name, "whole", "as it is", whole, *[float("nan")] * 3, 0.0])
+        for change, effect in effects:
+            mean = float(np.mean(own["losses"][change]["losses"]))
+            saved = float(own["losses"][change]["flops_saved"])
+            rows.append([name, change, own["changes"][change], mean, effect.value, effect.low, effect.high, saved])
+        series.append((name, effects))
+    columns = ["model", "change", "what", "loss", "increase", "low", "high", "FLOPs saved"]
+    text = (
+        "How much the loss of text rises by a change, in nats a token: next-token, or the denoising bound. The share "
+        "of FLOPs that is saved is counted, head and embedding included; papers count skipped blocks over all blocks."
+    )
+    return Section("What it costs in loss", text, points(series, "increase of the loss", 0), columns, rows)
+
+
+def _disruption(found: Study) -> Iterator[Section]:
+    measured = {}
+    for name, own in found.models.items():
+        if "disruption" in own:
+            data = own["disruption"]
+            at = data["fraction"].index(0.5)
+            measured[name] = tuple(np.array(data[part][at], float) for part in ("cosine", "low", "high"))
+    if not measured:
+        return
+    axis, places = _axis([len(mean) for mean, _, _ in measured.values()])
+    lines = [
+        Band(name, places(len(mean)), mean.tolist(), low.tolist(), high.tolist(), number)
+        for number, (name, (mean, low, high)) in enumerate(measured.items())
+    ]
+    text = (
+        "How far skipping 18.75 % of the blocks (3 of 16), no two neighbours, moves what leaves each block: cosine "
+        "with and without, on the same canvas of the model's own decoding with half of the tokens decided, at the "
+        "positions whose logits decide the tokens to come. The same point for both kinds of model, so that they can be "
+        "compared."
+    )
+    yield Section("The same skip at a matched point", text, bands(lines, axis, "cosine"), *_table(measured, "layer"))
+
+
+def _thirds(found: Study) -> Iterator[Section]:
+    series, rows = [], []
+    for name, own in found.models.items():
+        if "thirds" not in own:
+            continue
+        effects = [
+            (third, kept_share(solved["before"], solved["after"], found.settings.seed))
+            for third, solved in own["thirds"]["kept"].items()
+        ]
+        series.append((name, effects))
+        n = len(own["thirds"]["kept"]["early"]["before"])
+        rows += [[name, third, e.value, e.low, e.high, n, " ".join(own["thirds"]["notes"])] for third, e in effects]
+    if series:
+        text = (
+            "What is kept of the accuracy where the same blocks, 18.75 % (3 of 16), no two neighbours, are skipped in "
+            "one third of decoding only. Both kinds of model compute the whole sequence at every step, so that a skip "
+            "means the same."
+        )
+        columns = ["model", "third", "kept", "low", "high", "problems", "what a third is"]
+        yield Section("The same skip in one third of decoding", text, points(series, "accuracy kept", 1), columns, rows)
+
+
+def _seeds(found: Study) -> Iterator[Section]:
+    section = seeds_section()
+    if section is not None and set(found.models) & set(TRIO):
+        yield section
+
+
+def _behind(rows: Sequence[Row]) -> Section:
+    table = []
+    for row in rows:
+        for cell in row.cells:
+            effect = cell.effect
+            table.append([row.question, cell.model, margin(cell), effect.value, effect.low, effect.high, cell.verdict])
+            for words, other in effect.beside:
+                table.append([row.question, cell.model, words, other.value, other.low, other.high, ""])
+    columns = ["question", "model", "what", "value", "low", "high", "verdict"]
+    text = (
+        "Every effect of the summary, with further numbers that a reader needs to judge it. A verdict is about what is "
+        "claimed of the model, not an answer to the question."
+    )
+    return Section("The numbers behind the summary", text, None, columns, table)

@@ -1,0 +1,150 @@
+"""The table on top of a report, and the paragraphs at its end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from html import escape
+from math import isfinite
+
+from dlens.findings.study.claims import PAPERS, Cell, Row, Verdict
+from dlens.findings.study.estimates import Effect
+from dlens.findings.study.parts import MASK_RATES
+from dlens.findings.study.study import Kind, Study
+
+__all__ = ["lead", "margin", "method", "number", "summary"]
+
+_CLASS: Mapping[Verdict, str] = {"holds": "holds", "does not hold": "not", "undecided": "undecided"}
+_OF: Mapping[Kind, str] = {"diffusion": "native diffusion", "ar": "AR", "ar-init": "AR-initialised"}
+
+_DEEP = (
+    "Matched points: the model as it is continues the first 24 tokens of 16 texts by 32 tokens; where half of these "
+    "are decided, its canvas is read with and without the skip. Thirds: half of the problems, thirds of the planned "
+    "steps of a diffusion model, and of an autoregressive model's own answer.",
+)
+
+
+def lead(found: Study, rows: Sequence[Row]) -> str:
+    """What was asked, by which papers, how it came out, and how much was measured."""
+    papers = " and ".join(f"“{title}” ({number})" for number, title in PAPERS.items())
+    return (
+        f"Two papers compare diffusion and autoregressive language models layer by layer: {papers}. Here "
+        f"{len(rows)} questions that they answer are asked of {_count(len(found.models), 'model')}. "
+        f"{_outcome([cell for row in rows for cell in row.cells])} {_size(found)}"
+    )
+
+
+def _outcome(cells: Sequence[Cell]) -> str:
+    counted = Counter(cell.verdict for cell in cells)
+    holds, fails, undecided = (counted[verdict] for verdict in _CLASS)
+    unclaimed = sum(not cell.claimed for cell in cells)
+    besides = f"; for {unclaimed} of them the papers claim nothing of such a model" if unclaimed else ""
+    return (
+        f"Of {_count(len(cells), 'verdict')} on what they claim of each kind of model, {holds} "
+        f"{'holds' if holds == 1 else 'hold'}, {fails} {'does' if fails == 1 else 'do'} not hold and {undecided} "
+        f"{'is' if undecided == 1 else 'are'} undecided{besides}."
+    )
+
+
+def _size(found: Study) -> str:
+    settings = found.settings
+    much = f"{_count(settings.texts, 'text')} and {_count(settings.problems, 'problem')} of {found.task}"
+    if settings.deep:
+        return f"Measured on {much}."
+    return f"This is a quick run: {much}; run without --quick for narrower intervals."
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """A row for each question, a cell for each model: what is claimed of it, the verdict, and the effect."""
+    models = [cell.model for cell in rows[0].cells]
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in ("question", *models))
+    body = "\n".join(_row(row) for row in rows)
+    return f"""<section>
+<h2>What holds</h2>
+<p>Each cell says what the papers claim of that kind of model, and whether it holds. So "claimed: no … holds" means that
+the answer is no, as claimed. A claim holds for a model where the whole 95 % interval of the effect lies on the claimed
+side of the margin, does not hold where it lies on the other side, and is undecided else. Intervals cover texts and
+problems, not training runs; they are not corrected for the number of claims. The
+margins are chosen by dlens; only the 90 % that are kept come from a paper.</p>
+<table class="claims"><thead><tr>{head}</tr></thead><tbody>
+{body}
+</tbody></table>
+</section>"""
+
+
+def _row(row: Row) -> str:
+    cells = "".join(_cell(cell) for cell in row.cells)
+    about = f"{escape(row.effect)} ({escape(row.source)})"
+    return f'<tr><th scope="row">{escape(row.question)}<small>{about}</small></th>{cells}</tr>'
+
+
+def _cell(cell: Cell) -> str:
+    effect = cell.effect
+    says = f"claimed of {_OF[cell.kind]}: {cell.says}" if cell.claimed else cell.says
+    colour = _CLASS[cell.verdict] if cell.claimed else "unclaimed"
+    about = [effect.why, *(f"{words}: {number(own)}" for words, own in effect.shown)]
+    return (
+        f'<td data-model="{escape(cell.model)}"><span class="says">{escape(says)}\u00a0— </span>'
+        f'<span class="verdict {colour}">{cell.verdict}</span> '
+        f'<span class="number">{escape(number(effect))}</span>'
+        f"<small>{escape(margin(cell))}</small>"
+        + "".join(f"<small>{escape(line)}</small>" for line in about if line)
+        + "</td>"
+    )
+
+
+def margin(cell: Cell) -> str:
+    """On which side of what number the effect is to lie."""
+    return f"claimed {cell.bar}" if cell.claimed else f"judged by {cell.bar}"
+
+
+def number(effect: Effect) -> str:
+    """A number with its interval.
+
+    Examples:
+        >>> number(Effect(0.5, 0.25, 0.75)), number(Effect(0.5, float("nan"), float("nan")))
+        ('0.50 [0.25, 0.75]', '0.50')
+    """
+    digits = 2 if abs(effect.value) >= 0.1 else 3
+    if not isfinite(effect.value):
+        return ""
+    value, low, high = (f"{part:.{digits}f}".replace("-", "−") for part in (effect.value, effect.low, effect.high))
+    return f"{value} [{low}, {high}]" if isfinite(effect.low) else value
+
+
+def method(found: Study) -> str:
+    """How everything was measured, a paragraph a line."""
+    settings = found.settings
+    noise = ", ".join(f"{rate:.0%}" for rate in MASK_RATES)
+    estimators = "; ".join(dict.fromkeys(model["losses"]["whole"]["estimator"] for model in found.models.values()))
+    changes = " ".join(
+        f"{name}: {'; '.join(words for key, words in model['changes'].items() if key != 'whole')}."
+        for name, model in found.models.items()
+    )
+    versions = ", ".join(f"{package} {version}" for package, version in found.versions.items())
+    lines = [
+        f"Texts: {settings.texts} of the 24 that ship with dlens, stories, word problems and code, the same for all "
+        f"models, each read in a forward of its own, clean, and by diffusion models also with {noise} of the tokens "
+        f"masked at random: masks alone would make early layers look alike. Layers are read at resid_pre and "
+        f"resid_post, never at the output of the final norm. Cosine per token, averaged over positions; recency from "
+        f"the cosine of two positions of a text; the largest channel is the one with the largest share of the "
+        f"energy over all blocks but the last, on the whole calibration text.",
+        f"Loss: {estimators}; the same masks for every change.",
+        f"Accuracy: {settings.problems} test problems of {found.task}, the same for every model and change, greedy; "
+        f"diffusion models with LLaDA's sampler, two tokens a step. A share of nothing is not measurable: where a "
+        f"model solves no problem as it is, there is no number.",
+        *(_DEEP if settings.deep else ()),
+        "Intervals: 95 %, percentile bootstrap over texts or problems, in pairs; where all resamples agree, the exact "
+        "interval of the share of solved problems that are kept.",
+        "Kinds: a diffusion model whose logits are shifted by one is taken to have started from an autoregressive "
+        "model, as Dream has, unless the kind was given. How the papers measured is not known in all details: claims "
+        "are put as dlens measures them, and arXiv 2605.06366 does not say how it prunes the channel.",
+        f"Changes. {changes}",
+        f"Seed {settings.seed}, of problems, masks, the random channel and resamples. {versions}. "
+        f"{found.reused} parts were read from an earlier run with the same code, weights and settings.",
+    ]
+    return "\n".join(lines)

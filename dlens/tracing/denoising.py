@@ -1,0 +1,204 @@
+"""A denoising run, whole: the canvas, what is known of each step, and the forward that samplers call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from dlens.axes import Logits, TokenIds, TokenMask
+from dlens.models.model import Model
+from dlens.ops.op import Op, Target
+from dlens.samplers.sampler import Denoiser, Tokens
+from dlens.tracing.finish import Outcome, finish
+from dlens.tracing.planning.inputs import Batch, as_batch, refuse_masks, refuse_too_long
+from dlens.tracing.planning.shape import run_shape
+from dlens.tracing.prepare import check_run, prepare, windows
+from dlens.tracing.probes.flops import StepCost
+from dlens.tracing.progress import Watch, hold, refuse_stray_call
+from dlens.tracing.records.record import Record
+from dlens.tracing.records.text import drafts, end_ids
+from dlens.tracing.settings import RunSettings, watch_of
+from dlens.tracing.step.state import StepState, Window, denoising_state
+
+__all__ = ["DenoisingRun", "aligned", "run_denoising", "uniform_draws"]
+
+
+def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any, settings: RunSettings) -> Record:
+    """Decode a batch of prompts with a diffusion model."""
+    sampler, mask = settings.sampler, model.family.mask_token_id
+    assert isinstance(sampler, Denoiser) and mask is not None
+    batch = as_batch(model, prompts)
+    refuse_too_long(model, batch, settings.new_tokens)
+    if not settings.infill:
+        refuse_masks(model, batch)
+    canvas = _canvas(batch, settings.new_tokens, mask)
+    generated = (canvas.ids == mask) & canvas.real
+    if not bool(generated.any()):
+        raise ValueError(
+            "max_new_tokens=0 and no mask in any prompt; expected something to fill; ask for new tokens, or put masks "
+            "into a prompt"
+        )
+    shape = run_shape(model, batch, settings.new_tokens, sampler)
+    ends = tuple(i for i in end_ids(model) if i != model.eos_token_id)
+    tokens = Tokens(mask, model.eos_token_id, ends)
+    watch = watch_of(shape.n_steps, settings, lambda ids: drafts(model, ids, ids.shape[-1] - settings.new_tokens))
+    with hold(model.lock, settings.cancel):
+        plan = check_run(model, target, ops, shape, canvas.real, settings.capture_limit)
+        prepared = prepare(model, target, ops, shape, plan)
+        start = time.perf_counter()
+        runs: list[tuple[DenoisingRun, TokenIds]] = []
+        with watch.shown():
+            for window, ids, real in windows(model, canvas):
+                own = generated[list(window.rows), window.offset :]
+                run = DenoisingRun(
+                    model, sampler, window, ids, real, own, settings.new_tokens, tokens, watch, settings.seed
+                )
+                runs.append((run, prepared.run(run.state, run.drive)))
+        seconds = time.perf_counter() - start
+    history, final = _whole_canvas(canvas.ids, runs)
+    costs = [StepCost(len(r.canvas) * h, r.canvas.shape[-1], halves=h) for r, _ in runs for h in r.halves]
+    outcome = Outcome(final, len(history), seconds, costs, costs, history, settings.to_json(), *_grouped(runs))
+    return finish(prepared, batch, outcome)
+
+
+def _grouped(runs: Sequence[tuple[DenoisingRun, Tensor]]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The note and the steps of each row, where prompts ran in groups of equal length."""
+    if len(runs) == 1:
+        return (), ()
+    steps = {row: len(run.canvases) for run, _ in runs for row in run.window.rows}
+    note = (
+        f"the model does not hide padding: prompts ran in {len(runs)} groups of equal length; what was captured at "
+        f"steps that a group did not need is NaN"
+    )
+    return (note,), tuple(steps[row] for row in sorted(steps))
+
+
+def _canvas(batch: Batch, new_tokens: int, mask: int) -> Batch:
+    rows = len(batch.ids)
+    return Batch(
+        torch.cat([batch.ids, batch.ids.new_full((rows, new_tokens), mask)], dim=-1),
+        torch.cat([batch.real, batch.real.new_ones(rows, new_tokens)], dim=-1),
+    )
+
+
+def _whole_canvas(canvas: TokenIds, runs: Sequence[tuple[DenoisingRun, Tensor]]) -> tuple[Tensor, TokenIds]:
+    """The canvases of all windows as [step, batch, position], and the finished tokens."""
+    final = canvas.clone()
+    history = canvas.repeat(max(len(run.canvases) for run, _ in runs), 1, 1)
+    for run, done in runs:
+        rows, columns = list(run.window.rows), slice(run.window.offset, None)
+        final[rows, columns] = done
+        history[:, rows, columns] = done
+        for step, before in enumerate(run.canvases):
+            history[step, rows, columns] = before
+    return history, final
+
+
+@final
+@dataclass
+class DenoisingRun:
+    """One window of a denoising run; called by the sampler once a step.
+
+    Args:
+        model: what is run.
+        sampler: how tokens are committed.
+        window: which rows and columns of the batch.
+        canvas: [batch, position], prompts and masks.
+        real: [batch, position], what is not padding.
+        generated: [batch, position], what is to be decoded.
+        new_tokens: positions after the prompt.
+        tokens: special token ids.
+        watch: told of every step.
+        seed: of the sampler's random numbers.
+        canvases: the canvas at the start of each step, filled while running.
+        halves: per step 2 where guidance ran, else 1.
+    """
+
+    model: Model
+    sampler: Denoiser
+    window: Window
+    canvas: TokenIds
+    real: TokenMask
+    generated: TokenMask
+    new_tokens: int
+    tokens: Tokens
+    watch: Watch
+    seed: int
+    canvases: list[TokenIds] = field(default_factory=list)
+    halves: list[int] = field(default_factory=list)
+
+    def drive(self) -> TokenIds:
+        """Decode; returns the finished canvas."""
+        draw = uniform_draws(self.seed, self.model.device)
+        final = self.sampler.decode(self, self.canvas, self.generated, self.new_tokens, self.tokens, draw)
+        self._ended(final)
+        return final
+
+    def __call__(self, canvas: TokenIds, unconditional: TokenIds | None = None) -> Tensor:
+        """One step: see `dlens.samplers.sampler.Forward`."""
+        self._ended(canvas)
+        self.watch.begin()
+        self.canvases.append(canvas.clone())
+        self.halves.append(1 if unconditional is None else 2)
+        ids, real = canvas, self.real
+        if unconditional is not None:
+            ids, real = torch.cat([canvas, unconditional]), self.real.repeat(2, 1)
+        mask = real if self._padded else None
+        logits = self.model.module(**self.model.family.inputs(ids, mask)).logits
+        logits = aligned(logits, self.model.family.shift, real)
+        return logits if unconditional is None else logits.unflatten(0, (2, len(canvas)))
+
+    def __post_init__(self) -> None:
+        self._padded = not bool(self.real.all())  # once, so that no step asks the device
+        self._ends = torch.tensor([i for i in (self.tokens.eos, *self.tokens.ends) if i is not None])
+        self._ends = self._ends.to(self.real.device)
+
+    def _ended(self, canvas: TokenIds) -> None:
+        if self.canvases:
+            self.watch.end(len(self.canvases) - 1, canvas, self.window.rows)
+
+    def state(self, step: int, args: Sequence[Any], kwargs: dict[str, Any]) -> StepState:
+        """What is known of a step when it starts."""
+        refuse_stray_call(step, len(self.canvases))
+        canvas = self.canvases[step]
+        return denoising_state(
+            step=step,
+            window=self.window,
+            real=self.real,
+            generated=self.generated,
+            masked=(canvas == self.tokens.mask) & self.generated,
+            ends=torch.isin(canvas, self._ends) & self.generated,
+            halves=self.halves[step],
+        )
+
+
+def aligned(logits: Logits, shift: int, real: TokenMask) -> Logits:
+    """Move logits so that those at a position predict the token there.
+
+    A row's first real token has nothing before it and keeps its own logits, as in Dream's sampler.
+
+    Args:
+        logits: [batch, position, vocab] as the module gives them.
+        shift: of the family.
+        real: [batch, position], what is not padding.
+    """
+    if shift == 0:
+        return logits
+    moved = torch.cat([logits[:, :1], logits[:, :-1]], dim=1)
+    first = real & (real.long().cumsum(-1) == 1)
+    return torch.where(first[..., None], logits, moved)
+
+
+def uniform_draws(seed: int, device: torch.device) -> Any:
+    """A source of float64 numbers uniform in [0, 1) from one `torch.Generator`."""
+    generator = torch.Generator(device=device).manual_seed(seed)
+
+    def draw(shape: Sequence[int]) -> Tensor:
+        return torch.rand(tuple(shape), generator=generator, dtype=torch.float64, device=device)
+
+    return draw

@@ -1,0 +1,116 @@
+"""Count the floating-point operations of a run, one forward for each kind of step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from dlens.models.model import Model
+from dlens.ops.op import Op, Scope, Target
+from dlens.tracing.planning.kv_cache import fullest_cache
+from dlens.tracing.planning.plan import Plan, Planned
+from dlens.tracing.probes.probe import probe
+from dlens.tracing.step.program import Active, Rows
+
+__all__ = ["StepCost", "count_steps"]
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What decides how much a step computes.
+
+    Args:
+        batch: rows, both halves under guidance.
+        query: positions computed.
+        cached: positions in the KV cache.
+        halves: 2 under guidance.
+        structural: the operations that change what runs, with their rows.
+    """
+
+    batch: int
+    query: int
+    cached: int = 0
+    halves: int = 1
+    structural: tuple[tuple[int, Rows], ...] = ()
+
+
+def count_steps(model: Model, target: Target, ops: Sequence[Op], steps: Sequence[StepCost]) -> int:
+    """Floating-point operations of the steps of a run.
+
+    Every kind of step is run once and counted by `torch.utils.flop_count`; decode steps that differ
+    in the length of their cache alone are counted at three lengths and read off the line through
+    them, as attention is linear in it. Counts are kept with the model.
+
+    Args:
+        model: what ran.
+        target: facts of the model.
+        ops: the chain of the run; `StepCost.structural` points into it.
+        steps: all steps.
+    """
+    counts = _Counts(model, target, tuple(ops))
+    groups: dict[StepCost, list[int]] = {}
+    for step in steps:
+        groups.setdefault(replace(step, cached=0 if step.cached == 0 else -1), []).append(step.cached)
+    return sum(_count_lengths(counts, kind, lengths) for kind, lengths in groups.items())
+
+
+def _count_lengths(counts: _Counts, kind: StepCost, lengths: list[int]) -> int:
+    if kind.cached == 0:
+        return len(lengths) * counts(kind)
+    low, high = min(lengths), max(lengths)
+    middle = (low + high) // 2
+    at = {length: counts(replace(kind, cached=length)) for length in {low, middle, high}}
+    if high > low and (at[middle] - at[low]) * (high - low) == (at[high] - at[low]) * (middle - low):
+        slope = (at[high] - at[low]) // (high - low)
+        return sum(at[low] + slope * (length - low) for length in lengths)
+    return sum(counts(replace(kind, cached=length)) for length in lengths)
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """Counts one step of a kind, or remembers it."""
+
+    model: Model
+    target: Target
+    ops: tuple[Op, ...]
+
+    def __call__(self, cost: StepCost) -> int:
+        acting = [(json.dumps(self.ops[index].to_json()), rows) for index, rows in cost.structural]
+        key = ("flops", self.target.n_layers, cost.batch, cost.query, cost.cached, cost.halves, tuple(acting))
+        if key not in self.model.memo:
+            with self.model.lock:
+                self.model.memo[key] = self._count(cost)
+        return self.model.memo[key]
+
+    def _count(self, cost: StepCost) -> int:
+        plan = Plan(tuple(self._unscoped(index) for index, _ in cost.structural), 1)
+        actives = tuple(Active(p, rows) for p, (_, rows) in zip(plan.planned, cost.structural, strict=True))
+        cache = fullest_cache(self.model.config) if cost.cached else None
+        if cache is not None:
+            self._run(plan, actives, cost, cost.cached, cache)
+        with _counter() as counter:
+            self._run(plan, actives, cost, cost.query, cache)
+        return int(counter.get_total_flops())
+
+    def _unscoped(self, index: int) -> Planned:
+        return Planned(index, replace(self.ops[index], scope=Scope()), frozenset({0}), None)
+
+    def _run(self, plan: Plan, actives: tuple[Active, ...], cost: StepCost, query: int, cache: Any) -> None:
+        ids = torch.full((cost.batch, query), self.model.pad_token_id, device=self.model.device)
+        cached = {} if cache is None else {"past_key_values": cache, "use_cache": True}
+        probe(self.model, self.target, plan, ids, halves=cost.halves, actives=actives, **cached)
+
+
+def _counter() -> Any:
+    from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+    def sdpa(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
+        return sdpa_flop_count(query, key, value)
+
+    # The stock counter takes attention on a CPU for free.
+    cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return FlopCounterMode(display=False, custom_mapping={cpu: sdpa})

@@ -1,0 +1,105 @@
+"""Find what operations leave open until a run starts: the outlier channel, and means to ablate to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dlens.models.model import Model
+from dlens.ops.ablate import Ablate, AblateOutlier
+from dlens.ops.hook import Hook
+from dlens.ops.op import Op, Target
+from dlens.tracing.planning.inputs import Batch, as_batch
+from dlens.tracing.planning.plan import plan_run
+from dlens.tracing.probes.calibration import calibration_texts
+from dlens.tracing.probes.probe import probe
+
+__all__ = ["channel_shares", "fill_in", "outlier_channel"]
+
+_ROWS, _POSITIONS = 12, 64
+_OUTLIER = "the outlier channel is found on text; load with tokenizer=, or name the channel"
+_MEAN = "value='mean' is measured on text; load with tokenizer=, or give the value as a tensor"
+
+
+def fill_in(model: Model, target: Target, ops: Sequence[Op]) -> tuple[Op, ...]:
+    """The chain with outlier channels found and means measured.
+
+    Raises:
+        ValueError: the model has no tokenizer to read the calibration text with.
+    """
+    return tuple(_filled(model, target, op) for op in ops)
+
+
+def _filled(model: Model, target: Target, op: Op) -> Op:
+    if isinstance(op, AblateOutlier):
+        if op.channel is None:
+            channel, share = outlier_channel(model, target)
+            op = replace(op, channel=channel, share=share)
+        if isinstance(op.value, str) and op.value == "mean":
+            op = replace(op, means=_means(model, target, op.at))
+        return op
+    if isinstance(op, Ablate) and isinstance(op.value, str) and op.value == "mean":
+        return replace(op, means=_means(model, target, op.at))
+    return op
+
+
+def outlier_channel(model: Model, target: Target) -> tuple[int, float]:
+    """The channel with the largest share of the stream's energy, and that share."""
+    share = channel_shares(model, target)
+    return int(share.argmax()), float(share.max())
+
+
+def channel_shares(model: Model, target: Target, n_blocks: int | None = None) -> Float[Tensor, " d_model"]:
+    """Each channel's share of the stream's energy.
+
+    E_c(l) = sum_t h_{l,t,c}^2 / sum_t |h_{l,t}|^2 at resid_post on the shipped calibration text,
+    averaged over the first blocks: by default 0 to L-2 (the last block removes the outlier).
+    """
+    sums = _calibrated(model, target, "resid_post", _OUTLIER)["energy"]
+    blocks = sums[: max(1, target.n_layers - 1) if n_blocks is None else n_blocks]
+    return (blocks / blocks.sum(-1, keepdim=True)).mean(0)
+
+
+def _means(model: Model, target: Target, point: str) -> Float[Tensor, "layer d_model"]:
+    return _calibrated(model, target, point, _MEAN)["mean"].float()
+
+
+def _calibrated(model: Model, target: Target, point: str, why: str) -> dict[str, Tensor]:
+    """Per layer and channel the mean and the energy on the calibration text; kept with the model.
+
+    Args:
+        why: what needs a tokenizer, and what to do without one.
+    """
+    key = ("calibration", point, model.fingerprint())
+    if key not in model.memo:
+        model.memo[key] = _measure(model, target, point, why)
+    return model.memo[key]
+
+
+def _measure(model: Model, target: Target, point: str, why: str) -> dict[str, Tensor]:
+    batch = _calibration_batch(model, why)
+    energy = torch.zeros(target.n_layers, target.d_model, dtype=torch.float64)
+    total = torch.zeros_like(energy)
+    for row, length in enumerate(batch.lengths):
+        ids = batch.ids[row : row + 1, -length:]
+
+        def read(value: Tensor, hook: object) -> None:
+            rows = value[0].double().cpu()
+            energy[hook.layer] += rows.square().sum(0)  # type: ignore[attr-defined]
+            total[hook.layer] += rows.sum(0)  # type: ignore[attr-defined]
+
+        plan = plan_run([Hook(fn=read, at=point)], target, 1, torch.ones_like(ids, dtype=torch.bool))
+        probe(model, target, plan, ids)
+    return {"energy": energy, "mean": total / sum(batch.lengths)}
+
+
+def _calibration_batch(model: Model, why: str) -> Batch:
+    if model.tokenizer is None:
+        raise ValueError(f"{model.name} has no tokenizer to read the calibration text with; expected one, as {why}")
+    limit = min(_POSITIONS, model.n_positions or _POSITIONS)
+    texts = calibration_texts()[:_ROWS]
+    return as_batch(model, [list(model.tokenizer(text)["input_ids"])[:limit] for text in texts])

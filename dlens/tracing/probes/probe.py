@@ -1,0 +1,56 @@
+"""One small forward of dlens's own, beside the runs that users ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from dlens.axes import TokenIds
+from dlens.models.model import Model
+from dlens.ops.op import Target
+from dlens.tracing.engine import run_plan
+from dlens.tracing.planning.plan import Plan
+from dlens.tracing.planning.shape import RunShape
+from dlens.tracing.step.collect import Collector
+from dlens.tracing.step.program import Active
+from dlens.tracing.step.state import Window, forward_state
+
+__all__ = ["probe"]
+
+
+def probe(
+    model: Model,
+    target: Target,
+    plan: Plan,
+    ids: TokenIds,
+    *,
+    halves: int = 1,
+    actives: Sequence[Active] | None = None,
+    **inputs: Any,
+) -> None:
+    """Run the model once on token ids without padding or masks, with a plan of one step.
+
+    Args:
+        ids: [batch, position]; under guidance both halves.
+        halves: 2 under guidance.
+        actives: what acts, and in which rows; None asks the scopes of the plan.
+        inputs: arguments of the module beside those that its family gives it.
+    """
+    rows, width = len(ids) // halves, ids.shape[-1]
+    real = torch.ones(rows, width, dtype=torch.bool, device=ids.device)
+    state = forward_state(Window(tuple(range(rows)), 0), real, torch.zeros_like(real), target.has_noise)
+    state = replace(state, halves=halves)
+    collector = Collector(model, target, plan, RunShape("forward", 1, len(ids), width, width))
+    arguments = model.family.inputs(ids, None) | inputs
+    run_plan(
+        model,
+        target,
+        plan,
+        collector,
+        lambda *_: state,
+        lambda: model.module(**arguments),
+        None if actives is None else lambda _: tuple(actives),
+    )

@@ -1,0 +1,166 @@
+"""Save and load records: JSON for what can be read, safetensors for what cannot; nothing is unpickled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from dlens.tracing.records.captured import Captured
+from dlens.tracing.records.record import Flops, Record
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["load_record", "save_record"]
+
+FORMAT = 1
+_JSON, _TENSORS = "record.json", "tensors.safetensors"
+_PLAIN = ("kind", "model", "family", "n_layers", "text", "n_steps", "planned_steps", "settings", "seconds", "versions")
+_TENSOR_FIELDS = ("tokens", "is_pad", "is_prompt", "canvas", "committed_at", "step_of_position")
+
+
+def save_record(record: Record, folder: str | Path) -> None:
+    """Write a record; see `Record.save`."""
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    if folder.is_file() or folder.exists() and any(p.name not in (_JSON, _TENSORS) for p in folder.iterdir()):
+        raise FileExistsError(
+            f"{folder} is a file or holds other files; expected a new folder or an older record; give another folder"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value for name in _TENSOR_FIELDS if (value := getattr(record, name)) is not None}
+    tensors |= {f"captured/{name}": kept.values for name, kept in record.captured.items()}
+    measures = {}
+    for key, dataset in record.measures.items():
+        tensors |= {f"measures/{key}/{name}": torch.tensor(array.values) for name, array in dataset.data_vars.items()}
+        measures[key] = _describe(dataset)
+    save_file({name: value.contiguous() for name, value in tensors.items()}, folder / _TENSORS)
+    (folder / _JSON).write_text(json.dumps(_header(record, measures), indent=1), encoding="utf-8")
+
+
+def _header(record: Record, measures: dict[str, Any]) -> dict[str, Any]:
+    counted = record.memo.get("flops") or (record.count_flops() if record.count_flops else None)
+    captured = {
+        name: {"dims": kept.dims, "layers": kept.layers, "steps": kept.steps, "positions": kept.positions}
+        for name, kept in record.captured.items()
+    }
+    return {
+        "format": FORMAT,
+        **{name: getattr(record, name) for name in _PLAIN},
+        "plan": list(record.plan),
+        "notes": list(record.notes),
+        "unfired": list(record.unfired),
+        "pieces": {str(token): text for token, text in record.pieces.items()},
+        "flops": None if counted is None else [counted.run, counted.plain],
+        "captured": captured,
+        "measures": measures,
+    }
+
+
+def _describe(dataset: xr.Dataset) -> dict[str, Any]:
+    return {
+        "dims": {str(name): list(array.dims) for name, array in dataset.data_vars.items()},
+        "coords": {str(name): [list(c.dims), c.values.tolist()] for name, c in dataset.coords.items()},
+        "attrs": {key: _plain(value) for key, value in dataset.attrs.items()},
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value.item() if type(value).__module__ == "numpy" else value
+
+
+def load_record(folder: str | Path) -> Record:
+    """Read a record that `record.save(folder)` wrote; no model is needed.
+
+    Args:
+        folder: the folder.
+
+    Raises:
+        FileNotFoundError: it is not the folder of a record.
+        ValueError: a file is damaged, or was written by a newer dlens.
+
+    Examples:
+        >>> import dlens, tempfile
+        >>> record = dlens.trace("trio/ar").capture("logits").forward("Once upon a time")
+        >>> folder = tempfile.mkdtemp()
+        >>> record.save(folder)
+        >>> dlens.load_record(folder)["logits"].shape
+        torch.Size([1, 4, 4096])
+    """
+    folder = Path(folder)
+    for name in (_JSON, _TENSORS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder} has no {name}; expected a folder written by record.save(folder); check the path"
+            )
+    header, tensors = _read_header(folder / _JSON), _read_tensors(folder / _TENSORS)
+    try:
+        return _build(header, tensors)
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{folder} lacks {error}; expected all that record.save wrote; one of its files is damaged or from another "
+            f"record, save it again"
+        ) from error
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    try:
+        header = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON ({error}); expected what record.save wrote; save it again") from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        came = header.get("format") if isinstance(header, dict) else type(header).__name__
+        raise ValueError(f"{path} has format {came!r}; expected {FORMAT}; read it with the dlens that wrote it")
+    return header
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}); expected what record.save wrote; save it again") from error
+
+
+def _build(header: dict[str, Any], tensors: dict[str, Tensor]) -> Record:
+    captured = {name: _captured(name, kept, tensors) for name, kept in header["captured"].items()}
+    flops = header["flops"]
+    pieces = {int(token): text for token, text in header.get("pieces", {}).items()}
+    fields: dict[str, Any] = {name: header[name] for name in _PLAIN}
+    fields |= {name: tensors.get(name) for name in _TENSOR_FIELDS}
+    return Record(
+        **fields,
+        captured=captured,
+        measures={key: _dataset(key, described, tensors) for key, described in header["measures"].items()},
+        plan=tuple(header["plan"]),
+        notes=tuple(header["notes"]),
+        unfired=tuple(header["unfired"]),
+        memo={"pieces": pieces} | ({} if flops is None else {"flops": Flops(*flops)}),
+    )
+
+
+def _captured(name: str, described: dict[str, Any], tensors: dict[str, Tensor]) -> Captured:
+    values = tensors[f"captured/{name}"]
+    kept = Captured(values, *(tuple(described[k]) for k in ("dims", "layers", "steps", "positions")))
+    sizes = {"layer": len(kept.layers), "step": len(kept.steps), "position": len(kept.positions)}
+    expected = [sizes.get(dim, size) for dim, size in zip(kept.dims, values.shape, strict=False)]
+    if list(values.shape) != expected or len(kept.dims) != values.ndim:
+        raise KeyError(f"{name} of shape {expected} (its file holds {list(values.shape)})")
+    return kept
+
+
+def _dataset(key: str, described: dict[str, Any], tensors: dict[str, Tensor]) -> xr.Dataset:
+    import xarray as xr
+
+    arrays = {name: (dims, tensors[f"measures/{key}/{name}"].numpy()) for name, dims in described["dims"].items()}
+    coords = {name: (dims, values) for name, (dims, values) in described["coords"].items()}
+    return xr.Dataset(arrays, coords=coords, attrs=described["attrs"])

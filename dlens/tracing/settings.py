@@ -1,0 +1,89 @@
+"""How a generation is run: the arguments of `Trace.generate`, read and checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from dlens.axes import respell
+from dlens.models.model import Model
+from dlens.ops.op import Target
+from dlens.samplers import Autoregressive, Denoiser, Sampler, default_for
+from dlens.tracing.planning.kv_cache import CachePolicy
+from dlens.tracing.progress import OnStep, Watch
+
+__all__ = ["RunSettings", "check_settings", "sampler_for", "watch_of"]
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How a generation is run; the arguments of `Trace.generate`."""
+
+    new_tokens: int
+    sampler: Sampler
+    seed: int
+    infill: bool
+    cache: CachePolicy
+    capture_limit: int
+    progress: bool
+    on_step: OnStep | None
+    cancel: Any
+
+    def to_json(self) -> dict[str, Any]:
+        """What is written of them into the record."""
+        return {
+            "new_tokens": self.new_tokens,
+            "sampler": repr(self.sampler),
+            "seed": self.seed,
+            "infill": self.infill,
+            "cache": self.cache,
+        }
+
+
+def sampler_for(model: Model, sampler: Sampler | None) -> Sampler:
+    """The sampler asked for, else the default of the model's family.
+
+    Raises:
+        ValueError: it decodes the other kind of model.
+    """
+    family = model.family
+    if sampler is None:
+        return default_for(family.objective, family.shift)
+    diffusion = family.objective == "diffusion"
+    if not isinstance(sampler, Denoiser if diffusion else Autoregressive):
+        kind = "a diffusion" if diffusion else "an autoregressive"
+        expected = "LLaDA, Dream or Threshold" if diffusion else "Autoregressive"
+        raise ValueError(
+            f"{type(sampler).__name__} for {model.name}, which is {kind} model; "
+            f"expected dlens.samplers.{expected}; pass one of these, or none for the default"
+        )
+    return sampler
+
+
+def check_settings(model: Model, target: Target, settings: RunSettings) -> None:
+    """Refuse settings that contradict the model or each other.
+
+    Raises:
+        ValueError: before anything is computed.
+    """
+    cache, infill, least = settings.cache, settings.infill, 0 if settings.infill else 1
+    policies = get_args(CachePolicy)
+    if cache not in policies:
+        raise ValueError(f"cache={cache!r}; expected one of {', '.join(policies)}; {respell(cache, policies)}")
+    if cache != "auto" and target.has_noise:
+        raise ValueError(
+            f"cache={cache!r} on {model.name}; expected 'auto', as a diffusion model computes every position "
+            f"at each step and keeps no cache; leave it out"
+        )
+    if infill and not target.has_noise:
+        raise ValueError(
+            f"infill=True on {model.name}; expected a diffusion model, as an autoregressive model only "
+            f"appends; leave it out"
+        )
+    if settings.new_tokens < least:
+        raise ValueError(f"max_new_tokens={settings.new_tokens}; expected at least {least}; ask for more tokens")
+
+
+def watch_of(n_steps: int, settings: RunSettings, decode: Any) -> Watch:
+    """What follows a run of these settings; `decode` reads text off its token ids."""
+    return Watch(n_steps, settings.progress, settings.on_step, settings.cancel, decode)

@@ -1,0 +1,155 @@
+"""What is known of a step when it starts: which positions it covers and what stands in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from dlens.axes import STATES, TokenMask
+from dlens.measures.base.cells import Cells
+from dlens.measures.base.measure import N_NOISE_BINS
+from dlens.ops.op import TokenSpec
+from dlens.tracing.planning.tokens import after
+
+__all__ = ["StepState", "Window", "denoising_state", "forward_state", "noise_bin", "step_mask"]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which rows and columns of the whole batch a run covers.
+
+    A model that does not honour padding runs its prompts in groups of equal length; each group is
+    a window on the batch.
+
+    Args:
+        rows: row numbers.
+        offset: the first column.
+    """
+
+    rows: tuple[int, ...]
+    offset: int
+
+
+@dataclass(frozen=True)
+class StepState:
+    """A step as operations, captures and measures see it.
+
+    Args:
+        step: its number.
+        window: where its rows and columns lie in the whole batch.
+        columns: the columns of the window that this forward computes.
+        fresh: the first of them that no earlier step of the run computed (AR decoding without a cache
+            computes old columns again); 0 where every step is a new canvas.
+        real: [batch, position] of those columns, what is not padding.
+        generated: what is to be decoded or was.
+        masked: what is still a mask.
+        ended: what follows the end of its row.
+        halves: 2 under classifier-free guidance, else 1.
+        has_noise: whether the noise level is defined.
+        noise_over: the positions whose masked share is the noise level; every masked one is among them.
+    """
+
+    step: int
+    window: Window
+    columns: slice
+    fresh: int
+    real: TokenMask
+    generated: TokenMask
+    masked: TokenMask
+    ended: TokenMask
+    halves: int
+    has_noise: bool
+    noise_over: TokenMask
+
+    @property
+    def full_columns(self) -> slice:
+        """The columns in the coordinates of the whole batch."""
+        return slice(self.columns.start + self.window.offset, self.columns.stop + self.window.offset)
+
+    @cached_property
+    def noise(self) -> tuple[float, ...] | None:
+        """Per row the share of masked positions; None where it is undefined."""
+        if not self.has_noise:
+            return None
+        masked, total = self._noise_counts()
+        return tuple((masked.double() / total.clamp(min=1)).tolist())
+
+    def _noise_counts(self) -> tuple[Tensor, Tensor]:
+        return self.masked.sum(-1), self.noise_over.sum(-1)
+
+    @cached_property
+    def state(self) -> Int[Tensor, "batch position"]:
+        """Per position 0 prompt, 1 masked, 2 decoded, -1 not measured."""
+        state = torch.where(self.generated, STATES.index("decoded"), STATES.index("prompt"))
+        state.masked_fill_(self.masked, STATES.index("masked"))
+        return state.masked_fill_(self.ended | ~self.real, -1)
+
+    @cached_property
+    def cells(self) -> Cells:
+        """Which positions count, and in which (noise, state) cell."""
+        noise = noise_bin(*self._noise_counts()) if self.has_noise else torch.zeros_like(self.state[:, 0])
+        return Cells(self.state, noise)
+
+
+def noise_bin(masked: Int[Tensor, " batch"], total: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
+    """The bin lo < masked / total <= hi of ten, 0 in the first; in whole numbers, so that 3 of 10 is exact."""
+    # ceil(a / b) - 1 is floor((a - 1) / b).
+    return torch.div(masked * N_NOISE_BINS - 1, total.clamp(min=1), rounding_mode="floor").clamp_(min=0)
+
+
+def forward_state(window: Window, real: TokenMask, masked: TokenMask, has_noise: bool) -> StepState:
+    """The state of a single forward: masks are to be decoded, the rest is prompt."""
+    masked = masked & real
+    return StepState(
+        step=0,
+        window=window,
+        columns=slice(0, real.shape[-1]),
+        fresh=0,
+        real=real,
+        generated=masked,
+        masked=masked,
+        ended=torch.zeros_like(real),
+        halves=1,
+        has_noise=has_noise,
+        noise_over=real,
+    )
+
+
+def denoising_state(
+    step: int, window: Window, real: TokenMask, generated: TokenMask, masked: TokenMask, ends: TokenMask, halves: int
+) -> StepState:
+    """The state of a denoising step; `ends` marks decoded end-of-sequence tokens."""
+    return StepState(
+        step=step,
+        window=window,
+        columns=slice(0, real.shape[-1]),
+        fresh=0,
+        real=real,
+        generated=generated,
+        masked=masked,
+        ended=after(ends) & generated,
+        halves=halves,
+        has_noise=True,
+        noise_over=generated,
+    )
+
+
+def step_mask(tokens: TokenSpec, fixed: Tensor | None, state: StepState) -> Tensor | None:
+    """Which positions of a step's value are selected; None for all of them."""
+    if fixed is not None:
+        return fixed[list(state.window.rows)][:, state.full_columns]
+    if tokens == "all":
+        return None
+    if tokens == "prompt":
+        return state.real & ~state.generated
+    if tokens == "masked":
+        return state.masked
+    if tokens == "decoded":
+        return state.generated & ~state.masked
+    last = torch.zeros_like(state.real)
+    last[:, -1] = True
+    return last

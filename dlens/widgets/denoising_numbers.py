@@ -1,0 +1,160 @@
+"""A denoising run as small arrays: what stood at each position at each step, and what else the model thought of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from dlens.tracing.records.record import Record
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["KINDS", "Frames", "check_denoising", "frames_of", "mask_id", "piece", "thoughts", "title", "visible"]
+
+KINDS = ("prompt", "generated", "padding")
+
+_ADVICE = "measure it: .measure(dlens.TopTokens()), with layers=[-1] for the alternatives alone"
+
+
+@dataclass(frozen=True)
+class Frames:
+    """One row of a denoising run.
+
+    Args:
+        ids: what went into each step, and last what came out of the run.
+        committed: the step of the last change; -1 for prompt, padding, never.
+        confidence: the probability of the final token at the step that committed it, NaN where unknown.
+        kind: index into `KINDS`.
+        noise: share of the generated positions that are masked, per frame.
+    """
+
+    ids: Int[np.ndarray, "frame position"]
+    committed: Int[np.ndarray, " position"]
+    confidence: Float[np.ndarray, " position"]
+    kind: Int[np.ndarray, " position"]
+    noise: Float[np.ndarray, " frame"]
+
+
+def check_denoising(record: Any) -> Record:
+    """Refuse what is not the record of a denoising run with something in it.
+
+    Raises:
+        TypeError, ValueError: it says what to run.
+    """
+    if not isinstance(record, Record):
+        raise TypeError(
+            f"Denoising got {type(record).__name__}; expected the record of a denoising run; pass what .generate or "
+            f"dlens.load_record returned"
+        )
+    if record.canvas is None:
+        raise ValueError(
+            f"Denoising got the record of a {record.kind} run of {record.model}, which has no canvas; expected a "
+            f"denoising run; use .generate(...) of a diffusion model"
+        )
+    if 0 in record.canvas.shape:
+        raise ValueError(
+            f"Denoising got a canvas of shape {list(record.canvas.shape)} (step, batch, position); expected at least "
+            f"one of each; run .generate with a prompt and max_new_tokens=32"
+        )
+    return record
+
+
+def mask_id(record: Record) -> int | None:
+    """The mask token, read off what stood first where something changed; None where nothing did."""
+    assert record.canvas is not None
+    changed = record.committed_at >= 0
+    return int(record.canvas[0][changed][0]) if bool(changed.any()) else None
+
+
+def frames_of(record: Record, row: int) -> Frames:
+    """The frames of one row.
+
+    Args:
+        record: of a denoising run.
+        row: which row of its batch.
+    """
+    assert record.canvas is not None
+    ids = np.concatenate([record.canvas[:, row].numpy(), record.tokens[row : row + 1].numpy()])
+    committed, pad = record.committed_at[row].numpy(), record.is_pad[row].numpy()
+    generated = (ids[0] == mask_id(record)) & ~pad
+    kind = np.where(pad, 2, np.where(generated, 1, 0))
+    noise = (ids == mask_id(record))[:, generated].mean(1) if generated.any() else np.zeros(len(ids))
+    return Frames(ids, committed, _confidence(record, row, ids[-1], committed), kind, noise)
+
+
+def _confidence(
+    record: Record, row: int, final: Int[np.ndarray, " position"], committed: Int[np.ndarray, " position"]
+) -> Float[np.ndarray, " position"]:
+    found = np.full(len(final), np.nan)
+    data = _top_tokens(record)
+    if data is None or record.n_layers - 1 not in data["layer"].values:
+        return found
+    last = data.sel(layer=record.n_layers - 1, batch=row)
+    tokens, chances = last["token"].values, last["probability"].values
+    for position in np.flatnonzero(committed >= 0):
+        at = tokens[committed[position], position] == final[position]
+        if at.any():
+            found[position] = chances[committed[position], position][at][0]
+    return found
+
+
+def _top_tokens(record: Record) -> xr.Dataset | None:
+    return next((data for data in record.measures.values() if {"token", "probability"} <= set(data.data_vars)), None)
+
+
+def thoughts(record: Record, row: int, step: int, position: int, layer: int) -> dict[str, Any]:
+    """What the model thought of at one place: alternatives at a layer, and the first choice of every layer.
+
+    Args:
+        record: of a denoising run.
+        row, step, position: where; a step after the last is the last.
+        layer: whose alternatives.
+
+    Returns:
+        "step"; "alternatives", pairs of text and probability; "lens", triples of layer, text and probability;
+        "message", what to measure where nothing is known, else "".
+    """
+    step = min(step, record.n_steps - 1)
+    nothing = {"step": step, "alternatives": [], "lens": []}
+    data = _top_tokens(record)
+    if data is None:
+        return nothing | {"message": f"The record holds no alternatives; {_ADVICE}."}
+    here = data.sel(step=step, batch=row, position=position)
+    tokens, chances = here["token"].values.tolist(), here["probability"].values.tolist()
+    if all(first < 0 for first, *_ in tokens):
+        return nothing | {"message": "Nothing was measured here: padding, or after the end of the row."}
+    layers = here["layer"].values.tolist()
+    lens = [[place, piece(record, t[0]), p[0]] for place, t, p in zip(layers, tokens, chances, strict=True)]
+    if layer not in layers:
+        return nothing | {"lens": lens, "message": f"Layer {layer} was not measured; {_ADVICE}."}
+    at = layers.index(layer)
+    pairs = [[piece(record, t), p] for t, p in zip(tokens[at], chances[at], strict=True) if t >= 0]
+    return {"step": step, "alternatives": pairs, "lens": lens, "message": ""}
+
+
+def piece(record: Record, token: int) -> str:
+    """The text of a token, or its number where the record knows no text."""
+    return record.pieces.get(int(token), f"[{int(token)}]")
+
+
+def visible(text: str) -> str:
+    """A token's text with the spaces at its ends, tabs and line breaks made visible.
+
+    Examples:
+        >>> visible(" fox\\n")
+        '·fox⏎'
+    """
+    inner = text.replace("\n", "⏎").replace("\t", "⇥")
+    kept = inner.strip(" ")
+    before = len(inner) - len(inner.lstrip(" "))
+    return "·" * before + kept + "·" * (len(inner) - before - len(kept)) or "∅"
+
+
+def title(record: Record) -> str:
+    """The model, and what was done to it."""
+    done = [entry["words"] for entry in record.plan if entry["op"] not in ("capture", "measure")]
+    return f"{record.model}: {'; '.join(done) or 'as it is'}"

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+import dlens
+from dlens.findings.effects.applied import applied, blocks_saved, skipped_blocks
+
+TEXTS = ["Once upon a time"]
+
+
+def test_a_plan_adds_to_what_a_trace_has(diffusion: dlens.Model) -> None:
+    bare, chain = applied(dlens.trace(diffusion).swap(2, 3), [5])
+    assert bare.ops == () and [op.words() for op in chain.ops] == ["swap layers 2 and 3", "skip layers 5"]
+
+
+def test_plans_and_schedules_are_applied(ar: dlens.Model, diffusion: dlens.Model) -> None:
+    plan = dlens.plan_skip(ar, 2, "block-influence", prompts=TEXTS)
+    assert skipped_blocks(applied(ar, plan)[0], plan) == plan.layers
+    schedule = dlens.plan_schedule(diffusion, 1 / 16, 2, prompts=TEXTS, progress=False)
+    bare, chain = applied(diffusion, schedule)
+    assert blocks_saved(chain, 10) == pytest.approx(schedule.share)
+    with pytest.raises(ValueError, match="a schedule for trio/diffusion; expected the same blocks at every step"):
+        skipped_blocks(bare, schedule)
+
+
+@pytest.mark.parametrize(
+    ("change", "share"),
+    [
+        (lambda trace: trace.skip([1, 2]).skip([2, 3]), 3 / 16),
+        (lambda trace: trace.skip([1], steps="early").skip([1], steps=range(6, 9)), (3 + 3) / 9 / 16),
+        (lambda trace: trace.skip([1, 2], noise=(0.25, 0.75)), 1 / 16),
+        (lambda trace: trace.ablate([4]), 0),
+        (lambda trace: trace.skip([1], part="mlp"), math.nan),
+        (lambda trace: trace.skip([1]).repeat(4), math.nan),
+    ],
+)
+def test_blocks_count_by_their_share_of_the_run(change: Any, share: float, diffusion: dlens.Model) -> None:
+    assert blocks_saved(change(dlens.trace(diffusion)), 9) == pytest.approx(share, nan_ok=True)
+
+
+def test_a_comparison_with_itself_is_refused(ar: dlens.Model) -> None:
+    for model in (ar, dlens.trace(ar).capture("resid_post")):
+        with pytest.raises(ValueError, match="without a plan and without operations; expected something that changes"):
+            applied(model, None)

@@ -1,0 +1,137 @@
+"""A planted outlier is found, and every row is what its change does."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+import dlens
+from dlens.findings.effects.collapse import equal_energy
+from dlens.findings.effects.residence import residence
+from dlens.findings.scores.accuracy import score_task
+from dlens.findings.scores.loss import text_loss
+from tests.models.conftest import build
+
+TEXTS = ["Once upon a time there was a fox", "def f(x):\n    return"]
+CHANNEL = 9
+OPTIONS: dict[str, Any] = {"n": 2, "seed": 3, "max_new_tokens": 4}
+
+
+@pytest.fixture(scope="module")
+def planted(ar: dlens.Model) -> dlens.Model:
+    """The autoregressive model with a channel that every token makes large."""
+    model = copy.deepcopy(ar)
+    model.embed.weight.data[:, CHANNEL] = 40.0
+    return model
+
+
+@pytest.fixture(scope="module")
+def found(planted: dlens.Model) -> dlens.Collapse:
+    return dlens.collapse(planted, texts=TEXTS, n_random=2, prompts=TEXTS, **OPTIONS)
+
+
+def test_the_outlier_is_found_where_it_lives(found: dlens.Collapse, planted: dlens.Model) -> None:
+    entry = dlens.trace(planted).ablate_outlier().forward("Once").plan[0]
+    assert (found.channel, found.share) == (CHANNEL, pytest.approx(entry["share"])) == (entry["channel"], found.share)
+    assert found.where["peak_share"].sel(layer=0) == found.where["steps_led"].sel(layer=0) == 1
+    assert found.layers == tuple(layer for layer in range(16) if found.where["peak_share"][layer] > 0.5)
+    assert 0 in found.layers
+    assert found.where.attrs["channel"] == CHANNEL
+
+
+def test_each_row_is_what_its_change_does(found: dlens.Collapse, planted: dlens.Model) -> None:
+    trace = dlens.trace(planted)
+    rows = {effect.name: effect for effect in found.effects}
+    changes = {
+        "none": trace,
+        "outlier to zero": trace.ablate_outlier(CHANNEL),
+        "outlier to mean": trace.ablate_outlier(CHANNEL, value="mean"),
+        "next channels to zero": trace.ablate(range(15), rows["next channels to zero"].channels),
+    }
+    for name, change in changes.items():
+        scores = score_task(change, "trio-math", **OPTIONS)
+        assert rows[name].examples == scores.texts
+        assert rows[name].kept.after.correct == scores.correct
+        assert rows[name].loss == text_loss(change, TEXTS, seed=3).value
+    assert len({round(rows[name].loss, 3) for name in changes}) == 4
+
+
+def test_rows_and_columns_are_those_of_a_copy(found: dlens.Collapse, planted: dlens.Model) -> None:
+    rows = {effect.name: effect for effect in found.effects}
+    for side, paths in (("rows", planted.layout.writes), ("columns", planted.layout.reads)):
+        other = copy.deepcopy(planted)
+        for block in other.blocks:
+            for path in paths:
+                weight: Any = block.get_submodule(path).weight
+                view = weight.data if side == "rows" else weight.data.T
+                view[CHANNEL] = 0
+        assert rows[f"outlier's {side} to zero"].loss == text_loss(dlens.trace(other), TEXTS, seed=3).value
+        assert rows[f"outlier's {side} to zero"].where == side
+
+
+def test_the_model_is_what_it_was(planted: dlens.Model) -> None:
+    before = {name: value.clone() for name, value in planted.module.state_dict().items()}
+    dlens.collapse(planted, texts=TEXTS, n_random=0, prompts=["Once"], channel=3, **OPTIONS)
+    assert all(torch.equal(value, before[name]) for name, value in planted.module.state_dict().items())
+
+
+def test_controls_are_other_channels(found: dlens.Collapse) -> None:
+    names = [effect.name for effect in found.effects]
+    assert sum(name.startswith("random channel") for name in names) == 2
+    random = [effect.channels for effect in found.effects if effect.name.startswith("random")]
+    assert random[0] != random[1] and all(CHANNEL not in channels for channels in random)
+    assert [row["name"] for row in found.table()] == names
+    assert "hold" in found.notes[-1]
+
+
+def test_the_next_channels_come_closest_in_energy() -> None:
+    shares = torch.tensor([0.02, 0.30, 0.12, 0.11, 0.10, 0.05, 0.09, 0.21])
+    assert equal_energy(shares, 1) == (7, 2)
+    assert equal_energy(shares / 0.3, 7) == (1,)
+    # What the outlier holds, no set of the others does.
+    assert equal_energy(torch.tensor([0.9, 0.04, 0.03, 0.02, 0.01, 0.0]), 0) == ()
+
+
+def test_where_a_channel_lives_in_a_denoising_run(diffusion: dlens.Model) -> None:
+    where = residence(dlens.trace(diffusion), 5, TEXTS, max_new_tokens=4)
+    outliers = dlens.Outliers(top=diffusion.d_model)
+    record = dlens.trace(diffusion).measure(outliers).generate(TEXTS, 4, progress=False)
+    expected = record.measures["outliers"]["steps_led"].sel(channel=5)
+    assert where["steps_led"].values.tolist() == expected.values.tolist()
+    assert where["energy_share_by_noise"].dims == ("noise", "layer")
+    assert ((where["energy_share"] > 0) & (where["energy_share"] < 1)).all()
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "options"),
+    [
+        (ValueError, "task 'maths'; expected one of", {"task": "maths"}),
+        (ValueError, "n=1; expected at least 2 problems", {"n": 1}),
+        (IndexError, "channel 192 of trio/ar; expected 0 to 191", {"channel": 192}),
+        (ValueError, "n_random=-1; expected 0 to 191", {"n_random": -1}),
+        (ValueError, "draws=0; expected at least 1", {"draws": 0}),
+        (ValueError, "got texts of one token", {"texts": [[5]]}),
+    ],
+)
+def test_it_is_refused_before_anything_is_computed(
+    error: type[Exception], message: str, options: dict[str, Any], ar: dlens.Model
+) -> None:
+    calls: list[int] = []
+    handle = ar.module.register_forward_pre_hook(lambda *_: calls.append(1))
+    with pytest.raises(error, match=message):
+        dlens.collapse(ar, **options)
+    handle.remove()
+    assert not calls
+
+
+def test_shallow_and_broken_models_are_refused(ar: dlens.Model) -> None:
+    shallow = dlens.load(build("llama", num_hidden_layers=2, vocab_size=ar.vocab_size), tokenizer=ar.tokenizer)
+    with pytest.raises(ValueError, match="has 2 blocks; expected at least 3"):
+        dlens.collapse(shallow)
+    broken = copy.deepcopy(ar)
+    broken.blocks[4].mlp.down_proj.weight.data[:] = float("nan")  # pyright: ignore
+    with pytest.raises(ValueError, match="hold NaN, infinity or nothing but zeros"):
+        dlens.collapse(broken)

@@ -1,0 +1,92 @@
+"""Retention is what the scores of both runs say, and is refused where it cannot be asked."""
+
+from __future__ import annotations
+
+from math import isnan, nan
+from typing import Any
+
+import pytest
+
+import dlens
+from dlens.findings.effects.retention import judged
+from dlens.findings.scores.accuracy import score_task
+from dlens.findings.scores.intervals import mcnemar, ratio_interval
+from tests.findings.answers import answers
+
+
+def test_it_is_what_both_runs_score(ar: dlens.Model) -> None:
+    trace = dlens.trace(ar).skip([12])
+    kept = dlens.retention(trace, n=6, seed=2, max_new_tokens=32)
+    before = score_task(dlens.trace(ar), "trio-math", 6, 2, max_new_tokens=32)
+    after = score_task(trace, "trio-math", 6, 2, max_new_tokens=32, count_flops=True)
+    assert (kept.before.texts, kept.after.texts) == (before.texts, after.texts)
+    assert (kept.baseline, kept.accuracy, kept.n) == (before.accuracy, after.accuracy, 6)
+    assert kept.retained == pytest.approx(after.accuracy / before.accuracy if any(before.correct) else nan, nan_ok=True)
+    assert (kept.low, kept.high) == pytest.approx(ratio_interval(before.correct, after.correct, seed=2), nan_ok=True)
+    assert kept.p_value == mcnemar(before.correct, after.correct)
+    assert after.flops is not None and after.saved_flops is not None
+    assert kept.flops_saved == after.saved_flops / (after.flops + after.saved_flops)
+    assert 0 < kept.flops_saved < kept.blocks_saved == 1 / 16
+    assert kept.time_ratio > 0 and kept.row()["plan"] == "skip layers 12"
+
+
+def test_a_baseline_is_shared(diffusion: dlens.Model) -> None:
+    options: dict[str, Any] = {"n": 4, "max_new_tokens": 4}
+    baseline = score_task(dlens.trace(diffusion), "trio-math", **options)
+    kept = dlens.retention(diffusion, [3], baseline=baseline, **options)
+    assert kept.before is baseline
+    assert kept.after.texts == dlens.retention(diffusion, [3], **options).after.texts
+    for other in ({"seed": 1}, {"task": "trio-code"}, {"n": 5}):
+        with pytest.raises(ValueError, match="a baseline of 4 problems of trio-math for .*; expected the same"):
+            dlens.retention(diffusion, [3], baseline=baseline, **options | other)
+
+
+def test_the_numbers_by_hand() -> None:
+    before, after = answers("1111111100"), answers("1111000010", flops=60, saved=20)
+    kept = judged("by hand", before, after, seed=0, saved=0.25)
+    assert (kept.baseline, kept.accuracy, kept.retained) == (0.8, 0.5, 0.625)
+    assert kept.low < 0.625 < kept.high and kept.p_value == mcnemar(before.correct, after.correct) == 0.375
+    assert (kept.flops_saved, kept.blocks_saved, kept.time_ratio) == (0.25, 0.25, 1.0)
+    assert kept.notes == ()
+    interval = f"{100 * kept.low:.0f} to {100 * kept.high:.0f} %"
+    words = f"by hand on by hand: 5 of 10 solved, 8 before; 62 % retained ({interval}), p = 0.38"
+    assert str(kept) == repr(kept) == words
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "note"),
+    [
+        ("0000", "0100", "solves no problem"),
+        ("1000000000", "1000000000", "too few problems for an interval"),
+        ("1111", "1111", "the interval has no width"),
+    ],
+)
+def test_what_an_interval_cannot_say_is_noted(before: str, after: str, note: str) -> None:
+    kept = judged("by hand", answers(before), answers(after), seed=0)
+    assert note in kept.notes[0]
+    assert ("no interval" in str(kept) or "no share retained" in str(kept)) == isnan(kept.low)
+    assert isnan(kept.low) == ("width" not in note)
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "options"),
+    [
+        (ValueError, "task 'maths'; expected one of", {"task": "maths"}),
+        (ValueError, "n=1; expected at least 2 problems", {"n": 1}),
+        (IndexError, "layer 16 of trio/ar", {"plan": [16]}),
+        (ValueError, "without a plan and without operations", {"plan": None}),
+        (ValueError, "LLaDA for trio/ar", {"sampler": dlens.samplers.LLaDA()}),
+    ],
+)
+def test_it_is_refused_before_anything_is_computed(
+    error: type[Exception], message: str, options: dict[str, Any], ar: dlens.Model
+) -> None:
+    calls: list[int] = []
+    handle = ar.module.register_forward_pre_hook(lambda *_: calls.append(1))
+    with pytest.raises(error, match=message):
+        dlens.retention(ar, **{"plan": [3], "n": 2} | options)
+    # Steps that only the changed run has.
+    with pytest.raises(IndexError, match="names step 80"):
+        dlens.retention(dlens.trace(ar).skip([3], steps=[80]), n=2)
+    handle.remove()
+    assert not calls

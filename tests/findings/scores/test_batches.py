@@ -1,0 +1,25 @@
+import pytest
+import torch
+
+import dlens
+from dlens.findings.scores.batches import batched, mask_share, rng, token_rows
+
+
+@pytest.mark.parametrize(("share", "masks"), [(0.0, 0), (0.25, 2), (0.5, 5), (1.0, 10)])
+def test_masks_exactly_a_share(share: float, masks: int) -> None:
+    ids = list(range(10, 20))
+    masked = mask_share(ids, share, 1, rng(0))
+    assert sum(token == 1 for token in masked) == masks
+    assert all(token in (1, old) for token, old in zip(masked, ids, strict=True))
+
+
+def test_texts_become_rows_without_padding(ar: dlens.Model) -> None:
+    texts = ["Once", "Once upon a time"]
+    assert token_rows(ar, texts) == [ar.tokenizer(text)["input_ids"] for text in texts]
+    assert token_rows(ar, torch.tensor([5, 6])) == [[5, 6]]
+
+
+def test_batches_hold_everything_in_order() -> None:
+    assert [list(part) for part in batched(range(5), 2)] == [[0, 1], [2, 3], [4]]
+    with pytest.raises(ValueError, match="batch_size=0; expected at least 1"):
+        batched([1], 0)

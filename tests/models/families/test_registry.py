@@ -1,0 +1,72 @@
+"""Families that users add, and the table of known models."""
+
+from __future__ import annotations
+
+import doctest
+
+import pytest
+
+import dlens
+from dlens.models import known, load
+from dlens.models.families import registry
+from dlens.models.families.decoder import AUTOREGRESSIVE, MASKED, MASKED_SHIFTED, llama_like
+from dlens.models.families.dream import DREAM
+from dlens.models.families.llada import LLADA
+from dlens.models.family import Family
+from dlens.models.known import known_models
+from tests.models.conftest import build
+
+
+@pytest.fixture(autouse=True)
+def only_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test starts with the families of dlens alone, and those it registers are gone after it."""
+    ours = (AUTOREGRESSIVE, MASKED, MASKED_SHIFTED, LLADA, DREAM)
+    monkeypatch.setattr(registry, "_FAMILIES", {family.name: family for family in ours})
+
+
+def test_a_registered_family_is_found_by_name_and_by_model_type() -> None:
+    family = Family(
+        name="mine",
+        objective="autoregressive",
+        shift=1,
+        layout=llama_like(),
+        model_types=("qwen2",),
+        end_token_ids=(5, 500),
+    )
+    assert dlens.register_family(family) is family
+    assert dlens.register_family(family) is family
+    assert dlens.load(build("qwen2")).family.name == "mine"
+    assert dlens.load(build("llama"), family="mine").family.end_token_ids == (5,)
+
+
+def test_a_name_that_is_taken() -> None:
+    with pytest.raises(ValueError, match="a family named 'llada' is known already; expected .*; give another name"):
+        dlens.register_family(Family(name="llada", objective="diffusion", shift=0))
+
+
+@pytest.mark.parametrize("module", [registry, known, load])
+def test_examples(module: object) -> None:
+    result = doctest.testmod(module)  # pyright: ignore
+    assert result.attempted and not result.failed
+
+
+def test_the_example_of_a_family_is_under_twenty_lines() -> None:
+    lines = [
+        line
+        for line in (registry.register_family.__doc__ or "").splitlines()
+        if line.strip().startswith((">>>", "..."))
+    ]
+    assert 5 < len(lines) < 20
+
+
+def test_known_models() -> None:
+    rows = {row.name: row for row in known_models()}
+    assert list(rows) == [
+        "trio/ar", "trio/diffusion", "trio/ar-init", "autoregressive", "masked", "masked-shifted", "llada", "dream",
+    ]  # fmt: skip
+    assert (rows["trio/ar-init"].family, rows["trio/ar-init"].layers, rows["trio/ar-init"].width) == (
+        "masked-shifted",
+        16,
+        192,
+    )
+    assert rows["dream"].layers is None and rows["dream"].shift == 1
