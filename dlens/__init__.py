@@ -3,7 +3,7 @@
 The main calls, each with an example in its own help:
 
     model = dlens.load("trio/diffusion")   # or a hub id, a folder, a transformers module
-    trace = dlens.trace(model)             # .skip .swap .repeat .ablate .steer .patch .hook .capture .measure
+    trace = dlens.trace(model)             # .skip .swap .repeat .ablate .steer .patch .hook .capture .measure .apply
     record = trace.generate("Once upon a") # or .forward(...): text, captures, measures, FLOPs
     record.save("run")                     # dlens.load_record("run") reads it without the model
     dlens.profile(model)                   # what each layer changes; dlens.compare for several models
@@ -43,6 +43,8 @@ from dlens.models.families.registry import register_family
 from dlens.models.family import Family, Fill, Layout, Site
 from dlens.models.load import load
 from dlens.models.model import Model
+from dlens.ops.edit import Edit
+from dlens.ops.op import Op, Structure
 from dlens.show.report.report import report
 from dlens.tracing.chain import Trace, trace
 from dlens.tracing.records.record import Record
@@ -73,6 +75,7 @@ __all__ = [
     "Cosine",
     "Disruption",
     "Drift",
+    "Edit",
     "Family",
     "Fill",
     "Layout",
@@ -81,6 +84,7 @@ __all__ = [
     "Model",
     "NeverFired",
     "Norms",
+    "Op",
     "Outliers",
     "Phases",
     "Profile",
@@ -90,6 +94,7 @@ __all__ = [
     "Site",
     "SkipPlan",
     "SkipSchedule",
+    "Structure",
     "TopTokens",
     "Trace",
     "UnfiredWarning",

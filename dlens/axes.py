@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from jaxtyping import Bool, Float, Int
@@ -13,9 +14,16 @@ from torch import Tensor
 
 __all__ = [
     "BLOCK_POINTS",
+    "HALVES",
+    "INNER_POINTS",
+    "POINTS",
     "ROOT_POINTS",
     "STATES",
+    "STREAM_POINTS",
+    "Half",
     "Logits",
+    "Part",
+    "Point",
     "PointName",
     "Resid",
     "State",
@@ -34,11 +42,79 @@ TokenMask = Bool[Tensor, "batch position"]
 State = Literal["prompt", "masked", "decoded"]
 STATES: tuple[State, ...] = ("prompt", "masked", "decoded")
 
-# In the order in which a forward reaches them.
-BLOCK_POINTS = ("resid_pre", "pattern", "attn_out", "resid_mid", "mlp_out", "resid_post")
-ROOT_POINTS = ("embed", "logits")
+Half = Literal["attn", "mlp"]
+HALVES: tuple[Half, ...] = ("attn", "mlp")
 
-_BLOCK_NAME = re.compile(r"blocks\.(-?\d+)\.(attn\.)?hook_(\w+)")
+Part = Literal["block", "attn", "mlp"]
+"""What can be skipped: a block, or one of its halves."""
+
+_STREAM = ("batch", "position", "d_model")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A hook point: a place in the forward that has a name.
+
+    Args:
+        name: its short form.
+        axes: the axes of its value.
+        where: "root" outside of blocks, "edge" where the stream enters or leaves a block, "middle" between its
+            halves, or the half that computes it.
+        hook: how TransformerLens spells it, after `blocks.{layer}.` or alone.
+        writable: whether a new value there changes what follows.
+    """
+
+    name: str
+    axes: tuple[str, ...]
+    where: Literal["root", "edge", "attn", "middle", "mlp"]
+    hook: str
+    writable: bool = True
+
+    @property
+    def in_block(self) -> bool:
+        """Whether there is one in every block."""
+        return self.where != "root"
+
+    @property
+    def inner(self) -> bool:
+        """Whether it lies between a block's input and its output."""
+        return self.where in ("attn", "middle", "mlp")
+
+    @property
+    def in_stream(self) -> bool:
+        """Whether its value is the residual stream in a block, or is added to it there."""
+        return self.in_block and self.axes == _STREAM
+
+    def exists_without(self, part: Part) -> bool:
+        """Whether there is such a value where a part of the block is skipped."""
+        return not self.inner if part == "block" else self.where != part
+
+
+# In the order in which a forward computes them; a visit goes down this list.
+_TABLE = (
+    Point("embed", _STREAM, "root", "hook_embed"),
+    Point("resid_pre", _STREAM, "edge", "hook_resid_pre"),
+    Point("z", ("batch", "position", "head", "d_head"), "attn", "attn.hook_z"),
+    # The module returns it beside what attention adds: it is read when attention is over, too late to change it.
+    Point("pattern", ("batch", "head", "position", "position_b"), "attn", "attn.hook_pattern", writable=False),
+    Point("attn_out", _STREAM, "attn", "hook_attn_out"),
+    Point("resid_mid", _STREAM, "middle", "hook_resid_mid"),
+    Point("mlp_post", ("batch", "position", "d_mlp"), "mlp", "mlp.hook_post"),
+    Point("mlp_out", _STREAM, "mlp", "hook_mlp_out"),
+    Point("resid_post", _STREAM, "edge", "hook_resid_post"),
+    Point("logits", ("batch", "position", "vocab"), "root", "hook_logits"),
+)
+
+POINTS = MappingProxyType({point.name: point for point in _TABLE})
+"""Short form -> hook point: the one table of them."""
+
+BLOCK_POINTS = tuple(point.name for point in _TABLE if point.in_block)
+INNER_POINTS = tuple(point.name for point in _TABLE if point.inner)
+STREAM_POINTS = tuple(point.name for point in _TABLE if point.in_stream)
+ROOT_POINTS = tuple(point.name for point in _TABLE if not point.in_block)
+
+_BY_HOOK = {(point.in_block, point.hook): point.name for point in _TABLE}
+_BLOCK_NAME = re.compile(r"blocks\.(-?\d+)\.(.+)")
 
 
 @dataclass(frozen=True)
@@ -55,14 +131,13 @@ def hook_name(point: str, layer: int | None = None) -> str:
     Examples:
         >>> hook_name("resid_post", 3)
         'blocks.3.hook_resid_post'
-        >>> hook_name("pattern", 0)
-        'blocks.0.attn.hook_pattern'
+        >>> hook_name("z", 0), hook_name("mlp_post", 0)
+        ('blocks.0.attn.hook_z', 'blocks.0.mlp.hook_post')
         >>> hook_name("embed")
         'hook_embed'
     """
-    if point in ROOT_POINTS:
-        return f"hook_{point}"
-    return f"blocks.{layer}.{'attn.' if point == 'pattern' else ''}hook_{point}"
+    known = POINTS[point]
+    return f"blocks.{layer}.{known.hook}" if known.in_block else known.hook
 
 
 def respell(came: object, known: Iterable[str]) -> str:
@@ -83,21 +158,19 @@ def parse_point(name: str) -> PointName:
         ValueError: the name is not a hook point.
 
     Examples:
-        >>> parse_point("blocks.3.hook_resid_post")
-        PointName(point='resid_post', layer=3)
+        >>> parse_point("blocks.3.attn.hook_z")
+        PointName(point='z', layer=3)
         >>> parse_point("mlp_out")
         PointName(point='mlp_out', layer=None)
     """
-    if name in BLOCK_POINTS or name in ROOT_POINTS:
+    if name in POINTS:
         return PointName(name)
-    if name.startswith("hook_") and name.removeprefix("hook_") in ROOT_POINTS:
-        return PointName(name.removeprefix("hook_"))
-    if match := _BLOCK_NAME.fullmatch(name):
-        layer, attn, point = int(match[1]), match[2], match[3]
-        if point in BLOCK_POINTS and (attn is not None) == (point == "pattern"):
-            return PointName(point, layer)
-    known = (*BLOCK_POINTS, *ROOT_POINTS)
+    if (False, name) in _BY_HOOK:
+        return PointName(_BY_HOOK[False, name])
+    match = _BLOCK_NAME.fullmatch(name)
+    if match and (True, match[2]) in _BY_HOOK:
+        return PointName(_BY_HOOK[True, match[2]], int(match[1]))
     raise ValueError(
-        f"unknown hook point {name!r}; expected a short form ({', '.join(known)}) or a full name "
-        f"such as 'blocks.5.hook_resid_post'; {respell(name, known)}"
+        f"unknown hook point {name!r}; expected a short form ({', '.join(POINTS)}) or a full name "
+        f"such as 'blocks.5.hook_resid_post'; {respell(name, POINTS)}"
     )

@@ -23,7 +23,8 @@ from transformers import ModernBertConfig, ModernBertForMaskedLM
 
 import dlens
 from dlens.measures import Span, Visit
-from dlens.ops.op import Edit, Place, Target
+from dlens.ops.edit import Edit, Place
+from dlens.ops.target import Target
 from dlens.show.figures import styled
 
 model = dlens.load("trio/diffusion")

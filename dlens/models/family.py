@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
-from dlens.axes import Resid, TokenIds, TokenMask
+from dlens.axes import Half, Resid, TokenIds, TokenMask
 
 __all__ = ["Family", "Fill", "Layout", "Site", "hidden_in", "hidden_of"]
 
@@ -24,15 +25,31 @@ class Site:
         path: module path below the block; "" is the block itself.
         end: "input" (the first argument) or "output".
         index: which element where the module returns a tuple.
+        heads: whether its last axis holds all heads side by side, and is split into `head` and `d_head`.
 
     Examples:
         >>> Site("norm_2", "input")
-        Site(path='norm_2', end='input', index=0)
+        Site(path='norm_2', end='input', index=0, heads=False)
+        >>> Site("unembed", heads=True).split(torch.zeros(1, 5, 12), 3).shape
+        torch.Size([1, 5, 3, 4])
     """
 
     path: str
     end: Literal["input", "output"] = "output"
     index: int = 0
+    heads: bool = False
+
+    def split(self, value: Tensor, n_heads: int) -> Tensor:
+        """What the module has, as the hook point's axes say it."""
+        if not self.heads:
+            return value
+        return rearrange(value, "batch position (head d_head) -> batch position head d_head", head=n_heads)
+
+    def join(self, value: Tensor) -> Tensor:
+        """A value of the hook point, as the module has it."""
+        if not self.heads:
+            return value
+        return rearrange(value, "batch position head d_head -> batch position (head d_head)")
 
 
 @dataclass(frozen=True)
@@ -61,8 +78,7 @@ class Layout:
         embed: path of the token embedding.
         norm: path of the final norm.
         head: path of the unembedding; None where the embedding's weight is reused in code.
-        sites: hook point -> site for "attn_out", "resid_mid", "mlp_out" and "pattern";
-            a point that is absent raises when asked for.
+        sites: hook point -> site, for the points inside a block; one that is absent raises when asked for.
         attn_skip, mlp_skip: the modules that do not run when that half is skipped.
         block_tuple: length of the tuple a block returns, None for a bare tensor.
         absent: hook point -> why it does not exist here, for the error.
@@ -87,6 +103,10 @@ class Layout:
     absent: Mapping[str, str] = field(default_factory=dict)
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+
+    def skips(self, part: Half) -> tuple[Fill, ...]:
+        """The modules that do not run when a half is skipped."""
+        return self.attn_skip if part == "attn" else self.mlp_skip
 
     def pack(self, hidden: Resid) -> Any:
         """Spell a residual the way a block of this architecture returns it."""

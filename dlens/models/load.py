@@ -13,6 +13,7 @@ from dlens.models.buffers import is_remote
 from dlens.models.families.registry import choose_family, choose_layout
 from dlens.models.family import Family
 from dlens.models.model import Model
+from dlens.models.sites import as_built
 from dlens.models.source import read_checkpoint, read_tokenizer, resolve
 from dlens.models.verify import check_paths, probe_padding
 from dlens.models.verify import verify as prove
@@ -132,7 +133,7 @@ def _make_bidirectional(module: nn.Module) -> None:
 
 
 def _build(module: nn.Module, tokenizer: Any, family: Family, mask: int | None, name: str, verify: bool) -> Model:
-    layout = choose_layout(family, module.config)
+    layout = as_built(choose_layout(family, module.config), module)
     check_paths(module, layout)
     complete = replace(family, layout=layout, mask_token_id=_mask_token(family, mask, module.config, tokenizer))
     model = Model(module, tokenizer, complete, name)

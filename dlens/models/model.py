@@ -22,6 +22,7 @@ __all__ = ["Model"]
 _LOCKS: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
 _LOCKS_GUARD = threading.Lock()
 _CONTEXT_NAMES = ("max_position_embeddings", "max_sequence_length")
+_HEAD_NAMES = ("num_attention_heads", "n_heads", "n_head")
 
 
 @final
@@ -41,8 +42,8 @@ class Model:
     Examples:
         >>> import dlens
         >>> model = dlens.load("trio/diffusion")
-        >>> model.n_layers, model.d_model, model.vocab_size, model.n_positions
-        (16, 192, 4096, 512)
+        >>> model.n_layers, model.d_model, model.n_heads, model.vocab_size, model.n_positions
+        (16, 192, 6, 4096, 512)
         >>> model.family.objective, model.device.type, model.dtype
         ('diffusion', 'cpu', torch.float32)
         >>> model
@@ -93,6 +94,12 @@ class Model:
     def d_model(self) -> int:
         """Width of the residual stream."""
         return int(self.embed.weight.shape[-1])  # pyright: ignore
+
+    @property
+    def n_heads(self) -> int:
+        """Number of attention heads of a block."""
+        settings = self.config
+        return int(next(value for name in _HEAD_NAMES if (value := getattr(settings, name, None)) is not None))
 
     @property
     def vocab_size(self) -> int:

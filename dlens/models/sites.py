@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dlens.axes import TokenIds
+from dlens.axes import POINTS, TokenIds
 from dlens.errors import VerificationError
-from dlens.models.family import Site, hidden_of
+from dlens.models.family import Layout, Site, hidden_of
 from dlens.models.model import Model
 
-__all__ = ["check_sites"]
+__all__ = ["as_built", "check_inner", "check_sites", "inner_widths"]
 
 _POINTS = ("attn_out", "resid_mid", "mlp_out")
+# What the last projection of a half reads -> what it adds to the stream: without the one, the other is a constant.
+_LAST = {"z": "attn_out", "mlp_post": "mlp_out"}
 
 
 class _Seen:
@@ -24,6 +27,23 @@ class _Seen:
     def __init__(self) -> None:
         self.values: dict[tuple[int, str], Any] = {}
         self.counts: Counter[tuple[int, str]] = Counter()
+
+
+def as_built(layout: Layout, module: nn.Module) -> Layout:
+    """The layout without the points of modules that a block of this model lacks, such as the MLP of a block of experts.
+
+    Only for what lies within a half: the parts that the stream is made of must all be there.
+    """
+    modules = dict(module.named_modules(remove_duplicate=False))
+    blocks = modules.get(layout.blocks)
+    sites, absent = dict(layout.sites), dict(layout.absent)
+    for point in _LAST.keys() & sites.keys():
+        path = sites[point].path
+        lacking = [i for i in range(len(list(blocks or ()))) if f"{layout.blocks}.{i}.{path}" not in modules]  # pyright: ignore
+        if lacking:
+            del sites[point]
+            absent[point] = f"its block {lacking[0]} has no {path!r}"
+    return replace(layout, sites=sites, absent=absent)
 
 
 def check_sites(model: Model, ids: TokenIds) -> None:
@@ -47,23 +67,81 @@ def check_sites(model: Model, ids: TokenIds) -> None:
     for layer in range(model.n_layers):
         _check_block_value(model, layer, seen.values[layer, "block"])
         _check_sum(model, layer, seen.values)
+    model.memo["inner widths"] = _widths(seen)
 
 
-def _observe(model: Model, ids: TokenIds) -> _Seen:
-    """One forward under plain hooks, which are gone afterwards."""
+def inner_widths(model: Model) -> dict[tuple[int, str], int]:
+    """(layer, point) -> the width of what the last projection of a half reads; seen when the model was proved.
+
+    A model that was loaded unproved runs one forward of a single token when this is first asked.
+    """
+    if "inner widths" not in model.memo:
+        with model.lock, torch.no_grad():
+            model.memo["inner widths"] = _widths(
+                _observe(model, torch.zeros(1, 1, dtype=torch.long, device=model.device))
+            )
+    return model.memo["inner widths"]
+
+
+def _widths(seen: _Seen) -> dict[tuple[int, str], int]:
+    return {(layer, point): int(value.shape[-1]) for (layer, point), value in seen.values.items() if point in _LAST}
+
+
+def check_inner(model: Model, ids: TokenIds) -> None:
+    """What the layout names within a half is all that the half adds: with zeros there, it adds the same everywhere.
+
+    Args:
+        model: what was loaded.
+        ids: one row of unlike tokens; a second row holds them in another order.
+
+    Raises:
+        VerificationError: what a half adds still depends on the text, or its width is not that of whole heads.
+    """
+    sites = {point: site for point, site in model.layout.sites.items() if point in _LAST}
+    for point, site in sites.items():
+        if site.heads and any(w % model.n_heads for (_, at), w in inner_widths(model).items() if at == point):
+            raise VerificationError(
+                f"{point} of {model.name} is not as wide as {model.n_heads} heads; expected a multiple, as the config "
+                f"says; give a Family whose Layout names another module for it"
+            )
+    values = _observe(model, torch.cat([ids, ids.flip(-1)]), zeroed=sites).values
+    for point in sites:
+        for layer in range(model.n_layers):
+            added = values.get((layer, _LAST[point]))
+            if added is not None and not _constant(added, values[layer, "block"]):
+                raise VerificationError(
+                    f"with zeros for {point} ({sites[point].path!r}) block {layer} of {model.name} still adds "
+                    f"{_LAST[point]} that depends on the text; expected a constant, as all of it passes there; give a "
+                    f"Family whose Layout names another module for {point}, or none"
+                )
+
+
+def _constant(added: Tensor, block: Any) -> bool:
+    tolerance = 16 * torch.finfo(added.dtype).eps * float(hidden_of(block).abs().max())
+    return bool(((added - added[:1, :1]).abs() <= tolerance).all())
+
+
+def _observe(model: Model, ids: TokenIds, zeroed: dict[str, Site] | None = None) -> _Seen:
+    """One forward under plain hooks, which are gone afterwards; with zeros at the inputs of the sites `zeroed`."""
     seen, handles = _Seen(), []
-    sites = {point: site for point, site in model.layout.sites.items() if point in _POINTS}
+    sites = {point: site for point, site in model.layout.sites.items() if POINTS[point].writable}
     try:
         for layer, block in enumerate(model.blocks):
             handles += _watch(block, "", layer, {"resid_pre": Site("", "input"), "block": Site("")}, seen)
-            for path in {site.path for site in sites.values()}:
+            for path in dict.fromkeys(site.path for site in sites.values()):
                 here = {point: site for point, site in sites.items() if site.path == path}
                 handles += _watch(block.get_submodule(path), path, layer, here, seen)
+            for site in (zeroed or {}).values():
+                handles.append(block.get_submodule(site.path).register_forward_pre_hook(_zero_input))
         model.module(**model.family.inputs(ids, None))
     finally:
         for handle in handles:
             handle.remove()
     return seen
+
+
+def _zero_input(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (torch.zeros_like(args[0]), *args[1:])
 
 
 def _watch(part: nn.Module, path: str, layer: int, points: dict[str, Site], seen: _Seen) -> list[Any]:

@@ -17,7 +17,7 @@ from dlens.errors import VerificationError
 from dlens.models.buffers import check_rotary
 from dlens.models.family import Layout
 from dlens.models.model import Model
-from dlens.models.sites import check_sites
+from dlens.models.sites import check_inner, check_sites
 
 __all__ = [
     "VerificationError",
@@ -58,6 +58,7 @@ def verify(model: Model) -> None:
     with _undisturbed(model.module):
         check_finite(model)
         check_sites(model, _ids(model))
+        check_inner(model, _ids(model))
         check_causality(model)
         check_shift(model)
 

@@ -8,8 +8,10 @@ from typing import Any, Literal, cast, final, get_args
 from torch import Tensor
 
 from dlens.axes import respell
+from dlens.ops.edit import Edit, Place
 from dlens.ops.given import as_tensor
-from dlens.ops.op import Edit, Place, Target
+from dlens.ops.op import Calibration
+from dlens.ops.target import Target
 
 __all__ = ["Ablate", "AblateOutlier", "AblateValue", "as_value"]
 
@@ -64,6 +66,10 @@ class Ablate(Edit):
                 f"of these for each of {target.n_layers} layers; reshape it"
             )
 
+    def filled(self, calibration: Calibration) -> Ablate:
+        means = _means(self, self.value, calibration)
+        return self if means is None else replace(self, means=means)
+
     def edit(self, value: Tensor, place: Place) -> Tensor:
         channels = slice(None) if self.channels is None else list(self.channels)
         edited = value.clone()
@@ -89,12 +95,13 @@ class Ablate(Edit):
     def words(self) -> str:
         what = "all channels" if self.channels is None else f"channels {', '.join(map(str, self.channels))}"
         value = self.value if isinstance(self.value, str) else "given values"
-        return f"ablate {what} to {value} in {self._where()}"
+        return f"ablate {what} to {value} in {self.where()}"
 
-    def to_json(self) -> dict[str, Any]:
-        channels = None if self.channels is None else list(self.channels)
-        value = self.value if isinstance(self.value, str) else f"tensor {list(self.value.shape)}"
-        return {"op": "ablate", "channels": channels, "value": value} | self._edit_json()
+    def details(self) -> dict[str, Any]:
+        return {
+            "channels": None if self.channels is None else list(self.channels),
+            "value": _value_json(self.value),
+        }
 
 
 @final
@@ -123,6 +130,14 @@ class AblateOutlier(Edit):
         known = self if self.channel is not None else replace(self, channel=0)
         known.resolved(target).check(target)
 
+    def filled(self, calibration: Calibration) -> AblateOutlier:
+        found = self
+        if self.channel is None:
+            channel, share = calibration.outlier()
+            found = replace(self, channel=channel, share=share)
+        means = _means(self, self.value, calibration)
+        return found if means is None else replace(found, means=means)
+
     def resolved(self, target: Target) -> Ablate:
         """The plain ablation it stands for, once the channel is known."""
         assert self.channel is not None
@@ -146,12 +161,17 @@ class AblateOutlier(Edit):
             share = "" if self.share is None else f", {self.share:.1%} of the energy"
             which = f"outlier channel {self.channel}{share}"
         value = self.value if isinstance(self.value, str) else "given values"
-        where = (
-            self._where() if self.layers is not None else f"{self.at} of all layers but the last{self.scope.words()}"
-        )
+        where = self.where() if self.layers is not None else f"{self.at} of all layers but the last{self.scope.words()}"
         return f"ablate {which} to {value} in {where}"
 
-    def to_json(self) -> dict[str, Any]:
-        value = self.value if isinstance(self.value, str) else f"tensor {list(self.value.shape)}"
-        entry = {"op": "ablate_outlier", "channel": self.channel, "share": self.share, "value": value}
-        return entry | self._edit_json()
+    def details(self) -> dict[str, Any]:
+        return {"channel": self.channel, "share": self.share, "value": _value_json(self.value)}
+
+
+def _means(op: Edit, value: AblateValue, calibration: Calibration) -> Tensor | None:
+    """[layer, d_model], what "mean" stands for at an operation's point; None for any other value."""
+    return calibration.means(op.at) if isinstance(value, str) and value == "mean" else None
+
+
+def _value_json(value: AblateValue) -> str:
+    return value if isinstance(value, str) else f"tensor {list(value.shape)}"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, final
 
-from dlens.axes import BLOCK_POINTS, hook_name
-from dlens.ops.op import Op, Target
+from dlens.axes import POINTS, hook_name
+from dlens.ops.op import Kept, Op, Touch
+from dlens.ops.target import Target
 
 __all__ = ["Capture"]
 
@@ -33,14 +34,23 @@ class Capture(Op):
 
     def check(self, target: Target) -> None:
         super().check(target)
-        if self.point in BLOCK_POINTS:
+        if POINTS[self.point].in_block:
             target.require_point(self.point)
             target.layers(self.layers)
+
+    def places(self, target: Target) -> tuple[int, ...]:
+        """The layers along its axis `layer`; none for a point outside of blocks."""
+        return target.layers(self.layers) if POINTS[self.point].in_block else ()
+
+    def touches(self, target: Target) -> tuple[Touch, ...]:
+        return (Touch(self.point, self.places(target), "keep"),)
+
+    def keeps(self) -> Kept:
+        return Kept("record", self.key, "name all layers and steps in one capture")
 
     def words(self) -> str:
         layers = "" if self.layers is None else f" of layers {', '.join(map(str, self.layers))}"
         return f"capture {self.point}{layers}{self.scope.words()}"
 
-    def to_json(self) -> dict[str, Any]:
-        layers = None if self.layers is None else list(self.layers)
-        return {"op": "capture", "point": self.point, "layers": layers} | self._scope_json()
+    def details(self) -> dict[str, Any]:
+        return {"point": self.point, "layers": None if self.layers is None else list(self.layers)}

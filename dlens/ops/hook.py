@@ -10,8 +10,9 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from dlens.axes import TokenMask, hook_name
-from dlens.ops.op import Edit, Place, Target
+from dlens.axes import POINTS, TokenMask, hook_name
+from dlens.ops.edit import Edit, Place
+from dlens.ops.target import Target
 
 __all__ = ["Hook", "HookPoint"]
 
@@ -97,10 +98,10 @@ class Hook(Edit):
         new = new.to(value)
         if torch.allclose(new, value, rtol=0, atol=0, equal_nan=True):
             return value
-        if place.point == "pattern":
+        if not POINTS[place.point].writable:
             raise ValueError(
-                f"the hook at {name} changed the pattern; expected one that only reads, as the pattern is read after "
-                f"attention was computed from it; edit attn_out instead"
+                f"the hook at {name} changed the {place.point}; expected one that only reads, as the {place.point} is "
+                f"read after attention was computed from it; edit attn_out instead"
             )
         return new
 
@@ -108,7 +109,7 @@ class Hook(Edit):
         return getattr(self.fn, "__qualname__", repr(self.fn))
 
     def words(self) -> str:
-        return f"call {self._name()} at {self._where()}"
+        return f"call {self._name()} at {self.where()}"
 
-    def to_json(self) -> dict[str, Any]:
-        return {"op": "hook", "fn": self._name()} | self._edit_json()
+    def details(self) -> dict[str, Any]:
+        return {"fn": self._name()}

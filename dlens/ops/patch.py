@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
+import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from dlens.axes import TokenMask
-from dlens.ops.op import Edit, Place, Target
+from dlens.ops.edit import Edit, Place
+from dlens.ops.target import RunShape, Target
 
 __all__ = ["Patch", "Source"]
 
@@ -71,6 +73,47 @@ class Patch(Edit):
                 f"patch between runs of models of one width"
             )
 
+    def check_run(self, shape: RunShape, steps: frozenset[int], real: TokenMask) -> None:
+        self._check_kind_and_size(shape)
+        source, prompt = self.source, self.source.padding.shape[-1]
+        if not torch.equal(source.padding, ~real[:, :prompt].cpu()):
+            raise ValueError(
+                f"the record to patch from has {source.padding.sum(-1).tolist()} positions of padding in its rows; "
+                f"expected {(~real).sum(-1).tolist()}, as prompts correspond row by row; use prompts of the same "
+                f"lengths"
+            )
+        self._check_steps(shape, steps)
+
+    def _check_kind_and_size(self, shape: RunShape) -> None:
+        source = self.source
+        if source.kind != shape.kind:
+            raise ValueError(
+                f"the record to patch from is of a {source.kind} run; expected one of {shape.kind}, as steps and "
+                f"positions of other kinds do not correspond; record a run of the same kind"
+            )
+        batch, computed = source.values.shape[2:4]
+        prompt = source.padding.shape[-1]
+        fits = shape.width in (computed, source.width)
+        if not fits or (batch, prompt) != (shape.batch, shape.prompt_width):
+            raise ValueError(
+                f"the record to patch from has {batch} rows of {computed} computed positions, {prompt} of them prompt; "
+                f"expected {shape.batch} of {shape.width} and {shape.prompt_width}, as this run has; use the same "
+                f"prompts and the same number of new tokens"
+            )
+
+    def _check_steps(self, shape: RunShape, steps: frozenset[int]) -> None:
+        source = self.source
+        if source.steps is None:
+            return
+        missing = sorted(steps - set(source.steps))
+        # A run of the same plan that ended early lacks the steps after its end, which are left as they are.
+        ran = source.n_steps if source.planned_steps == shape.n_steps else shape.n_steps
+        if len(missing) == len(steps) or any(step < ran for step in missing):
+            raise ValueError(
+                f"the record to patch from lacks steps {missing[:5]}; expected each step that is patched; "
+                f"capture them, or limit the patch with steps="
+            )
+
     def edit(self, value: Tensor, place: Place) -> Tensor:
         assert place.layer is not None
         source = self.source
@@ -86,7 +129,4 @@ class Patch(Edit):
         return edited
 
     def words(self) -> str:
-        return f"patch {self._where()} from another run"
-
-    def to_json(self) -> dict[str, Any]:
-        return {"op": "patch"} | self._edit_json()
+        return f"patch {self.where()} from another run"

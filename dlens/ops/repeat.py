@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, final
 
-from dlens.ops.op import Op, Target
+from dlens.ops.op import Op, Structure
+from dlens.ops.target import Target
 
 __all__ = ["Repeat"]
 
@@ -27,8 +28,11 @@ class Repeat(Op):
                 f"use .skip([{self.layer}]) for none"
             )
 
+    def structure(self, target: Target) -> Structure:
+        return Structure(runs={target.layer(self.layer): self.times})
+
     def words(self) -> str:
         return f"run layer {self.layer} {self.times} times{self.scope.words()}"
 
-    def to_json(self) -> dict[str, Any]:
-        return {"op": "repeat", "layers": [self.layer], "times": self.times} | self._scope_json()
+    def details(self) -> dict[str, Any]:
+        return {"layers": [self.layer], "times": self.times}

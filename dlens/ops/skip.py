@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, final, get_args
+from typing import Any, final, get_args
 
-from dlens.axes import respell
-from dlens.ops.op import Op, Target
+from dlens.axes import Part, respell
+from dlens.ops.op import Op, Structure
+from dlens.ops.target import Target
 
-__all__ = ["Part", "Skip"]
-
-Part = Literal["block", "attn", "mlp"]
+__all__ = ["Skip"]
 
 
 @final
@@ -34,10 +33,18 @@ class Skip(Op):
         if not self.layers:
             raise ValueError("skip got no layers; expected at least one; write for example .skip([3, 4, 5])")
         target.layers(self.layers)
+        if self.part in target.whole:
+            raise ValueError(
+                f"'{self.words()}' on {target.name}, whose layout names no {self.part}_skip; expected the modules that "
+                f"do not run then; give the family a Layout with {self.part}_skip, or skip the whole block"
+            )
+
+    def structure(self, target: Target) -> Structure:
+        return Structure(skips=dict.fromkeys(target.layers(self.layers), self.part))
 
     def words(self) -> str:
         what = "skip" if self.part == "block" else f"skip the {self.part} of"
         return f"{what} layers {', '.join(map(str, self.layers))}{self.scope.words()}"
 
-    def to_json(self) -> dict[str, Any]:
-        return {"op": "skip", "layers": list(self.layers), "part": self.part} | self._scope_json()
+    def details(self) -> dict[str, Any]:
+        return {"layers": list(self.layers), "part": self.part}

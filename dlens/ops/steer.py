@@ -7,8 +7,9 @@ from typing import Any, final
 
 from torch import Tensor
 
+from dlens.ops.edit import Edit, Place
 from dlens.ops.given import as_tensor
-from dlens.ops.op import Edit, Place, Target
+from dlens.ops.target import Target
 
 __all__ = ["Steer", "as_vector"]
 
@@ -65,7 +66,7 @@ class Steer(Edit):
         return value + self.scale * vector.to(value)
 
     def words(self) -> str:
-        return f"add {self.scale:g} x a vector {list(self.vector.shape)} to {self._where()}"
+        return f"add {self.scale:g} x a vector {list(self.vector.shape)} to {self.where()}"
 
-    def to_json(self) -> dict[str, Any]:
-        return {"op": "steer", "scale": self.scale, "shape": list(self.vector.shape)} | self._edit_json()
+    def details(self) -> dict[str, Any]:
+        return {"scale": self.scale, "shape": list(self.vector.shape)}

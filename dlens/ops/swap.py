@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, final
 
-from dlens.ops.op import Op, Target
+from dlens.ops.op import Op, Structure
+from dlens.ops.target import Target
 
 __all__ = ["Swap"]
 
@@ -30,8 +31,11 @@ class Swap(Op):
                 f"one attention type, as the model builds their masks by place; swap layers of the same type"
             )
 
+    def structure(self, target: Target) -> Structure:
+        return Structure(swaps=((target.layer(self.i), target.layer(self.j)),))
+
     def words(self) -> str:
         return f"swap layers {self.i} and {self.j}{self.scope.words()}"
 
-    def to_json(self) -> dict[str, Any]:
-        return {"op": "swap", "layers": [self.i, self.j]} | self._scope_json()
+    def details(self) -> dict[str, Any]:
+        return {"layers": [self.i, self.j]}

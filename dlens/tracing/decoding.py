@@ -12,9 +12,8 @@ from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
 from dlens.models.model import Model
-from dlens.ops.capture import Capture
-from dlens.ops.hook import Hook
-from dlens.ops.op import Op, Target
+from dlens.ops.op import Op
+from dlens.ops.target import Target
 from dlens.samplers.autoregressive import Autoregressive
 from dlens.tracing.finish import Outcome, finish
 from dlens.tracing.planning.inputs import as_batch, refuse_too_long
@@ -61,8 +60,8 @@ def run_decoding(model: Model, target: Target, ops: Sequence[Op], prompts: Any, 
             new_tokens=settings.new_tokens,
             end_ids=end_ids(model),
             use_cache=use_cache,
-            empties_cache=bool(prepared.plan.uncached_layers(target)),
-            all_logits=any(_reads_logits(op) for op in ops),
+            empties_cache=bool(prepared.plan.uncached_layers()),
+            all_logits=prepared.plan.touches("logits"),
             watch=watch,
             seed=settings.seed,
         )
@@ -82,10 +81,6 @@ def _left_out(run: DecodingRun) -> tuple[str, ...]:
     said_by_sampler = {"do_sample", "temperature", "top_p", "top_k", "max_length", "max_new_tokens", "use_cache"}
     left_out = sorted(run.neutral().keys() - said_by_sampler)
     return (f"not used of the checkpoint's generation config: {', '.join(left_out)}",) if left_out else ()
-
-
-def _reads_logits(op: Op) -> bool:
-    return (isinstance(op, Capture) and op.point == "logits") or (isinstance(op, Hook) and op.at == "logits")
 
 
 @final

@@ -16,18 +16,18 @@ from typing import Any, TypeVar, final
 import torch
 from torch import nn
 
-from dlens.models.family import Site
+from dlens.axes import HALVES, POINTS
+from dlens.models.family import Layout, Site
 from dlens.models.model import Model
 from dlens.models.wrapper import resting
-from dlens.ops.capture import Capture
-from dlens.ops.op import INNER_POINTS, Edit, Op, Target
-from dlens.ops.skip import Skip
-from dlens.tracing.planning.measured import Measured
-from dlens.tracing.planning.plan import Plan
-from dlens.tracing.step.block import Hand, LayerVisit, read_site, write_site
+from dlens.ops.target import Target
+from dlens.tracing.planning.plan import Plan, Planned
+from dlens.tracing.step.block import BlockWalk, read_site, write_site
 from dlens.tracing.step.collect import Collector
+from dlens.tracing.step.compile import active_at, compile_step
+from dlens.tracing.step.hand import Hand
 from dlens.tracing.step.hooks import Reader
-from dlens.tracing.step.program import Active, StepProgram, active_at, compile_step, reads_block
+from dlens.tracing.step.program import Active, Spot, StepProgram, around_blocks
 from dlens.tracing.step.state import StepState
 
 __all__ = ["ActivesOf", "StateOf", "run_plan"]
@@ -114,24 +114,26 @@ def _run(
 
 def _visited(model: Model, plan: Plan) -> set[nn.Module]:
     """The parts of a model where a plan may read, write or skip."""
-    layout = model.layout
     visited = {model.module, model.embed}
-    if not all(reads_block(planned.op) for planned in plan.planned):
+    if not all(around_blocks(planned) for planned in plan.planned):
         visited.update(model.blocks)
-    if any(_goes_inside(planned.op) for planned in plan.planned):
-        paths = {part.path for part in (*layout.sites.values(), *layout.attn_skip, *layout.mlp_skip)}
-        visited.update(block.get_submodule(path) for block in model.blocks for path in paths)
+    paths = {path for planned in plan.planned for path in _paths(model.layout, planned)}
+    visited.update(block.get_submodule(path) for block in model.blocks for path in paths)
     return visited
 
 
-def _goes_inside(op: Op) -> bool:
-    """Whether an operation may touch what lies between a block's input and its output."""
-    if isinstance(op, Skip):
-        return op.part != "block"
-    if isinstance(op, Measured):
-        return not set(op.measure.points).isdisjoint(INNER_POINTS)
-    point = op.point if isinstance(op, Capture) else op.at if isinstance(op, Edit) else None
-    return point in INNER_POINTS
+def _paths(layout: Layout, planned: Planned) -> Iterator[str]:
+    """The modules within a block that an operation touches or does not run."""
+    skipped = set(planned.structure.skips.values())
+    for part in HALVES:
+        if part not in skipped:
+            continue
+        yield from (fill.path for fill in layout.skips(part))
+        yield layout.sites[f"{part}_out"].path
+    inner = {touch.point for touch in planned.touches if POINTS[touch.point].inner}
+    yield from (layout.sites[point].path for point in inner)
+    if "resid_mid" in inner:
+        yield layout.sites["mlp_out"].path
 
 
 def _trace(root: Any, drive: Callable[[], None], visit: Callable[[int, tuple, dict], None]) -> None:
@@ -173,12 +175,10 @@ class _Walker:
         self._order_blocks(program.blocks)
         self.collector.begin(state, program)
         self.reader.begin(state, program)
-        if program.embed:
-            self._embed(program.embed, state)
+        self._embed(program, state)
         for layer in sorted(program.layers.keys() - program.quiet):
             self._layer(layer, program, state)
-        if program.logits:
-            self._logits(program.logits, state)
+        self._logits(program, state)
 
     def _program(self, state: StepState) -> StepProgram:
         actives = self.actives_of(state)
@@ -196,19 +196,23 @@ class _Walker:
     def _layer(self, layer: int, program: StepProgram, state: StepState) -> None:
         todo = program.layers[layer]
         block = program.blocks[layer]
-        LayerVisit(self.model, self.envoys, self.hand, layer, block, todo, state).run()
+        BlockWalk(self.model, self.envoys, self.hand, layer, block, todo, state).run()
 
-    def _embed(self, actives: tuple[Active, ...], state: StepState) -> None:
+    def _embed(self, program: StepProgram, state: StepState) -> None:
+        if "embed" not in program.root:
+            return
         site = Site(self.model.layout.embed)
         value = read_site(self.root, site)
-        new = self.hand.apply(actives, value, "embed", None, state)
+        new = self.hand.apply(program.root["embed"], value, Spot("embed", None, state))
         if new is not value:
             write_site(self.root, site, new)
 
-    def _logits(self, actives: tuple[Active, ...], state: StepState) -> None:
+    def _logits(self, program: StepProgram, state: StepState) -> None:
+        if "logits" not in program.root:
+            return
         output = self.root.output
         value = output.logits
-        new = self.hand.apply(actives, value, "logits", None, state)
+        new = self.hand.apply(program.root["logits"], value, Spot("logits", None, state))
         if new is not value:
             output.logits = new
             self.root.output = output

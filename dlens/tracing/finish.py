@@ -13,9 +13,8 @@ from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
 from dlens.errors import NeverFired, UnfiredWarning
+from dlens.ops.target import RunKind
 from dlens.tracing.planning.inputs import Batch
-from dlens.tracing.planning.measured import Measured
-from dlens.tracing.planning.shape import RunKind
 from dlens.tracing.prepare import Prepared
 from dlens.tracing.probes.flops import StepCost, count_steps
 from dlens.tracing.records.captured import Captured
@@ -203,10 +202,8 @@ def _trimmed(kept: Captured, outcome: Outcome, is_pad: TokenMask, step_of_positi
 
 def _measures(run: Prepared) -> dict[str, Any]:
     results = {}
-    for planned in run.plan.planned:
-        if isinstance(planned.op, Measured) and planned.index in run.collector.sums:
-            measure = planned.op.measure
-            results[measure.key] = measure.result(run.collector.sums[planned.index], run.collector.span)
+    for index, measure in run.collector.measures.items():
+        results[measure.key] = measure.result(run.collector.sums[index], run.collector.span)
     return results
 
 

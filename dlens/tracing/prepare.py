@@ -8,20 +8,17 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from dlens.axes import TokenIds, TokenMask
+from dlens.axes import HALVES, INNER_POINTS, TokenIds, TokenMask
 from dlens.models.model import Model
-from dlens.ops.ablate import AblateOutlier
-from dlens.ops.op import INNER_POINTS, Edit, Op, Target
-from dlens.ops.patch import Patch
-from dlens.ops.skip import Skip
+from dlens.ops.op import Op
+from dlens.ops.target import RunShape, Target
 from dlens.tracing.engine import StateOf, run_plan
 from dlens.tracing.planning.captures import capture_bytes, refuse_large_captures
+from dlens.tracing.planning.described import describe
 from dlens.tracing.planning.inputs import Batch
 from dlens.tracing.planning.plan import Plan, plan_run
-from dlens.tracing.planning.shape import RunShape
-from dlens.tracing.probes.outlier import fill_in
+from dlens.tracing.probes.outlier import Calibrated
 from dlens.tracing.probes.unembed import readout_for
-from dlens.tracing.records.patching import refuse_mismatch
 from dlens.tracing.step.collect import Collector
 from dlens.tracing.step.state import Window
 
@@ -48,6 +45,7 @@ def target_of(model: Model) -> Target:
         has_noise=model.family.objective == "diffusion",
         absent=absent,
         attention_types=model.attention_types,
+        whole=tuple(part for part in HALVES if not model.layout.skips(part)),
     )
 
 
@@ -93,18 +91,17 @@ def check_run(
     plan = plan_run(ops, target, shape.n_steps, real)
     refuse_large_captures(capture_bytes(ops, model, target, shape), capture_limit)
     _refuse_uncomputed(plan, shape)
-    _refuse_unnamed_halves(plan, model)
     for planned in plan.planned:
-        if isinstance(planned.op, Patch):
-            refuse_mismatch(planned.op, planned.steps, shape, real)
+        planned.op.check_run(shape, planned.steps, real)
     return plan
 
 
 def prepare(model: Model, target: Target, ops: Sequence[Op], shape: RunShape, plan: Plan) -> Prepared:
     """Find what a checked chain leaves open until its run starts."""
-    filled = fill_in(model, target, ops)
-    acting = [op.resolved(target) if isinstance(op, AblateOutlier) else op for op in filled]
-    plan = replace(plan, planned=tuple(replace(p, op=op) for p, op in zip(plan.planned, acting, strict=True)))
+    calibration = Calibrated(model, target)
+    filled = tuple(op.filled(calibration) for op in ops)
+    said = [describe(op.resolved(target), target) for op in filled]
+    plan = replace(plan, planned=tuple(replace(p, said=s) for p, s in zip(plan.planned, said, strict=True)))
     collector = Collector(model, target, plan, shape, readout=readout_for(model, plan))
     collector.start()
     return Prepared(model, target, filled, plan, collector)
@@ -116,23 +113,11 @@ def _refuse_uncomputed(plan: Plan, shape: RunShape) -> None:
         if planned.fixed is None:
             continue
         computed, last = planned.fixed[:, : shape.width], planned.fixed[:, shape.width :]
-        named = isinstance(planned.op, Edit) and not isinstance(planned.op.tokens, (slice, Tensor))
+        named = not isinstance(planned.op.selection(), (slice, Tensor))
         if last.any() and (named or not computed.any()):
             raise IndexError(
                 f"'{planned.op.words()}' names the last token of the run; expected a position before it, as decoding "
                 f"ends with a token that no step computes; use tokens='last' for the newest at each step, or -2"
-            )
-
-
-def _refuse_unnamed_halves(plan: Plan, model: Model) -> None:
-    """Refuse to skip half a block where the layout names no modules of that half, as nothing would be skipped."""
-    fills = {"attn": model.layout.attn_skip, "mlp": model.layout.mlp_skip}
-    for planned in plan.planned:
-        if isinstance(planned.op, Skip) and not fills.get(planned.op.part, True):
-            part = planned.op.part
-            raise ValueError(
-                f"'{planned.op.words()}' on {model.name}, whose layout names no {part}_skip; expected the modules that "
-                f"do not run then; give the family a Layout with {part}_skip, or skip the whole block"
             )
 
 

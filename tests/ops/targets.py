@@ -2,7 +2,8 @@
 
 import torch
 
-from dlens.ops.op import Place, Target
+from dlens.ops.edit import Place
+from dlens.ops.target import Target
 
 DIFFUSION = Target("tiny", n_layers=4, d_model=3, has_noise=True)
 AR = Target("tiny-ar", n_layers=4, d_model=3, has_noise=False)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from dlens.ops.capture import Capture
-from dlens.ops.op import Scope
+from dlens.ops.scope import Scope
 from tests.ops.targets import DIFFUSION
 
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from dlens.ops.op import Scope, Target, as_tokens, check_tokens
+from dlens.ops.scope import Scope
 from dlens.ops.skip import Skip
+from dlens.ops.target import Target
+from dlens.ops.tokens import as_tokens, check_tokens
 from tests.ops.targets import AR, DIFFUSION
 from tests.unchecked import unchecked
 

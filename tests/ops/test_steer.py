@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dlens.ops.op import Scope
+from dlens.ops.scope import Scope
 from dlens.ops.steer import Steer
 from tests.ops.targets import DIFFUSION, VALUE, place
 
@@ -42,6 +42,6 @@ def test_vectors_of_a_wrong_shape_raise(shape, layers):
 
 def test_a_point_that_is_none_raises():
     with pytest.raises(
-        ValueError, match="at='resid_psot'; expected a hook point: resid_pre, .*; did you mean 'resid_post'"
+        ValueError, match="at='resid_psot'; expected a hook point: embed, resid_pre, .*; did you mean 'resid_post'"
     ):
         Steer(vector=VECTOR, at="resid_psot").check(DIFFUSION)

@@ -17,7 +17,7 @@ from dlens.findings.scores.batches import batched, token_rows
 from dlens.findings.scores.intervals import LEVEL, mean_interval
 from dlens.models.model import Model
 from dlens.ops.given import as_number
-from dlens.ops.op import Scope
+from dlens.ops.scope import Scope
 from dlens.samplers import Sampler
 from dlens.tracing.chain import Trace
 from dlens.tracing.probes.calibration import calibration_texts

@@ -13,7 +13,7 @@ from dlens.findings.effects.retention import Retention, check_baseline, enough, 
 from dlens.findings.scores.accuracy import Scores, score_problems
 from dlens.findings.scores.batches import batched
 from dlens.findings.skipping.plan_skip import bare
-from dlens.ops.op import Third
+from dlens.ops.scope import Third
 from dlens.samplers import Sampler
 from dlens.tasks import Problem, Task, get
 from dlens.tracing.chain import Trace

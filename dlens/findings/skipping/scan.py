@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
-from typing import Any, final
+from typing import final
 
 from torch import Tensor
 
@@ -19,7 +19,7 @@ from dlens.findings.scores.batches import batched
 from dlens.findings.scores.canvases import Canvas, Canvases
 from dlens.findings.scores.loss import canvas_loss
 from dlens.models.model import Model
-from dlens.ops.op import Edit, Place
+from dlens.ops.edit import Edit, Place
 from dlens.tracing.chain import Trace, trace
 from dlens.tracing.records.record import Record
 
@@ -215,7 +215,4 @@ class Rejoin(Edit):
         return edited
 
     def words(self) -> str:
-        return f"take over the stream at {self._where()}"
-
-    def to_json(self) -> dict[str, Any]:
-        return {"op": "rejoin"} | self._edit_json()
+        return f"take over the stream at {self.where()}"

@@ -53,6 +53,8 @@ def llama_like(root: str = "model") -> Layout:
             "resid_mid": Site("post_attention_layernorm", "input"),
             "mlp_out": Site("mlp"),
             "pattern": Site("self_attn", index=1),
+            "z": Site("self_attn.o_proj", "input", heads=True),
+            "mlp_post": Site("mlp.down_proj", "input"),
         },
         attn_skip=(Fill("self_attn", _zeros_pair),),
         mlp_skip=(Fill("mlp", _zeros),),
@@ -88,6 +90,8 @@ def _gpt2() -> Layout:
             "resid_mid": Site("ln_2", "input"),
             "mlp_out": Site("mlp"),
             "pattern": Site("attn", index=1),
+            "z": Site("attn.c_proj", "input", heads=True),
+            "mlp_post": Site("mlp.c_proj", "input"),
         },
         attn_skip=(Fill("attn", _zeros_pair),),
         mlp_skip=(Fill("mlp", _zeros),),
@@ -101,6 +105,8 @@ def _gpt_neox(config: Any) -> Layout:
         "attn_out": Site("post_attention_dropout"),
         "mlp_out": Site("post_mlp_dropout"),
         "pattern": Site("attention", index=1),
+        "z": Site("attention.dense", "input", heads=True),
+        "mlp_post": Site("mlp.dense_4h_to_h", "input"),
     }
     absent = {"resid_mid": _PARALLEL} if config.use_parallel_residual else {}
     if not absent:

@@ -57,6 +57,8 @@ def dream_layout(config: Any) -> Layout:
             "attn_out": Site("self_attn"),
             "resid_mid": Site("post_attention_layernorm", "input"),
             "mlp_out": Site("mlp"),
+            "z": Site("self_attn.o_proj", "input", heads=True),
+            "mlp_post": Site("mlp.down_proj", "input"),
         },
         attn_skip=(Fill("self_attn", _no_attention),),
         mlp_skip=(Fill("mlp", _zeros),),

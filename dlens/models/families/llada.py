@@ -68,6 +68,8 @@ def llada_layout(config: Any) -> Layout:
             "attn_out": Site("attn_out"),
             "resid_mid": Site("ff_norm", "input"),
             "mlp_out": Site("ff_out"),
+            "z": Site("attn_out", "input", heads=True),
+            "mlp_post": Site("ff_out", "input"),
         },
         attn_skip=(
             *(Fill(name, _empty) for name in ("q_proj", "k_proj", "v_proj")),

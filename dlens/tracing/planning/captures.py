@@ -1,33 +1,28 @@
-"""How large captured tensors will be: their axes and bytes, from shapes alone."""
+"""What captured tensors will be: their axes, and the memory they take, before anything is computed."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 
-from dlens.axes import BLOCK_POINTS
+from dlens.axes import POINTS
 from dlens.models.model import Model
+from dlens.models.sites import inner_widths
 from dlens.ops.capture import Capture
-from dlens.ops.op import Op, Target
-from dlens.tracing.planning.shape import RunKind, RunShape
+from dlens.ops.op import Op
+from dlens.ops.target import RunKind, RunShape, Target
 
-__all__ = ["capture_bytes", "captured_dims", "captured_layers", "refuse_large_captures"]
-
-
-def captured_layers(op: Capture, target: Target) -> tuple[int, ...]:
-    """The layers along its axis `layer`; none for a point outside of blocks."""
-    return target.layers(op.layers) if op.point in BLOCK_POINTS else ()
+__all__ = ["capture_bytes", "captured_dims", "refuse_large_captures"]
 
 
 def captured_dims(op: Capture, kind: RunKind) -> tuple[str, ...]:
     """The axes of a captured tensor in the record."""
     lead: tuple[str, ...] = ("step",) if kind == "denoising" else ()
-    if op.point in BLOCK_POINTS and op.single is None:
+    if POINTS[op.point].in_block and op.single is None:
         lead += ("layer",)
-    if op.point == "pattern":
-        return (*lead, "batch", "head", "position", "position_b")
-    return (*lead, "batch", "position", "vocab" if op.point == "logits" else "d_model")
+    return (*lead, *POINTS[op.point].axes)
 
 
 def capture_bytes(ops: Sequence[Op], model: Model, target: Target, shape: RunShape) -> int:
@@ -36,18 +31,29 @@ def capture_bytes(ops: Sequence[Op], model: Model, target: Target, shape: RunSha
     for op in ops:
         if isinstance(op, Capture):
             n_steps = len(op.scope.resolve(shape.n_steps)) if shape.kind == "denoising" else 1
-            n_layers = max(1, len(captured_layers(op, target)))
-            numbers = n_steps * n_layers * shape.batch * shape.width * _numbers_a_position(op, model, shape)
+            rows = n_steps * shape.batch * shape.width
+            numbers = rows * max(1, len(op.places(target))) * _numbers_a_position(op, model, target, shape)
             total += numbers * torch.finfo(model.dtype).bits // 8
     return total
 
 
-def _numbers_a_position(op: Capture, model: Model, shape: RunShape) -> int:
-    if op.point == "logits":
-        return model.vocab_size
-    if op.point == "pattern":
-        return int(model.config.num_attention_heads) * shape.width
-    return model.d_model
+def _numbers_a_position(op: Capture, model: Model, target: Target, shape: RunShape) -> int:
+    axes = POINTS[op.point].axes
+    if "d_head" in axes or "d_mlp" in axes:
+        return _width(op, model, target)
+    sizes = {"batch": 1, "position": 1, "d_model": model.d_model, "vocab": model.vocab_size, "position_b": shape.width}
+    return math.prod(model.n_heads if axis == "head" else sizes[axis] for axis in axes)
+
+
+def _width(op: Capture, model: Model, target: Target) -> int:
+    """The width that a point inside a half has at all layers of a capture."""
+    widths = {layer: inner_widths(model)[layer, op.point] for layer in op.places(target)}
+    if len(set(widths.values())) > 1 and op.single is None:
+        raise ValueError(
+            f"{op.point} of {target.name} has widths {sorted(set(widths.values()))} at layers {sorted(widths)}; "
+            f"expected one width along an axis of layers; capture its layers one by one, by their full names"
+        )
+    return max(widths.values())
 
 
 def _in_words(size: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Literal
 
-from dlens.ops.op import Target
+from dlens.ops.target import Target
 from dlens.tracing.planning.plan import Plan
 
 __all__ = ["CachePolicy", "cache_policy", "fullest_cache"]
@@ -21,8 +21,8 @@ def cache_policy(plan: Plan, policy: CachePolicy, target: Target) -> tuple[bool,
     """
     if policy == "off":
         return False, ()
-    breaking = [planned.op.words() for planned in plan.breaks_cache(target)]
-    if len(plan.uncached_layers(target)) == target.n_layers:
+    breaking = [planned.op.words() for planned in plan.breaks_cache()]
+    if len(plan.uncached_layers()) == target.n_layers:
         breaking.append("every layer is skipped, so that nothing would be cached")
     if not breaking:
         return True, ()

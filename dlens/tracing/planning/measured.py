@@ -7,15 +7,21 @@ from typing import Any, final
 
 from dlens.axes import BLOCK_POINTS
 from dlens.measures.base.measure import Measure
-from dlens.ops.op import Op, Target
+from dlens.ops.op import Kept, Op, Touch
+from dlens.ops.target import Target
+from dlens.tracing.planning.plan import Plan
 
-__all__ = ["Measured"]
+__all__ = ["Measured", "measures_of"]
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Measured(Op):
-    """A measure in a chain of operations."""
+    """A measure in a chain of operations; it reads every layer.
+
+    Args:
+        measure: what is fed.
+    """
 
     measure: Measure
 
@@ -29,8 +35,20 @@ class Measured(Op):
                 )
             target.require_point(point)
 
+    def touches(self, target: Target) -> tuple[Touch, ...]:
+        everywhere = tuple(range(target.n_layers))
+        return tuple(Touch(point, everywhere, "measure") for point in self.measure.points)
+
+    def keeps(self) -> Kept:
+        return Kept("record.measures", self.measure.key, "pass name= to one of them")
+
     def words(self) -> str:
         return f"measure {self.measure.key}"
 
     def to_json(self) -> dict[str, Any]:
         return {"op": "measure", "measure": type(self.measure).__name__, "key": self.measure.key}
+
+
+def measures_of(plan: Plan) -> dict[int, Measure]:
+    """Position in the chain -> measure, of all measures of a run."""
+    return {planned.index: planned.op.measure for planned in plan.planned if isinstance(planned.op, Measured)}

@@ -9,11 +9,10 @@ from itertools import combinations
 from torch import Tensor
 
 from dlens.axes import TokenMask
-from dlens.ops.op import Edit, Op, Target
-from dlens.ops.repeat import Repeat
-from dlens.ops.skip import Skip
-from dlens.ops.swap import Swap
+from dlens.ops.op import Op, Structure, Touch
+from dlens.ops.target import Target
 from dlens.tracing.planning.contradictions import joined_places, refuse_pair, refuse_same_keys
+from dlens.tracing.planning.described import Described, describe
 from dlens.tracing.planning.tokens import fixed_mask
 
 __all__ = ["Plan", "Planned", "plan_run"]
@@ -28,15 +27,30 @@ class Planned:
 
     Args:
         index: its position in the chain.
-        op: the operation, with everything found at the start of the run filled in.
+        said: the operation with what it says of itself, everything found at the start of the run filled in.
         steps: the steps it names.
         fixed: [batch, position] of the whole run where its tokens do not change, else None.
     """
 
     index: int
-    op: Op
+    said: Described
     steps: frozenset[int]
     fixed: Tensor | None
+
+    @property
+    def op(self) -> Op:
+        """The operation."""
+        return self.said.op
+
+    @property
+    def touches(self) -> tuple[Touch, ...]:
+        """The hook points that it reads or writes."""
+        return self.said.touches
+
+    @property
+    def structure(self) -> Structure:
+        """What it changes of what is computed."""
+        return self.said.structure
 
 
 @dataclass(frozen=True)
@@ -51,32 +65,37 @@ class Plan:
     planned: tuple[Planned, ...]
     n_steps: int
 
+    def touches(self, point: str) -> bool:
+        """Whether any operation reads or writes a point."""
+        return any(touch.point == point for planned in self.planned for touch in planned.touches)
+
     def always(self, planned: Planned) -> bool:
         """Whether an operation acts at every step, in every row."""
         return len(planned.steps) == self.n_steps and planned.op.scope.noise is None
 
-    def breaks_cache(self, target: Target) -> tuple[Planned, ...]:
+    def breaks_cache(self) -> tuple[Planned, ...]:
         """Operations under which layers would disagree on what their KV cache holds.
 
         A cache entry belongs to the weights and a skip to the place: where a swap at some steps moves
         a skipped place, weights that filled their entry so far stop, and others begin.
         """
-        swaps = [p.op for p in self.planned if isinstance(p.op, Swap)]
-        passing = [p.op for p in self.planned if isinstance(p.op, Swap) and not self.always(p)]
-        moved = set[int]().union(*(joined_places(swap, swaps, target) for swap in passing))
+        chain = [p.said for p in self.planned]
+        passing = [p.said for p in self.planned if p.structure.swaps and not self.always(p)]
+        moved = set[int]().union(*(joined_places(swap, chain) for swap in passing))
         return tuple(
             p
             for p in self.planned
-            if isinstance(p.op, Repeat)
-            or isinstance(p.op, Skip)
-            and p.op.part in _CACHED_PARTS
-            and not (self.always(p) and moved.isdisjoint(target.layers(p.op.layers)))
+            if p.structure.runs or _uncached(p) and not (self.always(p) and moved.isdisjoint(_uncached(p)))
         )
 
-    def uncached_layers(self, target: Target) -> set[int]:
+    def uncached_layers(self) -> set[int]:
         """The layers that write nothing into the KV cache."""
-        skips = [p.op for p in self.planned if isinstance(p.op, Skip) and p.op.part in _CACHED_PARTS]
-        return {layer for skip in skips for layer in target.layers(skip.layers)}
+        return set[int]().union(*(_uncached(p) for p in self.planned))
+
+
+def _uncached(planned: Planned) -> set[int]:
+    """The layers where an operation skips what writes keys and values."""
+    return {layer for layer, part in planned.structure.skips.items() if part in _CACHED_PARTS}
 
 
 def plan_run(ops: Sequence[Op], target: Target, n_steps: int, real: TokenMask) -> Plan:
@@ -93,15 +112,15 @@ def plan_run(ops: Sequence[Op], target: Target, n_steps: int, real: TokenMask) -
     """
     planned = []
     for index, op in enumerate(ops):
-        op.check(target)
-        steps = op.scope.resolve(n_steps)
+        said, steps = describe(op, target), op.scope.resolve(n_steps)
         if not steps:
             raise ValueError(
                 f"{op.words()}: names no step of {n_steps}; expected at least one; name other steps, or plan more"
             )
-        planned.append(Planned(index, op, steps, fixed_mask(op.tokens, real) if isinstance(op, Edit) else None))
+        planned.append(Planned(index, said, steps, fixed_mask(op.selection(), real)))
     refuse_same_keys(ops)
+    chain = [one.said for one in planned]
     for a, b in combinations(planned, 2):
         if a.steps & b.steps:
-            refuse_pair(a.op, b.op, ops, target)
+            refuse_pair(a.said, b.said, chain)
     return Plan(tuple(planned), n_steps)

@@ -1,36 +1,13 @@
-"""The size of a run, known before it starts."""
+"""The size of a run, from its prompts, its tokens and its sampler."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 from dlens.models.model import Model
+from dlens.ops.target import RunShape
 from dlens.samplers import Sampler
 from dlens.tracing.planning.inputs import Batch
 
-__all__ = ["RunKind", "RunShape", "run_shape"]
-
-RunKind = Literal["forward", "denoising", "decoding"]
-
-
-@dataclass(frozen=True)
-class RunShape:
-    """The size of a run, known before it starts.
-
-    Args:
-        kind: a forward, a denoising run, or AR decoding.
-        n_steps: planned steps.
-        batch: rows.
-        width: positions that are computed: for AR decoding one less than there are tokens.
-        prompt_width: positions of the prompts.
-    """
-
-    kind: RunKind
-    n_steps: int
-    batch: int
-    width: int
-    prompt_width: int
+__all__ = ["run_shape"]
 
 
 def run_shape(model: Model, batch: Batch, new_tokens: int = 0, sampler: Sampler | None = None) -> RunShape:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dlens.axes import TokenMask
 from dlens.ops.given import as_ints
-from dlens.ops.op import TokenSpec
+from dlens.ops.tokens import TokenSpec
 
 __all__ = ["after", "fixed_mask"]
 

@@ -10,7 +10,10 @@ from typing import Any
 import torch
 
 from dlens.models.model import Model
-from dlens.ops.op import Op, Scope, Target
+from dlens.ops.op import Op
+from dlens.ops.scope import Scope
+from dlens.ops.target import Target
+from dlens.tracing.planning.described import describe
 from dlens.tracing.planning.kv_cache import fullest_cache
 from dlens.tracing.planning.plan import Plan, Planned
 from dlens.tracing.probes.probe import probe
@@ -97,7 +100,8 @@ class _Counts:
         return int(counter.get_total_flops())
 
     def _unscoped(self, index: int) -> Planned:
-        return Planned(index, replace(self.ops[index], scope=Scope()), frozenset({0}), None)
+        said = describe(replace(self.ops[index], scope=Scope()), self.target)
+        return Planned(index, said, frozenset({0}), None)
 
     def _run(self, plan: Plan, actives: tuple[Active, ...], cost: StepCost, query: int, cache: Any) -> None:
         ids = torch.full((cost.batch, query), self.model.pad_token_id, device=self.model.device)

@@ -2,49 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
+from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from dlens.models.model import Model
-from dlens.ops.ablate import Ablate, AblateOutlier
 from dlens.ops.hook import Hook
-from dlens.ops.op import Op, Target
+from dlens.ops.op import Calibration
+from dlens.ops.target import Target
 from dlens.tracing.planning.inputs import Batch, as_batch
 from dlens.tracing.planning.plan import plan_run
 from dlens.tracing.probes.calibration import calibration_texts
 from dlens.tracing.probes.probe import probe
 
-__all__ = ["channel_shares", "fill_in", "outlier_channel"]
+__all__ = ["Calibrated", "channel_shares", "outlier_channel"]
 
 _ROWS, _POSITIONS = 12, 64
 _OUTLIER = "the outlier channel is found on text; load with tokenizer=, or name the channel"
 _MEAN = "value='mean' is measured on text; load with tokenizer=, or give the value as a tensor"
 
 
-def fill_in(model: Model, target: Target, ops: Sequence[Op]) -> tuple[Op, ...]:
-    """The chain with outlier channels found and means measured.
+@final
+@dataclass(frozen=True)
+class Calibrated(Calibration):
+    """What operations leave open until their run starts, measured on the shipped text when one asks.
+
+    Args:
+        model, target: what runs.
 
     Raises:
-        ValueError: the model has no tokenizer to read the calibration text with.
+        ValueError: when asked, and the model has no tokenizer to read the text with.
     """
-    return tuple(_filled(model, target, op) for op in ops)
 
+    model: Model
+    target: Target
 
-def _filled(model: Model, target: Target, op: Op) -> Op:
-    if isinstance(op, AblateOutlier):
-        if op.channel is None:
-            channel, share = outlier_channel(model, target)
-            op = replace(op, channel=channel, share=share)
-        if isinstance(op.value, str) and op.value == "mean":
-            op = replace(op, means=_means(model, target, op.at))
-        return op
-    if isinstance(op, Ablate) and isinstance(op.value, str) and op.value == "mean":
-        return replace(op, means=_means(model, target, op.at))
-    return op
+    def outlier(self) -> tuple[int, float]:
+        return outlier_channel(self.model, self.target)
+
+    def means(self, point: str) -> Float[Tensor, "layer d_model"]:
+        return _calibrated(self.model, self.target, point, _MEAN)["mean"].float()
 
 
 def outlier_channel(model: Model, target: Target) -> tuple[int, float]:
@@ -62,10 +62,6 @@ def channel_shares(model: Model, target: Target, n_blocks: int | None = None) ->
     sums = _calibrated(model, target, "resid_post", _OUTLIER)["energy"]
     blocks = sums[: max(1, target.n_layers - 1) if n_blocks is None else n_blocks]
     return (blocks / blocks.sum(-1, keepdim=True)).mean(0)
-
-
-def _means(model: Model, target: Target, point: str) -> Float[Tensor, "layer d_model"]:
-    return _calibrated(model, target, point, _MEAN)["mean"].float()
 
 
 def _calibrated(model: Model, target: Target, point: str, why: str) -> dict[str, Tensor]:

@@ -10,10 +10,9 @@ import torch
 
 from dlens.axes import TokenIds
 from dlens.models.model import Model
-from dlens.ops.op import Target
+from dlens.ops.target import RunShape, Target
 from dlens.tracing.engine import run_plan
 from dlens.tracing.planning.plan import Plan
-from dlens.tracing.planning.shape import RunShape
 from dlens.tracing.step.collect import Collector
 from dlens.tracing.step.program import Active
 from dlens.tracing.step.state import Window, forward_state

@@ -12,7 +12,7 @@ from dlens.errors import VerificationError
 from dlens.measures.base.readout import Readout
 from dlens.models.family import hidden_of
 from dlens.models.model import Model
-from dlens.tracing.planning.measured import Measured
+from dlens.tracing.planning.measured import measures_of
 from dlens.tracing.planning.plan import Plan
 
 __all__ = ["readout_for", "readout_of"]
@@ -24,7 +24,7 @@ _PROOF_TOKENS = 8
 
 def readout_for(model: Model, plan: Plan) -> Readout | None:
     """The readout where a measure of the plan asks for it."""
-    wanted = any(isinstance(p.op, Measured) and p.op.measure.reads_tokens for p in plan.planned)
+    wanted = any(measure.reads_tokens for measure in measures_of(plan).values())
     return readout_of(model) if wanted else None
 
 

@@ -1,18 +1,15 @@
-"""Patches between runs: what a record offers, and whether it fits a run."""
+"""What a record offers to be patched into another run."""
 
 from __future__ import annotations
-
-from collections.abc import Set
 
 import torch
 from torch import Tensor
 
-from dlens.axes import TokenMask, parse_point
-from dlens.ops.patch import Patch, Source
-from dlens.tracing.planning.shape import RunShape
+from dlens.axes import parse_point
+from dlens.ops.patch import Source
 from dlens.tracing.records.record import Record
 
-__all__ = ["refuse_mismatch", "source_of"]
+__all__ = ["source_of"]
 
 
 def source_of(record: Record, point: str) -> Source:
@@ -64,45 +61,3 @@ def _joined(record: Record, point: str, names: list[str]) -> tuple[Tensor, tuple
             f"layers are patched together; capture the layers with the same steps="
         )
     return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=-4)), tuple(layers)
-
-
-def refuse_mismatch(op: Patch, steps: Set[int], shape: RunShape, real: TokenMask) -> None:
-    """Refuse a patch whose record does not correspond to a run, step by step and position by position.
-
-    Args:
-        steps: the steps that are patched.
-        real: [batch, position] over the whole run.
-
-    Raises:
-        ValueError: says what differs.
-    """
-    source = op.source
-    if source.kind != shape.kind:
-        raise ValueError(
-            f"the record to patch from is of a {source.kind} run; expected one of {shape.kind}, as steps and "
-            f"positions of other kinds do not correspond; record a run of the same kind"
-        )
-    batch, computed = source.values.shape[2:4]
-    prompt = source.padding.shape[-1]
-    fits = shape.width in (computed, source.width)
-    if not fits or (batch, prompt) != (shape.batch, shape.prompt_width):
-        raise ValueError(
-            f"the record to patch from has {batch} rows of {computed} computed positions, {prompt} of them prompt; "
-            f"expected {shape.batch} of {shape.width} and {shape.prompt_width}, as this run has; use the same prompts "
-            f"and the same number of new tokens"
-        )
-    if not torch.equal(source.padding, ~real[:, :prompt].cpu()):
-        raise ValueError(
-            f"the record to patch from has {source.padding.sum(-1).tolist()} positions of padding in its rows; "
-            f"expected {(~real).sum(-1).tolist()}, as prompts correspond row by row; use prompts of the same lengths"
-        )
-    if source.steps is None:
-        return
-    missing = sorted(steps - set(source.steps))
-    # A run of the same plan that ended early lacks the steps after its end, which are left as they are.
-    ran = source.n_steps if source.planned_steps == shape.n_steps else shape.n_steps
-    if len(missing) == len(steps) or any(step < ran for step in missing):
-        raise ValueError(
-            f"the record to patch from lacks steps {missing[:5]}; expected each step that is patched; "
-            f"capture them, or limit the patch with steps="
-        )

@@ -7,76 +7,19 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from dlens.axes import Resid
+from dlens.axes import POINTS, Half, Part, Resid
 from dlens.models.family import Site, hidden_in, hidden_of
 from dlens.models.model import Model
-from dlens.ops.capture import Capture
-from dlens.ops.op import Edit, Place
-from dlens.ops.repeat import Repeat
-from dlens.ops.skip import Part
-from dlens.tracing.step.collect import Collector
-from dlens.tracing.step.hooks import Reader
-from dlens.tracing.step.program import Active, LayerProgram, Rows, View
-from dlens.tracing.step.state import StepState, step_mask
+from dlens.tracing.step.hand import Hand, column_of
+from dlens.tracing.step.program import Active, LayerProgram, Rows, Spot
+from dlens.tracing.step.state import StepState
 
-__all__ = ["Hand", "LayerVisit", "read_site", "write_site"]
+__all__ = ["BlockWalk", "read_site", "write_site"]
 
 
 @final
-class Hand:
-    """Applies the operations at a point to its value.
-
-    Args:
-        collector: receives captures and what fired.
-        reader: reads the blocks that are not visited, and looks away meanwhile.
-    """
-
-    def __init__(self, collector: Collector, reader: Reader) -> None:
-        self.collector = collector
-        self.reader = reader
-
-    def apply(self, actives: Any, value: Tensor, point: str, layer: int | None, state: StepState) -> Tensor:
-        """Apply what acts at a point, in the order written; measures are fed by the caller."""
-        for active in actives:
-            if isinstance(active.op, Capture):
-                self.collector.capture(active, value, layer, state)
-            elif isinstance(active.op, Edit):
-                value = self._edit(active, active.op, value, point, layer, state)
-        return value
-
-    def _edit(self, active: Active, op: Edit, value: Tensor, point: str, layer: int | None, state: StepState) -> Tensor:
-        mask = self._selected(active, op, state)
-        self.collector.fire(active, mask)
-        place = Place(
-            point=point,
-            layer=layer,
-            step=state.step,
-            noise=None if state.noise is None else state.noise * state.halves,
-            masked=state.masked.repeat(state.halves, 1),
-            rows=state.window.rows,
-            columns=state.full_columns,
-            halves=state.halves,
-        )
-        with self.reader.away():
-            new = op.edit(value, place)
-        if mask is None:
-            return new
-        mask = mask.repeat(state.halves, 1).to(value.device)
-        shape = (mask.shape[0], *[1] * (value.ndim - 3), mask.shape[1], 1)
-        return torch.where(mask.reshape(shape), new, value)
-
-    def _selected(self, active: Active, op: Edit, state: StepState) -> Tensor | None:
-        """[batch, position] where an edit acts; None for everywhere."""
-        mask = step_mask(op.tokens, active.planned.fixed, state)
-        if active.rows is None:
-            return mask
-        rows = _column(active.rows, 1, state.real.device)[..., 0]
-        return rows.expand_as(state.real) if mask is None else mask & rows
-
-
-@final
-class LayerVisit:
-    """One place at one step.
+class BlockWalk:
+    """One place at one step, walked from what enters its block to what leaves it.
 
     Args:
         model: whose layout says where points are.
@@ -98,7 +41,7 @@ class LayerVisit:
         todo: LayerProgram,
         state: StepState,
     ) -> None:
-        self.layout = model.layout
+        self.model = model
         self.envoys = envoys
         self.hand = hand
         self.layer = layer
@@ -110,30 +53,25 @@ class LayerVisit:
         """Visit the block's points in the order of the forward, and feed the measures."""
         self._walk()
         rows = len(self.state.real)
-        skipped = self.todo.skipped_rows(rows, self.state.real.device) if self.todo.views else None
-        for view in self.todo.views:
-            self.hand.collector.feed(view, skipped)
+        skipped = self.todo.skipped_rows(rows, self.state.real.device) if self.todo.groups else None
+        for group in self.todo.groups:
+            self.hand.collector.feed(group, skipped)
 
     def _walk(self) -> None:
         hidden, args, kwargs = self._input()
         if self._skipped("block"):
             assert hidden is not None
             out = self._apply("resid_post", hidden)
-            self.envoy.skip(self.layout.pack(out))
+            self.envoy.skip(self.model.layout.pack(out))
             return
-        self._attention(hidden)
+        self._half("attn", hidden)
         mid = self._middle()
-        mlp = self._mlp(hidden, mid)
+        # The block adds the MLP to the middle it has kept, not to one that was written: that sum is made here.
+        mlp = self._half("mlp", hidden, wanted=mid is not None)
         self._output(hidden, args, kwargs, mid, mlp)
 
     def _apply(self, point: str, value: Tensor) -> Tensor:
-        actives = self.todo.points.get(point, ())
-        for active in actives:
-            if isinstance(active, View):
-                self.hand.collector.read(active, point, self.layer, value, self.state)
-            else:
-                value = self.hand.apply((active,), value, point, self.layer, self.state)
-        return value
+        return self.hand.apply(self.todo.points.get(point, []), value, Spot(point, self.layer, self.state))
 
     def _skipped(self, part: Part) -> bool:
         """Whether a part is skipped in every row."""
@@ -145,7 +83,7 @@ class LayerVisit:
 
     def _input(self) -> tuple[Resid | None, tuple[Any, ...], dict[str, Any]]:
         todo = self.todo
-        if not (todo.reads("resid_pre") or todo.skips or todo.repeats or todo.other_blocks):
+        if not (todo.reads("resid_pre") or todo.skips or todo.runs or todo.other_blocks):
             return None, (), {}
         args, kwargs = self.envoy.inputs
         old = hidden_in(args, kwargs)
@@ -155,42 +93,36 @@ class LayerVisit:
             self.envoy.inputs = (args, kwargs)
         return hidden, args, kwargs
 
-    def _attention(self, hidden: Resid | None) -> None:
-        if self._skipped("attn"):
-            self._fill(self.layout.attn_skip, hidden)
-            return
-        if self.todo.reads("pattern"):
-            self._point("pattern")
-        mixed = self._mixed("attn")
-        if self.todo.reads("attn_out") or mixed:
-            self._point("attn_out", mixed)
+    def _half(self, part: Half, hidden: Resid | None, wanted: bool = False) -> Resid | None:
+        """Visit the points of a half; what it adds to the stream, where that was read or is `wanted`."""
+        if self._skipped(part):
+            self._fill(part, hidden)
+            return None
+        added, mixed = None, self._mixed(part)
+        for point in (p.name for p in POINTS.values() if p.where == part):
+            last = point == f"{part}_out"
+            if self.todo.reads(point) or last and (mixed or wanted):
+                _, value = self._point(point, mixed if last else [])
+                added = value if last else None
+        return added
 
     def _middle(self) -> Resid | None:
         """The new middle of the stream where something wrote it, else None."""
         if not self.todo.reads("resid_mid"):
             return None
-        old, new = self._point("resid_mid")
+        old, new = self._point("resid_mid", [])
         return None if new is old else new
 
-    def _mlp(self, hidden: Resid | None, mid: Resid | None) -> Resid | None:
-        if self._skipped("mlp"):
-            self._fill(self.layout.mlp_skip, hidden)
-            return None
-        mixed = self._mixed("mlp")
-        if not (self.todo.reads("mlp_out") or mixed or mid is not None):
-            return None
-        _, new = self._point("mlp_out", mixed)
-        return new
-
-    def _fill(self, fills: Any, hidden: Resid | None) -> None:
+    def _fill(self, part: Half, hidden: Resid | None) -> None:
         assert hidden is not None
-        for fill in fills:
+        for fill in self.model.layout.skips(part):
             self.envoy.get(fill.path).skip(fill.make(hidden, self.envoy._module))
 
-    def _point(self, point: str, mixed: list[Active] | None = None) -> tuple[Tensor, Tensor]:
-        site = self.layout.sites[point]
-        old = value = read_site(self.envoy, site)
-        for active in mixed or ():
+    def _point(self, point: str, mixed: list[Active]) -> tuple[Tensor, Tensor]:
+        """The value at a point within the block before and after all that acts there."""
+        site = self.model.layout.sites[point]
+        old = value = read_site(self.envoy, site, self.model.n_heads if site.heads else 1)
+        for active in mixed:
             value = torch.where(self._column(active.rows), torch.zeros_like(value), value)
         new = self._apply(point, value)
         if new is not old:
@@ -200,12 +132,11 @@ class LayerVisit:
     def _output(self, hidden: Resid | None, args: Any, kwargs: Any, mid: Resid | None, mlp: Resid | None) -> None:
         todo = self.todo
         mixed = self._mixed("block")
-        if not (todo.reads("resid_post") or mid is not None or todo.repeats or todo.other_blocks or mixed):
+        if not (todo.reads("resid_post") or mid is not None or todo.runs or todo.other_blocks or mixed):
             return
         returned = self.envoy.output
         old = out = hidden_of(returned)
         if mid is not None:
-            # The block added the MLP to the middle it had kept, not to the one written.
             out = mid if mlp is None else mid + mlp
         out = self._rerun(out, args, kwargs)
         for active in mixed:
@@ -220,22 +151,16 @@ class LayerVisit:
         for block, rows in self.todo.other_blocks:
             other = hidden_of(self.envoys[block](*args, **kwargs))
             out = torch.where(self._column(rows), other, out)
-        for active in self.todo.repeats:
-            assert isinstance(active.op, Repeat)
+        for times, rows in self.todo.runs:
             again = out
-            for _ in range(active.op.times - 1):
+            for _ in range(times - 1):
                 more_args, more_kwargs = _with_hidden(args, kwargs, again)
                 again = hidden_of(self.envoy(*more_args, **more_kwargs))
-            out = again if active.rows is None else torch.where(self._column(active.rows), again, out)
+            out = again if rows is None else torch.where(self._column(rows), again, out)
         return out
 
     def _column(self, rows: Rows) -> Tensor:
-        return _column(rows or (True,), self.state.halves, self.state.real.device)
-
-
-def _column(rows: tuple[bool, ...], halves: int, device: torch.device) -> Tensor:
-    """Per row a flag that broadcasts over [batch, position, d_model]."""
-    return torch.tensor(rows * halves, device=device)[:, None, None]
+        return column_of(rows, self.state.halves, self.state.real.device)
 
 
 def _with_hidden(args: tuple[Any, ...], kwargs: dict[str, Any], hidden: Resid) -> tuple[Any, dict[str, Any]]:
@@ -244,18 +169,18 @@ def _with_hidden(args: tuple[Any, ...], kwargs: dict[str, Any], hidden: Resid) -
     return args, {**kwargs, "hidden_states": hidden}
 
 
-def read_site(parent: Any, site: Site) -> Tensor:
-    """The value at a site below an envoy."""
+def read_site(parent: Any, site: Site, n_heads: int = 1) -> Tensor:
+    """The value at a site below an envoy, with the axes of its hook point."""
     envoy = parent.get(site.path)
     if site.end == "input":
-        return envoy.input
+        return site.split(envoy.input, n_heads)
     output = envoy.output
-    return output[site.index] if isinstance(output, tuple) else output
+    return site.split(output[site.index] if isinstance(output, tuple) else output, n_heads)
 
 
 def write_site(parent: Any, site: Site, value: Tensor) -> None:
     """Replace the value at a site below an envoy."""
-    envoy = parent.get(site.path)
+    envoy, value = parent.get(site.path), site.join(value)
     if site.end == "input":
         envoy.input = value
         return

@@ -10,17 +10,17 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from dlens.measures.base.measure import Span, Sums, Visit
+from dlens.axes import POINTS
+from dlens.measures.base.measure import Measure, Span, Sums, Visit
 from dlens.measures.base.readout import Readout
 from dlens.models.model import Model
 from dlens.ops.capture import Capture
-from dlens.ops.op import Target
-from dlens.tracing.planning.captures import captured_dims, captured_layers
-from dlens.tracing.planning.measured import Measured
+from dlens.ops.target import RunShape, Target
+from dlens.tracing.planning.captures import captured_dims
+from dlens.tracing.planning.measured import measures_of
 from dlens.tracing.planning.plan import Plan
-from dlens.tracing.planning.shape import RunShape
 from dlens.tracing.records.captured import Captured
-from dlens.tracing.step.program import Active, Rows, StepProgram, View
+from dlens.tracing.step.program import Active, MeasureGroup, Rows, Spot, StepProgram
 from dlens.tracing.step.slab import Slab
 from dlens.tracing.step.state import StepState
 
@@ -46,14 +46,17 @@ class Collector:
 
     def start(self) -> None:
         """Make empty sums before the run, so that a measure can refuse it."""
-        for planned in self.plan.planned:
-            if isinstance(planned.op, Measured):
-                self.sums[planned.index] = planned.op.measure.start(self.span)
+        self.sums = {index: measure.start(self.span) for index, measure in self.measures.items()}
 
     def release(self) -> None:
         """Let go of what is needed only while the run lasts."""
         self.slabs.clear()
         self.kept.clear()
+
+    @cached_property
+    def measures(self) -> dict[int, Measure]:
+        """Position in the chain -> measure."""
+        return measures_of(self.plan)
 
     @cached_property
     def span(self) -> Span:
@@ -77,43 +80,47 @@ class Collector:
         if index not in self.fired and (mask is None or bool(mask.any())):
             self.fired.add(index)
 
-    def read(self, view: View, point: str, layer: int, value: Tensor, state: StepState) -> None:
+    def read(self, group: MeasureGroup, value: Tensor, spot: Spot) -> None:
         """A value that measures read; it is copied, as they are fed later."""
-        slab = self.slabs.get(view.index)
-        if slab is None or slab.view is not view:
-            slab = self.slabs[view.index] = Slab(view, self.target.n_layers, self.span.device, self._update)
-        slab.put(point, layer, value, state)
+        slab = self.slabs.get(group.index)
+        if slab is None or slab.group is not group:
+            slab = self.slabs[group.index] = Slab(group, self.target.n_layers, self.span.device, self._update)
+        slab.put(value, spot)
 
-    def feed(self, view: View, skipped: Tensor | None) -> None:
-        """A layer was read at every point of a view; its measures are fed with the last, or when memory is full."""
-        self.slabs[view.index].close(skipped)
+    def feed(self, group: MeasureGroup, skipped: Tensor | None) -> None:
+        """A layer was read at every point of a group; its measures are fed with the last, or when memory is full."""
+        self.slabs[group.index].close(skipped)
 
-    def _update(self, view: View, visit: Visit) -> None:
+    def _update(self, group: MeasureGroup, visit: Visit) -> None:
         visit = replace(visit, kept=self.kept, readout=self.readout)
-        for active in view.measures:
-            op, index = active.op, active.planned.index
-            assert isinstance(op, Measured)
+        for active in group.measures:
+            index = active.planned.index
             self.fired.add(index)
-            op.measure.update(self.sums[index], visit)
+            self.measures[index].update(self.sums[index], visit)
 
-    def capture(self, active: Active, value: Tensor, layer: int | None, state: StepState) -> None:
+    def capture(self, active: Active, value: Tensor, spot: Spot) -> None:
         """Copy a value into its place; the conditional half, and each AR position from its first step only."""
-        op = active.op
+        op, state = active.op, spot.state
         assert isinstance(op, Capture)
         self.fired.add(active.planned.index)
         value = value[: len(state.window.rows)]
         kept = self.captured.get(op.key) or self._allocate(active, op, value)
         skip = max(0, state.fresh - state.columns.start)
-        columns = slice(state.full_columns.start + skip, state.full_columns.stop)
-        index = self._index(kept, layer, state)
+        axes = POINTS[op.point].axes
+        there = self._region(state, skip, value.shape[-1])
+        fresh = value.narrow(axes.index("position"), skip, value.shape[axes.index("position")] - skip)
+        target = kept.values[self._index(kept, spot.layer, state)]
+        target[tuple(there.get(axis, slice(None)) for axis in axes)] = fresh.to("cpu")
+
+    def _region(self, state: StepState, skip: int, n_keys: int) -> dict[str, Any]:
+        """Axis -> the rows and columns of the whole batch that a value covers, the first `skip` columns left out."""
         whole = len(state.window.rows) == self.shape.batch
-        rows = slice(None) if whole else list(state.window.rows)
-        target = kept.values[index]
-        if op.point == "pattern":
-            keys = slice(state.full_columns.stop - value.shape[-1], state.full_columns.stop)
-            target[rows, :, columns, keys] = value[:, :, skip:].to("cpu")
-        else:
-            target[rows, columns] = value[:, skip:].to("cpu")
+        columns = state.full_columns
+        return {
+            "batch": slice(None) if whole else list(state.window.rows),
+            "position": slice(columns.start + skip, columns.stop),
+            "position_b": slice(columns.stop - n_keys, columns.stop),
+        }
 
     def _index(self, kept: Captured, layer: int | None, state: StepState) -> tuple[int, ...]:
         index: tuple[int, ...] = ()
@@ -126,16 +133,15 @@ class Collector:
 
     def _allocate(self, active: Active, op: Capture, value: Tensor) -> Captured:
         dims = captured_dims(op, self.shape.kind)
-        layers, steps = captured_layers(op, self.target), tuple(sorted(active.planned.steps))
-        sizes = {
+        layers, steps = op.places(self.target), tuple(sorted(active.planned.steps))
+        sizes = dict(zip(POINTS[op.point].axes, value.shape, strict=True)) | {
             "step": len(steps),
             "layer": len(layers),
             "batch": self.shape.batch,
             "position": self.shape.width,
             "position_b": self.shape.width,
-            "head": value.shape[1],
         }
-        size = [sizes.get(dim, value.shape[-1]) for dim in dims]
+        size = [sizes[dim] for dim in dims]
         values = torch.zeros(math.prod(size), dtype=value.dtype).reshape(size)
         self.captured[op.key] = Captured(
             values=values,

@@ -16,7 +16,7 @@ from torch import nn
 from dlens.models.family import hidden_in, hidden_of
 from dlens.models.model import Model
 from dlens.tracing.step.collect import Collector
-from dlens.tracing.step.program import LayerProgram, StepProgram, View, reads_block
+from dlens.tracing.step.program import LayerProgram, Spot, StepProgram, around_blocks
 from dlens.tracing.step.state import StepState
 
 __all__ = ["Reader"]
@@ -28,7 +28,7 @@ class Reader:
 
     def __init__(self, model: Model, collector: Collector) -> None:
         self._blocks = tuple(model.blocks)
-        self._wanted = any(reads_block(planned.op) for planned in collector.plan.planned)
+        self._wanted = any(around_blocks(planned) for planned in collector.plan.planned)
         self._collector = collector
         self._now: tuple[StepState, dict[int, tuple[int, LayerProgram]]] | None = None
         self._away = False
@@ -65,20 +65,20 @@ class Reader:
             return
         state, places = self._now
         layer, todo = places[index]
-        for view in todo.views:
-            if "resid_pre" in view.points:
-                self._collector.read(view, "resid_pre", layer, hidden_in(args, kwargs), state)
+        for group in todo.groups:
+            if "resid_pre" in group.points:
+                self._collector.read(group, hidden_in(args, kwargs), Spot("resid_pre", layer, state))
 
     def _leave(self, index: int, block: nn.Module, args: tuple[Any, ...], returned: Any) -> None:
         if self._now is None or self._away or index not in self._now[1]:
             return
         state, places = self._now
         layer, todo = places.pop(index)
-        post = hidden_of(returned)
-        for active in todo.points.get("resid_post", ()):
-            if isinstance(active, View):
-                self._collector.read(active, "resid_post", layer, post, state)
+        post, spot = hidden_of(returned), Spot("resid_post", layer, state)
+        for acting in todo.points.get("resid_post", ()):
+            if acting.use == "measure":
+                self._collector.read(acting, post, spot)
             else:
-                self._collector.capture(active, post, layer, state)
-        for view in todo.views:
-            self._collector.feed(view, None)
+                self._collector.capture(acting.active, post, spot)
+        for group in todo.groups:
+            self._collector.feed(group, None)

@@ -8,11 +8,14 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from dlens.axes import POINTS
 from dlens.measures.base.measure import Visit
-from dlens.tracing.step.program import View
+from dlens.tracing.step.program import MeasureGroup, Spot
 from dlens.tracing.step.state import StepState
 
 __all__ = ["SLAB_BYTES", "Slab"]
+
+Deliver = Callable[[MeasureGroup, Visit], None]
 
 SLAB_BYTES = 2**27
 """The most that the copies of one hook point take; further layers come in a visit of their own."""
@@ -29,18 +32,18 @@ class Slab:
     Where something writes between two blocks the slab ends, and another begins.
 
     Args:
-        view: whose points are copied.
+        group: whose points are copied.
         n_layers: depth of the model.
         device: where the copies are kept.
         deliver: gets the visits.
     """
 
-    def __init__(self, view: View, n_layers: int, device: torch.device, deliver: Callable[[View, Visit], None]) -> None:
-        self.view = view
+    def __init__(self, group: MeasureGroup, n_layers: int, device: torch.device, deliver: Deliver) -> None:
+        self.group = group
         self._n_layers = n_layers
         self._device = device
         self._deliver = deliver
-        self._joined = {"resid_pre", "resid_post"} <= view.points
+        self._joined = {"resid_pre", "resid_post"} <= group.points
         self._buffers: dict[str, Tensor] = {}
         self._state: StepState | None = None
         self._first = 0
@@ -48,14 +51,15 @@ class Slab:
         self._left: tuple[Tensor, int] | None = None
         self._carried: dict[Any, Any] = {}
 
-    def put(self, point: str, layer: int, value: Tensor, state: StepState) -> None:
+    def put(self, value: Tensor, spot: Spot) -> None:
         """Copy what a layer has at a point.
 
         Args:
-            point, layer: where.
             value: [batch, ...], both halves under guidance.
-            state: the step, one object all along it.
+            spot: where; its state is one object all along a step.
         """
+        point, layer, state = spot.point, spot.layer, spot.state
+        assert layer is not None
         if state is not self._state:
             self._state, self._first, self._skipped, self._left, self._carried = state, layer, [], None, {}
         if point == "resid_pre" and self._joined and self._skipped:
@@ -85,7 +89,8 @@ class Slab:
         buffer = self._buffers.get(key)
         if buffer is None or buffer.shape[1:] != value.shape:
             # The layers of a model with sliding caches have unlike numbers of keys.
-            room = 1 if point == "pattern" else max(1, min(self._n_layers, SLAB_BYTES // value.nbytes))
+            one = "position_b" in POINTS[point].axes
+            room = 1 if one else max(1, min(self._n_layers, SLAB_BYTES // value.nbytes))
             buffer = torch.empty((room + joined, *value.shape), dtype=value.dtype, device=self._device)
         elif buffer.dtype != value.dtype:
             buffer = buffer.to(torch.promote_types(buffer.dtype, value.dtype))
@@ -99,7 +104,7 @@ class Slab:
     def _hand_on(self) -> None:
         assert self._state is not None
         n = len(self._skipped)
-        values = {p: self._buffers[p][:n] for p in self.view.points if p in self._buffers}
+        values = {p: self._buffers[p][:n] for p in self.group.points if p in self._buffers}
         if self._joined:
             stream = self._buffers[_STREAM]
             values |= {"resid_pre": stream[:n], "resid_post": stream[1 : n + 1]}
@@ -114,7 +119,7 @@ class Slab:
             rows=self._state.window.rows,
             columns=range(*self._state.full_columns.indices(self._state.full_columns.stop)),
         )
-        self._deliver(self.view, visit)
+        self._deliver(self.group, visit)
         self._first, self._skipped, self._left = self._first + n, [], None
 
 

@@ -1,0 +1,103 @@
+"""What operations share that write values at a hook point: where, on which tokens, and how they say so."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from dlens.axes import POINTS, respell
+from dlens.ops.op import Op, Touch, snake_case
+from dlens.ops.scope import range_words
+from dlens.ops.target import Target
+from dlens.ops.tokens import TokenSpec, check_tokens, token_words
+
+__all__ = ["Edit", "Place"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and when an edit is being applied.
+
+    Args:
+        point: hook point.
+        layer: its layer, None for embed and logits.
+        step: the current step.
+        noise: per row the share of masked positions; None for AR models.
+        masked: [batch, position], which positions of this value are masks.
+        rows, columns: which part of the whole batch the value covers.
+        halves: 2 under classifier-free guidance (conditional rows first), else 1.
+    """
+
+    point: str
+    layer: int | None
+    step: int
+    noise: tuple[float, ...] | None
+    masked: Tensor
+    rows: tuple[int, ...]
+    columns: slice
+    halves: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edit(Op):
+    """An operation that writes to the residual stream or to another hook point; extend it with `edit` and `words`.
+
+    Args:
+        at: the hook point.
+        layers: places; None is every layer.
+        tokens: which positions: "all", "prompt", "masked", "decoded", "last", a slice or list
+            counted from each row's first real token, or a bool tensor [batch, position].
+
+    Examples:
+        >>> import dlens
+        >>> from dataclasses import dataclass
+        >>> @dataclass(frozen=True, kw_only=True)
+        ... class Halve(dlens.Edit):
+        ...     def edit(self, value, place):
+        ...         return value / 2
+        ...     def words(self):
+        ...         return f"halve {self.where()}"
+        >>> print(dlens.trace("trio/ar").apply(Halve(at="mlp_out", layers=(3,))))
+        trace of trio/ar (16 layers, autoregressive)
+          halve mlp_out of layers 3
+    """
+
+    at: str = "resid_post"
+    layers: tuple[int, ...] | None = None
+    tokens: TokenSpec = "all"
+
+    def check(self, target: Target) -> None:
+        if self.at not in POINTS:
+            raise ValueError(f"at={self.at!r}; expected a hook point: {', '.join(POINTS)}; {respell(self.at, POINTS)}")
+        super().check(target)
+        if POINTS[self.at].in_block:
+            target.require_point(self.at)
+            target.layers(self.layers)
+        check_tokens(self.tokens, target)
+
+    @abstractmethod
+    def edit(self, value: Tensor, place: Place) -> Tensor:
+        """The new value at a place; the engine keeps the old one where the scope does not reach."""
+
+    def touches(self, target: Target) -> tuple[Touch, ...]:
+        layers = target.layers(self.layers) if POINTS[self.at].in_block else ()
+        return (Touch(self.at, layers, "write"),)
+
+    def selection(self) -> TokenSpec:
+        return self.tokens
+
+    def where(self) -> str:
+        """The point, the layers, the tokens and the scope, in words."""
+        layers = "all layers" if self.layers is None else f"layers {range_words(self.layers)}"
+        tokens = "" if isinstance(self.tokens, str) and self.tokens == "all" else f" on {token_words(self.tokens)}"
+        place = f"{self.at} of {layers}" if POINTS[self.at].in_block else self.at
+        return f"{place}{tokens}{self.scope.words()}"
+
+    def to_json(self) -> dict[str, Any]:
+        layers = None if self.layers is None else list(self.layers)
+        place: dict[str, Any] = {"at": self.at} | ({"layers": layers} if POINTS[self.at].in_block else {})
+        place["tokens"] = token_words(self.tokens)
+        return {"op": snake_case(type(self).__name__)} | self.details() | place | self.scope.to_json()

@@ -1,0 +1,83 @@
+"""Apply what acts at a hook point to its value, where rows, tokens and noise say so."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+from dlens.axes import POINTS
+from dlens.ops.edit import Edit, Place
+from dlens.tracing.step.collect import Collector
+from dlens.tracing.step.hooks import Reader
+from dlens.tracing.step.program import Acting, Active, MeasureGroup, Rows, Spot
+from dlens.tracing.step.state import StepState, step_mask
+
+__all__ = ["Hand", "column_of"]
+
+
+@final
+class Hand:
+    """Applies the operations at a point to its value.
+
+    Args:
+        collector: receives captures, what measures read, and what fired.
+        reader: reads the blocks that are not visited, and looks away meanwhile.
+    """
+
+    def __init__(self, collector: Collector, reader: Reader) -> None:
+        self.collector = collector
+        self.reader = reader
+
+    def apply(self, acting: list[Acting | MeasureGroup], value: Tensor, spot: Spot) -> Tensor:
+        """Apply what acts at a point, in the order written; what is returned goes on."""
+        for one in acting:
+            if one.use == "measure":
+                self.collector.read(one, value, spot)
+            elif one.use == "keep":
+                self.collector.capture(one.active, value, spot)
+            else:
+                value = self._edit(one.active, value, spot)
+        return value
+
+    def _edit(self, active: Active, value: Tensor, spot: Spot) -> Tensor:
+        op, state = active.op, spot.state
+        assert isinstance(op, Edit)
+        mask = _selected(active, op, state)
+        self.collector.fire(active, mask)
+        with self.reader.away():
+            new = op.edit(value, _place(spot))
+        if mask is None:
+            return new
+        mask = mask.repeat(state.halves, 1).to(value.device)
+        sizes = {"batch": mask.shape[0], "position": mask.shape[1]}
+        return torch.where(mask.reshape([sizes.get(axis, 1) for axis in POINTS[spot.point].axes]), new, value)
+
+
+def _place(spot: Spot) -> Place:
+    state = spot.state
+    return Place(
+        point=spot.point,
+        layer=spot.layer,
+        step=state.step,
+        noise=None if state.noise is None else state.noise * state.halves,
+        masked=state.masked.repeat(state.halves, 1),
+        rows=state.window.rows,
+        columns=state.full_columns,
+        halves=state.halves,
+    )
+
+
+def _selected(active: Active, op: Edit, state: StepState) -> Tensor | None:
+    """[batch, position] where an edit acts; None for everywhere."""
+    mask = step_mask(op.tokens, active.planned.fixed, state)
+    if active.rows is None:
+        return mask
+    rows = column_of(active.rows, 1, state.real.device)[..., 0]
+    return rows.expand_as(state.real) if mask is None else mask & rows
+
+
+def column_of(rows: Rows, halves: int, device: torch.device) -> Tensor:
+    """Per row a flag that broadcasts over [batch, position, d_model]; one for all of them where all act."""
+    return torch.tensor((rows or (True,)) * halves, device=device)[:, None, None]
