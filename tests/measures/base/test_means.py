@@ -39,7 +39,7 @@ class Both(DropsChannels, PositionMeans):
         return {"first": h[..., 0], "second": h[..., 1]}
 
     def finish(self, name: str, total: Tensor, n: Tensor, span: Span) -> Tensor:
-        return super().finish(name, total, n, span) - (name == "second")
+        return super().finish(name, total, n, span) - float(name == "second")
 
 
 class Width(PromptMeans):
