@@ -33,7 +33,8 @@ class CommitOrder(ReadsTokens, Measure):
     are read, and what was read last is kept. In a forward that is the forward itself. Confidence is the
     probability of the likeliest token other than the mask, entropy that of the same distribution in nats:
     softmax in float64 at temperature 1, of the conditional half under guidance, before any operation
-    on the logits, read one position before where the family shifts its logits.
+    on the logits, read one position before where the family shifts its logits. Spearman's rho and Kendall's tau-b are
+    those of scipy; what is set against them, and `left_to_right`, are dlens's own.
 
     The dataset holds, over batch and position: "committed_at" (-1 for what was never a mask, padding, and what
     follows the end of a row), "confidence", "entropy" and "noise_level", the centre of the noise bin at that

@@ -36,7 +36,7 @@ class Drift(DropsChannels, Means):
 
     cos(h[l, t, i], h[l, t - 1, i]), in float32 or wider, averaged over the positions i that both
     steps computed and that are measured at both. 1 is a position that stood still; step 0, which has
-    nothing before it, and a single forward are NaN. Noise and state are those at step t.
+    nothing before it, and a single forward are NaN. Noise and state are those at step t. The formula is dlens's own.
 
     The dataset holds, over step, noise (where it is defined), state and layer, "cosine" and "n", the
     number of positions; and over step, noise and layer "cosine_committed" and "n_committed": the

@@ -23,7 +23,7 @@ __all__ = ["LogitLens"]
 @final
 @dataclass(frozen=True, kw_only=True)
 class LogitLens(ReadsTokens, Measure):
-    """The model's final norm and unembedding, applied to what leaves each block.
+    """The model's final norm and unembedding, applied to what leaves each block (nostalgebraist 2020).
 
     p_l = softmax(unembed(norm(resid_post of layer l))), in float64; the final layer's is the model's
     prediction before any operation on its logits. The token on top is the likeliest of the final layer.

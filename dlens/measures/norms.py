@@ -26,7 +26,7 @@ class Norms(DropsChannels, PositionMeans):
     positions of |resid_post|; "rms", the root of the mean square over positions and channels of
     resid_post; "change", the mean over positions of |resid_post - resid_pre| / |resid_pre|, NaN where the
     block did not act; "n", the number of positions, and "n_acted", those at which the block acted.
-    All in float32 or wider.
+    All in float32 or wider; the formulas are dlens's own.
 
     Args:
         drop: channels left out.

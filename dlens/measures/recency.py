@@ -80,7 +80,8 @@ class Recency(DropsChannels, Measure):
     S[i, j] = cos(h_i, h_j) at resid_post of one layer and step; P(d) = mean of S over |i - j| = d.
     The recency index is P(1) - mean of P(d) over d >= n / 2 with n the prompt's positions: 0 where
     distance does not matter. S is symmetric, so all of this is the same for causal and
-    bidirectional models; padding and what follows the end of a row are left out.
+    bidirectional models; padding and what follows the end of a row are left out. The recency bias is that of
+    arXiv 2603.07475, which publishes no formula: this one is dlens's own.
 
     The dataset holds, over noise (where it is defined) and layer: "similarity" by distance, "to_last"
     by distance before the last position, "adjacent" = P(1), "off_diagonal" = mean over i != j,

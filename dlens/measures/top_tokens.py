@@ -27,7 +27,7 @@ class TopTokens(ReadsTokens, Measure):
 
     p = softmax(unembed(norm(resid_post of a layer))), in float64, without the mask token, which no sampler
     takes. At the last layer these are the model's alternatives (before any operation on its logits), at others
-    the logit lens. A stand-in for captured logits that is smaller by vocabulary / (2 k).
+    the logit lens (nostalgebraist 2020). A stand-in for captured logits that is smaller by vocabulary / (2 k).
 
     The dataset holds "token" and "probability" over step, layer, batch, position and rank; where nothing was
     measured (padding, what follows the end of a row, steps that never came) -1 and NaN. The position of a
