@@ -34,6 +34,7 @@ from dlens.measures.cka import CKA
 from dlens.measures.commit_order import CommitOrder
 from dlens.measures.cosine import Cosine
 from dlens.measures.drift import Drift
+from dlens.measures.effective_rank import EffectiveRank
 from dlens.measures.logit_lens import LogitLens
 from dlens.measures.norms import Norms
 from dlens.measures.outliers import Outliers
@@ -76,6 +77,7 @@ __all__ = [
     "Disruption",
     "Drift",
     "Edit",
+    "EffectiveRank",
     "Family",
     "Fill",
     "Layout",

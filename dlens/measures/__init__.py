@@ -1,7 +1,9 @@
 """What can be read while a model runs."""
 
 from dlens.measures.attention import Attention
+from dlens.measures.base.arrays import DropsChannels
 from dlens.measures.base.cells import Cells
+from dlens.measures.base.means import PositionMeans, PromptMeans
 from dlens.measures.base.measure import Measure, Span, Visit
 from dlens.measures.base.pooling import pool
 from dlens.measures.base.readout import Readout
@@ -10,6 +12,7 @@ from dlens.measures.commit_order import CommitOrder
 from dlens.measures.cosine import Cosine
 from dlens.measures.cosine_pairs import CosinePairs
 from dlens.measures.drift import Drift
+from dlens.measures.effective_rank import EffectiveRank
 from dlens.measures.logit_lens import LogitLens
 from dlens.measures.norms import Norms
 from dlens.measures.outliers import Outliers
@@ -24,10 +27,14 @@ __all__ = [
     "Cosine",
     "CosinePairs",
     "Drift",
+    "DropsChannels",
+    "EffectiveRank",
     "LogitLens",
     "Measure",
     "Norms",
     "Outliers",
+    "PositionMeans",
+    "PromptMeans",
     "Readout",
     "Recency",
     "Span",

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import final
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dlens.measures.base.arrays import labelled, wide
-from dlens.measures.base.cells import add_by_cell, cell_of, mean_of
-from dlens.measures.base.measure import Measure, Span, Sums, Visit
-
-if TYPE_CHECKING:
-    import xarray as xr
+from dlens.measures.base.arrays import wide
+from dlens.measures.base.cells import cell_of
+from dlens.measures.base.means import Means, Samples
+from dlens.measures.base.measure import Visit
 
 __all__ = ["Attention"]
 
 _BY_ROW = ("sinks", "sink_mass", "first_mass", "largest")
-_COUNTS: dict[str, Any] = {f"count_of_{key}": "n_prompts" for key in _BY_ROW}
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Attention(Measure):
+class Attention(Means):
     """Attention that each position receives, and the sinks among them.
 
     The mass of key j is A[j] = sum over queries i of mean over heads of a[i, j], times keys / queries:
@@ -53,6 +51,10 @@ class Attention(Measure):
 
     margin: float = 3.0
 
+    without_state = ("n_prompts",)
+    pooling = "by key over prompts and positions; sinks, sink_mass, first_mass and largest over prompts"
+    positions = "all but padding and what follows the end of a row, as queries and as keys; state is the key's"
+
     def __post_init__(self) -> None:
         if not self.margin > 0:
             raise ValueError(f"margin={self.margin}; expected a number above 0, in average masses; give 3")
@@ -61,23 +63,28 @@ class Attention(Measure):
     def points(self) -> tuple[str, ...]:
         return ("pattern",)
 
-    def start(self, span: Span) -> Sums:
-        by_cell, by_noise = ((span.n_steps, n, span.n_layers) for n in (span.n_cells, span.n_noise))
-        sizes = dict.fromkeys(("mass", "sink", "n"), by_cell) | dict.fromkeys((*_BY_ROW, "n_prompts"), by_noise)
-        return {key: torch.zeros(size, dtype=torch.float64, device=span.device) for key, size in sizes.items()}
+    @property
+    def counts(self) -> Mapping[str, str]:
+        return {"mass": "n", "sink_share": "n"} | dict.fromkeys(_BY_ROW, "n_prompts")
 
-    def update(self, sums: Sums, visit: Visit) -> None:
+    @property
+    def estimator(self) -> str:
+        return (
+            "mass of a key = sum over queries of the mean over heads, times keys / queries (1 on average); a "
+            f"sink has more than the mean of the other keys + {self.margin:g}"
+        )
+
+    def samples(self, visit: Visit) -> Mapping[str, Samples]:
         pattern = visit.values["pattern"]
         state, noise = visit.cells.state, visit.cells.noise
         keys = self._key_states(visit)[:, -pattern.shape[-1] :]
         mass = _mass(pattern, state >= 0, keys >= 0)
         sink = _sinks(mass, keys >= 0, self.margin)
-        by_key = {"mass": mass, "sink": sink, "n": torch.ones_like(mass)}
-        for key, values in by_key.items():
-            add_by_cell(sums[key][visit.step, :, visit.at], values.flatten(1), cell_of(noise, keys).flatten())
-        row = torch.where((state >= 0).any(-1), noise, -1)
-        for key, values in _by_row(mass, sink, keys >= 0).items():
-            add_by_cell(sums[key][visit.step, :, visit.at], values, row)
+        by_key = {"mass": mass.flatten(1), "sink_share": sink.flatten(1)}
+        return {
+            "n": Samples(by_key, cell_of(noise, keys).flatten()),
+            "n_prompts": Samples(_by_row(mass, sink, keys >= 0), torch.where((state >= 0).any(-1), noise, -1)),
+        }
 
     def _key_states(self, visit: Visit) -> Int[Tensor, "batch position"]:
         """The state of every position so far: with a cache a step computes the newest alone, and attends to all."""
@@ -86,28 +93,6 @@ class Attention(Measure):
             whole = visit.step == 0 or state.shape[-1] > 1
             visit.kept[self] = state if whole else torch.cat([visit.kept[self], state], 1)
         return visit.kept[self]
-
-    def result(self, sums: Sums, span: Span) -> xr.Dataset:
-        cells, by_noise = ("step", *span.cell_dims, "layer"), ("step", *span.noise_dims, "layer")
-        mass, sink, n = (span.split_cells(sums[key].cpu(), axis=1) for key in ("mass", "sink", "n"))
-        row = {k: sums[k].cpu() if span.has_noise else sums[k].cpu()[:, 0] for k in (*_BY_ROW, "n_prompts")}
-        return labelled(
-            {
-                "mass": (cells, mean_of(mass, n)),
-                "sink_share": (cells, mean_of(sink, n)),
-                "n": (cells, n.long()),
-                **{key: (by_noise, mean_of(row[key], row["n_prompts"])) for key in _BY_ROW},
-                "n_prompts": (by_noise, row["n_prompts"].long()),
-            },
-            span,
-            estimator="mass of a key = sum over queries of the mean over heads, times keys / queries (1 on average); a "
-            f"sink has more than the mean of the other keys + {self.margin:g}",
-            pooling="by key over prompts and positions; sinks, sink_mass, first_mass and largest over prompts",
-            positions="all but padding and what follows the end of a row, as queries and as keys; state is the key's",
-            channels_left_out=[],
-            **_COUNTS,
-            n=int(sums["n"].sum((0, 1)).max()),
-        )
 
 
 def _mass(
@@ -140,5 +125,4 @@ def _by_row(
         "sink_mass": (mass * sink).sum(-1) / total,
         "first_mass": mass.gather(-1, first)[..., 0],
         "largest": mass.amax(-1),
-        "n_prompts": torch.ones_like(total),
     }

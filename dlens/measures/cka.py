@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal, final
 
@@ -12,7 +11,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from dlens.axes import STATES
-from dlens.measures.base.arrays import check_channels, labelled, scratch
+from dlens.measures.base.arrays import DropsChannels, check_channels, labelled, scratch
 from dlens.measures.base.cells import Groups
 from dlens.measures.base.gram import Gram, Matrices, gram_of, join
 from dlens.measures.base.measure import Measure, Span, Sums, Visit
@@ -115,7 +114,7 @@ def rbf(k: Matrices, member: Groups, fraction: float) -> Matrices:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class CKA(Measure):
+class CKA(DropsChannels, Measure):
     """Centred kernel alignment of resid_post between every two layers.
 
     HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) (Kornblith et al., arXiv 1905.00414), K and L the Gram
@@ -145,10 +144,9 @@ class CKA(Measure):
     kernel: Literal["linear", "rbf"] = "linear"
     debiased: bool = True
     fraction: float = 0.5
-    drop: Sequence[int] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "drop", tuple(self.drop))
+        super().__post_init__()
         if self.kernel not in ("linear", "rbf"):
             raise ValueError(f"kernel={self.kernel!r}; expected 'linear' or 'rbf'; check the spelling")
         if not self.fraction > 0:
@@ -223,7 +221,7 @@ class CKA(Measure):
             positions=f"rows are the positions of one prompt at one step, {MIN_ROWS} at least, in one state or in all; "
             "all but padding and what follows the end of a row",
             point="resid_post of every layer",
-            channels_left_out=list(self.drop),
+            channels_left_out=list(self.left_out),
             n=int(sums["n"][..., -1].sum()),
             count_of_cka_all="n_all",
             count_of_hsic_all="n_all",

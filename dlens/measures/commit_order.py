@@ -13,6 +13,7 @@ from torch import Tensor
 from dlens.axes import STATES
 from dlens.measures.base.arrays import labelled
 from dlens.measures.base.measure import N_NOISE_BINS, Measure, Span, Sums, Visit
+from dlens.measures.base.readout import ReadsTokens
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -25,14 +26,15 @@ _EMPTY = {"committed_at": -1, "confidence": torch.nan, "entropy": torch.nan, "no
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class CommitOrder(Measure):
+class CommitOrder(ReadsTokens, Measure):
     """The step that fixes each position, and the model's confidence and entropy there at that step.
 
     A position is fixed by the last step at which it still was a mask: at every step the masked positions
     are read, and what was read last is kept. In a forward that is the forward itself. Confidence is the
     probability of the likeliest token other than the mask, entropy that of the same distribution in nats:
     softmax in float64 at temperature 1, of the conditional half under guidance, before any operation
-    on the logits, read one position before where the family shifts its logits.
+    on the logits, read one position before where the family shifts its logits. Spearman's rho and Kendall's tau-b are
+    those of scipy; what is set against them, and `left_to_right`, are dlens's own.
 
     The dataset holds, over batch and position: "committed_at" (-1 for what was never a mask, padding, and what
     follows the end of a row), "confidence", "entropy" and "noise_level", the centre of the noise bin at that
@@ -51,14 +53,6 @@ class CommitOrder(Measure):
         >>> CommitOrder().key
         'commit_order'
     """
-
-    @property
-    def points(self) -> tuple[str, ...]:
-        return ("resid_post",)
-
-    @property
-    def reads_tokens(self) -> bool:
-        return True
 
     def start(self, span: Span) -> Sums:
         if not span.has_noise:
@@ -120,10 +114,7 @@ def _read(visit: Visit) -> dict[str, Float[Tensor, "batch position"]]:
     step += visit.step
     level += (visit.cells.noise[:, None] + 0.5) / N_NOISE_BINS
     for rows, columns, read in readout.chunks(state == _MASKED, state):
-        logits = readout.unembed(visit.values["resid_post"][-1, rows, read]).double()
-        if readout.mask_token_id is not None:
-            logits[:, readout.mask_token_id] = -torch.inf
-        p = logits.softmax(-1)
+        p = readout.probabilities(visit.values["resid_post"][-1, rows, read])
         confidence[rows, columns] = p.amax(-1)
         entropy[rows, columns] = torch.special.entr(p).sum(-1)
     return {"committed_at": step, "noise_level": level, "confidence": confidence, "entropy": entropy}

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dlens.measures.base.arrays import acted, check_channels, fused, labelled, rows, scratch, wide_dtype
-from dlens.measures.base.cells import add_by_cell
-from dlens.measures.base.measure import Measure, Span, Sums, Visit
-
-if TYPE_CHECKING:
-    import xarray as xr
+from dlens.measures.base.arrays import DropsChannels, LayerValues, acted, fused, left_out, scratch, wide_dtype
+from dlens.measures.base.means import PositionMeans
+from dlens.measures.base.measure import Span, Sums, Visit
 
 __all__ = ["Cosine"]
 
@@ -40,7 +37,7 @@ def row_cosine(
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Cosine(Measure):
+class Cosine(DropsChannels, PositionMeans):
     """Cosine of what enters a block with what leaves it, per token, averaged over positions.
 
     cos(resid_pre, resid_post) at layer l, in float32 or wider: 1 minus the Block Influence of
@@ -59,43 +56,28 @@ class Cosine(Measure):
         ('cosine', (3848,))
     """
 
-    drop: Sequence[int] = ()
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "drop", tuple(self.drop))
+    formulas = {"cosine": "cosine of resid_pre with resid_post of the same block, in float32 or wider"}
+    where_acted = ("n",)
+    positions = "all but padding, what follows the end of a row, and rows at which the block did not act"
 
     @property
     def points(self) -> tuple[str, ...]:
         return ("resid_pre", "resid_post")
 
-    def start(self, span: Span) -> Sums:
-        check_channels(self.drop, span.d_model)
-        shape = (span.n_steps, span.n_cells, span.n_layers)
-        return {key: torch.zeros(shape, dtype=torch.float64, device=span.device) for key in ("cosine", "n")}
+    def values(self, visit: Visit) -> Mapping[str, Float[Tensor, "layer batch position"]]:
+        pre, post = self._both(visit)
+        return {"cosine": row_cosine(pre, post, scratch(visit, "stream", post.shape, wide_dtype(post)))}
 
     def update(self, sums: Sums, visit: Visit) -> None:
-        pre, post = (rows(visit.values[point], self.drop) for point in self.points)
-        cells, where = visit.cells, acted(visit)
-        cosines, counts = (sums[key][visit.step, :, visit.at] for key in ("cosine", "n"))
-        if (kernels := fused(pre, counts)) is not None:
-            kernels.add_cosine(pre, post, cells.state, cells.noise, where, cosines, counts)
-            return
-        cosine = row_cosine(pre, post, scratch(visit, "stream", post.shape, wide_dtype(post)))
-        counted = torch.ones_like(cosine) if where is None else where.to(cosine)
-        cosine = cosine if where is None else torch.where(where, cosine, 0)
-        for total, value in ((cosines, cosine), (counts, counted)):
-            add_by_cell(total, value, cells.cell.flatten())
+        cosine, n = (sums[key][visit.step, :, visit.at] for key in ("cosine", "n"))
+        if (kernels := fused(visit.values["resid_pre"], n)) is None:
+            return super().update(sums, visit)
+        pre, post = (value.flatten(1, 2) for value in self._both(visit))
+        kernels.add_cosine(pre, post, visit.cells.state, visit.cells.noise, acted(visit), cosine, n)
 
-    def result(self, sums: Sums, span: Span) -> xr.Dataset:
-        dims = ("step", *span.cell_dims, "layer")
-        n = span.split_cells(sums["n"].cpu(), axis=1)
-        total = span.split_cells(sums["cosine"].cpu(), axis=1)
-        return labelled(
-            {"cosine": (dims, (total / n).clamp(-1, 1)), "n": (dims, n.long())},
-            span,
-            estimator="cosine of resid_pre with resid_post of the same block, in float32 or wider",
-            pooling="mean over positions; a position counts once a step",
-            positions="all but padding, what follows the end of a row, and rows at which the block did not act",
-            channels_left_out=list(self.drop),
-            n=int(sums["n"].sum((0, 1)).max()),
-        )
+    def finish(self, name: str, total: Tensor, n: Tensor, span: Span) -> Tensor:
+        return super().finish(name, total, n, span).clamp(-1, 1)
+
+    def _both(self, visit: Visit) -> tuple[LayerValues, LayerValues]:
+        pre, post = (left_out(visit.values[point], self.drop) for point in self.points)
+        return pre, post

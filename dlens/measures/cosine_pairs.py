@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, final
 
@@ -10,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dlens.measures.base.arrays import LayerValues, check_channels, labelled, wide, zeroed
+from dlens.measures.base.arrays import DropsChannels, LayerValues, check_channels, labelled, wide, zeroed
 from dlens.measures.base.measure import Measure, Span, Sums, Visit
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def unit(h: Float[Tensor, "layer *rows d_model"]) -> Float[Tensor, "layer *rows 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class CosinePairs(Measure):
+class CosinePairs(DropsChannels, Measure):
     """Cosine of resid_post at one layer with resid_post at another, for every two layers.
 
     The variants of the code behind arXiv 2605.06366, each per (noise, state) cell:
@@ -59,10 +58,9 @@ class CosinePairs(Measure):
     average: Literal["cosines", "positions"] = "cosines"
     detrended: bool = False
     last: bool = True
-    drop: Sequence[int] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "drop", tuple(self.drop))
+        super().__post_init__()
         if self.average not in ("cosines", "positions"):
             raise ValueError(f"average={self.average!r}; expected 'cosines' or 'positions'; check the spelling")
 
@@ -118,6 +116,6 @@ class CosinePairs(Measure):
             estimator=f"cosine of resid_post at two layers, of {of}{trend}",
             pooling="mean over " + ("positions and steps" if self.average == "cosines" else "prompts and steps"),
             positions="all but padding and what follows the end of a row",
-            channels_left_out=list(self.drop),
+            channels_left_out=list(self.left_out),
             n=int(n.sum()),
         )

@@ -12,7 +12,7 @@ from torch import Tensor
 from dlens.measures.base.arrays import labelled
 from dlens.measures.base.cells import add_by_cell, mean_of
 from dlens.measures.base.measure import Measure, Span, Sums, Visit
-from dlens.measures.base.readout import Readout
+from dlens.measures.base.readout import Readout, ReadsTokens
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -22,8 +22,8 @@ __all__ = ["LogitLens"]
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class LogitLens(Measure):
-    """The model's final norm and unembedding, applied to what leaves each block.
+class LogitLens(ReadsTokens, Measure):
+    """The model's final norm and unembedding, applied to what leaves each block (nostalgebraist 2020).
 
     p_l = softmax(unembed(norm(resid_post of layer l))), in float64; the final layer's is the model's
     prediction before any operation on its logits. The token on top is the likeliest of the final layer.
@@ -47,14 +47,6 @@ class LogitLens(Measure):
         >>> LogitLens().key
         'logit_lens'
     """
-
-    @property
-    def points(self) -> tuple[str, ...]:
-        return ("resid_post",)
-
-    @property
-    def reads_tokens(self) -> bool:
-        return True
 
     def start(self, span: Span) -> Sums:
         cells = (span.n_steps, span.n_cells)

@@ -27,7 +27,7 @@ class Outliers(Measure):
     """The largest channels of what leaves each block, how far they stand out, and where they persist.
 
     With h the stream at resid_post and sums over positions t:
-    energy share of channel c = sum_t h[t, c]^2 / sum_t |h[t]|^2, and
+    energy share of channel c = sum_t h[t, c]^2 / sum_t |h[t]|^2 (of the super-outlier in arXiv 2605.06366), and
     max over median = max_c m[c] / median_c m[c] with m[c] = mean_t |h[t, c]|.
     A channel peaks at a position where its magnitude is the largest there.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
@@ -10,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
-from dlens.measures.base.arrays import check_channels, labelled, scratch
-from dlens.measures.base.gram import Matrices, gram_of
+from dlens.measures.base.arrays import DropsChannels, check_channels, labelled, scratch
+from dlens.measures.base.gram import Matrices, cosines, gram_of
 from dlens.measures.base.measure import Measure, Span, Sums, Visit
 
 if TYPE_CHECKING:
@@ -73,22 +72,16 @@ def _pairs_of(measured: Bool[Tensor, "batch position"]) -> _Pairs:
     return _Pairs(measured, n, weights, last, before, there)
 
 
-def cosines(raw: Matrices, measured: Bool[Tensor, "batch position"], work: Matrices) -> Matrices:
-    """Cosine of every two measured positions, in `work`; 0 where one is zero or not measured."""
-    lengths = raw.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
-    scale = torch.where(measured & (lengths != 0), 1 / lengths, 0)
-    return torch.mul(raw, scale[..., :, None], out=work).mul_(scale[..., None, :])
-
-
 @final
 @dataclass(frozen=True, kw_only=True)
-class Recency(Measure):
+class Recency(DropsChannels, Measure):
     """Cosine between the vectors of two positions of a prompt, by their distance in tokens.
 
     S[i, j] = cos(h_i, h_j) at resid_post of one layer and step; P(d) = mean of S over |i - j| = d.
     The recency index is P(1) - mean of P(d) over d >= n / 2 with n the prompt's positions: 0 where
     distance does not matter. S is symmetric, so all of this is the same for causal and
-    bidirectional models; padding and what follows the end of a row are left out.
+    bidirectional models; padding and what follows the end of a row are left out. The recency bias is that of
+    arXiv 2603.07475, which publishes no formula: this one is dlens's own.
 
     The dataset holds, over noise (where it is defined) and layer: "similarity" by distance, "to_last"
     by distance before the last position, "adjacent" = P(1), "off_diagonal" = mean over i != j,
@@ -109,10 +102,9 @@ class Recency(Measure):
     """
 
     max_distance: int = 128
-    drop: Sequence[int] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "drop", tuple(self.drop))
+        super().__post_init__()
         if self.max_distance < 1:
             raise ValueError(f"max_distance={self.max_distance}; expected at least 1; give 128")
 
@@ -122,14 +114,14 @@ class Recency(Measure):
 
     def start(self, span: Span) -> Sums:
         check_channels(self.drop, span.d_model)
-        by_layer, by_distance = (span.n_noise, span.n_layers), (span.n_noise, self.max_distance)
+        by_layer, profile = (span.n_noise, span.n_layers), (span.n_noise, self.max_distance)
         sizes = {
             "similarity": (*by_layer, self.max_distance),
             "to_last": (*by_layer, self.max_distance),
             "off_diagonal": by_layer,
             "index": by_layer,
-            "pairs": by_distance,
-            "last_pairs": by_distance,
+            "pairs": profile,
+            "last_pairs": profile,
             "n": (span.n_noise,),
         }
         return {key: torch.zeros(size, dtype=torch.float64, device=span.device) for key, size in sizes.items()}
@@ -188,7 +180,7 @@ class Recency(Measure):
             pooling="profiles over all pairs of a bin; off_diagonal and recency_index over prompts and steps",
             positions="all but padding and what follows the end of a row; distance in tokens",
             point="resid_post of every layer",
-            channels_left_out=list(self.drop),
+            channels_left_out=list(self.left_out),
             n=int(sums["n"].sum()),
         )
 

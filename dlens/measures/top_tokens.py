@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dlens.measures.base.arrays import labelled
 from dlens.measures.base.measure import Measure, Span, Sums, Visit
-from dlens.measures.base.readout import Readout
+from dlens.measures.base.readout import Readout, ReadsTokens
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -22,12 +22,12 @@ __all__ = ["TopTokens"]
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class TopTokens(Measure):
+class TopTokens(ReadsTokens, Measure):
     """The `k` likeliest tokens with their probabilities, by the model's own final norm and unembedding.
 
     p = softmax(unembed(norm(resid_post of a layer))), in float64, without the mask token, which no sampler
     takes. At the last layer these are the model's alternatives (before any operation on its logits), at others
-    the logit lens. A stand-in for captured logits that is smaller by vocabulary / (2 k).
+    the logit lens (nostalgebraist 2020). A stand-in for captured logits that is smaller by vocabulary / (2 k).
 
     The dataset holds "token" and "probability" over step, layer, batch, position and rank; where nothing was
     measured (padding, what follows the end of a row, steps that never came) -1 and NaN. The position of a
@@ -55,14 +55,6 @@ class TopTokens(Measure):
             raise ValueError(f"k={self.k}; expected at least 1, the number of tokens to keep; give 5")
         if self.layers is not None:
             object.__setattr__(self, "layers", tuple(self.layers))
-
-    @property
-    def points(self) -> tuple[str, ...]:
-        return ("resid_post",)
-
-    @property
-    def reads_tokens(self) -> bool:
-        return True
 
     def start(self, span: Span) -> Sums:
         size = (span.n_steps if span.has_noise else 1, len(self._places(span.n_layers)), 0, 0, self.k)
@@ -136,10 +128,8 @@ def _top(
     readout: Readout, h: Float[Tensor, "n d_model"], k: int
 ) -> tuple[Float[Tensor, "n rank"], Int[Tensor, "n rank"]]:
     """Probabilities and ids of the likeliest tokens; filled up with 0 and -1 where the vocabulary is smaller."""
-    logits = readout.unembed(h).double()
-    if readout.mask_token_id is not None:
-        logits[:, readout.mask_token_id] = -torch.inf
-    top = logits.softmax(-1).topk(min(k, logits.shape[-1]))
+    p = readout.probabilities(h)
+    top = p.topk(min(k, p.shape[-1]))
     missing = (0, k - top.values.shape[-1])
     pad = torch.nn.functional.pad
     return pad(top.values, missing), pad(top.indices, missing, value=-1)

@@ -10,7 +10,19 @@ import torch
 import xarray as xr
 
 import dlens
-from dlens.measures import CKA, Cosine, CosinePairs, Drift, Measure, Norms, Outliers, Recency, Span, Visit
+from dlens.measures import (
+    CKA,
+    Cosine,
+    CosinePairs,
+    Drift,
+    EffectiveRank,
+    Measure,
+    Norms,
+    Outliers,
+    Recency,
+    Span,
+    Visit,
+)
 from dlens.measures.base.measure import Sums
 from dlens.tracing.step import slab
 from tests.measures.runs import SPANS, Run, cells_of, observe, random_run
@@ -30,6 +42,7 @@ MEASURES = (
     CosinePairs(),
     CosinePairs(average="positions", detrended=True, name="positions"),
     Norms(),
+    EffectiveRank(),
     Drift(),
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,13 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = [
+    "DropsChannels",
     "LayerValues",
     "acted",
     "check_channels",
     "fused",
     "labelled",
-    "rows",
+    "left_out",
     "scratch",
     "wide",
     "wide_dtype",
@@ -32,6 +34,25 @@ __all__ = [
 
 
 LayerValues = Float[Tensor, "layer batch position d_model"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropsChannels:
+    """The argument of a measure that can leave channels out; the first of its bases.
+
+    Args:
+        drop: channels left out.
+    """
+
+    drop: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "drop", tuple(self.drop))
+
+    @property
+    def left_out(self) -> tuple[int, ...]:
+        """The channels that do not count."""
+        return tuple(self.drop)
 
 
 def wide(value: Tensor) -> Tensor:
@@ -44,15 +65,14 @@ def wide_dtype(value: Tensor) -> torch.dtype:
     return torch.float64 if value.dtype == torch.float64 else torch.float32
 
 
-def rows(value: LayerValues, drop: Sequence[int] = ()) -> Float[Tensor, "layer n d_model"]:
-    """Batch and position as one axis of rows, with the channels in `drop` set to zero."""
-    flat = value.flatten(1, 2)
+def left_out(value: LayerValues, drop: Sequence[int] = ()) -> LayerValues:
+    """The values with the channels in `drop` set to zero, in memory of their own; as they are without any."""
     if not drop:
-        return flat
-    flat = flat.clone()
+        return value
+    value = value.clone()
     for channel in drop:
-        flat[..., channel] = 0
-    return flat
+        value[..., channel] = 0
+    return value
 
 
 def scratch(visit: Visit, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -83,7 +103,7 @@ def zeroed(value: LayerValues, cells: Cells, drop: Sequence[int] = ()) -> LayerV
 
 
 def acted(visit: Visit) -> Bool[Tensor, "layer n"] | None:
-    """Per layer and row of `rows`, whether the block acted there; None where all acted everywhere."""
+    """Per layer and position of each row, whether the block acted there; None where all acted everywhere."""
     if visit.skipped is None:
         return None
     return (~visit.skipped)[..., None].expand(-1, -1, visit.cells.state.shape[-1]).flatten(1)

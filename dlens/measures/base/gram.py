@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dlens.measures.base.arrays import LayerValues, scratch, wide, zeroed
-from dlens.measures.base.cells import Cells
+from dlens.measures.base.cells import Cells, Groups
 from dlens.measures.base.measure import Visit
 
-__all__ = ["Gram", "from_products", "gram_of", "join"]
+__all__ = ["Gram", "cosines", "from_products", "gram_of", "join", "spectra"]
 
 Matrices = Float[Tensor, "layer batch position position_b"]
 Ends = Float[Tensor, "layer batch position state"]
@@ -151,3 +151,29 @@ def join(parts: Sequence[Gram]) -> Gram:
 
     base, centred, within, raw = map(joined, ("base", "to_centred", "to_within", "to_raw"))
     return Gram(base, within, centred, raw, parts[0].member, max(part.rounding for part in parts))
+
+
+def cosines(raw: Matrices, measured: Bool[Tensor, "batch position"], work: Matrices) -> Matrices:
+    """Cosine of every two measured positions, in `work`; 0 where one is zero or not measured."""
+    lengths = raw.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
+    scale = torch.where(measured & (lengths != 0), 1 / lengths, 0)
+    return torch.mul(raw, scale[..., :, None], out=work).mul_(scale[..., None, :])
+
+
+def spectra(k: Matrices, groups: Groups) -> Float[Tensor, "layer batch group position"]:
+    """The eigenvalues of a kernel's matrix over the rows of each group, smallest first; NaN where it is not finite.
+
+    There are as many as positions: those that a group does not have add zeros. On CUDA this waits for the
+    device, as PyTorch asks there whether the computation converged.
+
+    Args:
+        k: positive semidefinite.
+        groups: 1 where a row is in a group.
+    """
+    found = []
+    for member in (groups > 0).unbind(-1):
+        own = torch.where(member[:, :, None] & member[:, None, :], k, 0)
+        finite = own.isfinite().all(-1).all(-1)[..., None]
+        values = torch.linalg.eigvalsh(torch.where(finite[..., None], own, 0))
+        found.append(torch.where(finite, values.clamp(min=0), torch.nan))
+    return torch.stack(found, -2)

@@ -15,9 +15,9 @@ from dlens import axes
 __all__ = ["add_cosine", "add_outliers", "try_out"]
 
 
-# States of a position, and the power of two that holds them.
-STATES = tl.constexpr(len(axes.STATES))
-PADDED = tl.constexpr(triton.next_power_of_2(len(axes.STATES)))
+# How many states a position may have (`axes.STATES` are their names), and the power of two that holds them.
+N_STATES = tl.constexpr(len(axes.STATES))
+STATE_SLOTS = tl.constexpr(triton.next_power_of_2(len(axes.STATES)))
 
 
 @triton.jit
@@ -37,7 +37,7 @@ def _cosine(
         b = tl.load(post + at + channel, mask=channel < d, other=0.0).to(tl.float32)
         norms = tl.sqrt(tl.sum(a * a)) * tl.sqrt(tl.sum(b * b))
         value = tl.sum(a * b) / tl.maximum(norms, 1e-38)
-        place = (tl.load(noise + row // width) * STATES + kind) * cell_stride + layer * out_stride
+        place = (tl.load(noise + row // width) * N_STATES + kind) * cell_stride + layer * out_stride
         tl.atomic_add(cosine + place, value.to(tl.float64))
         tl.atomic_add(n + place, 1.0)
 
@@ -62,11 +62,11 @@ def _outliers(
     channel = tl.program_id(0) * C + tl.arange(0, C)
     batch = tl.program_id(1)
     layer = tl.program_id(2).to(tl.int64)
-    kinds = tl.arange(0, PADDED)
-    squares = tl.zeros((PADDED, C), tl.float64)
-    sizes = tl.zeros((PADDED, C), tl.float64)
-    tops = tl.zeros((PADDED, C), tl.float32)
-    counts = tl.zeros((PADDED,), tl.float32)
+    kinds = tl.arange(0, STATE_SLOTS)
+    squares = tl.zeros((STATE_SLOTS, C), tl.float64)
+    sizes = tl.zeros((STATE_SLOTS, C), tl.float64)
+    tops = tl.zeros((STATE_SLOTS, C), tl.float32)
+    counts = tl.zeros((STATE_SLOTS,), tl.float32)
     for first in range(0, width, R):
         position = first + tl.arange(0, R)
         row = batch * width + position
@@ -77,7 +77,7 @@ def _outliers(
         top = tl.load(largest + layer * width * tl.num_programs(1) + row, mask=kind >= 0, other=0.0)
         # A row that is not finite peaks nowhere that is known.
         peak = tl.where(size == top[:, None], 1.0, 0.0) + (top - top)[:, None]
-        for number in tl.static_range(STATES):
+        for number in tl.static_range(N_STATES):
             w = (kind == number).to(tl.float32)
             some = tl.sum(w)
             if some > 0:
@@ -87,7 +87,7 @@ def _outliers(
                 squares += (of_state * tl.sum(w[:, None] * size * size, axis=0)[None, :]).to(tl.float64)
                 sizes += (of_state * tl.sum(w[:, None] * size, axis=0)[None, :]).to(tl.float64)
                 tops += of_state * tl.sum(w[:, None] * peak, axis=0)[None, :]
-    cell = tl.load(noise + batch) * STATES + kinds
+    cell = tl.load(noise + batch) * N_STATES + kinds
     wanted = (counts[:, None] > 0) & (channel[None, :] < d)
     place = cell[:, None] * cell_stride + layer * out_stride + channel[None, :]
     tl.atomic_add(energy + place, squares, mask=wanted)

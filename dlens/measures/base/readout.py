@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
-__all__ = ["Readout"]
+__all__ = ["Readout", "ReadsTokens"]
 
 # Numbers of one array over the vocabulary that are held at a time: 32 MiB in float64.
 _AT_A_TIME = 2**22
@@ -44,6 +44,13 @@ class Readout:
         """The log-probabilities that rows of the stream give."""
         return self.unembed(h).double().log_softmax(-1)
 
+    def probabilities(self, h: Float[Tensor, "n d_model"]) -> Float64[Tensor, "n vocab"]:
+        """The probabilities of what a sampler may take: of all tokens but the mask."""
+        logits = self.unembed(h).double()
+        if self.mask_token_id is not None:
+            logits[:, self.mask_token_id] = -torch.inf
+        return logits.softmax(-1)
+
     def chunks(
         self, wanted: Bool[Tensor, "batch position"], state: Int[Tensor, "batch position"]
     ) -> Iterator[tuple[Int[Tensor, " n"], Int[Tensor, " n"], Int[Tensor, " n"]]]:
@@ -63,3 +70,15 @@ class Readout:
         read = torch.where(state[rows, before] >= 0, before, columns)
         at_a_time = max(1, _AT_A_TIME // self.vocab_size)
         yield from zip(rows.split(at_a_time), columns.split(at_a_time), read.split(at_a_time), strict=True)
+
+
+class ReadsTokens:
+    """A measure that reads tokens off what leaves a block, with `visit.readout`; the first of its bases."""
+
+    @property
+    def points(self) -> tuple[str, ...]:
+        return ("resid_post",)
+
+    @property
+    def reads_tokens(self) -> bool:
+        return True
