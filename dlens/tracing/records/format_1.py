@@ -1,4 +1,4 @@
-"""Measures of records of format 1, by dlens before 0.2: values among the tensors, labels in record.json."""
+"""Measures of records of format 1, which dlens 0.1 wrote: values among the tensors, labels in record.json."""
 
 from __future__ import annotations
 
