@@ -57,7 +57,7 @@ bench-transformerlens: benchmarks/.venv-transformerlens/stamp
 
 benchmarks/.venv-transformerlens/stamp:
 	$(PYTHON) -m venv benchmarks/.venv-transformerlens
-	benchmarks/.venv-transformerlens/bin/python -m pip install --quiet "transformer-lens==4.3.*" "torch==2.13.*"
+	benchmarks/.venv-transformerlens/bin/python -m pip install --quiet "transformer-lens==4.3.*" "torch==2.13.*" "tyro>=1.0"
 	touch $@
 
 clean:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.rows import Row, publish
 from dlens.measures import CKA, Cells, Cosine, Measure, Outliers, Recency, Span, Visit
 from dlens.measures.base.arrays import fused
 from dlens.measures.base.measure import Sums
@@ -83,23 +85,38 @@ def _largest(difference: Tensor) -> float:
     return float(difference.abs().nan_to_num(torch.inf).max())
 
 
-def main() -> None:
-    """Compare, print, and exit with 1 where a difference is larger than the arithmetic explains."""
+def main(json: Path | None = None) -> None:
+    """Compare, print, and exit with 1 where a difference is larger than the arithmetic explains.
+
+    Args:
+        json: where to write the same as JSON.
+    """
     anything = torch.zeros(1, device="cuda")
     assert fused(anything, anything) is not None, "the kernels do not run here"
-    sums = [(measure, sums_differ) for measure in (Cosine(), Cosine(drop=[7]), Outliers())]
-    products = [(measure, results_differ) for measure in (CKA(), CKA(drop=[7]), Recency())]
-    worst = 0.0
-    for measure, differ in sums + products:
-        for dtype, loose in PRODUCT_TOLERANCE.items():
-            for width, d_model in ((16, 64), (37, 200), (256, 4096)):
-                shape = (dtype, width, d_model)
-                found = differ(measure, shape)
-                worst = max(worst, found / (TOLERANCE if differ is sums_differ else loose))
-                note = f"; kept so at all {storage_moves(measure, shape):.1e}" if differ is results_differ else ""
-                print(f"{measure.key:9} {dtype!s:15} 2 x {width:3} positions, {d_model:4} channels: {found:.1e}{note}")
-    sys.exit(worst > 1)
+    rows = []
+    for dtype, loose in PRODUCT_TOLERANCE.items():
+        for width, d_model in ((16, 64), (37, 200), (256, 4096)):
+            rows += _rows((dtype, width, d_model), loose)
+    publish(rows, json, "benchmarks.kernels", "cuda")
+    sys.exit(any(row.verdict == "over" for row in rows))
+
+
+def _rows(shape: Shape, loose: float) -> list[Row]:
+    """Differences of one shape, in millionths."""
+    dtype, width, d_model = shape
+    what = f"{dtype}, 2 x {width} positions, {d_model} channels"
+
+    def row(name: str, found: float, most: float | None = None) -> Row:
+        return Row(what, name, 1e6 * found, None if most is None else 1e6 * most, unit="x 1e-6")
+
+    rows = [row(m.key, sums_differ(m, shape), TOLERANCE) for m in (Cosine(), Cosine(drop=[7]), Outliers())]
+    for measure in (CKA(), CKA(drop=[7]), Recency()):
+        rows.append(row(measure.key, results_differ(measure, shape), loose))
+        rows.append(row(f"{measure.key}, kept so at all", storage_moves(measure, shape)))
+    return rows
 
 
 if __name__ == "__main__":
-    main()
+    import tyro
+
+    tyro.cli(main)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,13 +12,14 @@ from torch import Tensor
 import dlens
 from benchmarks.cuda import busy_seconds, peak_bytes
 from benchmarks.models import pair
-from benchmarks.rows import Row, table, write_json
+from benchmarks.rows import Row, publish
 from benchmarks.shapes import llada_like, qwen2_like
 from benchmarks.timing import interleaved
 
 __all__ = ["main"]
 
 NEW = 64
+NAME = "LLaDA-8B's shape"
 _GPU_BUDGETS = {"all four": 1.10, "Cosine": 1.03}
 Runs = dict[str, Callable[[], object]]
 
@@ -27,7 +27,7 @@ Runs = dict[str, Callable[[], object]]
 def main(
     rounds: int = 9,
     steps: int = 32,
-    out: Path | None = None,
+    json: Path | None = None,
     device: str = "cpu",
     threads: int = 2,
     quick: bool = False,
@@ -37,7 +37,7 @@ def main(
     Args:
         rounds: how often each run of the trio is timed; of a larger model a third as often.
         steps: of a denoising run.
-        out: where to write the same as JSON.
+        json: where to write the same as JSON.
         device: "cpu" for the trio and a model of 113 M, "cuda" for LLaDA-8B's shape.
         threads: of torch.
         quick: the trio alone, two rounds of eight steps.
@@ -48,9 +48,8 @@ def main(
     if device == "cpu" and not quick:
         model, plain = pair(qwen2_like())
         rows += _rows(model, plain, "113 M", _ids(model, 192), NEW, steps, max(3, rounds // 3), {"all four": 1.15})
-    print(table(rows))
-    if out is not None:
-        write_json(out, rows, {"torch": torch.__version__, "python": platform.python_version(), "device": device})
+    options = {"rounds": rounds, "steps": steps, "quick": quick}
+    publish(rows, json, "benchmarks.measures", device, **options | ({} if device == "cpu" else {"device": device}))
 
 
 def _trio(rounds: int, steps: int) -> list[Row]:
@@ -62,19 +61,19 @@ def _gpu(rounds: int, steps: int, device: str) -> list[Row]:
     model, plain = pair(llada_like(device))
     rows: list[Row] = []
     for batch in (1, 4):
-        ids, name = _ids(model, 256, batch).to(device), f"LLaDA-8B's shape, batch {batch}"
-        rows += _rows(model, plain, name, ids, 256, steps, rounds, _GPU_BUDGETS)
+        ids, name = _ids(model, 256, batch).to(device), f"{NAME}, batch {batch}"
+        rows += _rows(model, plain, f"{name}, clock", ids, 256, steps, rounds, _GPU_BUDGETS)
         # Few steps, as every kernel leaves an event behind.
         busy = {what: busy_seconds(run) for what, run in _runs(model, plain, ids, 256, 8).items()}
         rows += [
-            Row(f"denoising, GPU at work, {what} / untraced", name, seconds / busy["untraced"], _GPU_BUDGETS.get(what))
+            Row(f"denoising, {what} / untraced", f"{name}, GPU", seconds / busy["untraced"], _GPU_BUDGETS.get(what))
             for what, seconds in busy.items()
             if what != "untraced"
         ]
         for n_steps in (steps, 2 * steps):
             runs = _runs(model, plain, ids, 256, n_steps)
             extra = (peak_bytes(runs["all four"]) - peak_bytes(runs["untraced"])) / 2**30
-            rows.append(Row(f"extra memory of all four, {n_steps} steps", name, extra, 1.0, unit="GiB"))
+            rows.append(Row(f"extra memory of all four, batch {batch}, {n_steps} steps", NAME, extra, 1.0, unit="GiB"))
     return rows
 
 
@@ -91,7 +90,7 @@ def _rows(
     runs = _runs(model, plain, ids, new, steps)
     timings = interleaved(runs, rounds)
     return [
-        Row.of(f"denoising, {steps} steps, {what} / untraced", name, timings.ratio(what, "untraced"), budgets.get(what))
+        Row.of(f"denoising, {what} / untraced", name, timings.ratio(what, "untraced"), budgets.get(what))
         for what in runs
         if what != "untraced"
     ]

@@ -1,15 +1,21 @@
-"""The rows of a benchmark: a ratio, its budget, and how they are printed."""
+"""The results of a benchmark: rows of ratios and their budgets, printed as a table and kept as JSON."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from benchmarks.timing import Ratio, Timings
+import torch
 
-__all__ = ["Row", "decoding_rows", "forward_rows", "table", "write_json"]
+from benchmarks.timing import Ratio
+
+__all__ = ["Result", "Row", "publish", "read_result", "table"]
+
+_PACKAGES = ("dlens", "torch", "transformers", "nnsight", "transformer-lens")
 
 
 @dataclass(frozen=True)
@@ -52,33 +58,23 @@ class Row:
         return [self.what, self.model, f"{self.value:.3f} {self.unit}".strip(), spread, budget, self.verdict]
 
 
-def forward_rows(
-    timings: Timings, model: str, n_layers: int, n_skipped: int, empty: float | None, capture: float | None
-) -> list[Row]:
-    """The rows of `cases.forwards`; a skip may cost 0.02 more than the share of the time that it leaves out."""
-    outside = timings.ratio("no blocks", "plain").value
-    ideal = 1 - n_skipped / n_layers * (1 - outside)
-    return [
-        Row.of("trace without operations / plain", model, timings.ratio("empty", "plain"), empty),
-        Row.of("trace with a hook that does nothing / plain", model, timings.ratio("trivial", "plain")),
-        Row.of("capture resid_post of all layers / plain", model, timings.ratio("capture", "plain"), capture),
-        Row.of("the same with PyTorch hooks / plain", model, timings.ratio("hooks", "plain")),
-        Row.of("the same with nnsight alone / plain", model, timings.ratio("nnsight", "plain")),
-        Row.of(f"skip {n_skipped} of {n_layers} / plain", model, timings.ratio("skip", "plain"), ideal + 0.02),
-    ]
+@dataclass(frozen=True)
+class Result:
+    """What one run of a benchmark found.
 
+    Args:
+        command: that measures it again.
+        date: of the run, as in 2026-11-22.
+        machine: in general words.
+        versions: of the libraries that matter.
+        rows: medians, with quartiles.
+    """
 
-def decoding_rows(
-    timings: Timings, model: str, steps: int, n_skipped: int, cosine: float | None, both: float
-) -> list[Row]:
-    """The rows of `cases.decoding`."""
-    what = f"denoising, {steps} steps"
-    return [
-        Row.of(f"{what}, a hook that does nothing / untraced", model, timings.ratio("trivial", "untraced")),
-        Row.of(f"{what}, skip {n_skipped} blocks / untraced", model, timings.ratio("skip", "untraced")),
-        Row.of(f"{what}, Cosine / untraced", model, timings.ratio("cosine", "untraced"), cosine),
-        Row.of(f"{what}, Cosine and Outliers / untraced", model, timings.ratio("both", "untraced"), both),
-    ]
+    command: str
+    date: str
+    machine: str
+    versions: dict[str, str]
+    rows: list[Row]
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -88,7 +84,52 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def write_json(path: Path, rows: Sequence[Row], about: dict[str, str]) -> None:
-    """Write the rows, and what they were measured with."""
+def publish(rows: list[Row], json: Path | None, module: str, device: str = "cpu", **options: object) -> None:
+    """Print the rows, and write them with what is needed to measure them again.
+
+    Args:
+        rows: what was found.
+        json: the file to write; None writes none.
+        module: that ran, such as "benchmarks.tracing".
+        device: where it ran.
+        options: of its command line, as they held.
+    """
+    print(table(rows))
+    if json is not None:
+        write_result(json, Result(_command(module, options), f"{date.today()}", _machine(device), _versions(), rows))
+
+
+def write_result(path: Path, result: Result) -> None:
+    """Write a result as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"about": about, "rows": [asdict(row) for row in rows]}, indent=2) + "\n")
+    path.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
+
+
+def read_result(path: Path) -> Result:
+    """The result that `write_result` wrote."""
+    entry = json.loads(path.read_text(encoding="utf-8"))
+    return Result(**entry | {"rows": [Row(**row) for row in entry["rows"]]})
+
+
+def _command(module: str, options: dict[str, object]) -> str:
+    """A switch that is off is left out."""
+    words = [
+        f"--{name.replace('_', '-')}" if value is True else f"--{name.replace('_', '-')} {value}"
+        for name, value in options.items()
+        if value is not False
+    ]
+    return " ".join([f"python -m {module}", *words])
+
+
+def _machine(device: str) -> str:
+    return f"{torch.get_num_threads()} cores, CPU" if device == "cpu" else f"one {torch.cuda.get_device_name(device)}"
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

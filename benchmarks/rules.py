@@ -6,12 +6,14 @@ import random
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 from jaxtyping import Float
 
 import dlens
+from benchmarks.rows import Row, publish
 from dlens.findings.effects.retention import Retention
 from dlens.findings.scores.accuracy import score_task
 from dlens.findings.scores.intervals import mean_interval
@@ -49,6 +51,16 @@ class Judged:
         saved = f"{self.kept.flops_saved:.1%}"
         return [model, self.rule, self.plan, saved, f"{more:+.2f} ({low:+.2f} to {high:+.2f})", kept]
 
+    def rows(self, model: str) -> list[Row]:
+        """The same as numbers."""
+        what = f"{self.rule}: {self.plan}"
+        more, low, high = self.loss
+        return [
+            Row(f"{what}; loss", model, more, None, low, high, "nats more"),
+            Row(f"{what}; accuracy retained", model, self.kept.retained, None, self.kept.low, self.kept.high),
+            Row(f"{what}; FLOPs saved", model, 100 * self.kept.flops_saved, unit="%"),
+        ]
+
 
 def main(
     models: tuple[str, ...] = ("trio/ar", "trio/diffusion", "trio/ar-init"),
@@ -58,6 +70,7 @@ def main(
     problems: int = 100,
     draws: int = 8,
     seed: int = 0,
+    json: Path | None = None,
 ) -> None:
     """Choose on half of the shipped texts; judge by the loss on the other half and by a task.
 
@@ -68,7 +81,9 @@ def main(
         problems: of the task.
         draws: how often each text is masked.
         seed: of the random plans, the masks and the problems.
+        json: where to write the numbers as JSON.
     """
+    rows: list[Row] = []
     print("| model | plan by | skipped | FLOPs saved | loss, more than whole | accuracy retained |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name in models:
@@ -82,7 +97,19 @@ def main(
                 kept = dlens.retention(model, plan, baseline=whole, **options)
                 rise = mean_interval(_losses(_applied(model, plan), draws, seed) - before, resamples=9999)
                 judged = Judged(rule, _words(plan), tuple(map(float, rise)), kept)
+                rows += judged.rows(name)
                 print(f"| {' | '.join(judged.cells(name))} |", flush=True)
+    if json is not None:
+        publish(
+            rows,
+            json,
+            " ".join(["benchmarks.rules", *models]),
+            blocks=" ".join(map(str, blocks)),
+            task=task,
+            problems=problems,
+            draws=draws,
+            seed=seed,
+        )
 
 
 def _plans(model: dlens.Model, n: int, seed: int) -> Iterator[tuple[str, Any]]:

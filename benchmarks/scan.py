@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 
 import dlens
 from benchmarks.models import pair
-from benchmarks.rows import Row, table, write_json
+from benchmarks.rows import Row, publish
 from benchmarks.shapes import qwen2_like
 from benchmarks.timing import interleaved
 from dlens.findings.scores.canvases import Canvases, text_canvases
@@ -24,13 +23,18 @@ RELATIVE = 1e-5
 
 
 def main(
-    rounds: int = 5, out: Path | None = None, threads: int = 2, texts: int = 2, quick: bool = False, device: str = "cpu"
+    rounds: int = 5,
+    json: Path | None = None,
+    threads: int = 2,
+    texts: int = 2,
+    quick: bool = False,
+    device: str = "cpu",
 ) -> None:
     """Time the scan against as many forwards as there are blocks, and against the naive scan; compare their losses.
 
     Args:
         rounds: how often each is timed.
-        out: where to write the same as JSON.
+        json: where to write the same as JSON.
         threads: of torch.
         texts: texts of 128 tokens in the one batch that is read.
         quick: two rounds, the small model only.
@@ -43,10 +47,8 @@ def main(
     rows = _rows("8 M trio", small, rounds, texts, device)
     if not quick:
         rows += _rows("113 M", pair(qwen2_like().to(device))[0], rounds, texts, device)
-    print(table(rows))
-    if out is not None:
-        about = {"torch": torch.__version__, "python": platform.python_version(), "threads": str(threads)}
-        write_json(out, rows, about | {"device": device})
+    options = {"rounds": rounds, "texts": texts, "quick": quick, "device": device}
+    publish(rows, json, "benchmarks.scan", **options)
 
 
 def _rows(name: str, model: dlens.Model, rounds: int, texts: int, device: str) -> list[Row]:
@@ -74,7 +76,7 @@ def _rows(name: str, model: dlens.Model, rounds: int, texts: int, device: str) -
     apart = max(abs(together[layer] / naive[layer] - 1) for layer in layers)
     return [
         Row.of(
-            f"scan of {len(layers)} blocks / {len(layers)} forwards",
+            "scan / as many forwards as blocks",
             name,
             timings.ratio("shared", "forwards"),
             half + 0.05,

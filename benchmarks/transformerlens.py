@@ -5,27 +5,30 @@ It runs in an environment of its own and does not import dlens.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 
+from benchmarks.rows import Row, publish
 from benchmarks.shapes import qwen2_like
 from benchmarks.timing import interleaved
 
 
-def main() -> None:
-    """Measure and print ratios to the plain forward."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=2)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    timings = interleaved(_cases(), arguments.rounds)
-    for name in ("forward", "cache resid_post", "cache all"):
-        ratio = timings.ratio(name, "plain")
-        print(f"| {name} / plain | 113 M | {ratio.value:.3f} | {ratio.low:.3f} to {ratio.high:.3f} |")
+def main(rounds: int = 15, json: Path | None = None, threads: int = 2) -> None:
+    """Measure and print ratios to the plain forward.
+
+    Args:
+        rounds: how often each is timed.
+        json: where to write the same as JSON.
+        threads: of torch.
+    """
+    torch.set_num_threads(threads)
+    cases = _cases()
+    timings = interleaved(cases, rounds)
+    rows = [Row.of(f"{name} / plain", "113 M", timings.ratio(name, "plain")) for name in cases if name != "plain"]
+    publish(rows, json, "benchmarks.transformerlens", rounds=rounds, threads=threads)
 
 
 def _cases() -> dict[str, Callable[[], object]]:
@@ -46,10 +49,12 @@ def _cases() -> dict[str, Callable[[], object]]:
     return {
         "plain": run(lambda: plain(input_ids=ids, use_cache=False).logits),
         "forward": run(lambda: bridge(ids)),
-        "cache resid_post": run(lambda: bridge.run_with_cache(ids, names_filter=resid_post)),
-        "cache all": run(lambda: bridge.run_with_cache(ids)),
+        "cache of `resid_post` of all layers": run(lambda: bridge.run_with_cache(ids, names_filter=resid_post)),
+        "cache of everything": run(lambda: bridge.run_with_cache(ids)),
     }
 
 
 if __name__ == "__main__":
-    main()
+    import tyro
+
+    tyro.cli(main)

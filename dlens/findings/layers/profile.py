@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final, get_args
 
-from dlens.findings.layers.datasets import dataset_from_json, dataset_to_json
+import numpy as np
+
 from dlens.findings.layers.running import Running
 from dlens.findings.scores.batches import batched, mask_share, rng, token_rows
 from dlens.measures import Cosine, Measure, Outliers, pool
@@ -105,16 +106,16 @@ class Profile:
         return (values if values.dims == ("layer",) else self.pooled(key, variable)).values.tolist()
 
     def to_json(self) -> str:
-        """All of it as JSON text; NaN is written as null."""
+        """All of it as JSON text: measures as `xarray.Dataset.to_dict` has them, NaN as null."""
         entry = {name: value for name, value in vars(self).items() if name != "measures"}
-        entry["measures"] = {key: dataset_to_json(dataset) for key, dataset in self.measures.items()}
+        entry["measures"] = {key: _dataset_to_json(dataset) for key, dataset in self.measures.items()}
         return json.dumps(entry)
 
     @staticmethod
     def from_json(text: str) -> Profile:
         """The profile that `to_json` wrote."""
         entry = json.loads(text)
-        entry["measures"] = {key: dataset_from_json(data) for key, data in entry["measures"].items()}
+        entry["measures"] = {key: _dataset_from_json(data) for key, data in entry["measures"].items()}
         return Profile(**entry | {"plan": tuple(entry["plan"]), "notes": tuple(entry["notes"])})
 
     def save(self, path: str | Path) -> Path:
@@ -122,6 +123,34 @@ class Profile:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(self.to_json(), encoding="utf-8")
         return Path(path)
+
+
+def _dataset_to_json(dataset: xr.Dataset) -> dict[str, Any]:
+    """xarray's own form, with the type of each array; NaN and infinity, which JSON lacks, as None and as text."""
+    entry = dataset.to_dict()
+    # The order of the sizes depends on how a dataset was made, and each array has its own.
+    del entry["dims"]
+    for name, array in (entry["coords"] | entry["data_vars"]).items():
+        array |= {"dtype": str(dataset[name].dtype), "data": _json_numbers(array["data"])}
+    return entry
+
+
+def _json_numbers(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_json_numbers(item) for item in value]
+    if isinstance(value, float) and value != value:
+        return None
+    return str(value) if value in (float("inf"), float("-inf")) else value
+
+
+def _dataset_from_json(entry: dict[str, Any]) -> xr.Dataset:
+    import xarray as xr
+
+    # dlens 0.1 wrote "variables" for what xarray calls "data_vars".
+    arrays = {"coords": entry["coords"], "data_vars": entry["data_vars" if "data_vars" in entry else "variables"]}
+    for array in (array for own in arrays.values() for array in own.values()):
+        array["data"] = np.array(array["data"], dtype=array["dtype"])
+    return xr.Dataset.from_dict({"attrs": entry["attrs"], **arrays})
 
 
 def _layer_variables(dataset: xr.Dataset) -> list[str]:

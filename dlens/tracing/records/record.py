@@ -215,7 +215,9 @@ class Record:
         return merged.assign_attrs(model=self.model, kind=self.kind)
 
     def save(self, folder: str | Path) -> None:
-        """Write the record to a folder: record.json and tensors.safetensors.
+        """Write the record to a folder: record.json, tensors.safetensors, and each measure as measures/KEY.nc.
+
+        The files of measures are netCDF: `xarray.open_dataset` reads them, and so do other tools.
 
         Raises:
             FileExistsError: the folder holds something else.

@@ -1,15 +1,17 @@
-"""Save and load records: JSON for what can be read, safetensors for what cannot; nothing is unpickled."""
+"""Save and load records: JSON, safetensors for tensors, netCDF for measures; nothing is unpickled."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-import torch
 from torch import Tensor
 
 from dlens.tracing.records.captured import Captured
+from dlens.tracing.records.format_1 import measures_of_format_1
+from dlens.tracing.records.netcdf import read_dataset, write_dataset
 from dlens.tracing.records.record import Flops, Record
 
 if TYPE_CHECKING:
@@ -17,8 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["load_record", "save_record"]
 
-FORMAT = 1
-_JSON, _TENSORS = "record.json", "tensors.safetensors"
+FORMAT = 2
+_READ = (1, FORMAT)
+_JSON, _TENSORS, _MEASURES = "record.json", "tensors.safetensors", "measures"
 _PLAIN = ("kind", "model", "family", "n_layers", "text", "n_steps", "planned_steps", "settings", "seconds", "versions")
 _TENSOR_FIELDS = ("tokens", "is_pad", "is_prompt", "canvas", "committed_at", "step_of_position")
 
@@ -28,22 +31,36 @@ def save_record(record: Record, folder: str | Path) -> None:
     from safetensors.torch import save_file
 
     folder = Path(folder)
-    if folder.is_file() or folder.exists() and any(p.name not in (_JSON, _TENSORS) for p in folder.iterdir()):
-        raise FileExistsError(
-            f"{folder} is a file or holds other files; expected a new folder or an older record; give another folder"
-        )
+    _refuse_others(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: value for name in _TENSOR_FIELDS if (value := getattr(record, name)) is not None}
     tensors |= {f"captured/{name}": kept.values for name, kept in record.captured.items()}
-    measures = {}
-    for key, dataset in record.measures.items():
-        tensors |= {f"measures/{key}/{name}": torch.tensor(array.values) for name, array in dataset.data_vars.items()}
-        measures[key] = _describe(dataset)
     save_file({name: value.contiguous() for name, value in tensors.items()}, folder / _TENSORS)
+    # Any text may be the key of a measure; a name of a file may not.
+    measures = {key: f"{_MEASURES}/{quote(key, safe='')}.nc" for key in record.measures}
+    _write_measures(folder, {name: record.measures[key] for key, name in measures.items()})
     (folder / _JSON).write_text(json.dumps(_header(record, measures), indent=1), encoding="utf-8")
 
 
-def _header(record: Record, measures: dict[str, Any]) -> dict[str, Any]:
+def _refuse_others(folder: Path) -> None:
+    """Nothing but an older record is written over."""
+    own = (_JSON, _TENSORS, _MEASURES)
+    if folder.is_file() or folder.exists() and any(p.name not in own for p in folder.iterdir()):
+        raise FileExistsError(
+            f"{folder} is a file or holds other files; expected a new folder or an older record; give another folder"
+        )
+
+
+def _write_measures(folder: Path, datasets: dict[str, xr.Dataset]) -> None:
+    """Write one file a measure, and remove those of an older record."""
+    for old in (folder / _MEASURES).glob("*.nc") if (folder / _JSON).is_file() else ():
+        old.unlink()
+    for name, dataset in datasets.items():
+        (folder / _MEASURES).mkdir(exist_ok=True)
+        write_dataset(dataset, folder / name)
+
+
+def _header(record: Record, measures: dict[str, str]) -> dict[str, Any]:
     counted = record.memo.get("flops") or (record.count_flops() if record.count_flops else None)
     captured = {
         name: {"dims": kept.dims, "layers": kept.layers, "steps": kept.steps, "positions": kept.positions}
@@ -60,20 +77,6 @@ def _header(record: Record, measures: dict[str, Any]) -> dict[str, Any]:
         "captured": captured,
         "measures": measures,
     }
-
-
-def _describe(dataset: xr.Dataset) -> dict[str, Any]:
-    return {
-        "dims": {str(name): list(array.dims) for name, array in dataset.data_vars.items()},
-        "coords": {str(name): [list(c.dims), c.values.tolist()] for name, c in dataset.coords.items()},
-        "attrs": {key: _plain(value) for key, value in dataset.attrs.items()},
-    }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return value.item() if type(value).__module__ == "numpy" else value
 
 
 def load_record(folder: str | Path) -> Record:
@@ -95,14 +98,9 @@ def load_record(folder: str | Path) -> Record:
         torch.Size([1, 4, 4096])
     """
     folder = Path(folder)
-    for name in (_JSON, _TENSORS):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(
-                f"{folder} has no {name}; expected a folder written by record.save(folder); check the path"
-            )
-    header, tensors = _read_header(folder / _JSON), _read_tensors(folder / _TENSORS)
+    header, tensors = _read_header(_there(folder, _JSON)), _read_tensors(_there(folder, _TENSORS))
     try:
-        return _build(header, tensors)
+        return _build(header, tensors, _read_measures(folder, header, tensors))
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"{folder} lacks {error}; expected all that record.save wrote; one of its files is damaged or from another "
@@ -110,14 +108,24 @@ def load_record(folder: str | Path) -> Record:
         ) from error
 
 
+def _there(folder: Path, name: str) -> Path:
+    if not (folder / name).is_file():
+        raise FileNotFoundError(
+            f"{folder} has no {name}; expected a folder written by record.save(folder); check the path"
+        )
+    return folder / name
+
+
 def _read_header(path: Path) -> dict[str, Any]:
     try:
         header = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not JSON ({error}); expected what record.save wrote; save it again") from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
+    if not isinstance(header, dict) or header.get("format") not in _READ:
         came = header.get("format") if isinstance(header, dict) else type(header).__name__
-        raise ValueError(f"{path} has format {came!r}; expected {FORMAT}; read it with the dlens that wrote it")
+        raise ValueError(
+            f"{path} has format {came!r}; expected {' or '.join(map(str, _READ))}; read it with the dlens that wrote it"
+        )
     return header
 
 
@@ -131,7 +139,13 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} is damaged ({error}); expected what record.save wrote; save it again") from error
 
 
-def _build(header: dict[str, Any], tensors: dict[str, Tensor]) -> Record:
+def _read_measures(folder: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, xr.Dataset]:
+    if header["format"] == 1:
+        return measures_of_format_1(header["measures"], tensors)
+    return {key: read_dataset(_there(folder, name)) for key, name in header["measures"].items()}
+
+
+def _build(header: dict[str, Any], tensors: dict[str, Tensor], measures: dict[str, xr.Dataset]) -> Record:
     captured = {name: _captured(name, kept, tensors) for name, kept in header["captured"].items()}
     flops = header["flops"]
     pieces = {int(token): text for token, text in header.get("pieces", {}).items()}
@@ -140,7 +154,7 @@ def _build(header: dict[str, Any], tensors: dict[str, Tensor]) -> Record:
     return Record(
         **fields,
         captured=captured,
-        measures={key: _dataset(key, described, tensors) for key, described in header["measures"].items()},
+        measures=measures,
         plan=tuple(header["plan"]),
         notes=tuple(header["notes"]),
         unfired=tuple(header["unfired"]),
@@ -156,11 +170,3 @@ def _captured(name: str, described: dict[str, Any], tensors: dict[str, Tensor]) 
     if list(values.shape) != expected or len(kept.dims) != values.ndim:
         raise KeyError(f"{name} of shape {expected} (its file holds {list(values.shape)})")
     return kept
-
-
-def _dataset(key: str, described: dict[str, Any], tensors: dict[str, Tensor]) -> xr.Dataset:
-    import xarray as xr
-
-    arrays = {name: (dims, tensors[f"measures/{key}/{name}"].numpy()) for name, dims in described["dims"].items()}
-    coords = {name: (dims, values) for name, (dims, values) in described["coords"].items()}
-    return xr.Dataset(arrays, coords=coords, attrs=described["attrs"])

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 import dlens
 from dlens.findings.layers.profile import MASK_RATES, Profile, profile
@@ -80,6 +81,27 @@ def test_json_keeps_everything(diffusion: dlens.Model) -> None:
     assert again.table()[5] == data.table()[5]
     assert all(again.measures[key].identical(data.measures[key]) for key in data.measures)
     assert {**vars(again), "measures": None} == {**vars(data), "measures": None}
+
+
+def test_measures_are_in_the_form_of_xarray(ar: dlens.Model) -> None:
+    data = profile(ar, TEXTS[:1], measures=[Cosine()])
+    entry = json.loads(data.to_json())["measures"]["cosine"]
+    assert xr.Dataset.from_dict(entry)["n"].equals(data.measures["cosine"]["n"])
+    assert entry["data_vars"]["cosine"]["dtype"] == "float64" and entry["coords"]["state"]["dtype"] == "<U7"
+
+
+def test_a_profile_of_the_version_before(ar: dlens.Model) -> None:
+    data = profile(dlens.trace(ar).skip([2]), TEXTS[:1], measures=[Cosine()])
+    entry = json.loads(data.to_json())
+    own = entry["measures"]["cosine"]
+    # It named the variables so, and kept neither the sizes nor attributes of arrays.
+    bare = {}
+    for name, there in (("coords", "coords"), ("variables", "data_vars")):
+        bare[name] = {key: {k: array[k] for k in ("dims", "dtype", "data")} for key, array in own[there].items()}
+    entry["measures"]["cosine"] = {"attrs": own["attrs"], **bare}
+    again = Profile.from_json(json.dumps(entry))
+    assert again.measures["cosine"].identical(data.measures["cosine"])
+    assert again.measures["cosine"]["n"].dtype == data.measures["cosine"]["n"].dtype
 
 
 def test_a_file_holds_the_profile(ar: dlens.Model, tmp_path) -> None:

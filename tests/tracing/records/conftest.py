@@ -1,0 +1,12 @@
+"""A record of a run that skipped, ablated, captured and measured."""
+
+import pytest
+
+import dlens
+from tests.tracing.records.prompts import PROMPTS
+
+
+@pytest.fixture(scope="session")
+def record(diffusion: dlens.Model) -> dlens.Record:
+    trace = dlens.trace(diffusion).skip([3]).ablate_outlier().capture("resid_post", layers=[0, -1], steps=range(2, 5))
+    return trace.capture("blocks.4.hook_attn_out").measure(dlens.Cosine(), dlens.Outliers()).generate(PROMPTS, 8)

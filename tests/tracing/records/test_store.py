@@ -1,0 +1,111 @@
+"""Records are saved and loaded without the model, and refused when damaged."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import dlens
+from tests.tracing.records.prompts import PROMPTS
+
+
+def test_saved_and_loaded_without_the_model(record: dlens.Record, tmp_path: Path) -> None:
+    record.save(tmp_path / "run")
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["measures", "record.json", "tensors.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "run" / "measures").iterdir()) == ["cosine.nc", "outliers.nc"]
+    loaded = dlens.load_record(tmp_path / "run")
+    for name in ("tokens", "is_pad", "is_prompt", "canvas", "committed_at"):
+        assert torch.equal(getattr(loaded, name), getattr(record, name))
+    for name in ("resid_post", "blocks.4.hook_attn_out"):
+        assert torch.equal(loaded[name], record[name])
+        assert loaded.dims(name) == record.dims(name) and loaded.coords(name) == record.coords(name)
+    for key in ("cosine", "outliers"):
+        xr.testing.assert_identical(loaded.measures[key], record.measures[key])
+    assert (loaded.text, loaded.plan, loaded.notes) == (record.text, record.plan, record.notes)
+    assert (loaded.flops, loaded.saved_flops) == (record.flops, record.saved_flops)
+    assert loaded.versions == record.versions and loaded.settings == record.settings
+    loaded.save(tmp_path / "run")
+
+
+def test_saved_bfloat16_stays_bfloat16(tmp_path: Path) -> None:
+    model = dlens.load("trio/ar", dtype="bfloat16")
+    record = dlens.trace(model).capture("resid_post", layers=[2]).generate("Once upon a time", 3)
+    record.save(tmp_path)
+    loaded = dlens.load_record(tmp_path)
+    assert loaded["resid_post"].dtype == torch.bfloat16
+    assert torch.equal(loaded["resid_post"], record["resid_post"])
+    assert loaded.canvas is None and loaded.step_of_position is not None
+    assert loaded.to_xarray()["resid_post"].dtype == "float32"
+
+
+def test_damaged_and_wrong_folders_are_refused(record: dlens.Record, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no record.json; expected a folder"):
+        dlens.load_record(tmp_path)
+    folder = tmp_path / "run"
+    record.save(folder)
+    tensors = (folder / "tensors.safetensors").read_bytes()
+    (folder / "tensors.safetensors").write_bytes(tensors[: len(tensors) // 2])
+    with pytest.raises(ValueError, match="damaged"):
+        dlens.load_record(folder)
+    (folder / "tensors.safetensors").write_bytes(tensors)
+    header = json.loads((folder / "record.json").read_text())
+    for broken, message in (
+        ("{", "not JSON"),
+        (json.dumps(header | {"format": 99}), "format 99"),
+        (json.dumps({k: v for k, v in header.items() if k != "plan"}), "lacks 'plan'"),
+    ):
+        (folder / "record.json").write_text(broken)
+        with pytest.raises(ValueError, match=message):
+            dlens.load_record(folder)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="holds other files"):
+        record.save(other)
+
+
+def test_tensors_of_another_record_are_refused(record: dlens.Record, diffusion: dlens.Model, tmp_path: Path) -> None:
+    record.save(tmp_path / "one")
+    trace = dlens.trace(diffusion).capture("resid_post", layers=[0, -1], steps=range(1, 5))
+    trace = trace.capture("blocks.4.hook_attn_out").measure(dlens.Cosine(), dlens.Outliers())
+    trace.generate(PROMPTS, 8).save(tmp_path / "two")
+    (tmp_path / "one" / "tensors.safetensors").write_bytes((tmp_path / "two" / "tensors.safetensors").read_bytes())
+    with pytest.raises(ValueError, match="resid_post of shape"):
+        dlens.load_record(tmp_path / "one")
+
+
+def test_anyone_opens_a_measure(record: dlens.Record, tmp_path: Path) -> None:
+    record.save(tmp_path)
+    opened, own = xr.load_dataset(tmp_path / "measures" / "cosine.nc"), record.measures["cosine"]
+    assert opened["cosine"].dims == own["cosine"].dims
+    np.testing.assert_array_equal(opened["cosine"].sel(state="masked"), own["cosine"].sel(state="masked"))
+    assert opened.attrs["n"] == own.attrs["n"] and opened.attrs["estimator"] == own.attrs["estimator"]
+
+
+def test_any_text_is_the_key_of_a_measure(ar: dlens.Model, tmp_path: Path) -> None:
+    keys = ["a/b", "..", "é x", "CON:"]
+    record = dlens.trace(ar).measure(*(dlens.Cosine(name=key) for key in keys)).forward("Once")
+    record.save(tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    loaded = dlens.load_record(tmp_path / "run")
+    assert list(loaded.measures) == keys
+    assert all(loaded.measures[key].identical(record.measures[key]) for key in keys)
+
+
+def test_a_record_saved_over_another_leaves_no_file_of_it(record: dlens.Record, tmp_path: Path) -> None:
+    record.save(tmp_path)
+    replace(record, measures={"cosine": record.measures["cosine"]}).save(tmp_path)
+    assert [path.name for path in (tmp_path / "measures").iterdir()] == ["cosine.nc"]
+
+
+def test_a_measure_that_is_gone_is_named(record: dlens.Record, tmp_path: Path) -> None:
+    record.save(tmp_path)
+    (tmp_path / "measures" / "cosine.nc").unlink()
+    with pytest.raises(FileNotFoundError, match="has no measures/cosine.nc; expected a folder"):
+        dlens.load_record(tmp_path)
