@@ -23,7 +23,7 @@ from transformers import ModernBertConfig, ModernBertForMaskedLM
 
 import dlens
 from dlens.measures import Span, Visit
-from dlens.ops.edit import Edit, Place
+from dlens.ops.edit import Place
 from dlens.ops.target import Target
 from dlens.show.figures import styled
 
@@ -77,19 +77,22 @@ for name, record in (("as it is", before), ("clamped", after)):
 #
 # ## An operation
 #
-# An operation is a frozen dataclass that says what to do, as data. One that writes to a hook point extends `Edit`,
-# which brings where and when: `at`, `layers`, `tokens`, and `scope` (steps and noise). Four methods are yours:
+# An operation is a frozen dataclass that says what to do, as data. One that writes to a hook point extends
+# `dlens.Edit`, which brings where and when: `at`, `layers`, `tokens`, and `scope` (steps and noise). Two methods are yours:
+#
+# - `edit(value, place)`: the new value. Where the scope does not reach, dlens keeps the old one;
+# - `words()`: for `print(trace)` and for errors; `self.where()` says where and when.
+#
+# Two more where there are settings:
 #
 # - `check(target)`: refuse what cannot work, before anything is computed;
-# - `edit(value, place)`: the new value. Where the scope does not reach, dlens keeps the old one;
-# - `words()`: for `print(trace)` and for errors;
-# - `to_json()`: what `record.plan` keeps.
+# - `details()`: the settings that `record.plan` keeps.
 
 
 # %%
 @final
 @dataclass(frozen=True, kw_only=True)
-class Clamp(Edit):
+class Clamp(dlens.Edit):
     """Magnitudes are cut at `limit` times the median of the same position."""
 
     limit: float = 8.0
@@ -104,20 +107,13 @@ class Clamp(Edit):
         return value.clamp(-most, most)
 
     def words(self) -> str:
-        return f"clamp to {self.limit:g} x the median in {self._where()}"
+        return f"clamp to {self.limit:g} x the median in {self.where()}"
 
-    def to_json(self) -> dict[str, Any]:
-        return {"op": "clamp", "limit": self.limit} | self._edit_json()
-
-
-def clamped(trace: dlens.Trace, **settings: Any) -> dlens.Trace:
-    """The trace with one more operation; a Trace is an immutable value, so this is a new one."""
-    op = Clamp(**settings)
-    op.check(trace.target)
-    return replace(trace, ops=(*trace.ops, op))
+    def details(self) -> dict[str, Any]:
+        return {"limit": self.limit}
 
 
-trace = clamped(dlens.trace(model), layers=(0, 1, 2, 3)).capture("resid_post")
+trace = dlens.trace(model).apply(Clamp(layers=(0, 1, 2, 3))).capture("resid_post")
 print(trace, "\n")
 record = trace.generate(TEXTS[0], 16, seed=0, progress=False)
 print(record.text[0], "\n")
@@ -125,8 +121,7 @@ print({key: value for key, value in record.plan[0].items() if key != "words"})
 
 # %% [markdown]
 # How to read it: the operation stands in the plan beside those of dlens, and the saved record will tell its limit.
-# There is no verb for operations of your own; `dataclasses.replace` appends it to `trace.ops`, and every run checks
-# all operations again. `value` has the rows of the whole batch; under classifier-free guidance it has both halves, the
+# `.apply` takes any operation, and checks it as a verb does. `value` has the rows of the whole batch; under classifier-free guidance it has both halves, the
 # conditional rows first. Return a new tensor and leave `value` as it was.
 #
 # What does not fit is refused by your own check, or by the one that `Edit` brings:
@@ -134,7 +129,7 @@ print({key: value for key, value in record.plan[0].items() if key != "words"})
 # %%
 for settings in ({"limit": 0.5}, {"layers": (99,)}, {"at": "resid_psot"}):
     try:
-        clamped(dlens.trace(model), **settings)
+        dlens.trace(model).apply(Clamp(**settings))
     except (ValueError, IndexError) as error:
         print(f"{settings}: {error}\n")
 
@@ -204,7 +199,7 @@ print("largest difference from the same computed by hand:", f"{abs(measured - by
 profiles = {
     "as it is": dlens.profile(model, TEXTS, measures=[Kurtosis()]),
     "one text a batch": dlens.profile(model, TEXTS, measures=[Kurtosis()], batch_size=1),
-    "clamped": dlens.profile(clamped(dlens.trace(model), layers=tuple(inner)), TEXTS, measures=[Kurtosis()]),
+    "clamped": dlens.profile(dlens.trace(model).apply(Clamp(layers=tuple(inner))), TEXTS, measures=[Kurtosis()]),
     "autoregressive": dlens.profile("trio/ar", TEXTS, measures=[Kurtosis()]),
 }
 table = pd.DataFrame({name: profile.pooled("kurtosis", "kurtosis").values for name, profile in profiles.items()})
@@ -331,7 +326,7 @@ for what, mistaken in wrong.items():
 # needs a model whose norm and head are all that follows the last block, and ModernBERT has a dense layer between them.
 
 # %%
-trace = clamped(dlens.trace(own), limit=2.0).skip([3], part="attn").measure(Kurtosis(), dlens.Cosine())
+trace = dlens.trace(own).apply(Clamp(limit=2.0)).skip([3], part="attn").measure(Kurtosis(), dlens.Cosine())
 record = trace.generate(TEXTS, 8, progress=False)
 print(trace)
 print(
@@ -365,8 +360,8 @@ print(dlens.load(module, tokenizer=tokenizer).family.name)
 # %% [markdown]
 # ## What this does not show
 #
-# - **Operations that change which blocks run.** `Edit` writes values. Skipping, swapping and repeating blocks are
-#   known to the engine by their classes; a new one of that kind is a change of dlens itself.
+# - **Operations that change which blocks run.** `Edit` writes values. One that skips, repeats or swaps blocks extends
+#   `dlens.Op` and says so in `structure(target)`, which returns a `dlens.Structure`; its page has an example.
 # - **That a checked family is right in all.** The checks prove paths, sums, causality and shift. They do not know the
 #   prompt format, special tokens, or the sampler that the model was trained for.
 # - **Speed.** Built-in measures read a step once and share work, some in kernels of their own; a measure in plain
