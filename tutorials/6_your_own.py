@@ -78,7 +78,8 @@ for name, record in (("as it is", before), ("clamped", after)):
 # ## An operation
 #
 # An operation is a frozen dataclass that says what to do, as data. One that writes to a hook point extends
-# `dlens.Edit`, which brings where and when: `at`, `layers`, `tokens`, and `scope` (steps and noise). Two methods are yours:
+# `dlens.Edit`, which brings where and when: `at`, `layers`, `tokens`, and `scope` (steps and noise). Two methods are
+# yours:
 #
 # - `edit(value, place)`: the new value. Where the scope does not reach, dlens keeps the old one;
 # - `words()`: for `print(trace)` and for errors; `self.where()` says where and when.
@@ -121,8 +122,9 @@ print({key: value for key, value in record.plan[0].items() if key != "words"})
 
 # %% [markdown]
 # How to read it: the operation stands in the plan beside those of dlens, and the saved record will tell its limit.
-# `.apply` takes any operation, and checks it as a verb does. `value` has the rows of the whole batch; under classifier-free guidance it has both halves, the
-# conditional rows first. Return a new tensor and leave `value` as it was.
+# `.apply` takes any operation, and checks it as a verb does. `value` has the rows of the whole batch; under
+# classifier-free guidance it has both halves, the conditional rows first. Return a new tensor and leave `value` as it
+# was.
 #
 # What does not fit is refused by your own check, or by the one that `Edit` brings:
 
