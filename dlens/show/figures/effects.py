@@ -55,7 +55,7 @@ def retention_points(kept: Mapping[str, Retention]) -> go.Figure:
     return figure.add_vline(x=1, line={"dash": "dot", "color": "grey"})
 
 
-def _kept(name: str, along: str, kept: Mapping[str, Retention]) -> Statistic:
+def _kept(name: str, along: str, kept: Mapping[Any, Retention]) -> Statistic:
     own = list(kept.values())
     values, low, high = ([getattr(each, part) for each in own] for part in ("retained", "low", "high"))
     return Statistic(name, "retained accuracy", along, list(kept), values, low, high)

@@ -256,6 +256,6 @@ def _axes(statistics: Sequence[Statistic]) -> tuple[str, str]:
     """
     found = {(own.along, own.axis) for own in statistics}
     if len(found) > 1:
-        came = "; ".join(f"{axis} by {along}" if along else axis for along, axis in sorted(found))
+        came = " and ".join(f"{axis} by {along}" if along else axis for along, axis in sorted(found))
         raise ValueError(f"a figure got statistics of {came}; expected one kind; draw each kind in a figure of its own")
     return found.pop() if found else ("", "")
