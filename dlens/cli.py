@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from dlens.errors import Cancelled, NeverFired
 from dlens.models.source import TRIO
+from dlens.tables import table_text
 
 __all__ = ["generate", "main", "models", "profile", "report", "skip"]
 
@@ -151,10 +152,10 @@ def models() -> None:
 
     known = known_models()
     shipped = [[m.name, m.family, m.objective, m.layers, m.width, m.note] for m in known if m.layers is not None]
-    _print_table(["model", "family", "objective", "layers", "d_model", "what"], shipped)
+    print(table_text(["model", "family", "objective", "layers", "d_model", "what"], shipped))
     print()
     families = [[m.name, m.objective, m.shift, m.note] for m in known if m.layers is None]
-    _print_table(["family", "objective", "shift", "what"], families)
+    print(table_text(["family", "objective", "shift", "what"], families))
     print("\nLoad others by hub id or folder, for example: dlens profile Qwen/Qwen2.5-0.5B")
 
 
@@ -359,7 +360,7 @@ def _print_profile(profile: Any) -> None:
     print(f"\n{profile.model} ({profile.family}, {profile.objective}): {'; '.join(profile.notes)}")
     rows = profile.table()
     columns = [column for column in rows[0] if column != "model"]
-    _print_table([column.replace("_", " ") for column in columns], [[row[c] for c in columns] for row in rows])
+    print(table_text([column.replace("_", " ") for column in columns], [[row[c] for c in columns] for row in rows]))
 
 
 def _write_profiles(profiles: Sequence[Any], out: Path) -> Path:
@@ -370,20 +371,6 @@ def _write_profiles(profiles: Sequence[Any], out: Path) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps({p.model: json.loads(p.to_json()) for p in profiles}), encoding="utf-8")
     return out
-
-
-def _print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Columns as wide as they must be, numbers to the right."""
-    cells = [list(columns), *[[_cell(value) for value in row] for row in rows]]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
-    right = [all(isinstance(row[i], (int, float)) for row in rows) for i in range(len(columns))]
-    for row in cells:
-        padded = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True))
-        print("  ".join(padded).rstrip())
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -18,6 +18,8 @@ FOLDERS = sorted({path.parent for path in FILES})
 LEVELS = {
     "axes": 0,
     "errors": 0,
+    "html": 0,
+    "tables": 0,
     "models": 1,
     "ops": 1,
     "measures": 1,
@@ -38,7 +40,19 @@ FLOORS = {
     "measures": ("base",),
     "show": ("figures", "report"),
 }
-HEAVY = ("nnsight", "transformers", "xarray", "sklearn", "plotly", "tyro", "ipywidgets", "anywidget", "pandas", "scipy")
+HEAVY = (
+    "nnsight",
+    "transformers",
+    "xarray",
+    "sklearn",
+    "plotly",
+    "tyro",
+    "ipywidgets",
+    "anywidget",
+    "pandas",
+    "scipy",
+    "jinja2",
+)
 
 
 def room(path: Path) -> str:

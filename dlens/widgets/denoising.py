@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any, final
 
 import numpy as np
 import traitlets
 from torch import equal
 
+from dlens.html import rendered
 from dlens.tracing.records.record import Record
 from dlens.tracing.records.text import MASK_SIGN
 from dlens.widgets.colours import ink_on, ramp
-from dlens.widgets.denoising_numbers import Frames, check_denoising, frames_of, mask_id, piece, thoughts, title, visible
-from dlens.widgets.panel import Panel, corrected, css, esm, heat_html, packed, page_html, table_html
+from dlens.widgets.denoising_numbers import (
+    POSITION_KINDS,
+    Frames,
+    check_denoising,
+    frames_of,
+    mask_id,
+    piece,
+    thoughts,
+    title,
+    visible,
+)
+from dlens.widgets.panel import Panel, corrected, css, esm, heat_html, numbers_html, packed
 
 __all__ = ["Denoising"]
 
@@ -142,20 +152,28 @@ class Denoising(Panel):
 
     def html(self) -> str:
         """The canvas at the present step, what was decoded when, and the alternatives at the present position."""
-        parts = [f"<p>{escape(self.message)}</p>"] if self.message else []
-        for record, frames, side in zip(self._records, self._frames, self.detail["sides"], strict=True):
-            step = min(self.step, len(frames.ids) - 1)
-            parts.append(f"<p>{escape(title(record))}, before step {step} of {record.n_steps}</p>")
-            parts.append(_tokens_html(record, frames, step, self.first))
-            decoded = packed((frames.ids != mask_id(record)).astype("f4"))
-            parts.append(heat_html(decoded, "Decoded positions (across) by step (down)"))
-            if side["alternatives"]:
-                where = f"<p>position {self.position}, step {side['step']}, layer {self.layer}</p>"
-                parts += [
-                    where,
-                    table_html(["alternative", "probability"], [[visible(t), p] for t, p in side["alternatives"]]),
-                ]
-        return page_html("Denoising: tokens coloured by the step that committed them, dark first", *parts)
+        thoughts_of = zip(self._records, self._frames, self.detail["sides"], strict=True)
+        sides = [self._side(record, frames, thought) for record, frames, thought in thoughts_of]
+        return str(rendered("widgets/denoising.html.j2", message=self.message, sides=sides))
+
+    def _side(self, record: Record, frames: Frames, thought: dict[str, Any]) -> dict[str, Any]:
+        """What the picture shows of one run."""
+        step, n = min(self.step, len(frames.ids) - 1), len(frames.kind)
+        end = min(self.first + _SHOWN, n)
+        rows = [[visible(text), chance] for text, chance in thought["alternatives"]]
+        return {
+            "title": title(record),
+            "step": step,
+            "n_steps": record.n_steps,
+            "tokens": _tokens(record, frames, step, range(self.first, end)),
+            "part": "" if (self.first, end) == (0, n) else f"{self.first} to {end - 1}",
+            "positions": n,
+            "decoded": heat_html(
+                packed((frames.ids != mask_id(record)).astype("f4")), "Decoded positions (across) by step (down)"
+            ),
+            "place": f"position {self.position}, step {thought['step']}, layer {self.layer}",
+            "alternatives": numbers_html(["alternative", "probability"], rows) if rows else "",
+        }
 
 
 def _check_pair(record: Record, other: Record) -> None:
@@ -167,21 +185,17 @@ def _check_pair(record: Record, other: Record) -> None:
         )
 
 
-def _tokens_html(record: Record, frames: Frames, step: int, first: int) -> str:
-    spans, mask = [], mask_id(record)
-    end = min(first + _SHOWN, len(frames.kind))
-    for position in range(first, end):
+def _tokens(record: Record, frames: Frames, step: int, shown: range) -> list[tuple[str, str, str]]:
+    """The tokens that are no padding, each with its colour and that of its text; "" for those nobody committed."""
+    found, mask = [], mask_id(record)
+    for position in shown:
         token, at = int(frames.ids[step, position]), int(frames.committed[position])
-        if frames.kind[position] == 2:
+        kind = POSITION_KINDS[frames.kind[position]]
+        if kind == "padding":
             continue
-        masked = frames.kind[position] == 1 and token == mask
-        style = "padding:1px 2px"
-        if not masked and frames.kind[position] == 1 and at >= 0:
+        masked = kind == "generated" and token == mask
+        text, colour = MASK_SIGN if masked else piece(record, token), ""
+        if not masked and kind == "generated" and at >= 0:
             colour = ramp(at / max(1, record.n_steps - 1))
-            style += f";background:{colour};color:{ink_on(colour)}"
-        text = MASK_SIGN if masked else piece(record, token)
-        spans.append(f"<span style='{style}'>{escape(text)}</span>")
-    note = (
-        "" if (first, end) == (0, len(frames.kind)) else f"<p>positions {first} to {end - 1} of {len(frames.kind)}</p>"
-    )
-    return f"<p style='white-space:pre-wrap;overflow-wrap:anywhere'>{''.join(spans)}</p>{note}"
+        found.append((text, colour, ink_on(colour) if colour else ""))
+    return found

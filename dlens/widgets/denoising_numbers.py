@@ -13,9 +13,19 @@ from dlens.tracing.records.record import Record
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["KINDS", "Frames", "check_denoising", "frames_of", "mask_id", "piece", "thoughts", "title", "visible"]
+__all__ = [
+    "POSITION_KINDS",
+    "Frames",
+    "check_denoising",
+    "frames_of",
+    "mask_id",
+    "piece",
+    "thoughts",
+    "title",
+    "visible",
+]
 
-KINDS = ("prompt", "generated", "padding")
+POSITION_KINDS = ("prompt", "generated", "padding")
 
 _ADVICE = "measure it: .measure(dlens.TopTokens()), with layers=[-1] for the alternatives alone"
 
@@ -28,7 +38,7 @@ class Frames:
         ids: what went into each step, and last what came out of the run.
         committed: the step of the last change; -1 for prompt, padding, never.
         confidence: the probability of the final token at the step that committed it, NaN where unknown.
-        kind: index into `KINDS`.
+        kind: index into `POSITION_KINDS`.
         noise: share of the generated positions that are masked, per frame.
     """
 

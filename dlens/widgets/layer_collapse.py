@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any, final
 
 import numpy as np
 import torch
 import traitlets
+from markupsafe import Markup
 from torch import Tensor
 
+from dlens.html import rendered
 from dlens.tracing.records.record import Record
 from dlens.widgets.denoising_numbers import piece, title, visible
 from dlens.widgets.job import Job
 from dlens.widgets.layer_collapse_numbers import (
     CKA_POSITIONS,
-    Kind,
+    SimilarityKind,
     by_step,
     check_row,
     held_layers,
@@ -26,7 +27,7 @@ from dlens.widgets.layer_collapse_numbers import (
     steps_of,
     stream,
 )
-from dlens.widgets.panel import Panel, corrected, css, esm, heat_html, packed, page_html, table_html
+from dlens.widgets.panel import Panel, corrected, css, esm, heat_html, numbers_html, packed
 from dlens.widgets.sources import as_trace, opening, watched
 
 __all__ = ["LayerCollapse"]
@@ -202,7 +203,7 @@ class LayerCollapse(Panel):
 
     def _draw_similarity(self) -> None:
         record, drop = self._shown(), self.channel if self.without and self.channel >= 0 else None
-        kind: Kind = "cka" if self.kind == "cka" else "cosine"
+        kind: SimilarityKind = "cka" if self.kind == "cka" else "cosine"
         if self.steps:
             values = similarity(self._stream()[0], kind, drop)
         else:
@@ -212,7 +213,7 @@ class LayerCollapse(Panel):
         self._about = self._thinned(kind) if known else _advice(kind, drop, values is None)
         self._say(self._correction)
 
-    def _thinned(self, kind: Kind) -> str:
+    def _thinned(self, kind: SimilarityKind) -> str:
         """What was left out of the similarity, if anything."""
         n = len(self._stream()[1]) if self.steps and kind == "cka" else 0
         return f"CKA of {CKA_POSITIONS} of the {n} positions, evenly apart." if n > CKA_POSITIONS else ""
@@ -267,25 +268,31 @@ class LayerCollapse(Panel):
 
     def html(self) -> str:
         """The similarity, the shares and the tokens that are shown."""
-        parts = [f"<p>{escape(self.name)}</p>"]
-        if self.message:
-            parts.append(f"<p>{escape(self.message)}</p>")
-        if self.similarity:
-            drop = f" without channel {self.channel}" if self.without else ""
-            parts.append(heat_html(self.similarity, f"{self.kind} of layer (down) and layer (across){drop}"))
-        if self.shares:
-            values = np.frombuffer(self.shares["data"], "<f4").reshape(self.shares["shape"])
-            columns = ["layer", *(f"channel {channel}" for channel in self.channels)]
-            rows = [[layer, *map(float, row)] for layer, row in enumerate(values)]
-            parts += ["<p>Energy share of the largest channels after each block</p>", table_html(columns, rows)]
-        if self.detail:
-            parts += [
-                f"<p>Tokens with the largest share of channel {self.channel} after layer {self.layer}</p>",
-                table_html(
-                    ["position", "token", "share"], [[p, visible(t), share] for p, t, share in self.detail["tokens"]]
-                ),
-            ]
-        return page_html("Layer collapse", *parts)
+        drop = f" without channel {self.channel}" if self.without else ""
+        html = rendered(
+            "widgets/layer_collapse.html.j2",
+            name=self.name,
+            message=self.message,
+            similarity=heat_html(self.similarity, f"{self.kind} of layer (down) and layer (across){drop}"),
+            shares=self._shares_html(),
+            channel=self.channel,
+            layer=self.layer,
+            tokens=self._tokens_html(),
+        )
+        return str(html)
+
+    def _shares_html(self) -> Markup:
+        if not self.shares:
+            return Markup()
+        values = np.frombuffer(self.shares["data"], "<f4").reshape(self.shares["shape"])
+        columns = ["layer", *(f"channel {channel}" for channel in self.channels)]
+        return numbers_html(columns, [[layer, *map(float, row)] for layer, row in enumerate(values)])
+
+    def _tokens_html(self) -> Markup:
+        if not self.detail:
+            return Markup()
+        rows = [[position, visible(text), share] for position, text, share in self.detail["tokens"]]
+        return numbers_html(["position", "token", "share"], rows)
 
 
 def _check(record: Record, row: int) -> None:

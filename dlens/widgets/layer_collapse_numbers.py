@@ -17,7 +17,7 @@ from dlens.widgets.sources import spread
 
 __all__ = [
     "CKA_POSITIONS",
-    "Kind",
+    "SimilarityKind",
     "at_layer",
     "by_step",
     "check_row",
@@ -30,7 +30,7 @@ __all__ = [
     "stream",
 ]
 
-Kind = Literal["cosine", "cka"]
+SimilarityKind = Literal["cosine", "cka"]
 Stream = Float[Tensor, "layer position d_model"]
 
 CKA_POSITIONS = 512
@@ -110,7 +110,7 @@ def by_step(record: Record, row: int, layer: int, channel: int) -> list[tuple[in
     return found
 
 
-def similarity(h: Stream, kind: Kind, drop: int | None = None) -> Float[np.ndarray, "layer layer_b"]:
+def similarity(h: Stream, kind: SimilarityKind, drop: int | None = None) -> Float[np.ndarray, "layer layer_b"]:
     """How alike every two layers are at one step, over all positions together.
 
     "cosine": mean over positions t of cos(h[l, t], h[m, t]). "cka": linear, debiased (HSIC1 of Song et al.
@@ -137,7 +137,7 @@ def similarity(h: Stream, kind: Kind, drop: int | None = None) -> Float[np.ndarr
 
 
 def measured_similarity(
-    record: Record, kind: Kind, drop: int | None = None
+    record: Record, kind: SimilarityKind, drop: int | None = None
 ) -> Float[np.ndarray, "layer layer_b"] | None:
     """The same from a measure of the run, over all its steps, with that channel left out and no other; else None."""
     for data in record.measures.values():

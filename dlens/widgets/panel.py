@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
 from importlib.resources import files
 from typing import Any
 from uuid import uuid4
@@ -10,15 +9,15 @@ from uuid import uuid4
 import anywidget
 import numpy as np
 import traitlets
+from markupsafe import Markup
 
+from dlens.html import rendered
+from dlens.tables import table_html
 from dlens.widgets.colours import ramp
 
-__all__ = ["Panel", "corrected", "css", "esm", "heat_html", "page_html", "packed", "table_html"]
+__all__ = ["Panel", "corrected", "css", "esm", "heat_html", "numbers_html", "packed"]
 
-_STYLE = (
-    "<div style='font:14px/1.5 system-ui,sans-serif;color-scheme:light dark;overflow-x:auto' role='figure' "
-    "aria-label='{label}'>{body}</div>"
-)
+_PADDED = "padding-right:1em"
 
 
 class Panel(anywidget.AnyWidget):
@@ -46,8 +45,8 @@ class Panel(anywidget.AnyWidget):
         from IPython.display import display
 
         data, metadata = self._view()
-        picture = f"<div data-dlens-picture='{self.picture}'>{self.html()}</div>"
-        display({"text/plain": data.pop("text/plain"), "text/html": picture}, raw=True)
+        output = rendered("widgets/output.html.j2", name=self.picture, picture=Markup(self.html()))
+        display({"text/plain": data.pop("text/plain"), "text/html": str(output)}, raw=True)
         display(data | {"text/html": ""}, metadata=metadata, raw=True)
 
     def _view(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -97,31 +96,15 @@ def packed(values: Any) -> dict[str, Any]:
     }
 
 
-def page_html(label: str, *parts: str) -> str:
-    """A static picture with a heading; `parts` are HTML."""
-    return _STYLE.format(label=escape(label, quote=True), body=f"<p><b>{escape(label)}</b></p>" + "".join(parts))
+def numbers_html(columns: list[str], rows: list[list[Any]]) -> Markup:
+    """A table in a picture; its numbers are rounded to three digits."""
+    return table_html(columns, rows, digits=3, head=f"text-align:left;{_PADDED}", cell=_PADDED)
 
 
-def table_html(columns: list[str], rows: list[list[Any]]) -> str:
-    """A table; its cells are escaped, its numbers rounded to three digits."""
-    head = "".join(f"<th scope='col' style='text-align:left;padding-right:1em'>{escape(name)}</th>" for name in columns)
-    body = "".join(
-        "<tr>" + "".join(f"<td style='padding-right:1em'>{_cell(v)}</td>" for v in row) + "</tr>" for row in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return "–" if value != value else f"{value:.3g}"
-    return escape(str(value))
-
-
-def heat_html(values: dict[str, Any], label: str) -> str:
-    """A packed matrix as coloured cells.
-
-    They are plain elements, as JupyterLab takes SVG out of notebooks that it does not trust.
-    """
+def heat_html(values: dict[str, Any], label: str) -> Markup:
+    """A packed matrix as coloured cells; nothing where there is no matrix."""
+    if not values:
+        return Markup()
     whole = np.frombuffer(values["data"], "<f4").reshape(values["shape"])
     matrix = _shrunk(_shrunk(whole).T).T
     if matrix.shape != whole.shape:
@@ -130,11 +113,13 @@ def heat_html(values: dict[str, Any], label: str) -> str:
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
     rows, columns = matrix.shape
     wide, tall = max(2, 320 // columns), max(2, min(320 // columns, 320 // rows))
-    cells = "".join(f"<i style='background:{_fill(float(value), low, high)}'></i>" for value in matrix.flat)
-    words = escape(f"{label}: from {low:.3g} (blue) to {high:.3g} (yellow)", quote=True)
-    return (
-        f"<p>{words}</p><div role='img' aria-label='{words}' style='display:grid;grid-auto-rows:{tall}px;"
-        f"grid-template-columns:repeat({columns},{wide}px)'>{cells}</div>"
+    return rendered(
+        "widgets/heat.html.j2",
+        words=f"{label}: from {low:.3g} (blue) to {high:.3g} (yellow)",
+        columns=columns,
+        wide=wide,
+        tall=tall,
+        colours=[_fill(float(value), low, high) for value in matrix.flat],
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from html import escape
 from math import isfinite
 from typing import Any, final
 
@@ -12,13 +11,14 @@ import traitlets
 from dlens.findings.layers.profile import Profile, profile
 from dlens.findings.scores.canvases import text_canvases
 from dlens.findings.skipping.plan_skip import bare
+from dlens.html import rendered
 from dlens.measures import Cosine
 from dlens.samplers import Sampler
 from dlens.tasks import Task, get
 from dlens.tracing.chain import Trace
 from dlens.widgets.colours import ink_on, ramp
 from dlens.widgets.job import Job
-from dlens.widgets.panel import Panel, css, esm, page_html, table_html
+from dlens.widgets.panel import Panel, css, esm, numbers_html
 from dlens.widgets.skip_planner_numbers import Estimate, Planner, line_of_python
 
 __all__ = ["SkipPlanner"]
@@ -195,11 +195,16 @@ class SkipPlanner(Panel):
 
     def html(self) -> str:
         """The strip, what is known of the plan, and every plan that was measured."""
-        parts = [f"<p>{escape(self.name)} on {escape(self.task)}; skipped blocks are struck out</p>", _strip_html(self)]
-        parts.append(f"<pre>{escape(self.code)}</pre>")
         rows = self.history or ([self.result] if self.result else [])
-        parts.append(table_html(_COLUMNS, [_row(each) for each in rows]))
-        return page_html("Skip planner: brighter blocks change the stream less", *parts)
+        html = rendered(
+            "widgets/skip_planner.html.j2",
+            name=self.name,
+            task=self.task,
+            strip=_strip(self),
+            code=self.code,
+            measured=numbers_html(_COLUMNS, [_row(each) for each in rows]),
+        )
+        return str(html)
 
 
 _COLUMNS = [
@@ -222,17 +227,10 @@ def _row(result: dict[str, Any]) -> list[Any]:
     return [skipped, *(float(known[name]) for name in names), interval, result["n"]]
 
 
-def _strip_html(widget: SkipPlanner) -> str:
-    shades = _shades(widget.redundancy) or [0.5] * widget.layers
-    cells = []
-    for layer, shade in enumerate(shades):
-        colour = ramp(shade)
-        struck = "text-decoration:line-through 2px" if layer in widget.plan else ""
-        style = (
-            f"display:inline-block;min-width:2em;text-align:center;background:{colour};color:{ink_on(colour)};{struck}"
-        )
-        cells.append(f"<span style='{style}'>{layer}</span>")
-    return f"<p>{' '.join(cells)}</p>"
+def _strip(widget: SkipPlanner) -> list[tuple[int, str, str, bool]]:
+    """Each layer with its colour, that of its number, and whether it is skipped."""
+    colours = [ramp(shade) for shade in _shades(widget.redundancy) or [0.5] * widget.layers]
+    return [(layer, colour, ink_on(colour), layer in widget.plan) for layer, colour in enumerate(colours)]
 
 
 def _shades(values: list[float | None]) -> list[float]:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any, final
 
 import torch
 import traitlets
 
+from dlens.html import rendered
 from dlens.measures import Recency
 from dlens.tracing.records.record import Record
 from dlens.widgets.denoising_numbers import piece, title
 from dlens.widgets.layer_collapse_numbers import at_layer, check_row, held_layers, steps_of
-from dlens.widgets.panel import Panel, corrected, css, esm, heat_html, packed, page_html, table_html
+from dlens.widgets.panel import Panel, corrected, css, esm, heat_html, numbers_html, packed
 from dlens.widgets.sources import as_trace, opening, watched
 from dlens.widgets.token_recency_numbers import (
     ALL_LEVELS,
-    Profile,
+    DistanceProfile,
     from_measure,
     from_stream,
     levels_of,
@@ -142,7 +142,7 @@ class TokenRecency(Panel):
             for name, profile in zip(self.names, found, strict=True)
         ]
 
-    def _profile(self, number: int, record: Record) -> Profile | None:
+    def _profile(self, number: int, record: Record) -> DistanceProfile | None:
         if self.layer >= record.n_layers:
             return None
         if recency_of(record) is not None:
@@ -186,7 +186,7 @@ class TokenRecency(Panel):
 
     def html(self) -> str:
         """The profiles, the recency index and the token map that are shown."""
-        parts, rows = [], []
+        rows = []
         for name, profile in zip(self.names, self.profiles, strict=True):
             near = _unpacked(profile["similarity"])
             index = _unpacked(profile["index"])
@@ -194,12 +194,14 @@ class TokenRecency(Panel):
             at = [near[d - 1] if d <= len(near) else float("nan") for d in _DISTANCES]
             rows.append([name, profile["about"], known, *at])
         columns = ["model", "from", "recency index", *(f"distance {d}" for d in _DISTANCES)]
-        parts += [f"<p>Layer {self.layer}: cosine of two tokens by distance</p>", table_html(columns, rows)]
-        if self.message:
-            parts.append(f"<p>{escape(self.message)}</p>")
-        if self.matrix:
-            parts.append(heat_html(self.matrix, f"{self.names[self.chosen]}, step {self.step}: token by token"))
-        return page_html("Token recency", *parts)
+        html = rendered(
+            "widgets/token_recency.html.j2",
+            layer=self.layer,
+            profiles=numbers_html(columns, rows),
+            message=self.message,
+            matrix=heat_html(self.matrix, f"{self.names[self.chosen]}, step {self.step}: token by token"),
+        )
+        return str(html)
 
 
 _DISTANCES = (1, 2, 4, 8, 16, 32)

@@ -18,13 +18,22 @@ from dlens.widgets.layer_collapse_numbers import at_layer, stream
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["ALL_LEVELS", "Profile", "from_measure", "from_stream", "levels_of", "noise_of", "token_similarity"]
+__all__ = [
+    "ALL_LEVELS",
+    "DistanceProfile",
+    "from_measure",
+    "from_stream",
+    "levels_of",
+    "noise_of",
+    "recency_of",
+    "token_similarity",
+]
 
 ALL_LEVELS = -1
 
 
 @dataclass(frozen=True)
-class Profile:
+class DistanceProfile:
     """Similarity by distance at one layer, and the recency index of every layer.
 
     Args:
@@ -51,7 +60,7 @@ def levels_of(record: Record) -> list[int]:
     return [int(i) for i in np.flatnonzero(data["n"].values > 0)]
 
 
-def from_measure(record: Record, layer: int, level: int) -> Profile | None:
+def from_measure(record: Record, layer: int, level: int) -> DistanceProfile | None:
     """The profile at a noise level, from `dlens.Recency`.
 
     Args:
@@ -67,15 +76,17 @@ def from_measure(record: Record, layer: int, level: int) -> Profile | None:
     if data is None or not 0 <= layer < data.sizes["layer"]:
         return None
     if "noise" not in data.dims:
-        return Profile(data["similarity"].values[layer], data["recency_index"].values, "no noise level")
+        return DistanceProfile(data["similarity"].values[layer], data["recency_index"].values, "no noise level")
     similarity, index = data["similarity"].values[:, layer], data["recency_index"].values
     if level == ALL_LEVELS:
         pairs, n = data["pairs"].values, data["n"].values[:, None]
-        return Profile(_mean(similarity, pairs), _mean(index, np.broadcast_to(n, index.shape)), "all noise levels")
+        return DistanceProfile(
+            _mean(similarity, pairs), _mean(index, np.broadcast_to(n, index.shape)), "all noise levels"
+        )
     if level not in levels_of(record):
         return None
     low, high = (round(100 * bound / N_NOISE_BINS) for bound in (level, level + 1))
-    return Profile(similarity[level], index[level], f"{low} to {high} % masked")
+    return DistanceProfile(similarity[level], index[level], f"{low} to {high} % masked")
 
 
 def _mean(values: np.ndarray, n: np.ndarray) -> np.ndarray:
@@ -101,14 +112,14 @@ def token_similarity(record: Record, row: int, layer: int, step: int, group: int
     return blocks @ blocks.mT
 
 
-def from_stream(record: Record, row: int, layer: int, step: int) -> Profile:
+def from_stream(record: Record, row: int, layer: int, step: int) -> DistanceProfile:
     """The profile at one step, from the captured stream of one row.
 
     Raises:
         ValueError: it was not captured.
     """
     profiles, index = _of_step(record, row, step)
-    return Profile(profiles[layer], index, f"step {step}")
+    return DistanceProfile(profiles[layer], index, f"step {step}")
 
 
 def _of_step(record: Record, row: int, step: int) -> tuple[np.ndarray, np.ndarray]:

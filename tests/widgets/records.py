@@ -13,6 +13,7 @@ from dlens.tracing.records.text import committed_at
 from dlens.tracing.step.collect import Captured
 
 MASK = 9
+WILD = "<b>&\"'"
 WORDS = {
     0: "Once",
     1: " upon",
@@ -22,8 +23,16 @@ WORDS = {
     5: "<b>bold</b>",
     6: "<script>alert(1)</script>",
     7: "<img src=x onerror='window.hit = true'>",
+    8: f"word{WILD}",
     MASK: "<|mask|>",
 }
+
+
+def check_escaped(html: str, *words: str) -> None:
+    """A fallback picture holds these words with `WILD` after them, as text; <b> is its heading's alone."""
+    assert WILD not in html and html.count("<b>") == 1
+    for each in words:
+        assert any(f"{each}&lt;b&gt;&amp;{quotes}" in html for quotes in ("&#34;&#39;", "\"'")), each
 
 
 def check_no_markup(page: Any) -> None:
@@ -93,3 +102,34 @@ def captured(values: Tensor, steps: tuple[int, ...] = ()) -> dict[str, Captured]
     dims = dims if steps else dims[1:]
     layers = tuple(range(values.shape[dims.index("layer")]))
     return {"resid_post": Captured(values, dims, layers, steps, tuple(range(values.shape[-2])))}
+
+
+def layered(
+    steps: int = 2, layers: int = 3, positions: int = 6, channels: int = 5, canvas: Any = None, **fields: Any
+) -> Any:
+    """A denoising run whose channel 3 grows with the layer, and is twice as large at position 2."""
+    h = torch.randn(steps, layers, 1, positions, channels, generator=torch.Generator().manual_seed(0))
+    h[..., 3] = 10 * (1 + torch.arange(layers))[None, :, None, None]
+    h[..., 2:3, 3] *= 100
+    canvas = _masked(steps, positions) if canvas is None else canvas
+    tokens = torch.tensor([[0, *(1 + i % 3 for i in range(positions - 1))]])
+    given = {"n_layers": layers, "captured": captured(h, tuple(range(steps))), "text": ["as it was"]}
+    return record(tokens, canvas, **(given | fields))
+
+
+def _masked(steps: int, positions: int) -> torch.Tensor:
+    canvas = torch.full((steps, 1, positions), MASK)
+    canvas[..., 0] = 0
+    return canvas
+
+
+def turning(positions: int = 4, layers: int = 2, steps: int = 2, **fields: Any) -> Any:
+    """A denoising run whose tokens turn by a right angle each, so that P(1) = 0, P(2) = -1, P(3) = 0."""
+    turns = torch.tensor([[1.0, 0], [0, 1], [-1, 0], [0, -1]])
+    h = turns[torch.arange(positions) % 4].expand(steps, layers, 1, positions, 2).clone()
+    canvas = torch.full((steps, 1, positions), MASK)
+    canvas[:, :, 0] = 0
+    canvas[1:, :, 1:2] = 1
+    tokens = torch.tensor([[0, *(1 + i % 3 for i in range(positions - 1))]])
+    given = {"n_layers": layers, "captured": captured(h, tuple(range(steps)))}
+    return record(tokens, canvas, **(given | fields))

@@ -1,41 +1,16 @@
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from dlens.widgets import Denoising
-from dlens.widgets.denoising_numbers import frames_of, mask_id, thoughts
 from tests.browser import Shown
 from tests.unchecked import unchecked
-from tests.widgets.records import MASK, check_no_markup, denoised, record, top_tokens
+from tests.widgets.records import MASK, WILD, check_escaped, check_no_markup, denoised, record, top_tokens
 
 
 def measured(steps: int = 3, **fields: Any) -> Any:
     return denoised(steps, measures={"top_tokens": top_tokens(steps, 2, steps + 1)}, **fields)
-
-
-def test_frames_are_what_stood_there() -> None:
-    frames = frames_of(measured(), 0)
-    assert frames.ids.tolist() == [[0, 9, 9, 9], [0, 1, 9, 9], [0, 1, 2, 9], [0, 1, 2, 3]]
-    assert frames.committed.tolist() == [-1, 0, 1, 2]
-    assert frames.kind.tolist() == [0, 1, 1, 1]
-    np.testing.assert_allclose(frames.noise, [1, 2 / 3, 1 / 3, 0])
-    # " upon" had 0.75 when it was committed; " a" and " fox" were not among the alternatives.
-    np.testing.assert_array_equal(frames.confidence, [np.nan, 0.75, np.nan, np.nan])
-
-
-def test_what_the_model_thought_of() -> None:
-    kept = thoughts(measured(), 0, step=7, position=2, layer=0)
-    assert kept["step"] == 2 and kept["message"] == ""
-    assert kept["alternatives"] == [[" upon", 0.5], ["<b>bold</b>", 0.125]]
-    assert kept["lens"] == [[0, " upon", 0.5], [1, " upon", 0.75]]
-    assert "TopTokens" in thoughts(denoised(), 0, 0, 0, 0)["message"]
-    assert "Layer 5 was not measured" in thoughts(measured(), 0, 0, 0, 5)["message"]
-
-
-def test_masks_are_known_from_the_record_alone() -> None:
-    assert mask_id(denoised()) == MASK
 
 
 def test_state_stays_inside_the_run() -> None:
@@ -93,6 +68,14 @@ def test_the_fallback_shows_the_state_and_escapes_tokens() -> None:
     html = widget._repr_mimebundle_()[0]["text/html"]
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html and "<script" not in html and "<b>bold" not in html
     assert "before step 2 of 2" in html and "0.75" in html
+
+
+def test_the_fallback_escapes_the_model_and_the_tokens() -> None:
+    data = top_tokens(2, 2, 3)
+    data["token"][:] = 8
+    widget = Denoising(denoised(2, final=torch.tensor([[0, 8, 8]]), model=f"model {WILD}", measures={"t": data}))
+    widget.step = 2
+    check_escaped(widget.html(), "model ", "word", '<td style="padding-right:1em">word')
 
 
 def test_clicks_and_keys_reach_python_and_the_picture(page: Any) -> None:

@@ -6,11 +6,8 @@ import pytest
 
 import dlens
 from dlens.widgets import Denoising, LayerCollapse, SkipPlanner, TokenRecency
-from dlens.widgets.colours import ink_on, ramp
 from tests.browser import Shown
-from tests.widgets.records import denoised, top_tokens
-from tests.widgets.test_layer_collapse import run as layered
-from tests.widgets.test_token_recency import run as turning
+from tests.widgets.records import denoised, layered, top_tokens, turning
 
 FOCUSED = """() => {
     const node = document.activeElement;
@@ -61,18 +58,3 @@ def test_tab_goes_through_everything_in_order(name: str, page: Any, ar: dlens.Mo
     # Which tokens have the largest share is another test's.
     assert [each for each, _ in found if not each.startswith("go to position")] == expected
     assert all(seen for _, seen in found), found
-
-
-def test_text_on_every_colour_can_be_read() -> None:
-    def light(colour: str) -> float:
-        """Relative luminance, as WCAG 2 has it."""
-        if len(colour) == 4:
-            colour = "#" + "".join(2 * each for each in colour[1:])
-        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    for i in range(101):
-        colour = ramp(i / 100)
-        low, high = sorted([light(colour), light(ink_on(colour))])
-        assert (high + 0.05) / (low + 0.05) >= 4.5, colour

@@ -10,10 +10,9 @@ from dlens.errors import Cancelled
 from dlens.findings.scores.loss import text_loss
 from dlens.tasks import get
 from dlens.widgets import SkipPlanner
-from dlens.widgets.skip_planner_numbers import Estimate, line_of_python, scored
 from tests.browser import Shown
 from tests.models.conftest import build
-from tests.widgets.records import check_no_markup
+from tests.widgets.records import WILD, check_escaped, check_no_markup
 
 TEXTS = ["Once upon a time there was a fox", "def f(x):\n    return x"]
 
@@ -51,17 +50,6 @@ def test_redundancy_is_the_cosine_of_a_profile(ar: dlens.Model, profiled: Any) -
     widget = planner(ar)
     assert widget.wait(60) and widget.redundancy == pytest.approx(planner(ar, profile=profiled).redundancy)
     assert widget.result == {} and not widget.running
-
-
-def test_accuracy_and_its_intervals() -> None:
-    found = scored(Estimate((3,)), [True, True, False, True], [True, False, False, True])
-    assert (found.baseline, found.accuracy, found.n) == (0.75, 0.5, 4)
-    assert found.retained == pytest.approx(2 / 3)
-    # Wilson's interval of 2 of 4.
-    assert (found.low, found.high) == pytest.approx((0.1500, 0.8500), abs=1e-4)
-    assert 0 <= found.retained_low < found.retained < found.retained_high <= 1
-    none = scored(Estimate((3,)), [False, False], [False, False])
-    assert none.retained != none.retained and none.low == 0 and none.high > 0.5
 
 
 def test_work_stops_between_steps_and_the_model_is_free(ar: dlens.Model, profiled: Any) -> None:
@@ -127,17 +115,17 @@ def test_ten_thousand_tokens_are_too_many_and_told(ar: dlens.Model, profiled: An
     assert "expected at most 512, the context of trio/ar; shorten the prompt" in widget.status
 
 
-def test_the_line_of_python_runs(ar: dlens.Model) -> None:
-    line = line_of_python("trio/ar", [2, 4])
-    assert str(eval(line)) == str(dlens.trace(ar).skip([2, 4]))
-    assert eval(line_of_python('a"b\\', []).removeprefix("dlens.trace")) == 'a"b\\'
-
-
 def test_the_fallback_has_the_strip_and_the_line(ar: dlens.Model, profiled: Any) -> None:
     widget = planner(ar, profile=profiled)
     widget.plan = [5]
     html = widget._repr_mimebundle_()[0]["text/html"]
     assert html.count("line-through") == 1 and "skip([5])" in html
+
+
+def test_the_fallback_escapes_the_model_and_the_task(ar: dlens.Model, profiled: Any) -> None:
+    widget = planner(ar, profile=profiled)
+    widget.name, widget.task, widget.code = f"model {WILD}", f"task {WILD}", f"code {WILD}"
+    check_escaped(widget.html(), "model ", "task ", "code ")
 
 
 def test_clicks_and_keys_reach_python_and_the_picture(page: Any, ar: dlens.Model, profiled: Any) -> None:

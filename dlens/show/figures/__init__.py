@@ -19,12 +19,12 @@ from dlens.show.figures.layers import (
     largest_share,
     share_by_noise,
 )
-from dlens.show.figures.statistics import Band, bands, points
+from dlens.show.figures.statistics import Statistic, bands, lines, points, statistics_table
 from dlens.show.figures.style import COLOURS, noise_words, styled
 
 __all__ = [
     "COLOURS",
-    "Band",
+    "Statistic",
     "bands",
     "channel_by_layer",
     "channel_share",
@@ -35,10 +35,12 @@ __all__ = [
     "disruption_by_layer",
     "effect_bars",
     "largest_share",
+    "lines",
     "noise_words",
     "phases_points",
     "points",
     "retention_points",
     "share_by_noise",
+    "statistics_table",
     "styled",
 ]

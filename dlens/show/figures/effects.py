@@ -10,7 +10,8 @@ from dlens.findings.effects.disruption import Disruption
 from dlens.findings.effects.phases import Phases
 from dlens.findings.effects.retention import Retention
 from dlens.findings.layers.compare import Comparison, relative_depth
-from dlens.show.figures.style import COLOURS, styled
+from dlens.show.figures.statistics import Statistic, bands, lines, whiskers
+from dlens.show.figures.style import nth_colour, styled
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -39,20 +40,25 @@ def retention_points(kept: Mapping[str, Retention]) -> go.Figure:
     """
     import plotly.graph_objects as go
 
-    own = list(kept.values())
-    values = [each.retained for each in own]
+    own = _kept("", "", kept)
     points = go.Scatter(
-        x=values,
-        y=list(kept),
+        x=list(own.values),
+        y=list(own.places),
         mode="markers",
-        marker={"size": 9, "color": COLOURS[0]},
-        error_x=_whiskers(values, [each.low for each in own], [each.high for each in own]),
-        customdata=[[each.baseline, each.accuracy, each.n, each.p_value] for each in own],
+        marker={"size": 9, "color": nth_colour(0)},
+        error_x=whiskers(own),
+        customdata=[[each.baseline, each.accuracy, each.n, each.p_value] for each in kept.values()],
         hovertemplate="%{y}: retains %{x:.3f}<br>accuracy %{customdata[0]:.3f} to %{customdata[1]:.3f}, "
         "n = %{customdata[2]}, p = %{customdata[3]:.3g}<extra></extra>",
     )
-    figure = styled(go.Figure(points), "retained accuracy", "", yaxis={"type": "category", "autorange": "reversed"})
+    figure = styled(go.Figure(points), own.axis, "", yaxis={"type": "category", "autorange": "reversed"})
     return figure.add_vline(x=1, line={"dash": "dot", "color": "grey"})
+
+
+def _kept(name: str, along: str, kept: Mapping[Any, Retention]) -> Statistic:
+    own = list(kept.values())
+    values, low, high = ([getattr(each, part) for each in own] for part in ("retained", "low", "high"))
+    return Statistic(name, "retained accuracy", along, list(kept), values, low, high)
 
 
 def phases_points(found: Sequence[Phases]) -> go.Figure:
@@ -64,25 +70,7 @@ def phases_points(found: Sequence[Phases]) -> go.Figure:
         >>> phases_points([found]).data[0].x
         ('early', 'middle', 'late')
     """
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
-    for number, own in enumerate(found):
-        kept = list(own.thirds.values())
-        values = [each.retained for each in kept]
-        figure.add_trace(
-            go.Scatter(
-                x=list(own.thirds),
-                y=values,
-                name=own.model,
-                mode="lines+markers",
-                line={"color": _colour(number), "width": 2},
-                marker={"size": 8},
-                error_y=_whiskers(values, [each.low for each in kept], [each.high for each in kept]),
-                hovertemplate="%{x}: retains %{y:.3f}<extra>%{fullData.name}</extra>",
-            )
-        )
-    return styled(figure, "third in which blocks are skipped", "retained accuracy")
+    return lines([_kept(own.model, "third in which blocks are skipped", own.thirds) for own in found])
 
 
 def disruption_by_layer(
@@ -102,18 +90,27 @@ def disruption_by_layer(
         >>> disruption_by_layer([found], fraction=0.5).layout.xaxis.title.text
         'layer'
     """
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
-    for number, own in enumerate(found):
+    drawn = []
+    for own in found:
         data = own.data.sel(fraction=fraction, positions=positions)
-        x = relative_depth(own.n_layers).tolist() if _known(axis) == "depth" else data["layer"].values.tolist()
-        low, high = data["low"].values.tolist(), data["high"].values.tolist()
-        band = {"line": {"width": 0}, "hoverinfo": "skip", "showlegend": False, "mode": "lines"}
-        figure.add_trace(go.Scatter(x=x, y=low, **band))
-        figure.add_trace(go.Scatter(x=x, y=high, fill="tonexty", fillcolor=_faint(_colour(number)), **band))
-        figure.add_trace(_line(x, data["cosine"].values.tolist(), own.model, number, axis))
-    return styled(figure, _AXES[axis], "cosine with the run as it is")
+        drawn.append(_cosines(own.model, "cosine with the run as it is", *_places(own.n_layers, axis), data))
+    return bands(drawn)
+
+
+def _cosines(name: str, label: str, along: str, places: list[float], data: Any) -> Statistic:
+    values, low, high = (data[part].values.tolist() for part in ("cosine", "low", "high"))
+    return Statistic(name, label, along, places, values, low, high, digits=4)
+
+
+def _places(n_layers: int, axis: str) -> tuple[str, list[float]]:
+    """What an axis is called, and where each layer stands on it.
+
+    Raises:
+        ValueError: an unknown axis.
+    """
+    if axis not in _AXES:
+        raise ValueError(f"axis={axis!r}; expected one of {', '.join(_AXES)}; check the spelling")
+    return _AXES[axis], relative_depth(n_layers).tolist() if axis == "depth" else list(range(n_layers))
 
 
 def disruption_by_fraction(found: Sequence[Disruption], positions: str = "deciding") -> go.Figure:
@@ -125,24 +122,12 @@ def disruption_by_fraction(found: Sequence[Disruption], positions: str = "decidi
         >>> list(disruption_by_fraction([found]).data[-1].x)
         [0.0, 0.5]
     """
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
-    for number, own in enumerate(found):
+    drawn = []
+    for own in found:
         data = own.data.sel(positions=positions).isel(layer=-1)
-        values = data["cosine"].values.tolist()
-        figure.add_trace(
-            go.Scatter(
-                x=data["fraction"].values.tolist(),
-                y=values,
-                name=own.model,
-                mode="lines+markers",
-                line={"color": _colour(number), "width": 2},
-                error_y=_whiskers(values, data["low"].values.tolist(), data["high"].values.tolist()),
-                hovertemplate="%{x:.0%} decided: %{y:.4f}<extra>%{fullData.name}</extra>",
-            )
-        )
-    return styled(figure, "share of tokens decided", "cosine after the last block")
+        places = data["fraction"].values.tolist()
+        drawn.append(_cosines(own.model, "cosine after the last block", "share of tokens decided", places, data))
+    return lines(drawn)
 
 
 def effect_bars(found: Sequence[Collapse], value: str = "accuracy") -> go.Figure:
@@ -169,7 +154,7 @@ def effect_bars(found: Sequence[Collapse], value: str = "accuracy") -> go.Figure
                 y=[row["name"] for row in rows],
                 name=own.model,
                 orientation="h",
-                marker={"color": _colour(number)},
+                marker={"color": nth_colour(number)},
                 customdata=[", ".join(map(str, row["channels"])) for row in rows],
                 hovertemplate="%{y}: %{x:.3f}<br>channels %{customdata}<extra>%{fullData.name}</extra>",
             )
@@ -193,16 +178,12 @@ def channel_by_layer(found: Sequence[Collapse], value: str = "energy_share", axi
         >>> len(channel_by_layer([found]).data[0].y)
         16
     """
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
-    for number, own in enumerate(found):
-        data = own.where[value]
-        depths = relative_depth(len(data)) if _known(axis) == "depth" else data["layer"].values
-        figure.add_trace(
-            _line(depths.tolist(), data.values.tolist(), f"{own.model}, channel {own.channel}", number, axis)
-        )
-    return styled(figure, _AXES[axis], value.replace("_", " "))
+    drawn = []
+    for own in found:
+        values = own.where[value].values.tolist()
+        name = f"{own.model}, channel {own.channel}"
+        drawn.append(Statistic(name, value.replace("_", " "), *_places(len(values), axis), values, digits=4))
+    return lines(drawn)
 
 
 def comparison_lines(table: Comparison, value: str, axis: str = "depth") -> go.Figure:
@@ -219,47 +200,9 @@ def comparison_lines(table: Comparison, value: str, axis: str = "depth") -> go.F
         >>> [line.name for line in comparison_lines(table, "cosine").data]
         ['ar', 'dllm']
     """
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
-    for number, name in enumerate(table.profiles):
+    drawn = []
+    for name in table.profiles:
         rows = [row for row in table.table() if row["model"] == name and value in row]
-        x = [row[_known(axis)] for row in rows]
-        figure.add_trace(_line(x, [row[value] for row in rows], name, number, axis))
-    return styled(figure, _AXES[axis], value.replace("_", " "))
-
-
-def _line(x: list[float], y: list[float], name: str, number: int, axis: str) -> Any:
-    import plotly.graph_objects as go
-
-    return go.Scatter(
-        x=x,
-        y=y,
-        name=name,
-        mode="lines+markers",
-        line={"color": _colour(number), "width": 2},
-        marker={"size": 5},
-        hovertemplate=_AXES[axis] + " %{x}: %{y:.4f}<extra>%{fullData.name}</extra>",
-    )
-
-
-def _known(axis: str) -> str:
-    if axis not in _AXES:
-        raise ValueError(f"axis={axis!r}; expected one of {', '.join(_AXES)}; check the spelling")
-    return axis
-
-
-def _whiskers(values: Sequence[float], low: Sequence[float], high: Sequence[float]) -> dict[str, Any]:
-    """An interval around points, as plotly wants it: distances, none where there is no interval."""
-    above = [end - value for value, end in zip(values, high, strict=True)]
-    below = [value - end for value, end in zip(values, low, strict=True)]
-    return {"type": "data", "array": above, "arrayminus": below, "symmetric": False}
-
-
-def _colour(number: int) -> str:
-    return COLOURS[number % len(COLOURS)]
-
-
-def _faint(colour: str) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red}, {green}, {blue}, 0.2)"
+        values = [row[value] for row in rows]
+        drawn.append(Statistic(name, value.replace("_", " "), *_places(len(rows), axis), values, digits=4))
+    return lines(drawn)

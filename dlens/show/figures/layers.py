@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from dlens.findings.layers.compare import Comparison
 from dlens.findings.layers.profile import Profile
 from dlens.measures import pool
-from dlens.show.figures.style import COLOURS, noise_words, styled
+from dlens.show.figures.statistics import Statistic, lines
+from dlens.show.figures.style import noise_words, styled
 from dlens.tracing.records.record import Record
 
 if TYPE_CHECKING:
@@ -23,14 +24,15 @@ __all__ = [
     "share_by_noise",
 ]
 
+_COSINE = "cosine of block input and output"
 _NOISE_SCALE = "Viridis"
 _MEASURES = {"cosine": "dlens.Cosine()", "outliers": "dlens.Outliers()"}
 
-Measured = Profile | Record
-Several = Measured | Comparison | Sequence[Measured]
+MeasuredLayers = Profile | Record
+SeveralMeasured = MeasuredLayers | Comparison | Sequence[MeasuredLayers]
 
 
-def cosine_by_layer(profiles: Several) -> go.Figure:
+def cosine_by_layer(profiles: SeveralMeasured) -> go.Figure:
     """Cosine of each block's input with its output, one line a model; the legend says what each read.
 
     Args:
@@ -46,11 +48,13 @@ def cosine_by_layer(profiles: Several) -> go.Figure:
         >>> [line.name for line in cosine_by_layer(profiles).data]
         ['trio/ar, clean', 'trio/diffusion, 20% to 80% masked']
     """
-    lines = [(_label(name, p, "cosine"), _pooled(p, "cosine", "cosine"), None) for name, p in _named(profiles)]
-    return _without_first_layer(_lines(lines, "cosine of block input and output"))
+    drawn = [
+        _by_layer(_label(name, p, "cosine"), _COSINE, _pooled(p, "cosine", "cosine")) for name, p in _named(profiles)
+    ]
+    return _without_first_layer(lines(drawn))
 
 
-def largest_share(profiles: Several) -> go.Figure:
+def largest_share(profiles: SeveralMeasured) -> go.Figure:
     """Energy share of the largest channel after each block, one line a model; the channel is shown on hover.
 
     Args:
@@ -66,15 +70,16 @@ def largest_share(profiles: Several) -> go.Figure:
         >>> [line.name for line in largest_share(profiles).data]
         ['trio/ar, clean', 'trio/diffusion, 20% to 80% masked']
     """
-    lines = []
+    drawn = []
     for name, p in _named(profiles):
         data = _measure(p, "outliers")
         channels = [f"channel {channel}" for channel in data["top_channel"].values]
-        lines.append((_label(name, p, "outliers"), data["top_share"], channels))
-    return _lines(lines, "energy share of the largest channel")
+        label = "energy share of the largest channel"
+        drawn.append(_by_layer(_label(name, p, "outliers"), label, data["top_share"], channels))
+    return lines(drawn)
 
 
-def channel_share(profile: Measured) -> go.Figure:
+def channel_share(profile: MeasuredLayers) -> go.Figure:
     """Energy share of the largest channels, layer by layer, as a heat map.
 
     Examples:
@@ -98,7 +103,7 @@ def channel_share(profile: Measured) -> go.Figure:
     return styled(go.Figure(heat), "layer", "channel", yaxis={"type": "category", "autorange": "reversed"})
 
 
-def cosine_by_noise(profile: Measured) -> go.Figure:
+def cosine_by_noise(profile: MeasuredLayers) -> go.Figure:
     """Cosine by layer, one line a noise level.
 
     Examples:
@@ -107,11 +112,10 @@ def cosine_by_noise(profile: Measured) -> go.Figure:
         >>> [line.name for line in figure.data]
         ['20% to 30% masked', '70% to 80% masked']
     """
-    lines = _noise_lines(_pooled(profile, "cosine", "cosine", ["noise"]), "cosine of block input and output")
-    return _without_first_layer(lines)
+    return _without_first_layer(_noise_lines(_pooled(profile, "cosine", "cosine", ["noise"]), _COSINE))
 
 
-def share_by_noise(profile: Measured) -> go.Figure:
+def share_by_noise(profile: MeasuredLayers) -> go.Figure:
     """Energy share of the largest channel by layer, one line a noise level.
 
     Examples:
@@ -124,7 +128,7 @@ def share_by_noise(profile: Measured) -> go.Figure:
     return _noise_lines(share, f"energy share of channel {int(share['channel'])}")
 
 
-def _named(profiles: Several) -> list[tuple[str, Measured]]:
+def _named(profiles: SeveralMeasured) -> list[tuple[str, MeasuredLayers]]:
     """Every profile and record, with the name that its model goes by."""
     if isinstance(profiles, Comparison):
         return list(profiles.profiles.items())
@@ -132,7 +136,7 @@ def _named(profiles: Several) -> list[tuple[str, Measured]]:
     return [(own.model, own) for own in map(_checked, list(profiles) if listed else [profiles])]  # pyright: ignore
 
 
-def _checked(source: Any) -> Measured:
+def _checked(source: Any) -> MeasuredLayers:
     if isinstance(source, (Profile, Record)):
         return source
     came = repr(source) if isinstance(source, str) else type(source).__name__
@@ -142,7 +146,7 @@ def _checked(source: Any) -> Measured:
     )
 
 
-def _measure(source: Measured, key: str) -> xr.Dataset:
+def _measure(source: MeasuredLayers, key: str) -> xr.Dataset:
     """What a profile or record measured under a key.
 
     Raises:
@@ -156,12 +160,12 @@ def _measure(source: Measured, key: str) -> xr.Dataset:
     raise ValueError(f"{'profile' if profile else 'record'} holds measures {held}; expected {key}; {fix}")
 
 
-def _label(name: str, source: Measured, key: str) -> str:
+def _label(name: str, source: MeasuredLayers, key: str) -> str:
     """A model and what it read, without which two lines cannot be compared."""
     return f"{name}, {_inputs(source, _measure(source, key))}"
 
 
-def _inputs(source: Measured, data: xr.Dataset) -> str:
+def _inputs(source: MeasuredLayers, data: xr.Dataset) -> str:
     read = source.inputs if isinstance(source, Profile) else source.kind
     if read in ("trajectory", "denoising", "decoding"):
         return "while decoding"
@@ -172,7 +176,7 @@ def _inputs(source: Measured, data: xr.Dataset) -> str:
     return noise_words(seen.min(), seen.max())
 
 
-def _pooled(source: Measured, key: str, variable: str, by: Sequence[str] = ()) -> xr.DataArray:
+def _pooled(source: MeasuredLayers, key: str, variable: str, by: Sequence[str] = ()) -> xr.DataArray:
     """A variable by layer, and by what is named, averaged over positions."""
     data = _measure(source, key)
     if "noise" in by and "noise" not in data.dims:
@@ -183,14 +187,18 @@ def _pooled(source: Measured, key: str, variable: str, by: Sequence[str] = ()) -
     return pool(data, variable, [dim for dim in ("step", "noise", "state") if dim not in by])
 
 
+def _by_layer(name: str, label: str, values: xr.DataArray, notes: Sequence[str] = ()) -> Statistic:
+    return Statistic(name, label, "layer", values["layer"].values.tolist(), values.values.tolist(), notes=notes)
+
+
 def _noise_lines(values: xr.DataArray, title: str) -> go.Figure:
     from plotly.colors import sample_colorscale
 
     seen = [noise for noise in values["noise"].values.tolist() if values.sel(noise=noise).notnull().any()]
-    lines = [(noise_words(noise), values.sel(noise=noise), None) for noise in seen]
+    drawn = [_by_layer(noise_words(noise), title, values.sel(noise=noise)) for noise in seen]
     # The ends of the scale vanish against a dark and a light page.
     colours = [str(colour) for colour in sample_colorscale(_NOISE_SCALE, [0.2 + 0.6 * noise for noise in seen])]
-    return _lines(lines, title, colours)
+    return lines(drawn, colours)
 
 
 def _without_first_layer(figure: go.Figure) -> go.Figure:
@@ -202,25 +210,3 @@ def _without_first_layer(figure: go.Figure) -> go.Figure:
         margin = 0.05 * (max(later) - min(later)) + 1e-3
         figure.update_yaxes(range=[min(later) - margin, max(later) + margin])
     return figure
-
-
-def _lines(lines: Sequence[tuple[str, Any, Any]], title: str, colours: Sequence[str] = COLOURS) -> go.Figure:
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
-    for number, (name, values, text) in enumerate(lines):
-        figure.add_trace(
-            go.Scatter(
-                x=values["layer"].values,
-                y=values.values,
-                name=name,
-                text=text,
-                mode="lines+markers",
-                line={"color": colours[number % len(colours)], "width": 2},
-                marker={"size": 5},
-                hovertemplate="layer %{x}: %{y:.3f} %{text}<extra>%{fullData.name}</extra>"
-                if text
-                else "layer %{x}: %{y:.3f}<extra>%{fullData.name}</extra>",
-            )
-        )
-    return styled(figure, "layer", title)

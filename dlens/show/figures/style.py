@@ -7,10 +7,31 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["COLOURS", "noise_words", "styled"]
+__all__ = ["COLOURS", "faint", "noise_words", "nth_colour", "styled"]
 
 # Okabe and Ito's palette without black and yellow: told apart by most readers, on light and on dark.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+
+
+def nth_colour(number: int) -> str:
+    """A colour of the palette, which begins anew after its last.
+
+    Examples:
+        >>> nth_colour(1), nth_colour(7)
+        ('#D55E00', '#D55E00')
+    """
+    return COLOURS[number % len(COLOURS)]
+
+
+def faint(colour: str) -> str:
+    """The same colour, nearly transparent, for what lies behind a line.
+
+    Examples:
+        >>> faint("#0072B2")
+        'rgba(0, 114, 178, 0.18)'
+    """
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red}, {green}, {blue}, 0.18)"
 
 
 def noise_words(centre: float, last: float | None = None) -> str:

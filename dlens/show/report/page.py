@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlens.findings.layers.profile import Profile
+from dlens.html import rendered
 from dlens.show import figures
+from dlens.tables import table_html
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+    from markupsafe import Markup
 
 __all__ = ["Section", "page", "profile_page", "save_page"]
 
@@ -60,68 +61,31 @@ def page(title: str, intro: str, sections: Sequence[Section], method: str, top: 
         >>> html.startswith("<!DOCTYPE html>"), "http://" in html
         (True, False)
     """
-    style = files("dlens.show.report").joinpath("page.css").read_text(encoding="utf-8")
-    first = next((section for section in sections if section.figure is not None), None)
-    body = "\n".join(_section(section, section is first) for section in sections)
-    paragraphs = "\n".join(f"<p>{escape(line)}</p>" for line in method.splitlines())
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:,">
-<title>{escape(title)}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<main>
-<h1>{escape(title)}</h1>
-<p>{escape(intro)}</p>
-{top}
-{body}
-<section>
-<h2>How it was measured</h2>
-{paragraphs}
-</section>
-</main>
-</body>
-</html>
-"""
+    html = rendered(
+        "show/report/page.html.j2",
+        title=title,
+        intro=intro,
+        sections=sections,
+        first=next((section for section in sections if section.figure is not None), None),
+        method=method,
+        top=top,
+        plot=_plot,
+        table=table_html,
+    )
+    return str(html)
 
 
-def _section(section: Section, first: bool) -> str:
-    table = f'<div class="scroll" tabindex="0">{_table(section.columns, section.rows)}</div>'
-    if section.folded:
-        table = f"<details><summary>The numbers</summary>\n{table}\n</details>"
-    figure = "" if section.figure is None else f"<figure>{_plot(section.figure, first)}</figure>\n"
-    return f"""<section>
-<h2>{escape(section.title)}</h2>
-<p>{escape(section.text)}</p>
-{figure}{table}
-</section>"""
+def _plot(figure: go.Figure, first: bool) -> Markup:
+    """A figure as plotly writes it; the first on a page brings plotly itself."""
+    from markupsafe import Markup
 
-
-def _plot(figure: go.Figure, first: bool) -> str:
-    return figure.to_html(
+    html = figure.to_html(
         full_html=False,
         include_plotlyjs="inline" if first else False,
         config={"responsive": True, "displaylogo": False, "displayModeBar": False},
         default_width="100%",
     )
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    head = "".join(f'<th scope="col">{escape(str(column))}</th>' for column in columns)
-    body = "\n".join("<tr>" + "".join(f"<td>{_cell(value)}</td>" for value in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return "–" if value != value else f"{value:.4g}"
-    return escape(str(value))
+    return Markup(html)
 
 
 def profile_page(profiles: Sequence[Profile]) -> str:

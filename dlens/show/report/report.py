@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from html import escape
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -104,8 +103,7 @@ def write_report(
 def report_page(found: Study, rows: Sequence[Row]) -> str:
     """The page of a study and its claims."""
     title = f"Diffusion and autoregressive models, layer by layer: {', '.join(found.models)}"
-    top = f"<p>{escape(_asked(found))}</p>\n{summary(rows)}"
-    return page(title, lead(found, rows), sections(found, rows), method(found), top)
+    return page(title, lead(found, rows), sections(found, rows), method(found), summary(_asked(found), rows))
 
 
 def _asked(found: Study) -> str:

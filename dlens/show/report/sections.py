@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from dlens.findings.layers.compare import relative_depth
 from dlens.findings.scores.intervals import mean_interval
 from dlens.findings.study.claims import Row
-from dlens.findings.study.estimates import kept_share, loss_change
+from dlens.findings.study.estimates import Effect, kept_share, loss_change
 from dlens.findings.study.study import Study
 from dlens.models.source import TRIO
-from dlens.show.figures.statistics import Band, bands, points
+from dlens.show.figures.statistics import Statistic, bands, points, statistics_table
 from dlens.show.report.page import Section
 from dlens.show.report.seeds import seeds_section
 from dlens.show.report.summary import margin
@@ -71,37 +71,36 @@ def _profiles(
 ) -> Section:
     """Lines over depth, of values [text, layer], with their numbers by layer; a name begins with that of its model."""
     models = list(found.models)
-    measured = {name: mean_interval(values, seed=found.settings.seed) for name, values in series.items()}
-    axis, places = _axis([len(mean) for mean, _, _ in measured.values()])
-    lines = [
-        Band(
-            name,
-            places(len(mean))[first:],
-            *[part[first:].tolist() for part in (mean, low, high)],
-            colour=models.index(name.removesuffix(_MASKS).removesuffix(_OTHERS)),
-            dash=int(name.endswith(_OTHERS)),
-        )
-        for name, (mean, low, high) in measured.items()
+    measured = [
+        _over_texts(name, label, "layer", range(values.shape[1]), values, found.settings.seed)
+        for name, values in series.items()
     ]
-    return Section(title, text, bands(lines, axis, label), *_table(measured, "layer"))
+    figure = bands(
+        [own.after(first) for own in _on_one_axis(measured)],
+        [models.index(name.removesuffix(_MASKS).removesuffix(_OTHERS)) for name in series],
+        [int(name.endswith(_OTHERS)) for name in series],
+    )
+    return Section(title, text, figure, *statistics_table(measured))
 
 
-def _axis(depths: Sequence[int]) -> tuple[str, Callable[[int], list[float]]]:
-    """Layers where all models have as many, else relative depth."""
-    if len(set(depths)) == 1:
-        return "layer", lambda n: list(range(n))
-    return "relative depth", lambda n: relative_depth(n).tolist()
+def _over_texts(name: str, label: str, along: str, places: Sequence[int], values: np.ndarray, seed: int) -> Statistic:
+    """The mean of values [text, place] with its interval over texts."""
+    mean, low, high = mean_interval(values, seed=seed)
+    return Statistic(name, label, along, places, mean.tolist(), low.tolist(), high.tolist())
 
 
-def _table(measured: Mapping[str, Any], first: str, start: int = 0) -> tuple[list[str], list[list[Any]]]:
-    columns = [first, *(f"{name}{part}" for name in measured for part in ("", " low", " high"))]
-    length = max(len(mean) for mean, _, _ in measured.values())
+def _on_one_axis(measured: Sequence[Statistic]) -> list[Statistic]:
+    """By layer where all models have as many, else by relative depth."""
+    if len({len(own.places) for own in measured}) == 1:
+        return list(measured)
+    return [replace(own, along="relative depth", places=relative_depth(len(own.places)).tolist()) for own in measured]
 
-    def at(i: int) -> Iterator[float]:
-        for parts in measured.values():
-            yield from (float(part[i]) if i < len(part) else float("nan") for part in parts)
 
-    return columns, [[start + i, *at(i)] for i in range(length)]
+def _estimated(name: str, label: str, effects: Sequence[tuple[str, Effect]]) -> Statistic:
+    """Effects with their intervals, by what they are effects of."""
+    values, low, high = ([getattr(effect, part) for _, effect in effects] for part in ("value", "low", "high"))
+    notes = [effect.why for _, effect in effects]
+    return Statistic(name, label, "", [change for change, _ in effects], values, low, high, notes=notes)
 
 
 def _masked(found: Study) -> Iterator[Section]:
@@ -120,19 +119,16 @@ def _masked(found: Study) -> Iterator[Section]:
 
 
 def _by_distance(found: Study) -> Section:
-    measured = {
-        name: mean_interval(np.array(own["reading"]["noise"]["0"]["similarity"], float), seed=found.settings.seed)
-        for name, own in found.models.items()
-    }
-    lines = [
-        Band(name, list(range(1, len(mean) + 1)), mean.tolist(), low.tolist(), high.tolist(), number)
-        for number, (name, (mean, low, high)) in enumerate(measured.items())
-    ]
+    measured = []
+    for name, own in found.models.items():
+        values = np.array(own["reading"]["noise"]["0"]["similarity"], float)
+        distances = range(1, values.shape[1] + 1)
+        measured.append(_over_texts(name, "cosine", "distance", distances, values, found.settings.seed))
     text = (
         "Cosine of two positions of a text by their distance in tokens, averaged over layers, on text without masks. A "
         "model with a recency bias has a line that falls steeply."
     )
-    return Section("Similarity by distance", text, bands(lines, "distance", "cosine"), *_table(measured, "distance", 1))
+    return Section("Similarity by distance", text, bands(measured), *statistics_table(measured))
 
 
 def _accuracies(found: Study) -> Section:
@@ -146,7 +142,7 @@ def _accuracies(found: Study) -> Section:
             rows[-1] += [float(answers["repetition"]), " ⏎ ".join(answers["examples"][0].splitlines()[:2])]
             if change != "whole":
                 effects.append((change, effect))
-        series.append((name, effects))
+        series.append(_estimated(name, "accuracy kept", effects))
     columns = [
         "model",
         "change",
@@ -164,7 +160,7 @@ def _accuracies(found: Study) -> Section:
         f"blocks (3 of 16), no two neighbours; early run, late run: as many in a row; no outlier: the largest channel "
         f"to zero; no random: a random one; no next: the next largest, of as much energy together."
     )
-    return Section("What is kept of the accuracy", text, points(series, "accuracy kept", 1), columns, rows)
+    return Section("What is kept of the accuracy", text, points(series, 1), columns, rows)
 
 
 def _losses(found: Study) -> Section:
@@ -177,36 +173,32 @@ def _losses(found: Study) -> Section:
             mean = float(np.mean(own["losses"][change]["losses"]))
             saved = float(own["losses"][change]["flops_saved"])
             rows.append([name, change, own["changes"][change], mean, effect.value, effect.low, effect.high, saved])
-        series.append((name, effects))
+        series.append(_estimated(name, "increase of the loss", effects))
     columns = ["model", "change", "what", "loss", "increase", "low", "high", "FLOPs saved"]
     text = (
         "How much the loss of text rises by a change, in nats a token: next-token, or the denoising bound. The share "
         "of FLOPs that is saved is counted, head and embedding included; papers count skipped blocks over all blocks."
     )
-    return Section("What it costs in loss", text, points(series, "increase of the loss", 0), columns, rows)
+    return Section("What it costs in loss", text, points(series, 0), columns, rows)
 
 
 def _disruption(found: Study) -> Iterator[Section]:
-    measured = {}
+    measured = []
     for name, own in found.models.items():
         if "disruption" in own:
             data = own["disruption"]
             at = data["fraction"].index(0.5)
-            measured[name] = tuple(np.array(data[part][at], float) for part in ("cosine", "low", "high"))
+            values, low, high = (np.array(data[part][at], float).tolist() for part in ("cosine", "low", "high"))
+            measured.append(Statistic(name, "cosine", "layer", range(len(values)), values, low, high))
     if not measured:
         return
-    axis, places = _axis([len(mean) for mean, _, _ in measured.values()])
-    lines = [
-        Band(name, places(len(mean)), mean.tolist(), low.tolist(), high.tolist(), number)
-        for number, (name, (mean, low, high)) in enumerate(measured.items())
-    ]
     text = (
         "How far skipping 18.75 % of the blocks (3 of 16), no two neighbours, moves what leaves each block: cosine "
         "with and without, on the same canvas of the model's own decoding with half of the tokens decided, at the "
         "positions whose logits decide the tokens to come. The same point for both kinds of model, so that they can be "
         "compared."
     )
-    yield Section("The same skip at a matched point", text, bands(lines, axis, "cosine"), *_table(measured, "layer"))
+    yield Section("The same skip at a matched point", text, bands(_on_one_axis(measured)), *statistics_table(measured))
 
 
 def _thirds(found: Study) -> Iterator[Section]:
@@ -218,7 +210,7 @@ def _thirds(found: Study) -> Iterator[Section]:
             (third, kept_share(solved["before"], solved["after"], found.settings.seed))
             for third, solved in own["thirds"]["kept"].items()
         ]
-        series.append((name, effects))
+        series.append(_estimated(name, "accuracy kept", effects))
         n = len(own["thirds"]["kept"]["early"]["before"])
         rows += [[name, third, e.value, e.low, e.high, n, " ".join(own["thirds"]["notes"])] for third, e in effects]
     if series:
@@ -228,7 +220,7 @@ def _thirds(found: Study) -> Iterator[Section]:
             "means the same."
         )
         columns = ["model", "third", "kept", "low", "high", "problems", "what a third is"]
-        yield Section("The same skip in one third of decoding", text, points(series, "accuracy kept", 1), columns, rows)
+        yield Section("The same skip in one third of decoding", text, points(series, 1), columns, rows)
 
 
 def _seeds(found: Study) -> Iterator[Section]:

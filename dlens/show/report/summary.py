@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from html import escape
 from math import isfinite
+from typing import TYPE_CHECKING
 
 from dlens.findings.study.claims import PAPERS, Cell, Row, Verdict
 from dlens.findings.study.estimates import Effect
 from dlens.findings.study.parts import MASK_RATES
 from dlens.findings.study.study import Kind, Study
+from dlens.html import rendered
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 __all__ = ["lead", "margin", "method", "number", "summary"]
 
@@ -58,43 +62,23 @@ def _count(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
-def summary(rows: Sequence[Row]) -> str:
-    """A row for each question, a cell for each model: what is claimed of it, the verdict, and the effect."""
-    models = [cell.model for cell in rows[0].cells]
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in ("question", *models))
-    body = "\n".join(_row(row) for row in rows)
-    return f"""<section>
-<h2>What holds</h2>
-<p>Each cell says what the papers claim of that kind of model, and whether it holds. So "claimed: no … holds" means that
-the answer is no, as claimed. A claim holds for a model where the whole 95 % interval of the effect lies on the claimed
-side of the margin, does not hold where it lies on the other side, and is undecided else. Intervals cover texts and
-problems, not training runs; they are not corrected for the number of claims. The
-margins are chosen by dlens; only the 90 % that are kept come from a paper.</p>
-<table class="claims"><thead><tr>{head}</tr></thead><tbody>
-{body}
-</tbody></table>
-</section>"""
+def summary(asked: str, rows: Sequence[Row]) -> Markup:
+    """Who was asked, then a row a question and a cell a model: what is claimed of it, the verdict, the effect."""
+    shown = {"says": _says, "colour": _colour, "margin": margin, "number": number, "about": _about}
+    return rendered("show/report/summary.html.j2", asked=asked, rows=rows, **shown)
 
 
-def _row(row: Row) -> str:
-    cells = "".join(_cell(cell) for cell in row.cells)
-    about = f"{escape(row.effect)} ({escape(row.source)})"
-    return f'<tr><th scope="row">{escape(row.question)}<small>{about}</small></th>{cells}</tr>'
+def _says(cell: Cell) -> str:
+    return f"claimed of {_OF[cell.kind]}: {cell.says}" if cell.claimed else cell.says
 
 
-def _cell(cell: Cell) -> str:
-    effect = cell.effect
-    says = f"claimed of {_OF[cell.kind]}: {cell.says}" if cell.claimed else cell.says
-    colour = _CLASS[cell.verdict] if cell.claimed else "unclaimed"
-    about = [effect.why, *(f"{words}: {number(own)}" for words, own in effect.shown)]
-    return (
-        f'<td data-model="{escape(cell.model)}"><span class="says">{escape(says)}\u00a0— </span>'
-        f'<span class="verdict {colour}">{cell.verdict}</span> '
-        f'<span class="number">{escape(number(effect))}</span>'
-        f"<small>{escape(margin(cell))}</small>"
-        + "".join(f"<small>{escape(line)}</small>" for line in about if line)
-        + "</td>"
-    )
+def _colour(cell: Cell) -> str:
+    return _CLASS[cell.verdict] if cell.claimed else "unclaimed"
+
+
+def _about(effect: Effect) -> list[str]:
+    lines = [effect.why, *(f"{words}: {number(own)}" for words, own in effect.shown)]
+    return [line for line in lines if line]
 
 
 def margin(cell: Cell) -> str:

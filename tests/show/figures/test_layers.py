@@ -50,7 +50,7 @@ def test_one_line_a_noise_level_that_occurs(profiles: list[Profile]) -> None:
 
 
 def numbers(figure: Any) -> list[Any]:
-    return [[line.x.tolist(), line.y.tolist(), line.text] for line in figure.data]
+    return [[list(line.x), list(line.y), line.text] for line in figure.data]
 
 
 def test_a_measured_record_is_drawn_as_a_profile_of_the_same_run_is(diffusion: dlens.Model) -> None:

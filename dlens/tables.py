@@ -1,0 +1,75 @@
+"""Tables as people see them, in HTML and as plain text, through pandas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+__all__ = ["table_html", "table_text"]
+
+
+def table_html(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], digits: int = 4, head: str = "", cell: str = ""
+) -> Markup:
+    """A table as HTML; its texts are escaped.
+
+    Args:
+        columns: headings.
+        rows: as many values each.
+        digits: that a float is rounded to.
+        head, cell: style of every heading and of every cell.
+
+    Examples:
+        >>> "<td>&lt;b&gt;</td>" in table_html(["token", "share"], [["<b>", 0.12345]])
+        True
+    """
+    import pandas as pd
+    from markupsafe import Markup
+
+    frame = pd.DataFrame([_shown(row, digits, "–") for row in rows], columns=list(columns), dtype=object)
+    with pd.option_context("display.max_colwidth", None):
+        html = frame.to_html(index=False, border=0, justify="unset", escape=True)
+    # pandas gives cells no attributes. As texts are escaped, these are its own tags.
+    html = html.replace("<th>", f'<th scope="col"{_styled(head)}>').replace("<td>", f"<td{_styled(cell)}>")
+    return Markup(html)
+
+
+def table_text(columns: Sequence[str], rows: Sequence[Sequence[Any]], digits: int = 4) -> str:
+    """A table as lines of text: columns as wide as they must be, numbers to the right.
+
+    Examples:
+        >>> print(table_text(["model", "loss"], [["ar", 2.5], ["diffusion", 12]]))
+        model      loss
+        ar          2.5
+        diffusion    12
+    """
+    import pandas as pd
+    from pandas.api.types import is_numeric_dtype
+
+    right = [is_numeric_dtype(dtype) for dtype in pd.DataFrame(rows, columns=range(len(columns))).dtypes]
+    frame = pd.DataFrame([list(columns), *(_shown(row, digits, "nan") for row in rows)], dtype=object)
+    for column, numbers in enumerate(right):
+        texts = frame[column].str
+        # pandas puts one space between columns; a second tells them from words.
+        padded = texts.pad(texts.len().max(), side="left" if numbers else "right")
+        frame[column] = padded if column == 0 else " " + padded
+    with pd.option_context("display.max_colwidth", None):
+        lines = frame.to_string(index=False, header=False).splitlines()
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _shown(row: Sequence[Any], digits: int, nothing: str) -> list[str]:
+    return [_cell(value, digits, nothing) for value in row]
+
+
+def _cell(value: Any, digits: int, nothing: str) -> str:
+    if isinstance(value, float):
+        return nothing if value != value else f"{value:.{digits}g}"
+    return str(value)
+
+
+def _styled(style: str) -> str:
+    return f' style="{style}"' if style else ""

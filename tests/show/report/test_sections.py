@@ -1,0 +1,132 @@
+"""Sections show the numbers of the study, and their tables hold what the figures show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dlens.findings.scores.intervals import mean_interval
+from dlens.findings.study.claims import claims
+from dlens.findings.study.study import Study
+from dlens.show.report.page import Section
+from dlens.show.report.sections import sections
+from tests.findings.studies import made_model, made_study
+
+DEEP = [0.1, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9]
+EVEN = [0.1, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9]
+SHORT = [0.1, 0.99, 0.99, 0.95, 0.9, 0.9, 0.8]
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    ar, diffusion = made_model("ar", EVEN), made_model("diffusion", SHORT)
+    lines = {part: [[value + shift] * 7 for shift in (0, 0.1)] for part, value in (("cosine", 0.5), ("low", 0.25))}
+    ar["disruption"] = {"fraction": [0.0, 0.5], "high": [[0.75] * 7] * 2} | lines
+    solved = {"before": [1, 1, 1, 1], "after": [1, 0, 1, 0]}
+    diffusion["thirds"] = {"kept": dict.fromkeys(("early", "middle", "late"), solved), "notes": ["a", "b"]}
+    return made_study({"ar": ar, "dllm": diffusion})
+
+
+@pytest.fixture(scope="module")
+def shown(study: Study) -> dict[str, Section]:
+    return {section.title: section for section in sections(study, claims(study))}
+
+
+def test_the_page_has_its_order(shown: dict[str, Section]) -> None:
+    assert list(shown) == [
+        "What each block changes",
+        "What each block changes, half of the text masked",
+        "Similarity by distance",
+        "Recency by layer",
+        "The largest channel",
+        "What is kept of the accuracy",
+        "What it costs in loss",
+        "The same skip at a matched point",
+        "The same skip in one third of decoding",
+        "The numbers behind the summary",
+    ]
+
+
+def drawn(section: Section) -> Any:
+    """The lines of a figure, without the edges of their bands."""
+    assert section.figure is not None
+    return [line for line in section.figure.data if line.name is not None]  # pyright: ignore
+
+
+def test_a_figure_by_layer_begins_at_layer_1_and_its_table_at_0(shown: dict[str, Section], study: Study) -> None:
+    section = shown["What each block changes"]
+    mean, low, high = mean_interval(np.array(study.models["dllm"]["reading"]["noise"]["0"]["cosine"]), seed=0)
+    line = drawn(section)[1]
+    assert (line.name, list(line.x)) == ("dllm", [1, 2, 3, 4, 5, 6])
+    np.testing.assert_array_equal(line.y, mean[1:])
+    np.testing.assert_array_equal(line.customdata, np.stack([low, high], -1)[1:])
+    assert section.columns == ["layer", "ar", "ar low", "ar high", "dllm", "dllm low", "dllm high"]
+    assert section.rows[3][0] == 3 and section.rows[3][4:] == [mean[3], low[3], high[3]]
+
+
+def test_masks_and_other_positions_have_the_colour_of_their_model(shown: dict[str, Section]) -> None:
+    masks, others = drawn(shown["What each block changes, half of the text masked"])
+    assert (masks.name, others.name) == ("dllm, masks", "dllm, other positions")
+    assert (masks.line.dash, others.line.dash) == ("solid", "dash")
+    assert masks.line.color == others.line.color == drawn(shown["What each block changes"])[1].line.color
+
+
+def test_distances_count_from_1(shown: dict[str, Section]) -> None:
+    section = shown["Similarity by distance"]
+    assert list(drawn(section)[0].x) == [row[0] for row in section.rows] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert section.columns[:2] == ["distance", "ar"]
+
+
+def test_models_of_unlike_depth_share_an_axis_of_depth() -> None:
+    study = made_study({"short": made_model("ar", SHORT), "deep": made_model("ar", DEEP)})
+    section = next(each for each in sections(study, claims(study)) if each.title == "Recency by layer")
+    assert section.figure is not None and section.figure.layout.xaxis.title.text == "relative depth"  # pyright: ignore
+    assert [list(line.x) for line in drawn(section)] == [
+        pytest.approx(np.arange(7) / 6),
+        pytest.approx(np.arange(9) / 8),
+    ]
+    assert section.columns[0] == "layer" and len(section.rows) == 9
+    assert all(value != value for value in section.rows[8][1:4])
+
+
+def test_what_is_kept_is_drawn_without_the_model_as_it_is(shown: dict[str, Section]) -> None:
+    section = shown["What is kept of the accuracy"]
+    line = drawn(section)[0]
+    assert [name for name, *_ in line.customdata] == ["apart", "early run", "no outlier", "no random"]
+    assert [row[:2] for row in section.rows[:2]] == [["ar", "whole"], ["ar", "apart"]]
+    assert section.rows[0][3:5] == [0.5, 1.0] and section.rows[0][7] == 8
+
+
+def test_the_loss_rises_from_the_model_as_it_is(shown: dict[str, Section]) -> None:
+    rows = shown["What it costs in loss"].rows
+    assert rows[0][:3] == ["ar", "whole", "as it is"] and rows[0][7] == 0.0
+    assert rows[1][:2] == ["ar", "apart"] and rows[1][3:5] == [rows[0][3], 0.0] and rows[1][7] == 0.125
+
+
+def test_the_matched_point_is_where_half_is_decided(shown: dict[str, Section]) -> None:
+    section = shown["The same skip at a matched point"]
+    assert section.rows[2] == [2, 0.6, 0.35, 0.75]
+    assert [line.name for line in drawn(section)] == ["ar"]
+
+
+def test_thirds_have_their_problems_and_notes(shown: dict[str, Section]) -> None:
+    rows = shown["The same skip in one third of decoding"].rows
+    assert [row[:3] for row in rows] == [["dllm", third, 0.5] for third in ("early", "middle", "late")]
+    assert rows[0][5:] == [4, "a b"]
+
+
+def test_every_effect_of_the_summary_is_behind_it(shown: dict[str, Section], study: Study) -> None:
+    rows = shown["The numbers behind the summary"].rows
+    judged = [row for row in rows if row[6]]
+    cells = [cell for row in claims(study) for cell in row.cells]
+    assert [row[6] for row in judged] == [cell.verdict for cell in cells] and len(rows) > len(judged) == 16
+
+
+def test_the_seeds_are_those_of_the_trio() -> None:
+    titles = [
+        [section.title for section in sections(study, claims(study))]
+        for study in (made_study({name: made_model("ar", SHORT)}) for name in ("trio/ar", "other/ar"))
+    ]
+    assert "The trio over training seeds" in titles[0] and "The trio over training seeds" not in titles[1]

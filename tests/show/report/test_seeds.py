@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dlens.show.report.seeds import seeds_section
+
+EARLY = [0.1, 0.99, 0.99, 0.95, 0.9, 0.9, 0.8]
+
+
+def _effects(accuracy: float) -> dict[str, Any]:
+    cosine = {"mean": EARLY, "low": EARLY, "high": EARLY}
+    changed = ("skip early non-adjacent", "skip early consecutive", "skip late consecutive", "zero top channel")
+    solved: dict[str, Any] = {"none": {"value": accuracy, "n": 300}} | {
+        name: {"value": accuracy / 2} for name in changed
+    }
+    depth = {"top_channel": [5] * 7, "cosine": cosine, "top_share": cosine}
+    return {"depth": {"0.0": depth}, "accuracy": {"trio-code": solved}}
+
+
+def test_training_seeds_are_shown_where_their_files_are(tmp_path: Path) -> None:
+    assert seeds_section(tmp_path) is None
+    runs = ["ar-s1", "ar", "ar-6144", "ar-init", "diffusion-s2"]
+    points = {name: {"points": [{"step": 64}, {"step": 9000 + i}]} for i, name in enumerate(runs)}
+    (tmp_path / "training.json").write_text(json.dumps(points))
+    (tmp_path / "effects.json").write_text(json.dumps({name: _effects(0.8) for name in runs}))
+    section = seeds_section(tmp_path)
+    assert section is not None
+    assert [row[:2] for row in section.rows] == [
+        ["trio/ar, as shipped", 9001],
+        ["trio/ar, on the way", 6144],
+        ["trio/ar, seed 1", 9000],
+        ["trio/ar-init, as shipped", 9003],
+        ["trio/diffusion, seed 2", 9004],
+    ]
+    assert "300 problems of trio-code" in section.text and "same questions" not in section.text
+    first = dict(zip(section.columns, section.rows[0], strict=True))
+    assert first["trio-code accuracy"] == 0.8 and first["kept, early consecutive"] == 0.5
+    assert first["cosine, early minus late"] == pytest.approx(0.99 - 0.85)

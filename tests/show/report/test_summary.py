@@ -1,0 +1,104 @@
+"""What stands on top of a report and at its end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from html import escape as html_of
+
+import pytest
+
+from dlens.findings.study import study as studies
+from dlens.findings.study.claims import claims
+from dlens.findings.study.study import Study
+from dlens.show.report.report import report_page
+from dlens.show.report.summary import number
+from tests.findings.studies import made_model, made_study
+
+EARLY = [0.1, 0.99, 0.99, 0.95, 0.9, 0.9, 0.8]
+EVEN = [0.1, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9]
+
+
+@pytest.fixture
+def found() -> Study:
+    return made_study({"one/ar": made_model("ar", EVEN, 0.3), "<b>dllm": made_model("diffusion", EARLY, share=0.6)})
+
+
+@pytest.fixture
+def html(found: Study) -> str:
+    return report_page(found, claims(found))
+
+
+def test_the_summary_has_a_verdict_and_numbers_for_every_model(html: str, found: Study) -> None:
+    table = html.split('<table class="claims">')[1].split("</table>")[0]
+    cells = table.split("<td ")[1:]
+    assert len(cells) == 8 * 2
+    for cell, own in zip(cells, [cell for row in claims(found) for cell in row.cells], strict=True):
+        assert f">{own.verdict}</span>" in cell
+        assert number(own.effect) in cell and html_of(own.effect.why) in cell
+        assert html_of(f"claimed of {'AR' if own.kind == 'ar' else 'native diffusion'}: {own.says}\u00a0— ") in cell
+    assert "not training runs" in html.split('<table class="claims">')[0]
+
+
+def test_rows_ask_and_cells_say_what_is_claimed_before_the_verdict(html: str, found: Study) -> None:
+    table = html.split('<table class="claims">')[1].split("</table>")[0]
+    assert all(f'<th scope="row">{html_of(row.question)}<small>' in table for row in claims(found))
+    assert all(row.question.endswith("?") and row.title != row.question for row in claims(found))
+    for cell in table.split("<td ")[1:]:
+        assert cell.index("claimed of") < cell.index('class="verdict') < cell.index('class="number"')
+
+
+def test_what_is_claimed_of_no_such_model_is_judged_without_colour() -> None:
+    study = made_study({"init": made_model("ar-init", EVEN, share=0.6)})
+    dominates = claims(study)[6].cells[0]
+    assert (dominates.verdict, dominates.claimed) == ("holds", False)
+    html = report_page(study, claims(study))
+    cell = html.split("no claim; judged as native diffusion\u00a0— ")[1].split("</td>")[0]
+    assert '<span class="verdict unclaimed">holds</span>' in cell and "judged by &gt; 0.25" in cell
+    assert "claimed &gt; 0.25" not in html and "nothing is claimed" not in html
+
+
+def test_what_a_verdict_leaves_out_is_in_its_cell() -> None:
+    def cells(next_share: float) -> list[str]:
+        study = made_study({"dllm": made_model("diffusion", EARLY, share=0.6, next_share=next_share)})
+        return report_page(study, claims(study)).split('<table class="claims">')[1].split("<td ")[1:9]
+
+    *_, dominates, breaks = cells(0.31)
+    assert all(f"with {rate} of the tokens masked: 0.60 [" in dominates for rate in ("25%", "50%", "75%"))
+    assert "channel 7, the next: 0.31 [" in dominates
+    assert "the next" not in cells(0.29)[6]
+    assert "rise of the loss, nats a token: " in breaks
+    assert "the verdict is about 8 problems; baseline solves 4 of 8" in breaks
+
+
+def test_the_page_leads_with_the_question_and_the_outcome() -> None:
+    found = made_study({"ar": made_model("ar", EARLY), "dllm": made_model("diffusion", EVEN)})
+    html = report_page(found, claims(found))
+    lead = html.split("<h1>")[1].split("<p>")[1].split("</p>")[0]
+    verdicts = [cell.verdict for row in claims(found) for cell in row.cells]
+    n = {verdict: verdicts.count(verdict) for verdict in ("holds", "does not hold", "undecided")}
+    assert n["holds"] > 1 and n["does not hold"] > 1 and n["undecided"] > 1
+    assert f"{n['holds']} hold, {n['does not hold']} do not hold and {n['undecided']} are undecided." in lead
+    assert "Of 16 verdicts" in lead and "24 texts and 64 problems of trio-code" in lead and "--quick" not in lead
+    for paper in ("Layer-wise Representational Capacity", "2603.07475", "Layer Collapse", "2605.06366"):
+        assert paper in lead
+    quick = replace(found, settings=studies.QUICK)
+    assert "quick run: 8 texts and 12 problems of trio-code; run without --quick" in report_page(quick, claims(quick))
+
+
+def test_it_says_how_it_was_measured(html: str) -> None:
+    method = html.split("How it was measured")[1]
+    for part in (
+        "64 test problems of trio-code",
+        "24 of the 24",
+        "Seed 0",
+        "dlens 0",
+        "LLaDA",
+        "apart &lt;in words&gt;",
+    ):
+        assert part in method, part
+
+
+def test_a_model_that_solves_nothing_is_said_so() -> None:
+    solved = dict.fromkeys(("whole", "apart", "early run", "no outlier", "no random"), "00")
+    study = made_study({"ar": made_model("ar", EVEN, solved=solved)})
+    assert "not measurable: baseline solves 0 of 2" in report_page(study, claims(study))

@@ -1,0 +1,65 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dlens.widgets.denoising_numbers import (
+    POSITION_KINDS,
+    check_denoising,
+    frames_of,
+    mask_id,
+    piece,
+    thoughts,
+    title,
+    visible,
+)
+from tests.widgets.records import MASK, denoised, record, top_tokens
+
+
+def measured(steps: int = 3, **fields: Any) -> Any:
+    return denoised(steps, measures={"top_tokens": top_tokens(steps, 2, steps + 1)}, **fields)
+
+
+def test_frames_are_what_stood_there() -> None:
+    frames = frames_of(measured(), 0)
+    assert frames.ids.tolist() == [[0, 9, 9, 9], [0, 1, 9, 9], [0, 1, 2, 9], [0, 1, 2, 3]]
+    assert frames.committed.tolist() == [-1, 0, 1, 2]
+    assert frames.kind.tolist() == [0, 1, 1, 1]
+    np.testing.assert_allclose(frames.noise, [1, 2 / 3, 1 / 3, 0])
+    # " upon" had 0.75 when it was committed; " a" and " fox" were not among the alternatives.
+    np.testing.assert_array_equal(frames.confidence, [np.nan, 0.75, np.nan, np.nan])
+
+
+def test_what_the_model_thought_of() -> None:
+    kept = thoughts(measured(), 0, step=7, position=2, layer=0)
+    assert kept["step"] == 2 and kept["message"] == ""
+    assert kept["alternatives"] == [[" upon", 0.5], ["<b>bold</b>", 0.125]]
+    assert kept["lens"] == [[0, " upon", 0.5], [1, " upon", 0.75]]
+    assert "TopTokens" in thoughts(denoised(), 0, 0, 0, 0)["message"]
+    assert "Layer 5 was not measured" in thoughts(measured(), 0, 0, 0, 5)["message"]
+
+
+def test_masks_are_known_from_the_record_alone() -> None:
+    assert mask_id(denoised()) == MASK
+
+
+def test_positions_are_of_three_kinds() -> None:
+    pad = torch.tensor([[True, False, False, False]])
+    canvas = torch.tensor([[[0, 1, MASK, MASK]], [[0, 1, 2, MASK]]])
+    frames = frames_of(record(torch.tensor([[0, 1, 2, 3]]), canvas, prompt=2, is_pad=pad), 0)
+    assert [POSITION_KINDS[kind] for kind in frames.kind] == ["padding", "prompt", "generated", "generated"]
+
+
+def test_a_record_without_a_canvas_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"which has no canvas; expected a denoising run; use \.generate"):
+        check_denoising(record(torch.tensor([[0, 1]])))
+    given = denoised()
+    assert check_denoising(given) is given
+
+
+def test_tokens_and_runs_have_words() -> None:
+    given = denoised(plan=({"op": "skip", "words": "skip layers 1"}, {"op": "capture", "words": "capture"}))
+    assert (piece(given, 3), piece(given, 77)) == (" fox", "[77]")
+    assert (title(given), title(denoised())) == ("made up: skip layers 1", "made up: as it is")
+    assert [visible(text) for text in (" a b ", "\t", "", "  ")] == ["·a b·", "⇥", "∅", "··"]
