@@ -11,7 +11,7 @@ import traitlets
 
 from dlens.findings.layers.profile import Profile, profile
 from dlens.findings.scores.canvases import text_canvases
-from dlens.findings.skipping.plan_skip import bare
+from dlens.findings.skipping.choosable import bare
 from dlens.measures import Cosine
 from dlens.samplers import Sampler
 from dlens.tasks import Task, get

@@ -6,6 +6,7 @@ from dataclasses import replace
 from math import nan
 from typing import Any
 
+from dlens.findings.scores.accuracy import Scores
 from dlens.findings.skipping.plan_schedule import SkipSchedule
 from dlens.ops.capture import Capture
 from dlens.ops.op import Op
@@ -13,8 +14,9 @@ from dlens.ops.repeat import Repeat
 from dlens.ops.skip import Skip
 from dlens.tracing.chain import Trace, trace
 from dlens.tracing.planning.measured import Measured
+from dlens.tracing.records.record import Record
 
-__all__ = ["applied", "blocks_saved", "skipped_blocks"]
+__all__ = ["applied", "blocks_saved", "flops_saved", "skipped_blocks"]
 
 
 def applied(model: Any, plan: Any) -> tuple[Trace, Trace]:
@@ -76,6 +78,19 @@ def blocks_saved(chain: Trace, n_steps: int) -> float:
         elif isinstance(op, (Skip, Repeat)):
             return nan
     return sum(shares.values()) / len(shares)
+
+
+def flops_saved(ran: Record | Scores) -> float:
+    """Floating-point operations that were saved, as a share of those without operations; NaN where not counted.
+
+    Examples:
+        >>> import dlens
+        >>> 0 < flops_saved(dlens.trace("trio/ar").skip([5]).forward("Once upon a time")) < 1 / 16
+        True
+    """
+    if ran.flops is None or ran.saved_flops is None:
+        return nan
+    return ran.saved_flops / (ran.flops + ran.saved_flops)
 
 
 def _share_of_run(op: Op, n_steps: int) -> float:

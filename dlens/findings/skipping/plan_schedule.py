@@ -10,7 +10,7 @@ from typing import Any, final
 
 from dlens.findings.scores.canvases import Canvases, noise_canvases
 from dlens.findings.scores.loss import losses_of
-from dlens.findings.skipping.plan_skip import bare, choosable
+from dlens.findings.skipping.choosable import bare, choosable
 from dlens.findings.skipping.scan import RemovalScan, removal_scan
 from dlens.models.model import Model
 from dlens.ops.given import as_index, as_number

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from dlens.findings.layers.compare import relative_depth
-from dlens.findings.scores.intervals import mean_interval
+from dlens.findings.scores.statistic import Curve, kept_share, mean_curve
 from dlens.findings.study.claims import Row
-from dlens.findings.study.estimates import kept_share, loss_change
+from dlens.findings.study.estimates import loss_change
 from dlens.findings.study.study import Study
 from dlens.models.source import TRIO
 from dlens.show.figures.statistics import Band, bands, points
@@ -20,7 +20,7 @@ from dlens.show.report.summary import margin
 
 __all__ = ["sections"]
 
-_HALF = "0.5"
+_HALF = 0.5
 _MASKS, _OTHERS = ", masks", ", other positions"
 
 
@@ -61,7 +61,7 @@ def sections(found: Study, rows: Sequence[Row]) -> list[Section]:
 
 
 def _by_layer(found: Study, name: str, title: str, text: str, first: int = 0) -> Section:
-    series = {model: np.array(own["reading"]["noise"]["0"][name]) for model, own in found.models.items()}
+    series = {model: getattr(own.reading.clean, name) for model, own in found.models.items()}
     label = {"cosine": "cosine", "recency": "recency index", "share": "energy share"}[name]
     return _profiles(found, title, text, series, label, first)
 
@@ -71,17 +71,17 @@ def _profiles(
 ) -> Section:
     """Lines over depth, of values [text, layer], with their numbers by layer; a name begins with that of its model."""
     models = list(found.models)
-    measured = {name: mean_interval(values, seed=found.settings.seed) for name, values in series.items()}
-    axis, places = _axis([len(mean) for mean, _, _ in measured.values()])
+    measured = {name: mean_curve(values, seed=found.settings.seed) for name, values in series.items()}
+    axis, places = _axis([*map(len, measured.values())])
     lines = [
         Band(
             name,
-            places(len(mean))[first:],
-            *[part[first:].tolist() for part in (mean, low, high)],
+            places(len(curve))[first:],
+            *curve.parts(first),
             colour=models.index(name.removesuffix(_MASKS).removesuffix(_OTHERS)),
             dash=int(name.endswith(_OTHERS)),
         )
-        for name, (mean, low, high) in measured.items()
+        for name, curve in measured.items()
     ]
     return Section(title, text, bands(lines, axis, label), *_table(measured, "layer"))
 
@@ -93,13 +93,13 @@ def _axis(depths: Sequence[int]) -> tuple[str, Callable[[int], list[float]]]:
     return "relative depth", lambda n: relative_depth(n).tolist()
 
 
-def _table(measured: Mapping[str, Any], first: str, start: int = 0) -> tuple[list[str], list[list[Any]]]:
+def _table(measured: Mapping[str, Curve], first: str, start: int = 0) -> tuple[list[str], list[list[Any]]]:
     columns = [first, *(f"{name}{part}" for name in measured for part in ("", " low", " high"))]
-    length = max(len(mean) for mean, _, _ in measured.values())
+    length = max(map(len, measured.values()))
 
     def at(i: int) -> Iterator[float]:
-        for parts in measured.values():
-            yield from (float(part[i]) if i < len(part) else float("nan") for part in parts)
+        for curve in measured.values():
+            yield from (part[i] if i < len(part) else float("nan") for part in curve.parts())
 
     return columns, [[start + i, *at(i)] for i in range(length)]
 
@@ -107,10 +107,9 @@ def _table(measured: Mapping[str, Any], first: str, start: int = 0) -> tuple[lis
 def _masked(found: Study) -> Iterator[Section]:
     series = {}
     for name, own in found.models.items():
-        if _HALF in own["reading"]["noise"]:
-            texts = own["reading"]["noise"][_HALF]
-            series[f"{name}{_MASKS}"] = np.array(texts["cosine_masked"], float)
-            series[f"{name}{_OTHERS}"] = np.array(texts["cosine_unmasked"], float)
+        if _HALF in own.reading.noise:
+            texts = own.reading.noise[_HALF]
+            series |= {f"{name}{_MASKS}": texts.cosine_masked, f"{name}{_OTHERS}": texts.cosine_unmasked}
     if series:
         text = (
             "The same cosine with half of the tokens masked, masks and other positions apart: masks enter all alike, "
@@ -121,12 +120,11 @@ def _masked(found: Study) -> Iterator[Section]:
 
 def _by_distance(found: Study) -> Section:
     measured = {
-        name: mean_interval(np.array(own["reading"]["noise"]["0"]["similarity"], float), seed=found.settings.seed)
-        for name, own in found.models.items()
+        name: mean_curve(own.reading.clean.similarity, seed=found.settings.seed) for name, own in found.models.items()
     }
     lines = [
-        Band(name, list(range(1, len(mean) + 1)), mean.tolist(), low.tolist(), high.tolist(), number)
-        for number, (name, (mean, low, high)) in enumerate(measured.items())
+        Band(name, list(range(1, len(curve) + 1)), *curve.parts(), number)
+        for number, (name, curve) in enumerate(measured.items())
     ]
     text = (
         "Cosine of two positions of a text by their distance in tokens, averaged over layers, on text without masks. A "
@@ -138,12 +136,13 @@ def _by_distance(found: Study) -> Section:
 def _accuracies(found: Study) -> Section:
     series, rows = [], []
     for name, own in found.models.items():
-        before, effects = own["answers"]["whole"]["correct"], []
-        for change, answers in own["answers"].items():
-            effect = kept_share(before, answers["correct"], found.settings.seed)
-            n, solved = len(before), sum(answers["correct"])
-            rows.append([name, change, own["changes"][change], solved / n, effect.value, effect.low, effect.high, n])
-            rows[-1] += [float(answers["repetition"]), " ⏎ ".join(answers["examples"][0].splitlines()[:2])]
+        before, effects = own.answers["whole"].correct, []
+        for change, answers in own.answers.items():
+            effect = kept_share(before, answers.correct, found.settings.seed)
+            n, solved = len(before), sum(answers.correct)
+            words = own.changes[change].words
+            rows.append([name, change, words, solved / n, effect.value, effect.low, effect.high, n])
+            rows[-1] += [answers.repetition, " ⏎ ".join(answers.examples[0].splitlines()[:2])]
             if change != "whole":
                 effects.append((change, effect))
         series.append((name, effects))
@@ -170,13 +169,13 @@ def _accuracies(found: Study) -> Section:
 def _losses(found: Study) -> Section:
     series, rows = [], []
     for name, own in found.models.items():
-        effects = [(change, loss_change(found, name, change)) for change in own["losses"] if change != "whole"]
-        whole = float(np.mean(own["losses"]["whole"]["losses"]))
+        effects = [(change, loss_change(found, name, change)) for change in own.losses if change != "whole"]
+        whole = float(np.mean(own.losses["whole"].losses))
         rows.append([name, "whole", "as it is", whole, *[float("nan")] * 3, 0.0])
         for change, effect in effects:
-            mean = float(np.mean(own["losses"][change]["losses"]))
-            saved = float(own["losses"][change]["flops_saved"])
-            rows.append([name, change, own["changes"][change], mean, effect.value, effect.low, effect.high, saved])
+            mean, saved = float(np.mean(own.losses[change].losses)), own.losses[change].flops_saved
+            words = own.changes[change].words
+            rows.append([name, change, words, mean, effect.value, effect.low, effect.high, saved])
         series.append((name, effects))
     columns = ["model", "change", "what", "loss", "increase", "low", "high", "FLOPs saved"]
     text = (
@@ -187,18 +186,15 @@ def _losses(found: Study) -> Section:
 
 
 def _disruption(found: Study) -> Iterator[Section]:
-    measured = {}
+    measured: dict[str, Curve] = {}
     for name, own in found.models.items():
-        if "disruption" in own:
-            data = own["disruption"]
-            at = data["fraction"].index(0.5)
-            measured[name] = tuple(np.array(data[part][at], float) for part in ("cosine", "low", "high"))
+        if own.disruption is not None:
+            measured[name] = own.disruption.at(0.5)
     if not measured:
         return
-    axis, places = _axis([len(mean) for mean, _, _ in measured.values()])
+    axis, places = _axis([*map(len, measured.values())])
     lines = [
-        Band(name, places(len(mean)), mean.tolist(), low.tolist(), high.tolist(), number)
-        for number, (name, (mean, low, high)) in enumerate(measured.items())
+        Band(name, places(len(curve)), *curve.parts(), number) for number, (name, curve) in enumerate(measured.items())
     ]
     text = (
         "How far skipping 18.75 % of the blocks (3 of 16), no two neighbours, moves what leaves each block: cosine "
@@ -212,15 +208,14 @@ def _disruption(found: Study) -> Iterator[Section]:
 def _thirds(found: Study) -> Iterator[Section]:
     series, rows = [], []
     for name, own in found.models.items():
-        if "thirds" not in own:
+        if own.thirds is None:
             continue
         effects = [
-            (third, kept_share(solved["before"], solved["after"], found.settings.seed))
-            for third, solved in own["thirds"]["kept"].items()
+            (third, kept_share(solved.before, solved.after, found.settings.seed))
+            for third, solved in own.thirds.kept.items()
         ]
         series.append((name, effects))
-        n = len(own["thirds"]["kept"]["early"]["before"])
-        rows += [[name, third, e.value, e.low, e.high, n, " ".join(own["thirds"]["notes"])] for third, e in effects]
+        rows += [[name, third, e.value, e.low, e.high, e.n, " ".join(own.thirds.notes)] for third, e in effects]
     if series:
         text = (
             "What is kept of the accuracy where the same blocks, 18.75 % (3 of 16), no two neighbours, are skipped in "
