@@ -7,7 +7,7 @@ from math import nan
 from typing import Any
 
 from dlens.findings.scores.accuracy import Scores
-from dlens.findings.skipping.plan_schedule import SkipSchedule
+from dlens.findings.skipping.skip_schedule import SkipSchedule
 from dlens.ops.capture import Capture
 from dlens.ops.op import Op
 from dlens.ops.repeat import Repeat

@@ -78,7 +78,7 @@ class Asking:
         model, settings = self.chain.model, self.settings
         texts = _spread(calibration_texts(), settings.texts)
         rows = [row[: model.n_positions] for row in token_rows(model, texts)]
-        reading = self._part(Reading, "reading", rows, lambda: parts.reading(self.chain, rows, settings.seed))
+        reading = self._part(Reading.from_json, "reading", rows, lambda: parts.reading(self.chain, rows, settings.seed))
         chosen = changes(self.chain, reading, settings.seed)
         return ModelStudy(
             kind=kind,
@@ -100,7 +100,7 @@ class Asking:
         ]
         return {
             change.name: self._part(
-                Losses,
+                Losses.from_json,
                 "losses",
                 [asdict(change), rows, settings.draws],
                 lambda change=change: parts.losses(change.applied(self.chain), canvases),
@@ -112,7 +112,7 @@ class Asking:
         seed, n = self.settings.seed, self.settings.problems
         problems = self.task.problems(n, seed)
         return self._part(
-            Answers,
+            Answers.from_json,
             "answers",
             [asdict(change), *self._problems(n)],
             lambda: parts.answers(change.applied(self.chain), self.task, problems, seed),
@@ -120,7 +120,7 @@ class Asking:
 
     def _disruption(self, change: Change, rows: Sequence[list[int]]) -> Disrupted:
         return self._part(
-            Disrupted,
+            Disrupted.from_json,
             "disruption",
             [asdict(change), rows],
             lambda: parts.disrupted(self.chain, change.layers, rows, self.settings.seed),
@@ -130,7 +130,7 @@ class Asking:
         """On half of the problems."""
         n = max(2, self.settings.problems // 2)
         return self._part(
-            Thirds,
+            Thirds.from_json,
             "thirds",
             [asdict(change), *self._problems(n)],
             lambda: parts.thirds(self.chain, change.layers, self.task, n, self.settings.seed),
@@ -141,13 +141,13 @@ class Asking:
         problems = self.task.problems(n, self.settings.seed)
         return self.task.name, [[problem.prompt, problem.answer] for problem in problems]
 
-    def _part(self, part: type[P], name: str, asked: Any, compute: Callable[[], P]) -> P:
+    def _part(self, read: Callable[[Any], P], name: str, asked: Any, compute: Callable[[], P]) -> P:
         """A part, computed once for the same weights and question."""
         model = self.chain.model
         self.bar.set_description(f"{model.name}: {name}")
         identity = [model.name, model.family.name, model.fingerprint()]
         key = {"part": name, "asked": asked, "seed": self.settings.seed, "model": identity, "versions": versions()}
-        result = part.from_json(self.store.once(key, lambda: compute().to_json()))
+        result = read(self.store.once(key, lambda: compute().to_json()))
         self.bar.update()
         return result
 

@@ -20,6 +20,7 @@ from dlens.findings.scores.repetition import repetition
 from dlens.findings.study.results import Answers, Disrupted, Losses, Reading, Solved, TextReading, Thirds
 from dlens.measures import Cosine, Outliers, Recency
 from dlens.models.model import Model
+from dlens.ops.op import Third
 from dlens.samplers import LLaDA, Sampler
 from dlens.tasks import Problem, Task
 from dlens.tracing.chain import Trace
@@ -120,7 +121,9 @@ def disrupted(chain: Trace, layers: Sequence[int], rows: Sequence[list[int]], se
 def thirds(chain: Trace, layers: Sequence[int], task: Task, n: int, seed: int = 0) -> Thirds:
     """Which problems are solved where blocks are skipped in one third of decoding only, and which without."""
     found = phases(chain, layers, task, n, seed, sampler=_sampler(chain, task.max_new_tokens), progress=False)
-    kept = {name: Solved(own.before.correct, own.after.correct) for name, own in found.thirds.items()}
+    kept: dict[Third, Solved] = {
+        name: Solved(own.before.correct, own.after.correct) for name, own in found.thirds.items()
+    }
     return Thirds(kept, found.notes)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, Self, final, get_args
+from typing import Any, Literal, final, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -49,17 +50,12 @@ def kind_of(family: Family) -> ModelKind:
     return "ar-init" if family.shift else "diffusion"
 
 
-class Part(Protocol):
-    """What is measured of a model in one piece, and kept on disk."""
+class Part(ABC):
+    """What is measured of a model in one piece; each reads with `from_json` what it wrote."""
 
+    @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """All of it as plain data."""
-        ...
-
-    @classmethod
-    def from_json(cls, entry: Mapping[str, Any]) -> Self:
-        """What `to_json` wrote."""
-        ...
 
 
 @final
@@ -94,15 +90,15 @@ class TextReading:
         """All of it as plain data."""
         return {name: values.tolist() for name, values in vars(self).items()}
 
-    @classmethod
-    def from_json(cls, entry: Mapping[str, Any]) -> Self:
+    @staticmethod
+    def from_json(entry: Mapping[str, Any]) -> TextReading:
         """What `to_json` wrote."""
-        return cls(**{name: np.array(values, float) for name, values in entry.items()})
+        return TextReading(**{name: np.array(values, float) for name, values in entry.items()})
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class Reading:
+class Reading(Part):
     """What a model does while it reads the texts of a study.
 
     Args:
@@ -133,17 +129,17 @@ class Reading:
         noise = {f"{rate:g}": texts.to_json() for rate, texts in self.noise.items()}
         return vars(self) | {"early_channels": list(self.early_channels), "noise": noise}
 
-    @classmethod
-    def from_json(cls, entry: Mapping[str, Any]) -> Self:
+    @staticmethod
+    def from_json(entry: Mapping[str, Any]) -> Reading:
         """What `to_json` wrote."""
         first, second = entry["early_channels"]
         noise = {float(rate): TextReading.from_json(texts) for rate, texts in entry["noise"].items()}
-        return cls(entry["channel"], entry["share"], (first, second), noise)
+        return Reading(entry["channel"], entry["share"], (first, second), noise)
 
 
 @final
 @dataclass(frozen=True)
-class Losses:
+class Losses(Part):
     """How well a model with a change predicts texts.
 
     Args:
@@ -160,15 +156,15 @@ class Losses:
         """All of it as plain data."""
         return vars(self) | {"losses": list(self.losses)}
 
-    @classmethod
-    def from_json(cls, entry: Mapping[str, Any]) -> Self:
+    @staticmethod
+    def from_json(entry: Mapping[str, Any]) -> Losses:
         """What `to_json` wrote."""
-        return cls(tuple(entry["losses"]), entry["estimator"], entry["flops_saved"])
+        return Losses(tuple(entry["losses"]), entry["estimator"], entry["flops_saved"])
 
 
 @final
 @dataclass(frozen=True)
-class Answers:
+class Answers(Part):
     """What a model with a change answers.
 
     Args:
@@ -188,16 +184,16 @@ class Answers:
         lists = {"correct": _digits(self.correct), "examples": list(self.examples), "notes": list(self.notes)}
         return vars(self) | lists
 
-    @classmethod
-    def from_json(cls, entry: Mapping[str, Any]) -> Self:
+    @staticmethod
+    def from_json(entry: Mapping[str, Any]) -> Answers:
         """What `to_json` wrote."""
         correct, repetition = _solved(entry["correct"]), entry["repetition"]
-        return cls(correct, repetition, tuple(entry["examples"]), tuple(entry["notes"]))
+        return Answers(correct, repetition, tuple(entry["examples"]), tuple(entry["notes"]))
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class Disrupted:
+class Disrupted(Part):
     """Cosine of the stream with and without blocks, at the positions whose logits decide the tokens to come.
 
     Args:
@@ -222,11 +218,11 @@ class Disrupted:
         arrays = {name: getattr(self, name).tolist() for name in ("cosine", "low", "high")}
         return vars(self) | arrays | {"fraction": list(self.fraction)}
 
-    @classmethod
-    def from_json(cls, entry: Mapping[str, Any]) -> Self:
+    @staticmethod
+    def from_json(entry: Mapping[str, Any]) -> Disrupted:
         """What `to_json` wrote."""
         cosine, low, high = (np.array(entry[name], float) for name in ("cosine", "low", "high"))
-        return cls(cosine, low, high, tuple(entry["fraction"]), entry["n"])
+        return Disrupted(cosine, low, high, tuple(entry["fraction"]), entry["n"])
 
 
 @final
@@ -240,7 +236,7 @@ class Solved:
 
 @final
 @dataclass(frozen=True)
-class Thirds:
+class Thirds(Part):
     """What is solved where blocks are skipped in one third of decoding only.
 
     Args:
@@ -256,11 +252,11 @@ class Thirds:
         kept = {name: {"before": _digits(own.before), "after": _digits(own.after)} for name, own in self.kept.items()}
         return {"kept": kept, "notes": list(self.notes)}
 
-    @classmethod
-    def from_json(cls, entry: Mapping[str, Any]) -> Self:
+    @staticmethod
+    def from_json(entry: Mapping[str, Any]) -> Thirds:
         """What `to_json` wrote."""
         kept = {name: Solved(_solved(own["before"]), _solved(own["after"])) for name, own in entry["kept"].items()}
-        return cls(kept, tuple(entry["notes"]))
+        return Thirds(kept, tuple(entry["notes"]))
 
 
 @final

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 import dlens
-from dlens.findings.study.results import Answers, Losses, Part, kind_of
+from dlens.findings.study.results import Answers, Disrupted, Losses, Part, Reading, Thirds, kind_of
 from tests.findings.studies import CHANGES, EARLY, deep, made_model
 
 MADE = deep(made_model("diffusion", EARLY), EARLY, {"early": "1100", "middle": "1000", "late": "0000"})
 
 
 @pytest.mark.parametrize(
-    "part",
-    [MADE.reading, MADE.losses["apart"], MADE.answers["whole"], MADE.disruption, MADE.thirds],
-    ids=lambda part: type(part).__name__,
+    ("part", "read"),
+    [
+        (MADE.reading, Reading.from_json),
+        (MADE.losses["apart"], Losses.from_json),
+        (MADE.answers["whole"], Answers.from_json),
+        (MADE.disruption, Disrupted.from_json),
+        (MADE.thirds, Thirds.from_json),
+    ],
+    ids=lambda given: type(given).__name__,
 )
-def test_a_part_comes_back_from_json(part: Part) -> None:
+def test_a_part_comes_back_from_json(part: Part, read: Callable[[Any], Part]) -> None:
     entry = json.loads(json.dumps(part.to_json()))
-    assert type(part).from_json(entry).to_json() == part.to_json() == entry
+    again = read(entry)
+    assert type(again) is type(part) and again.to_json() == part.to_json() == entry
 
 
 def test_a_part_has_the_same_fields_as_on_disk() -> None:
