@@ -278,9 +278,8 @@ def skip(
     before, after = losses
     print(f"loss: {before.value:.4f} with all layers, {after.value:.4f} skipped, {after.value - before.value:+.4f}")
     print(f"      ({after.estimator}, nats a token, {after.n_tokens} tokens of the shipped calibration text)")
-    print(
-        f"FLOPs: {flops_saved(record):.1%} saved in the skipped run above ({record.saved_flops / 1e9:.4g} of ", end=""
-    )
+    saved = flops_saved(record)
+    print(f"FLOPs: {saved:.1%} saved in the skipped run above ({record.saved_flops / 1e9:.4g} of ", end="")
     print(f"{(record.flops + record.saved_flops) / 1e9:.4g} GFLOPs)")
     if asked is not None:
         _print_retention(dlens.retention(skipped, task=asked, n=problems, seed=seed))
