@@ -114,7 +114,7 @@ def test_it_says_how_it_was_measured(html: str) -> None:
 
 
 def test_a_deep_study_has_the_same_skip_at_matched_points_and_in_thirds() -> None:
-    ar, dllm = made_model("ar", EARLY), made_model("diffusion", EARLY)
+    ar, dllm = made_model("ar", EVEN), made_model("diffusion", EARLY)
     cosine = [1.0, 1.0, 0.75, 0.5, 0.5, 0.5, 0.5]
     kept = {"early": "1000", "middle": "1100", "late": "1110"}
     study = made_study({"one/ar": ar, "<b>dllm": deep(dllm, cosine, kept)})
