@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Literal, final
 
-from dlens.findings.scores.statistic import Statistic
+from dlens.findings.scores.estimate import Estimate
 from dlens.findings.study import estimates
 from dlens.findings.study.results import ModelKind
 from dlens.findings.study.study import Study
@@ -64,7 +64,7 @@ class Claim:
     source: str
     effect: str
     bars: Mapping[ModelKind, Bar]
-    measure: Callable[[Study, str], Statistic]
+    measure: Callable[[Study, str], Estimate]
 
 
 @final
@@ -76,7 +76,7 @@ class Cell:
     kind: ModelKind
     says: str
     bar: str
-    effect: Statistic
+    effect: Estimate
     verdict: Verdict
     claimed: bool = True
 
@@ -101,12 +101,12 @@ class Row:
         return vars(self) | {"cells": tuple(cell.to_json() for cell in self.cells)}
 
 
-def verdict_of(effect: Statistic, bar: Bar) -> Verdict:
+def verdict_of(effect: Estimate, bar: Bar) -> Verdict:
     """Whether the whole 95 % interval lies on the claimed side of the margin, on the other, or on both.
 
     Examples:
         >>> bar = Bar("", ">", 0.9)
-        >>> [verdict_of(Statistic(0.95, low, high), bar) for low, high in ((0.92, 1.0), (0.8, 1.0), (0.5, 0.8))]
+        >>> [verdict_of(Estimate(0.95, low, high), bar) for low, high in ((0.92, 1.0), (0.8, 1.0), (0.5, 0.8))]
         ['holds', 'undecided', 'does not hold']
     """
     if not (isfinite(effect.low) and isfinite(effect.high)):

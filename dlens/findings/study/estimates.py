@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from dlens.findings.layers.compare import relative_depth, third
+from dlens.findings.scores.estimate import Estimate, kept_share, mean_of
 from dlens.findings.scores.intervals import LEVEL
-from dlens.findings.scores.statistic import Statistic, kept_share, mean_of
 from dlens.findings.study.results import ModelKind, ModelStudy, TextReading
 from dlens.findings.study.study import Study
 
@@ -30,11 +30,11 @@ _RESAMPLES = 999
 _NATS = "nats a token"
 
 
-def early_redundancy(study: Study, name: str) -> Statistic:
+def early_redundancy(study: Study, name: str) -> Estimate:
     """Cosine of early blocks minus that of late blocks, text by text."""
     reading = study.models[name].reading
 
-    def at(texts: TextReading) -> Statistic:
+    def at(texts: TextReading) -> Estimate:
         n = third(texts.cosine.shape[1])
         early, late = texts.cosine[:, 1 : 1 + n].mean(1), texts.cosine[:, -n:].mean(1)
         return mean_of(early - late, _RESAMPLES, study.settings.seed)
@@ -42,7 +42,7 @@ def early_redundancy(study: Study, name: str) -> Statistic:
     return _beside(at(reading.clean), {_masked(rate): at(texts) for rate, texts in reading.masked.items()})
 
 
-def recency(study: Study, name: str) -> Statistic:
+def recency(study: Study, name: str) -> Estimate:
     """Recency index of the model minus that of the other kind of model, text by text."""
     other: ModelKind = "ar" if study.models[name].kind == "diffusion" else "diffusion"
     against = [_index(own) for own in _of_kind(study, other)]
@@ -53,7 +53,7 @@ def recency(study: Study, name: str) -> Statistic:
     return _beside(mean_of(own - np.mean(against, axis=0), _RESAMPLES, seed), itself)
 
 
-def dynamics(study: Study, name: str) -> Statistic:
+def dynamics(study: Study, name: str) -> Estimate:
     """Where the profile of a model lies between native diffusion and AR, with the line from other texts."""
     from scipy.stats import bootstrap
 
@@ -70,18 +70,18 @@ def dynamics(study: Study, name: str) -> Statistic:
     samples = (np.arange(len(own)), np.arange(len(zero)))
     value = place(*samples)
     if min(map(len, samples)) < 2:
-        return Statistic(value, nan, nan, "too few texts for an interval", n=len(own))
+        return Estimate(value, nan, nan, "too few texts for an interval", n=len(own))
     rng = np.random.default_rng(study.settings.seed)
     drawn = bootstrap(
         samples, place, n_resamples=_RESAMPLES, vectorized=False, method="percentile", confidence_level=LEVEL, rng=rng
     ).confidence_interval
-    return Statistic(value, float(drawn.low), float(drawn.high), n=len(own))
+    return Estimate(value, float(drawn.low), float(drawn.high), n=len(own))
 
 
-def kept(change: str) -> Callable[[Study, str], Statistic]:
+def kept(change: str) -> Callable[[Study, str], Estimate]:
     """The share of the accuracy that is left after a change, with the loss, and with the controls of an ablation."""
 
-    def measure(study: Study, name: str) -> Statistic:
+    def measure(study: Study, name: str) -> Estimate:
         model, loss = study.models[name], loss_change(study, name, change)
         answers, beside = model.answers, {f"loss, {_NATS}": loss}
         if change == "early run" and "late run" in answers:
@@ -104,25 +104,25 @@ def _blocks(model: ModelStudy, change: str) -> str:
     return f"{len(skipped)} of {model.n_layers} blocks: " if skipped else ""
 
 
-def _kept(study: Study, name: str, change: str) -> Statistic:
+def _kept(study: Study, name: str, change: str) -> Estimate:
     answers = study.models[name].answers
     return kept_share(answers["whole"].correct, answers[change].correct, study.settings.seed)
 
 
-def loss_change(study: Study, name: str, change: str, against: str = "whole") -> Statistic:
+def loss_change(study: Study, name: str, change: str, against: str = "whole") -> Estimate:
     """Loss after a change minus the loss of the model as it is, text by text."""
     losses = study.models[name].losses
     rise = np.subtract(losses[change].losses, losses[against].losses)
     return mean_of(rise, _RESAMPLES, study.settings.seed, _NATS)
 
 
-def late_minus_early(study: Study, name: str) -> Statistic:
+def late_minus_early(study: Study, name: str) -> Estimate:
     """Loss without late blocks minus the loss without early ones, text by text."""
     beside = {f"without {part} blocks": loss_change(study, name, f"{part} run") for part in ("early", "late")}
     return _beside(loss_change(study, name, "late run", "early run"), beside)
 
 
-def outlier_share(study: Study, name: str) -> Statistic:
+def outlier_share(study: Study, name: str) -> Estimate:
     """Energy share of the largest channel in the first third of the blocks, text by text.
 
     The shares with masks are shown with it, and the next channel where it holds half as much or more.
@@ -130,7 +130,7 @@ def outlier_share(study: Study, name: str) -> Statistic:
     reading, n_layers = study.models[name].reading, study.models[name].n_layers
     early, clean = third(n_layers), reading.clean
 
-    def at(values: Float[np.ndarray, "text layer"], n: int = early) -> Statistic:
+    def at(values: Float[np.ndarray, "text layer"], n: int = early) -> Estimate:
         return mean_of(values[:, :n].mean(1), _RESAMPLES, study.settings.seed)
 
     channel, following = reading.early_channels
@@ -147,7 +147,7 @@ def outlier_share(study: Study, name: str) -> Statistic:
     return replace(effect, why=why, beside=tuple(beside.items()), shown=tuple(shown.items()))
 
 
-def _beside(effect: Statistic, others: Mapping[str, Statistic]) -> Statistic:
+def _beside(effect: Estimate, others: Mapping[str, Estimate]) -> Estimate:
     return replace(effect, beside=tuple(others.items()))
 
 
@@ -155,9 +155,9 @@ def _masked(rate: float) -> str:
     return f"{rate:.0%} masked"
 
 
-def _nothing(kind: ModelKind) -> Statistic:
+def _nothing(kind: ModelKind) -> Estimate:
     words = {"ar": "autoregressive", "diffusion": "native diffusion"}[kind]
-    return Statistic(nan, nan, nan, f"no {words} model to compare with")
+    return Estimate(nan, nan, nan, f"no {words} model to compare with")
 
 
 def _of_kind(study: Study, kind: str) -> list[ModelStudy]:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dlens.findings.effects.change import Change
-from dlens.findings.scores.statistic import Curve
+from dlens.findings.scores.estimate import Curve
 from dlens.models.family import Family
 from dlens.ops.op import Third
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dlens.findings.scores.statistic import Statistic
+from dlens.findings.scores.estimate import Estimate
 from dlens.show.figures.style import COLOURS, styled
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def bands(lines: Sequence[Band], x: str, y: str) -> go.Figure:
     return styled(figure, x, y)
 
 
-def points(series: Sequence[tuple[str, Sequence[tuple[str, Statistic]]]], x: str, at: float | None = None) -> go.Figure:
+def points(series: Sequence[tuple[str, Sequence[tuple[str, Estimate]]]], x: str, at: float | None = None) -> go.Figure:
     """Numbers with their intervals, a row for each name and a colour for each series.
 
     Args:
@@ -100,7 +100,7 @@ def points(series: Sequence[tuple[str, Sequence[tuple[str, Statistic]]]], x: str
     return figure
 
 
-def _whiskers(effects: Sequence[Statistic]) -> dict[str, Any]:
+def _whiskers(effects: Sequence[Estimate]) -> dict[str, Any]:
     return {
         "type": "data",
         "symmetric": False,

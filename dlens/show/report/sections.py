@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dlens.findings.layers.compare import relative_depth
-from dlens.findings.scores.statistic import Curve, kept_share, mean_curve
+from dlens.findings.scores.estimate import Curve, kept_share, mean_curve
 from dlens.findings.study.claims import Row
 from dlens.findings.study.estimates import loss_change
 from dlens.findings.study.study import Study

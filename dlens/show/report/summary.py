@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from math import isfinite
 
-from dlens.findings.scores.statistic import Statistic
+from dlens.findings.scores.estimate import Estimate
 from dlens.findings.study.claims import PAPERS, Cell, Row, Verdict
 from dlens.findings.study.parts import READING_RATES
 from dlens.findings.study.results import ModelKind
@@ -103,11 +103,11 @@ def margin(cell: Cell) -> str:
     return f"claimed {cell.bar}" if cell.claimed else f"judged by {cell.bar}"
 
 
-def number(effect: Statistic) -> str:
+def number(effect: Estimate) -> str:
     """A number with its interval.
 
     Examples:
-        >>> number(Statistic(0.5, 0.25, 0.75)), number(Statistic(0.5, float("nan"), float("nan")))
+        >>> number(Estimate(0.5, 0.25, 0.75)), number(Estimate(0.5, float("nan"), float("nan")))
         ('0.50 [0.25, 0.75]', '0.50')
     """
     digits = 2 if abs(effect.value) >= 0.1 else 3

@@ -6,7 +6,7 @@ from math import isnan, nan
 
 import pytest
 
-from dlens.findings.scores.statistic import Statistic
+from dlens.findings.scores.estimate import Estimate
 from dlens.findings.study.claims import CLAIMS, Bar, claims, verdict_of
 from dlens.findings.study.results import KINDS
 from tests.findings.studies import EVEN, TRIO, made_model, made_study
@@ -23,7 +23,7 @@ from tests.findings.studies import EVEN, TRIO, made_model, made_study
     ],
 )
 def test_a_verdict_needs_the_whole_interval(low: float, high: float, above: str, below: str) -> None:
-    effect = Statistic(0.5, low, high)
+    effect = Estimate(0.5, low, high)
     assert verdict_of(effect, Bar("", ">", 0.5)) == above
     assert verdict_of(effect, Bar("", "<", 0.5)) == below
 

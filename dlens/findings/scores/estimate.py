@@ -12,12 +12,12 @@ from jaxtyping import Float
 
 from dlens.findings.scores.intervals import LEVEL, mean_interval, ratio_interval
 
-__all__ = ["Curve", "Statistic", "kept_share", "mean_curve", "mean_of"]
+__all__ = ["Curve", "Estimate", "kept_share", "mean_curve", "mean_of"]
 
 
 @final
 @dataclass(frozen=True)
-class Statistic:
+class Estimate:
     """A number with its 95 % interval over texts or problems.
 
     Args:
@@ -29,7 +29,7 @@ class Statistic:
         unit: what it counts, such as "nats a token"; empty for a plain number.
 
     Examples:
-        >>> Statistic(0.5, 0.25, 0.75, n=8).to_json()
+        >>> Estimate(0.5, 0.25, 0.75, n=8).to_json()
         {'value': 0.5, 'low': 0.25, 'high': 0.75, 'why': '', 'beside': (), 'shown': ()}
     """
 
@@ -37,8 +37,8 @@ class Statistic:
     low: float
     high: float
     why: str = ""
-    beside: tuple[tuple[str, Statistic], ...] = ()
-    shown: tuple[tuple[str, Statistic], ...] = ()
+    beside: tuple[tuple[str, Estimate], ...] = ()
+    shown: tuple[tuple[str, Estimate], ...] = ()
     n: int = 0
     unit: str = ""
 
@@ -75,7 +75,7 @@ class Curve:
         return value, low, high
 
 
-def mean_of(values: Float[np.ndarray, " sample"], resamples: int = 999, seed: int = 0, unit: str = "") -> Statistic:
+def mean_of(values: Float[np.ndarray, " sample"], resamples: int = 999, seed: int = 0, unit: str = "") -> Estimate:
     """The mean over texts or problems.
 
     Examples:
@@ -83,7 +83,7 @@ def mean_of(values: Float[np.ndarray, " sample"], resamples: int = 999, seed: in
         0.25
     """
     mean, low, high = mean_interval(np.asarray(values, float)[:, None], resamples, seed)
-    return Statistic(float(mean[0]), float(low[0]), float(high[0]), n=len(values), unit=unit)
+    return Estimate(float(mean[0]), float(low[0]), float(high[0]), n=len(values), unit=unit)
 
 
 def mean_curve(values: Float[np.ndarray, "sample place"], resamples: int = 999, seed: int = 0) -> Curve:
@@ -96,7 +96,7 @@ def mean_curve(values: Float[np.ndarray, "sample place"], resamples: int = 999, 
     return Curve(*mean_interval(values, resamples, seed), n=len(values))
 
 
-def kept_share(before: Sequence[bool], after: Sequence[bool], seed: int = 0) -> Statistic:
+def kept_share(before: Sequence[bool], after: Sequence[bool], seed: int = 0) -> Estimate:
     """sum(after) / sum(before) with a paired bootstrap interval over problems.
 
     Where every resample agrees, as where no answer changed, the bootstrap says nothing of how few problems there
@@ -108,7 +108,7 @@ def kept_share(before: Sequence[bool], after: Sequence[bool], seed: int = 0) -> 
     """
     from scipy.stats import binomtest
 
-    solved, none = sum(before), Statistic(nan, nan, nan, n=len(before))
+    solved, none = sum(before), Estimate(nan, nan, nan, n=len(before))
     why = f"baseline solves {solved} of {len(before)}"
     if not solved:
         return replace(none, why=f"not measurable: {why}")
@@ -118,4 +118,4 @@ def kept_share(before: Sequence[bool], after: Sequence[bool], seed: int = 0) -> 
     if low == high:
         exact = binomtest(min(sum(after), solved), solved).proportion_ci(LEVEL, "exact")
         low, high = float(exact.low), float(exact.high)
-    return Statistic(sum(after) / solved, low, high, why, n=len(before))
+    return Estimate(sum(after) / solved, low, high, why, n=len(before))

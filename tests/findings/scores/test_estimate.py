@@ -7,8 +7,8 @@ from math import isnan
 import numpy as np
 import pytest
 
+from dlens.findings.scores.estimate import Estimate, kept_share, mean_curve, mean_of
 from dlens.findings.scores.intervals import mean_interval
-from dlens.findings.scores.statistic import Statistic, kept_share, mean_curve, mean_of
 
 
 def test_a_mean_says_of_how_many_and_of_what() -> None:
@@ -29,8 +29,8 @@ def test_a_curve_is_the_mean_at_every_place() -> None:
 
 
 def test_plain_data_holds_what_is_beside_and_not_what_is_counted() -> None:
-    masked = Statistic(0.25, 0.0, 0.5, "why", n=3, unit="share")
-    found = Statistic(1.0, 0.5, 1.5, beside=(("masked", masked),)).to_json()
+    masked = Estimate(0.25, 0.0, 0.5, "why", n=3, unit="share")
+    found = Estimate(1.0, 0.5, 1.5, beside=(("masked", masked),)).to_json()
     inner = {"value": 0.25, "low": 0.0, "high": 0.5, "why": "why", "beside": (), "shown": ()}
     assert found == {"value": 1.0, "low": 0.5, "high": 1.5, "why": "", "beside": (("masked", inner),), "shown": ()}
 
