@@ -26,8 +26,9 @@ from dlens.findings.effects.retention import Retention, retention
 from dlens.findings.layers.compare import Comparison, compare
 from dlens.findings.layers.probe_layers import probe_layers
 from dlens.findings.layers.profile import Profile, profile
-from dlens.findings.skipping.plan_schedule import SkipSchedule, plan_schedule
+from dlens.findings.skipping.plan_schedule import plan_schedule
 from dlens.findings.skipping.plan_skip import SkipPlan, plan_skip
+from dlens.findings.skipping.skip_schedule import SkipSchedule
 from dlens.measures.attention import Attention
 from dlens.measures.base.measure import Measure
 from dlens.measures.cka import CKA

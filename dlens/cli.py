@@ -262,6 +262,7 @@ def skip(
     """
     import dlens
     from dlens import tasks
+    from dlens.findings.effects.applied import flops_saved
     from dlens.findings.effects.retention import enough
     from dlens.findings.scores.loss import text_loss
 
@@ -278,7 +279,7 @@ def skip(
     before, after = losses
     print(f"loss: {before.value:.4f} with all layers, {after.value:.4f} skipped, {after.value - before.value:+.4f}")
     print(f"      ({after.estimator}, nats a token, {after.n_tokens} tokens of the shipped calibration text)")
-    saved = record.saved_flops / (record.flops + record.saved_flops)
+    saved = flops_saved(record)
     print(f"FLOPs: {saved:.1%} saved in the skipped run above ({record.saved_flops / 1e9:.4g} of ", end="")
     print(f"{(record.flops + record.saved_flops) / 1e9:.4g} GFLOPs)")
     if asked is not None:

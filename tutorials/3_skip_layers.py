@@ -23,7 +23,8 @@ import dlens
 import dlens.widgets
 from dlens import tasks
 from dlens.findings.scores.accuracy import score_task
-from dlens.findings.skipping.plan_schedule import mean_loss, noise_losses
+from dlens.findings.skipping.plan_schedule import noise_losses
+from dlens.findings.skipping.skip_schedule import mean_loss
 from dlens.show import figures
 from dlens.show.figures import retention_points
 

@@ -40,7 +40,7 @@ class Skip(Op):
             )
 
     def structure(self, target: Target) -> Structure:
-        return Structure(skips=dict.fromkeys(target.layers(self.layers), self.part))
+        return Structure(skips={target.layer(layer): self.part for layer in self.layers})
 
     def words(self) -> str:
         what = "skip" if self.part == "block" else f"skip the {self.part} of"

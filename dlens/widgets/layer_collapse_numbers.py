@@ -10,6 +10,7 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
+from dlens.findings.layers.profile import CELLS
 from dlens.measures.base.pooling import pool
 from dlens.measures.cka import hsic
 from dlens.tracing.records.record import Record
@@ -34,7 +35,6 @@ SimilarityKind = Literal["cosine", "cka"]
 Stream = Float[Tensor, "layer position d_model"]
 
 CKA_POSITIONS = 512
-_CELLS = ("step", "noise", "state")
 
 
 def steps_of(record: Record) -> tuple[int, ...]:
@@ -146,7 +146,7 @@ def measured_similarity(
         if kind == "cka" and "hsic_all" in data:
             return _pooled_cka(data)
         if kind == "cosine" and "cosine" in data and "layer_b" in data["cosine"].dims:
-            return pool(data, "cosine", _CELLS).values
+            return pool(data, "cosine", CELLS).values
     return None
 
 
@@ -164,5 +164,5 @@ def measured_shares(record: Record) -> tuple[list[int], Float[np.ndarray, "layer
     data = next((data for data in record.measures.values() if "energy_share" in data), None)
     if data is None:
         return None
-    values = pool(data, "energy_share", _CELLS).transpose("layer", "channel").values
+    values = pool(data, "energy_share", CELLS).transpose("layer", "channel").values
     return [int(c) for c in data["channel"].values], values

@@ -10,7 +10,7 @@ import traitlets
 
 from dlens.findings.layers.profile import Profile, profile
 from dlens.findings.scores.canvases import text_canvases
-from dlens.findings.skipping.plan_skip import bare
+from dlens.findings.skipping.choosable import bare
 from dlens.html import rendered
 from dlens.measures import Cosine
 from dlens.samplers import Sampler

@@ -9,9 +9,11 @@ from math import nan
 from typing import final
 
 from dlens.errors import Cancelled
+from dlens.findings.effects.applied import flops_saved
 from dlens.findings.scores.accuracy import score_problems
 from dlens.findings.scores.batches import batched
 from dlens.findings.scores.canvases import Canvases
+from dlens.findings.scores.decoding import Decoding
 from dlens.findings.scores.intervals import ratio_interval, share_interval
 from dlens.findings.scores.loss import loss_of
 from dlens.samplers import Sampler
@@ -83,7 +85,8 @@ class Planner:
         texts = list(batched(self.canvases.rows, self.batch_size))
         problems = list(batched(self.problems, self.batch_size))
         pieces = 1 + len(texts) + len(problems)
-        estimate = replace(Estimate(tuple(plan)), flops_saved=self._flops_saved(chain))
+        forward = chain.forward([self.canvases.rows[0].inputs])
+        estimate = Estimate(tuple(plan), flops_saved=flops_saved(forward))
         yield 1 / pieces, estimate
         before, after = 0.0, 0.0
         for number, rows in enumerate(texts):
@@ -104,10 +107,6 @@ class Planner:
             estimate = scored(estimate, was, now)
             yield (2 + len(texts) + number) / pieces, estimate
 
-    def _flops_saved(self, chain: Trace) -> float:
-        record = chain.forward([self.canvases.rows[0].inputs])
-        return record.saved_flops / (record.flops + record.saved_flops)
-
     def _baseline(self, number: int, part: Sequence[Problem], stop: threading.Event) -> tuple[bool, ...]:
         if number not in self._solved:
             self._solved[number] = self._scored(self.trace, number, part, stop)
@@ -115,17 +114,8 @@ class Planner:
 
     def _scored(self, chain: Trace, number: int, part: Sequence[Problem], stop: threading.Event) -> tuple[bool, ...]:
         _check(stop)
-        return score_problems(
-            chain,
-            self.task,
-            part,
-            seed=number,
-            sampler=self.sampler,
-            max_new_tokens=self.max_new_tokens,
-            batch_size=self.batch_size,
-            progress=False,
-            cancel=stop,
-        ).correct
+        decoding = Decoding(self.sampler, self.max_new_tokens, batch_size=self.batch_size, seed=number, progress=False)
+        return score_problems(chain, self.task, part, decoding, cancel=stop).correct
 
 
 def scored(estimate: Estimate, was: Sequence[bool], now: Sequence[bool]) -> Estimate:

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dlens import Model, Trace, trace
-from dlens.findings.effects.collapse import equal_energy
+from dlens.findings.effects.change import equal_energy
 from dlens.findings.scores.batches import mask_share, rng
 from dlens.tasks import names
 from recipes.trio.numbers import accuracy, validation_texts

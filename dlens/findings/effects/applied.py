@@ -6,15 +6,13 @@ from dataclasses import replace
 from math import nan
 from typing import Any
 
-from dlens.findings.skipping.plan_schedule import SkipSchedule
-from dlens.ops.capture import Capture
+from dlens.findings.scores.accuracy import Scores
+from dlens.findings.skipping.skip_schedule import SkipSchedule
 from dlens.ops.op import Op
-from dlens.ops.repeat import Repeat
-from dlens.ops.skip import Skip
 from dlens.tracing.chain import Trace, trace
-from dlens.tracing.planning.measured import Measured
+from dlens.tracing.records.record import Record
 
-__all__ = ["applied", "blocks_saved", "skipped_blocks"]
+__all__ = ["applied", "blocks_saved", "flops_saved", "skipped_blocks"]
 
 
 def applied(model: Any, plan: Any) -> tuple[Trace, Trace]:
@@ -33,7 +31,7 @@ def applied(model: Any, plan: Any) -> tuple[Trace, Trace]:
         chain = plan.apply(chain)
     elif plan is not None:
         chain = chain.skip(plan)
-    if all(isinstance(op, (Capture, Measured)) for op in chain.ops):
+    if not any(op.changes(chain.target) for op in chain.ops):
         raise ValueError(
             f"{chain.model.name} without a plan and without operations; expected something that changes it, as it is "
             f"compared with itself as it is; give a plan or layers to skip, or a trace with operations"
@@ -52,9 +50,7 @@ def skipped_blocks(bare: Trace, plan: Any) -> tuple[int, ...]:
             f"a schedule for {plan.model}; expected the same blocks at every step, as they are skipped at chosen "
             f"points of a run; pass a SkipPlan or layers"
         )
-    op = bare.skip(plan).ops[-1]
-    assert isinstance(op, Skip)
-    return op.layers
+    return tuple(bare.skip(plan).ops[-1].structure(bare.target).skips)
 
 
 def blocks_saved(chain: Trace, n_steps: int) -> float:
@@ -70,12 +66,25 @@ def blocks_saved(chain: Trace, n_steps: int) -> float:
     """
     shares = dict.fromkeys(range(chain.target.n_layers), 0.0)
     for op in chain.ops:
-        if isinstance(op, Skip) and op.part == "block":
-            for layer in op.layers:
-                shares[layer] = min(1.0, shares[layer] + _share_of_run(op, n_steps))
-        elif isinstance(op, (Skip, Repeat)):
+        structure = op.structure(chain.target)
+        if structure.runs or set(structure.skips.values()) - {"block"}:
             return nan
+        for layer in structure.skips:
+            shares[layer] = min(1.0, shares[layer] + _share_of_run(op, n_steps))
     return sum(shares.values()) / len(shares)
+
+
+def flops_saved(ran: Record | Scores) -> float:
+    """Floating-point operations that were saved, as a share of those without operations; NaN where not counted.
+
+    Examples:
+        >>> import dlens
+        >>> 0 < flops_saved(dlens.trace("trio/ar").skip([5]).forward("Once upon a time")) < 1 / 16
+        True
+    """
+    if ran.flops is None or ran.saved_flops is None:
+        return nan
+    return ran.saved_flops / (ran.flops + ran.saved_flops)
 
 
 def _share_of_run(op: Op, n_steps: int) -> float:

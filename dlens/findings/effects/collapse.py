@@ -2,52 +2,34 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, final, get_args
+from typing import TYPE_CHECKING, Any, final, get_args
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dlens.findings.effects.change import Change, Where, equal_energy, random_channels
 from dlens.findings.effects.residence import residence
-from dlens.findings.effects.retention import Retention, check_baseline, enough, judged
-from dlens.findings.effects.weights import Side, channel_weights, without_weights
-from dlens.findings.scores.accuracy import Scores, score_task
-from dlens.findings.scores.batches import rng
+from dlens.findings.effects.retention import Retention, asked_of_both, judged
+from dlens.findings.effects.weights import Side, channel_weights
+from dlens.findings.scores.accuracy import Scores, answer_tokens, score_problems
 from dlens.findings.scores.canvases import Canvases, text_canvases
+from dlens.findings.scores.decoding import Decoding
 from dlens.findings.scores.loss import loss_of
 from dlens.findings.scores.repetition import distinct, repetition
-from dlens.findings.skipping.plan_skip import bare
+from dlens.findings.skipping.choosable import bare
 from dlens.samplers import Sampler
-from dlens.tasks import Task, get
+from dlens.tasks import Problem, Task
 from dlens.tracing.chain import Trace
 from dlens.tracing.probes.outlier import channel_shares
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Collapse", "Effect", "collapse", "equal_energy"]
+__all__ = ["Collapse", "Effect", "collapse"]
 
-Where = Literal["nowhere", "activations", "rows", "columns"]
 _LEAST_LAYERS = 3
 _EXAMPLES = 3
-_ENOUGH_ENERGY = 0.9
-
-
-@dataclass(frozen=True)
-class _Change:
-    """One way to take channels out: its name, which channels, where, and what they are set to."""
-
-    name: str
-    channels: tuple[int, ...] = ()
-    where: Where = "nowhere"
-    value: Literal["zero", "mean"] = "zero"
-
-    def applied(self, chain: Trace) -> Trace:
-        if self.where != "activations":
-            return chain
-        return chain.ablate(range(chain.target.n_layers - 1), self.channels, self.value)
 
 
 @final
@@ -164,7 +146,7 @@ def collapse(
 
     Args:
         model: anything `dlens.trace` takes; its weights are afterwards bit for bit what they were.
-        task, n, seed, split, sampler, max_new_tokens, batch_size, baseline, resamples, progress: as in `retention`.
+        task, n, seed, baseline, split, sampler, max_new_tokens, batch_size, resamples, progress: as in `retention`.
         channel: the channel, where it is known; found on the shipped calibration text by default.
         n_random: how many random channels.
         prompts: where the channel lives is read while these are continued; see `residence`.
@@ -181,20 +163,18 @@ def collapse(
         ['none', 'outlier to zero', 'outlier to mean']
     """
     chain = bare(model, "collapse")
-    task = get(task) if isinstance(task, str) else task
-    check_baseline(baseline, task, task.problems(enough(n), seed, split))
+    task, problems = asked_of_both(task, n, seed, split, baseline)
     _check_size(chain, channel, n_random)
-    options: dict[str, Any] = {"split": split, "sampler": sampler, "max_new_tokens": max_new_tokens}
-    options |= {"batch_size": batch_size, "progress": progress}
     canvases = text_canvases(chain.model, texts, draws, seed)
-    asking = _Asking(chain, task, n, seed, options, canvases, resamples)
+    decoding = Decoding(sampler, max_new_tokens, batch_size=batch_size, seed=seed, progress=progress)
+    exam = _Exam(chain, task, problems, canvases, decoding, resamples)
     shares = _shares(chain)
     found = int(shares.argmax()) if channel is None else channel
     changes, notes = _changes(chain, found, shares, n_random, seed)
     # The default sampler, as one for the answers may not fit another number of tokens.
     where = residence(chain, found, prompts, seed=seed)
-    before = asking.answers(chain) if baseline is None else baseline
-    effects = tuple(asking.effect(change, before, shares) for change in changes)
+    before = exam.answers(chain) if baseline is None else baseline
+    effects = tuple(exam.effect(change, before, shares) for change in changes)
     return Collapse(
         model=chain.model.name,
         task=task.name,
@@ -209,51 +189,34 @@ def collapse(
     )
 
 
-def equal_energy(shares: Float[Tensor, " d_model"], channel: int) -> tuple[int, ...]:
-    """The largest channels but one, as many as come closest to its share of the energy.
-
-    Empty where half of all channels hold less than nine tenths of it together: without so many, nothing is left
-    to compare with.
-
-    Examples:
-        >>> equal_energy(torch.tensor([0.1, 0.4, 0.3, 0.15, 0.05]), 1)
-        (2, 3)
-    """
-    others = [c for c in shares.argsort(descending=True).tolist() if c != channel]
-    total = shares[others].cumsum(0)[: max(1, len(shares) // 2)]
-    if total[-1] < _ENOUGH_ENERGY * shares[channel]:
-        return ()
-    return tuple(others[: int((total - shares[channel]).abs().argmin()) + 1])
-
-
 @dataclass(frozen=True)
-class _Asking:
-    """How every change is measured: the same problems, the same texts."""
+class _Exam:
+    """What the model answers and reads with every change: the same problems, the same texts."""
 
     chain: Trace
     task: Task
-    n: int
-    seed: int
-    options: dict[str, Any]
+    problems: tuple[Problem, ...]
     canvases: Canvases
+    decoding: Decoding
     resamples: int
 
     def answers(self, trace: Trace) -> Scores:
-        return score_task(trace, self.task, self.n, self.seed, **self.options)
+        return score_problems(trace, self.task, self.problems, self.decoding)
 
-    def effect(self, change: _Change, before: Scores, shares: Float[Tensor, " d_model"]) -> Effect:
+    def effect(self, change: Change, before: Scores, shares: Float[Tensor, " d_model"]) -> Effect:
         trace = change.applied(self.chain)
-        with _without(self.chain, change):
+        with change.holding(self.chain):
             after = before if change.where == "nowhere" else self.answers(trace)
             loss = loss_of(trace, self.canvases)
-        tokens = [self.chain.model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in after.texts]
+        tokens = answer_tokens(self.chain.model, after)
+        seed = self.decoding.seed
         return Effect(
             name=change.name,
             channels=change.channels,
             where=change.where,
             value=change.value,
             share=float(shares[list(change.channels)].sum()),
-            kept=judged(self.chain.model.name, before, after, self.seed, resamples=self.resamples),
+            kept=judged(self.chain.model.name, before, after, seed, resamples=self.resamples),
             loss=loss.value,
             repetition=repetition(tokens),
             distinct_1=distinct(tokens, 1),
@@ -263,21 +226,14 @@ class _Asking:
         )
 
 
-def _without(chain: Trace, change: _Change) -> AbstractContextManager[None]:
-    if change.where == "rows" or change.where == "columns":
-        return without_weights(chain.model, change.channels[0], change.where)
-    return nullcontext()
-
-
 def _changes(
     chain: Trace, channel: int, shares: Float[Tensor, " d_model"], n_random: int, seed: int
-) -> tuple[list[_Change], tuple[str, ...]]:
+) -> tuple[list[Change], tuple[str, ...]]:
     """Every change, and notes on what the controls are."""
-    only = (channel,)
     changes = [
-        _Change("none"),
-        _Change("outlier to zero", only, "activations"),
-        _Change("outlier to mean", only, "activations", "mean"),
+        Change("none"),
+        Change("outlier to zero", channels=(channel,)),
+        Change("outlier to mean", channels=(channel,), value="mean"),
     ]
     notes: list[str] = []
     for side in get_args(Side):
@@ -286,15 +242,14 @@ def _changes(
         except ValueError as error:
             notes.append(f"no {side} to zero: {error}")
         else:
-            changes.append(_Change(f"outlier's {side} to zero", only, side))
-    others = torch.tensor([c for c in range(len(shares)) if c != channel])
-    chosen = others[torch.randperm(len(others), generator=rng(seed))[:n_random]].tolist()
-    changes += [_Change(f"random channel {c} to zero", (c,), "activations") for c in chosen]
+            changes.append(Change(f"outlier's {side} to zero", channels=(channel,), weights=side))
+    for other in random_channels(channel, len(shares), n_random, seed):
+        changes.append(Change(f"random channel {other} to zero", channels=(other,)))
     next_largest = equal_energy(shares, channel)
     if not next_largest:
         notes.append(f"no control of equal energy: the outlier holds {shares[channel]:.1%}, half of all channels less")
         return changes, tuple(notes)
-    changes.append(_Change("next channels to zero", next_largest, "activations"))
+    changes.append(Change("next channels to zero", channels=next_largest))
     notes.append(
         f"the next {len(next_largest)} channels hold {shares[list(next_largest)].sum():.1%} of the energy, "
         f"the outlier {shares[channel]:.1%}"

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dlens.findings.effects.applied import applied
 from dlens.findings.scores.batches import batched, token_rows
+from dlens.findings.scores.decoding import Decoding
 from dlens.findings.scores.intervals import LEVEL, mean_interval
 from dlens.models.model import Model
 from dlens.ops.given import as_number
@@ -127,7 +128,7 @@ def disruption(
         plan: what is applied after those: a SkipPlan or layers to skip.
         prompts: anything `Trace.generate` takes; the first 32 tokens of each shipped text by default.
         fractions: shares of the generated tokens that are decided, from 0 to below 1.
-        sampler, max_new_tokens: of the decoding run.
+        sampler, max_new_tokens: of the decoding run; see `dlens.findings.scores.decoding.Decoding`.
         batch_size: prompts a forward; two streams of all layers are held in memory.
         resamples: of the bootstrap over prompts.
         seed: of the decoding run and the resamples.
@@ -147,9 +148,9 @@ def disruption(
     _refuse_scopes(chain)
     rows = token_rows(bare.model, calibration_texts() if prompts is None else prompts)
     rows = [row[:_PROMPT_TOKENS] for row in rows] if prompts is None else rows
-    means, plans = [], ()
+    decoding, means, plans = Decoding(sampler, max_new_tokens, seed=seed), [], ()
     for part in batched(rows, batch_size):
-        record = bare.generate(part, max_new_tokens, sampler=sampler, seed=seed, progress=False)
+        record = decoding.generate(bare, part)
         at = []
         for share in shares:
             cosines, plans = _compared(bare, chain, points_of(bare, record, part, share))

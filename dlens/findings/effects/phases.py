@@ -5,17 +5,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, final, get_args
+from typing import Any, final, get_args
 
 from dlens.errors import UnfiredWarning
 from dlens.findings.effects.applied import skipped_blocks
-from dlens.findings.effects.retention import Retention, check_baseline, enough, judged, planned_steps
+from dlens.findings.effects.retention import Retention, asked_of_both, judged
 from dlens.findings.scores.accuracy import Scores, score_problems
 from dlens.findings.scores.batches import batched
-from dlens.findings.skipping.plan_skip import bare
+from dlens.findings.scores.decoding import Decoding
+from dlens.findings.skipping.choosable import bare
 from dlens.ops.scope import Third
 from dlens.samplers import Sampler
-from dlens.tasks import Problem, Task, get
+from dlens.tasks import Task
 from dlens.tracing.chain import Trace
 
 __all__ = ["Phases", "phases"]
@@ -59,32 +60,6 @@ class Phases:
         ]
 
 
-@dataclass(frozen=True)
-class _Decoding:
-    """How every run of a comparison decodes."""
-
-    task: Task
-    seed: int
-    sampler: Sampler | None
-    new_tokens: int
-    cache: Literal["auto", "off"]
-    batch_size: int
-    progress: bool
-
-    def score(self, trace: Trace, problems: Sequence[Problem]) -> Scores:
-        return score_problems(
-            trace,
-            self.task,
-            problems,
-            seed=self.seed,
-            sampler=self.sampler,
-            max_new_tokens=self.new_tokens,
-            cache=self.cache,
-            batch_size=self.batch_size,
-            progress=self.progress,
-        )
-
-
 def phases(
     model: Any,
     plan: Any,
@@ -111,8 +86,7 @@ def phases(
     Args:
         model: anything `dlens.trace` takes.
         plan: the blocks to skip: a SkipPlan or layers.
-        task, n, seed, split, sampler, max_new_tokens, batch_size, resamples, progress: as in `retention`.
-        baseline: as in `retention`.
+        task, n, seed, baseline, split, sampler, max_new_tokens, batch_size, resamples, progress: as in `retention`.
 
     Returns:
         `.thirds["early"]` and so on, each as `retention` returns it; FLOPs are not counted.
@@ -129,39 +103,38 @@ def phases(
     """
     chain = bare(model, "phases")
     layers = skipped_blocks(chain, plan)
-    task = get(task) if isinstance(task, str) else task
-    problems = task.problems(enough(n), seed, split)
-    check_baseline(baseline, task, problems)
+    task, problems = asked_of_both(task, n, seed, split, baseline)
     causal = not chain.target.has_noise
-    new_tokens = task.max_new_tokens if max_new_tokens is None else max_new_tokens
-    steps = planned_steps(chain.model, sampler, new_tokens)
-    _need_thirds(chain, steps)
-    decoding = _Decoding(task, seed, sampler, new_tokens, "off" if causal else "auto", batch_size, progress)
-    before = decoding.score(chain, problems) if baseline is None else baseline
+    cache = "off" if causal else "auto"
+    decoding = Decoding(sampler, max_new_tokens, cache, batch_size, seed, progress).of(task)
+    _need_thirds(chain, decoding.planned_steps(chain.model))
+    before = score_problems(chain, task, problems, decoding) if baseline is None else baseline
     thirds: dict[Third, Retention] = {}
     for third in THIRDS:
         if causal:
-            after = _answer_thirds(decoding, chain, layers, third, before)
+            after = _answer_thirds(task, decoding, chain, layers, third, before)
         else:
-            after = decoding.score(chain.skip(layers, steps=third), problems)
+            after = score_problems(chain.skip(layers, steps=third), task, problems, decoding)
         saved = len(layers) / chain.target.n_layers / len(THIRDS)
         thirds[third] = judged(chain.model.name, before, after, seed, saved, resamples)
     return Phases(chain.model.name, layers, thirds, (_CAUSAL if causal else _NOISY,))
 
 
-def _answer_thirds(decoding: _Decoding, chain: Trace, layers: tuple[int, ...], third: Third, before: Scores) -> Scores:
+def _answer_thirds(
+    task: Task, decoding: Decoding, chain: Trace, layers: tuple[int, ...], third: Third, before: Scores
+) -> Scores:
     """Scores with a skip in a third of the answers before it, in batches of answers of similar length."""
     groups = [part for alike in _alike(before.lengths) for part in batched(alike, decoding.batch_size)]
     parts = []
     for indices in groups:
         steps = _part(third, max(before.lengths[i] for i in indices))
         if third == "late":
-            steps = range(steps.start, decoding.new_tokens)
+            steps = range(steps.start, decoding.length)
         changed = chain.skip(layers, steps=steps) if steps else chain
         with warnings.catch_warnings():
             # Answers of a token or two have no late third.
             warnings.simplefilter("ignore", UnfiredWarning)
-            parts.append(decoding.score(changed, [before.problems[i] for i in indices]))
+            parts.append(score_problems(changed, task, [before.problems[i] for i in indices], decoding))
     return _joined(parts, [i for indices in groups for i in indices])
 
 

@@ -7,15 +7,14 @@ from dataclasses import dataclass, field
 from math import isnan, nan
 from typing import Any, final
 
-from dlens.findings.effects.applied import applied, blocks_saved
-from dlens.findings.scores.accuracy import Scores, score_task
+from dlens.findings.effects.applied import applied, blocks_saved, flops_saved
+from dlens.findings.scores.accuracy import Scores, score_problems
+from dlens.findings.scores.decoding import Decoding
 from dlens.findings.scores.intervals import LEVEL, mcnemar, ratio_interval
-from dlens.models.model import Model
-from dlens.samplers import Sampler, default_for
+from dlens.samplers import Sampler
 from dlens.tasks import Problem, Task, get
-from dlens.tracing.chain import Trace
 
-__all__ = ["Retention", "check_baseline", "enough", "judged", "planned_steps", "retention"]
+__all__ = ["Retention", "asked_of_both", "enough", "judged", "retention"]
 
 METHOD = f"{LEVEL:.0%} interval by percentile bootstrap over problems, in pairs; p by McNemar's exact test"
 
@@ -113,7 +112,8 @@ def retention(
         seed: draws the problems, the sampler's random numbers and the resamples.
         baseline: the model as it is, scored before by `dlens.findings.scores.accuracy.score_task` with the same
             arguments, so that many changes share it; scored here by default.
-        split, sampler, max_new_tokens, batch_size, progress: as in `score_task`.
+        split: of the problems, "test" or "train".
+        sampler, max_new_tokens, batch_size, progress: see `dlens.findings.scores.decoding.Decoding`.
         resamples: of the bootstrap.
 
     Returns:
@@ -130,29 +130,12 @@ def retention(
         (4, 0.125, True)
     """
     bare, chain = applied(model, plan)
-    task = get(task) if isinstance(task, str) else task
-    problems = task.problems(enough(n), seed, split)
-    check_baseline(baseline, task, problems)
-    new_tokens = task.max_new_tokens if max_new_tokens is None else max_new_tokens
-
-    def scored(trace: Trace, count_flops: bool) -> Scores:
-        return score_task(
-            trace,
-            task,
-            n,
-            seed,
-            split=split,
-            sampler=sampler,
-            max_new_tokens=new_tokens,
-            batch_size=batch_size,
-            count_flops=count_flops,
-            progress=progress,
-        )
-
-    saved = blocks_saved(chain, planned_steps(bare.model, sampler, new_tokens))
+    task, problems = asked_of_both(task, n, seed, split, baseline)
+    decoding = Decoding(sampler, max_new_tokens, batch_size=batch_size, seed=seed, progress=progress).of(task)
+    saved = blocks_saved(chain, decoding.planned_steps(bare.model))
     # First what may not fit, so that it is refused before anything is computed.
-    after = scored(chain, True)
-    before = scored(bare, False) if baseline is None else baseline
+    after = score_problems(chain, task, problems, decoding, count_flops=True)
+    before = score_problems(bare, task, problems, decoding) if baseline is None else baseline
     return judged(bare.model.name, before, after, seed, saved, resamples)
 
 
@@ -169,9 +152,6 @@ def judged(
         resamples: of the bootstrap.
     """
     low, high = ratio_interval(before.correct, after.correct, resamples, seed)
-    flops = nan
-    if after.flops is not None and after.saved_flops is not None:
-        flops = after.saved_flops / (after.flops + after.saved_flops)
     return Retention(
         model=model,
         task=after.task,
@@ -185,7 +165,7 @@ def judged(
         high=high,
         p_value=mcnemar(before.correct, after.correct),
         method=METHOD,
-        flops_saved=flops,
+        flops_saved=flops_saved(after),
         blocks_saved=saved,
         time_ratio=after.seconds / before.seconds,
         before=before,
@@ -204,17 +184,27 @@ def _caveats(before: Scores, low: float, high: float) -> tuple[str, ...]:
     return ()
 
 
-def check_baseline(baseline: Scores | None, task: Task, problems: tuple[Problem, ...]) -> None:
-    """Refuse a baseline on other problems.
+def asked_of_both(
+    task: Task | str, n: int, seed: int, split: str, baseline: Scores | None
+) -> tuple[Task, tuple[Problem, ...]]:
+    """The task, and the problems that a model answers as it is and changed.
+
+    Args:
+        task: a task, or its name.
+        n, seed, split: which problems.
+        baseline: answers of the model as it is, where they were scored before.
 
     Raises:
-        ValueError: it cannot be paired.
+        ValueError: an unknown task, too few problems, or a baseline on others, which cannot be paired.
     """
+    task = get(task) if isinstance(task, str) else task
+    problems = task.problems(enough(n), seed, split)
     if baseline is not None and (baseline.task != task.name or baseline.problems != problems):
         raise ValueError(
             f"a baseline of {baseline.n} problems of {baseline.task} for {len(problems)} of {task.name}; expected the "
             f"same problems, as answers are compared in pairs; score it with the same task, n, seed and split"
         )
+    return task, problems
 
 
 def enough(n: int) -> int:
@@ -226,13 +216,3 @@ def enough(n: int) -> int:
     if n < 2:
         raise ValueError(f"n={n}; expected at least 2 problems, as one gives no interval; ask for 64")
     return n
-
-
-def planned_steps(model: Model, sampler: Sampler | None, new_tokens: int) -> int:
-    """Steps of a run, with the sampler or the family's default.
-
-    Raises:
-        ValueError: the sampler does not fit the number of tokens.
-    """
-    family = model.family
-    return (sampler or default_for(family.objective, family.shift)).planned_steps(new_tokens)

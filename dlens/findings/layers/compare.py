@@ -13,7 +13,7 @@ from dlens.findings.layers.profile import Profile, profile
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Comparison", "compare", "relative_depth"]
+__all__ = ["Comparison", "compare", "relative_depth", "third"]
 
 _GRID = 21
 
@@ -149,6 +149,16 @@ def relative_depth(n_layers: int) -> np.ndarray:
         [0.0, 0.5, 1.0]
     """
     return np.arange(n_layers) / max(1, n_layers - 1)
+
+
+def third(n_layers: int) -> int:
+    """Blocks in a third of depth, block 0 not counted; at least one.
+
+    Examples:
+        >>> third(16), third(3)
+        (5, 1)
+    """
+    return max(1, round((n_layers - 1) / 3))
 
 
 def _refuse_others(given: Mapping[str, Profile], inputs: str | None) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlens.findings.layers.profile import MASK_RATES
-from dlens.findings.scores.batches import batched, mask_share, rng, token_rows
+from dlens.findings.scores.batches import batched, masked_rows, rng, token_rows
 from dlens.tracing.chain import Trace, trace
 from dlens.tracing.probes.calibration import calibration_texts
 
@@ -140,7 +140,8 @@ def _canvases(base: Trace, rows: list[list[int]], rates: Sequence[float], genera
     mask = base.model.family.mask_token_id
     if base.model.family.objective == "autoregressive" or mask is None:
         return [_Canvas(text, row, row) for text, row in enumerate(rows)]
-    return [_Canvas(i, row, mask_share(row, rate, mask, generator)) for rate in rates for i, row in enumerate(rows)]
+    masked = masked_rows(rows, rates, mask, generator)
+    return [_Canvas(i % len(rows), rows[i % len(rows)], inputs) for i, inputs in enumerate(masked)]
 
 
 def _sampled(

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final, get_args
 
 import numpy as np
 
-from dlens.findings.layers.running import Running
-from dlens.findings.scores.batches import batched, mask_share, rng, token_rows
+from dlens.findings.scores.batches import batched, masked_rows, rng, token_rows
+from dlens.findings.scores.decoding import Decoding
 from dlens.measures import Cosine, Measure, Outliers, pool
+from dlens.measures.base.measure import Span, Sums, Visit
 from dlens.samplers import Sampler
 from dlens.tracing.chain import Trace, trace
 from dlens.tracing.probes.calibration import calibration_texts
@@ -20,11 +21,11 @@ from dlens.tracing.probes.calibration import calibration_texts
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["MASK_RATES", "Inputs", "Profile", "profile"]
+__all__ = ["CELLS", "MASK_RATES", "Inputs", "Profile", "Running", "profile"]
 
 Inputs = Literal["masked", "clean", "trajectory"]
 MASK_RATES = (0.0, 0.25, 0.5, 0.75, 0.95)
-_CELLS = ("step", "noise", "state")
+CELLS = ("step", "noise", "state")
 _PROMPT_TOKENS = 32
 
 
@@ -85,7 +86,7 @@ class Profile:
             variable: of its dataset.
             by: which of "step", "noise" and "state" to keep.
         """
-        return pool(self.measures[key], variable, [dim for dim in _CELLS if dim not in by])
+        return pool(self.measures[key], variable, [dim for dim in CELLS if dim not in by])
 
     def table(self) -> list[dict[str, Any]]:
         """One row a layer, with every number that the measures have by layer, averaged over positions.
@@ -157,7 +158,49 @@ def _layer_variables(dataset: xr.Dataset) -> list[str]:
     """Variables that have one number a layer once cells are pooled."""
     counts = {"n", *(value for key, value in dataset.attrs.items() if str(key).startswith("count_of_"))}
     dims = {str(name): set(values.dims) for name, values in dataset.data_vars.items() if name not in counts}
-    return [name for name, found in dims.items() if "layer" in found and found <= {*_CELLS, "layer"}]
+    return [name for name, found in dims.items() if "layer" in found and found <= {*CELLS, "layer"}]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Running(Measure):
+    """Keeps the sums of a measure, so that several runs of one span count as one.
+
+    The result after the last run is that of all of them together, in the memory of one.
+
+    Args:
+        measure: what is measured.
+        sums: its sums so far.
+    """
+
+    measure: Measure
+    sums: Sums = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        return self.measure.key
+
+    @property
+    def points(self) -> tuple[str, ...]:
+        return self.measure.points
+
+    @property
+    def reads_tokens(self) -> bool:
+        return self.measure.reads_tokens
+
+    def start(self, span: Span) -> Sums:
+        if not self.sums:
+            self.sums.update(self.measure.start(span))
+        return self.sums
+
+    def update(self, sums: Sums, visit: Visit) -> None:
+        self.measure.update(sums, visit)
+
+    def merge(self, sums: Sums, other: Sums) -> Sums:
+        return self.measure.merge(sums, other)
+
+    def result(self, sums: Sums, span: Span) -> xr.Dataset:
+        return self.measure.result(sums, span)
 
 
 def profile(
@@ -183,7 +226,7 @@ def profile(
             after each prompt (the first 32 tokens of each shipped text).
         measures: what to measure; Cosine and Outliers by default.
         rates: shares of masked tokens, for "masked".
-        sampler, max_new_tokens: of the decoding run, for "trajectory".
+        sampler, max_new_tokens: of the decoding run, for "trajectory"; see `dlens.findings.scores.decoding.Decoding`.
         batch_size: prompts a forward; memory grows with it, the result does not depend on it.
         seed: chooses the masked tokens, or seeds the decoding run.
 
@@ -208,8 +251,9 @@ def profile(
     traced = base.measure(*running)
     record, notes = None, ()
     if inputs == "trajectory":
+        decoding = Decoding(sampler, max_new_tokens, seed=seed)
         for part in batched(rows, batch_size):
-            record = traced.generate(part, max_new_tokens=max_new_tokens, sampler=sampler, seed=seed, progress=False)
+            record = decoding.generate(traced, part)
         notes = (f"decoding runs of {max_new_tokens} new tokens",)
     else:
         canvases, notes = _canvases(base, rows, inputs, rates, seed)
@@ -249,6 +293,6 @@ def _canvases(
         return rows, ("prompts as they are",)
     if base.model.family.objective == "autoregressive" or mask is None:
         return rows, ("prompts as they are: an autoregressive model has no mask token",)
-    generator = rng(seed)
-    masked = [mask_share(row, rate, mask, generator) for rate in rates for row in rows]
-    return masked, (f"each prompt with {', '.join(f'{rate:.0%}' for rate in rates)} of its tokens masked",)
+    return masked_rows(rows, rates, mask, rng(seed)), (
+        f"each prompt with {', '.join(f'{rate:.0%}' for rate in rates)} of its tokens masked",
+    )

@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import Any, final
 
 from dlens.findings.scores.batches import batched, token_rows
+from dlens.findings.scores.decoding import Decoding
 from dlens.models.model import Model
 from dlens.samplers import Sampler
 from dlens.tasks import Problem, Task, get
@@ -17,7 +18,9 @@ from dlens.tracing.chain import Trace
 from dlens.tracing.planning.kv_cache import CachePolicy
 from dlens.tracing.records.record import Record
 
-__all__ = ["Scores", "score_problems", "score_task"]
+__all__ = ["Scores", "answer_tokens", "score_problems", "score_task"]
+
+_DEFAULT = Decoding()
 
 
 @final
@@ -92,7 +95,8 @@ def score_task(
         n: problems.
         seed: draws the problems, and seeds the sampler.
         split: "test" or "train".
-        sampler, max_new_tokens, cache, batch_size, count_flops, progress: see `score_problems`.
+        sampler, max_new_tokens, cache, batch_size, progress: see `dlens.findings.scores.decoding.Decoding`.
+        count_flops: count FLOPs, which runs some more forwards after each batch.
 
     Raises:
         ValueError: before anything is computed.
@@ -104,32 +108,17 @@ def score_task(
         (8, 8, 0.0)
     """
     task = get(task) if isinstance(task, str) else task
-    return score_problems(
-        trace,
-        task,
-        task.problems(n, seed, split),
-        seed=seed,
-        sampler=sampler,
-        max_new_tokens=max_new_tokens,
-        cache=cache,
-        batch_size=batch_size,
-        count_flops=count_flops,
-        progress=progress,
-    )
+    decoding = Decoding(sampler, max_new_tokens, cache, batch_size, seed, progress)
+    return score_problems(trace, task, task.problems(n, seed, split), decoding, count_flops=count_flops)
 
 
 def score_problems(
     trace: Trace,
     task: Task,
     problems: Sequence[Problem],
+    decoding: Decoding = _DEFAULT,
     *,
-    seed: int = 0,
-    sampler: Sampler | None = None,
-    max_new_tokens: int | None = None,
-    cache: CachePolicy = "auto",
-    batch_size: int = 16,
     count_flops: bool = False,
-    progress: bool = True,
     cancel: threading.Event | None = None,
 ) -> Scores:
     """Let a model answer problems that were drawn before, and score the answers.
@@ -141,13 +130,8 @@ def score_problems(
         trace: the model with whatever operations it has.
         task: what scores the answers.
         problems: at least one.
-        seed: of the sampler's random draws, which differ from batch to batch.
-        sampler: one of `dlens.samplers`; the family's default by default.
-        max_new_tokens: length of an answer; the task's by default.
-        cache: of AR decoding; see `Trace.generate`.
-        batch_size: problems decoded together.
+        decoding: how; random draws differ from batch to batch.
         count_flops: count FLOPs, which runs some more forwards after each batch.
-        progress: show a progress bar when it takes longer than a second.
         cancel: when set, scoring ends with `Cancelled` between two steps.
 
     Raises:
@@ -156,22 +140,24 @@ def score_problems(
     if not problems:
         raise ValueError("got no problems; expected at least one; draw some with task.problems(64)")
     rows = token_rows(trace.model, [problem.prompt for problem in problems])
-    new_tokens = task.max_new_tokens if max_new_tokens is None else max_new_tokens
+    decoding = decoding.of(task)
     texts, correct, lengths = [""] * len(rows), [False] * len(rows), [0] * len(rows)
     totals = _Totals(0, 0) if count_flops else _Totals(None, None)
-    with _bar(len(rows), progress) as bar:
-        for number, indices in enumerate(_batches(trace.model, rows, batch_size)):
-            batch = [rows[i] for i in indices]
-            own_seed = random.Random(f"{seed} {number}").getrandbits(32)
-            record = trace.generate(
-                batch, new_tokens, sampler=sampler, seed=own_seed, cache=cache, progress=False, cancel=cancel
-            )
+    with _bar(len(rows), decoding.progress) as bar:
+        for number, indices in enumerate(_batches(trace.model, rows, decoding.batch_size)):
+            own_seed = random.Random(f"{decoding.seed} {number}").getrandbits(32)
+            record = decoding.generate(trace, [rows[i] for i in indices], own_seed, cancel)
             answered = (~record.is_pad & ~record.is_prompt).sum(-1).tolist()
             for i, text, length in zip(indices, record.text, answered, strict=True):
                 texts[i], correct[i], lengths[i] = text, task.score(problems[i], text), length
             totals.add(record)
             bar.update(len(indices))
     return Scores(task.name, tuple(problems), tuple(texts), tuple(correct), tuple(lengths), **vars(totals))
+
+
+def answer_tokens(model: Model, scores: Scores) -> list[list[int]]:
+    """The answers as token ids, read anew from their text."""
+    return [model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in scores.texts]
 
 
 @final

@@ -11,7 +11,7 @@ import torch
 from dlens.models.model import Model
 from dlens.tracing.planning.inputs import as_batch
 
-__all__ = ["batched", "mask_share", "rng", "token_rows"]
+__all__ = ["batched", "mask_share", "masked_rows", "rng", "token_rows"]
 
 T = TypeVar("T")
 
@@ -53,3 +53,15 @@ def mask_share(ids: Sequence[int], share: float, mask_token_id: int, generator: 
     masked = torch.tensor(ids)
     masked[chosen] = mask_token_id
     return masked.tolist()
+
+
+def masked_rows(
+    rows: Sequence[Sequence[int]], rates: Sequence[float], mask_token_id: int, generator: torch.Generator
+) -> list[list[int]]:
+    """Every row with each share of its positions turned into masks: all rows at the first rate, then at the next.
+
+    Examples:
+        >>> [row.count(9) for row in masked_rows([[1, 2], [3, 4]], (0.5, 1.0), 9, rng(0))]
+        [1, 1, 2, 2]
+    """
+    return [mask_share(row, rate, mask_token_id, generator) for rate in rates for row in rows]

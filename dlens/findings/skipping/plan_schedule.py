@@ -5,95 +5,22 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, pairwise
-from typing import Any, final
+from itertools import pairwise
+from typing import Any
 
 from dlens.findings.scores.canvases import Canvases, noise_canvases
 from dlens.findings.scores.loss import losses_of
-from dlens.findings.skipping.plan_skip import bare, choosable
+from dlens.findings.skipping.choosable import bare, choosable
 from dlens.findings.skipping.scan import RemovalScan, removal_scan
+from dlens.findings.skipping.skip_schedule import SkipSchedule, widths
 from dlens.models.model import Model
 from dlens.ops.given import as_index, as_number
 from dlens.tracing.chain import Trace
 
-__all__ = ["SkipSchedule", "mean_loss", "noise_losses", "plan_schedule"]
+__all__ = ["noise_losses", "plan_schedule"]
 
 # Sums of binary fractions such as 3 x 1/16 may miss a budget by a rounding.
 _SLACK = 1e-9
-
-
-@final
-@dataclass(frozen=True)
-class SkipSchedule:
-    """Blocks to skip, by noise level.
-
-    Args:
-        levels: edges of the noise levels, from 0 to 1.
-        layers: for each level the places that are skipped there, in rising order.
-        budget: the share of block compute that was to be skipped at most.
-        n_layers: depth of the model.
-        losses: for each level the mean cross-entropy of masked tokens with its blocks skipped.
-        whole_losses: the same with nothing skipped.
-        model: whose blocks they are.
-        notes: how the numbers came about.
-
-    Examples:
-        >>> import dlens
-        >>> schedule = dlens.plan_schedule("trio/diffusion", 1 / 16, levels=2, prompts=["Once upon a time"])
-        >>> schedule.levels, sum(map(len, schedule.layers)), schedule.share
-        ((0.0, 0.5, 1.0), 2, 0.0625)
-        >>> schedule.loss > 0, schedule.whole_loss > 0
-        (True, True)
-        >>> record = schedule.apply(dlens.trace("trio/diffusion")).generate("Once upon a time", 4)
-        >>> record.saved_flops > 0
-        True
-    """
-
-    levels: tuple[float, ...]
-    layers: tuple[tuple[int, ...], ...]
-    budget: float
-    n_layers: int
-    losses: tuple[float, ...]
-    whole_losses: tuple[float, ...]
-    model: str
-    notes: tuple[str, ...]
-
-    @property
-    def share(self) -> float:
-        """Share of block compute that is skipped where noise runs evenly from 1 to 0, as with one token a step."""
-        return (
-            sum(width * len(own) for width, own in zip(_widths(self.levels), self.layers, strict=True)) / self.n_layers
-        )
-
-    @property
-    def loss(self) -> float:
-        """Loss in nats a token, averaged over noise from 0 to 1."""
-        return mean_loss(self.levels, self.losses)
-
-    @property
-    def whole_loss(self) -> float:
-        """The same with nothing skipped."""
-        return mean_loss(self.levels, self.whole_losses)
-
-    def apply(self, chain: Trace) -> Trace:
-        """A trace that also skips each block at its noise levels.
-
-        Raises:
-            ValueError, IndexError: the trace cannot skip them.
-        """
-        spans: dict[tuple[float, float], list[int]] = {}
-        for layer in sorted(set().union(*self.layers)):
-            for span in self._spans(layer):
-                spans.setdefault(span, []).append(layer)
-        for span, layers in spans.items():
-            chain = chain.skip(layers, noise=None if span == (0.0, 1.0) else span)
-        return chain
-
-    def _spans(self, layer: int) -> list[tuple[float, float]]:
-        """The ranges of noise in which a layer is skipped, adjoining levels joined."""
-        runs = groupby(range(len(self.layers)), key=lambda level: layer in self.layers[level])
-        levels = [list(run) for skipped, run in runs if skipped]
-        return [(self.levels[run[0]], self.levels[run[-1] + 1]) for run in levels]
 
 
 @dataclass
@@ -189,7 +116,7 @@ def plan_schedule(
     _need_noise(own)
     edges = _edges(levels)
     _, allowed = choosable(own.name, own.n_layers, 1, keep_first, keep_last)
-    left = _check_budget(budget, own, min(_widths(edges))) * own.n_layers
+    left = _check_budget(budget, own, min(widths(edges))) * own.n_layers
 
     def scan(canvases: Canvases, gone: tuple[int, ...]) -> RemovalScan:
         return removal_scan(own, canvases, skipped=gone, layers=allowed, batch_size=batch_size, progress=progress)
@@ -252,20 +179,6 @@ def noise_losses(
     spans = enumerate(pairwise(_edges(levels)))
     read = [noise_canvases(chain.model, span, texts, draws, seed + level) for level, span in spans]
     return tuple(loss.value for loss in losses_of(chain, read, batch_size))
-
-
-def mean_loss(levels: Sequence[float], losses: Sequence[float]) -> float:
-    """Losses of noise levels, averaged over noise from 0 to 1.
-
-    Examples:
-        >>> mean_loss((0.0, 0.25, 1.0), (4.0, 8.0))
-        7.0
-    """
-    return sum(width * loss for width, loss in zip(_widths(levels), losses, strict=True))
-
-
-def _widths(levels: Sequence[float]) -> list[float]:
-    return [hi - lo for lo, hi in pairwise(levels)]
 
 
 def _edges(levels: int | Sequence[float]) -> tuple[float, ...]:

@@ -10,15 +10,14 @@ from typing import Any, Literal, final, get_args
 
 from dlens.findings.layers.profile import Profile
 from dlens.findings.scores.canvases import Canvases, text_canvases
-from dlens.findings.skipping.angular import angular_distances
+from dlens.findings.skipping.block_scores import angular_distances, block_similarity
+from dlens.findings.skipping.choosable import bare, choosable
 from dlens.findings.skipping.rules import best, best_run, paper_rule
 from dlens.findings.skipping.scan import greedy_removal
-from dlens.findings.skipping.similarity import block_similarity
 from dlens.models.model import Model
-from dlens.ops.given import as_index
 from dlens.tracing.chain import Trace, trace
 
-__all__ = ["Rule", "SkipPlan", "bare", "choosable", "plan_skip"]
+__all__ = ["Rule", "SkipPlan", "plan_skip"]
 
 Rule = Literal["cosine", "block-influence", "angular", "cka", "greedy-loss"]
 PAPER_THRESHOLD = 0.95
@@ -137,27 +136,6 @@ def plan_skip(
     return SkipPlan(tuple(sorted(order)), rule, tuple(choice.scores), order, choice.losses, name, choice.notes)
 
 
-def choosable(name: str, n_layers: int, n: int, keep_first: int, keep_last: int) -> tuple[int, range]:
-    """The number asked for, and the layers that may be chosen.
-
-    Raises:
-        ValueError: nothing may be chosen, or no block would stay.
-    """
-    n, first, last = as_index(n, "n"), as_index(keep_first, "keep_first"), as_index(keep_last, "keep_last")
-    if n_layers < 2:
-        raise ValueError(f"{name} has {n_layers} block; expected at least two, as one must stay; take a deeper model")
-    if not 0 < n < n_layers:
-        raise ValueError(
-            f"n={n} of the {n_layers} blocks of {name}; expected 1 to {n_layers - 1}, as one must stay; ask for fewer"
-        )
-    if min(first, last) < 0 or first + last >= n_layers:
-        raise ValueError(
-            f"keep_first={first} and keep_last={last} of the {n_layers} blocks of {name}; expected numbers from 0 that "
-            f"leave a block to choose; keep fewer"
-        )
-    return n, range(first, n_layers - last)
-
-
 def _check_rule(rule: str, threshold: float | None) -> None:
     if rule not in get_args(Rule):
         raise ValueError(f"rule={rule!r}; expected one of {', '.join(get_args(Rule))}; check the spelling")
@@ -172,25 +150,6 @@ def _size(source: Profile | Trace) -> tuple[str, int]:
     if isinstance(source, Profile):
         return source.model, source.n_layers
     return source.model.name, source.model.n_layers
-
-
-def bare(model: Any, what: str) -> Trace:
-    """A trace without operations, of whatever was given.
-
-    Raises:
-        ValueError: a profile, or a trace that has operations.
-    """
-    if isinstance(model, Profile):
-        raise ValueError(
-            f"{what} with a profile of {model.model}; expected a model, as it runs one; pass what dlens.load returned, "
-            f"or its name"
-        )
-    if isinstance(model, Trace) and model.ops:
-        raise ValueError(
-            f"{what} with a trace that has operations, the first '{model.ops[0].words()}'; expected a model without "
-            f"any; pass trace.model"
-        )
-    return model if isinstance(model, Trace) else trace(model)
 
 
 def _by_similarity(

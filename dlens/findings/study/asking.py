@@ -4,28 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import numpy as np
 
+from dlens.findings.effects.change import Change
 from dlens.findings.scores.batches import token_rows
 from dlens.findings.scores.canvases import text_canvases
 from dlens.findings.study import parts
-from dlens.findings.study.changes import Change, changes
+from dlens.findings.study.changes import changes
+from dlens.findings.study.results import Answers, Disrupted, Losses, ModelKind, ModelStudy, Part, Reading, Thirds
 from dlens.findings.study.stored import Store
 from dlens.tasks import Task
 from dlens.tracing.chain import Trace
 from dlens.tracing.probes.calibration import calibration_texts
 from dlens.tracing.records.record import versions
 
-__all__ = ["FULL", "QUICK", "Asking", "Settings", "n_parts"]
+__all__ = ["FULL", "QUICK", "Asking", "StudySettings", "n_parts"]
 
+P = TypeVar("P", bound=Part)
 _N_CHANGES = 8
 
 
 @final
 @dataclass(frozen=True)
-class Settings:
+class StudySettings:
     """How much is measured.
 
     Args:
@@ -47,8 +50,8 @@ class Settings:
 
 
 _NEEDED = ("whole", "apart", "early run", "no outlier", "no random")
-QUICK = Settings(problems=12, texts=8, draws=2, answered=_NEEDED, deep=False)
-FULL = Settings(problems=64, texts=24, draws=4, answered=(*_NEEDED, "late run", "no next"), deep=True)
+QUICK = StudySettings(problems=12, texts=8, draws=2, answered=_NEEDED, deep=False)
+FULL = StudySettings(problems=64, texts=24, draws=4, answered=(*_NEEDED, "late run", "no next"), deep=True)
 
 
 @final
@@ -66,36 +69,38 @@ class Asking:
 
     chain: Trace
     task: Task
-    settings: Settings
+    settings: StudySettings
     store: Store
     bar: Any
 
-    def all(self) -> dict[str, Any]:
-        """Every part, by name."""
+    def all(self, kind: ModelKind) -> ModelStudy:
+        """Every part."""
         model, settings = self.chain.model, self.settings
         texts = _spread(calibration_texts(), settings.texts)
         rows = [row[: model.n_positions] for row in token_rows(model, texts)]
-        reading = self._part("reading", rows, lambda: parts.reading(self.chain, rows, settings.seed))
+        reading = self._part(Reading.from_json, "reading", rows, lambda: parts.reading(self.chain, rows, settings.seed))
         chosen = changes(self.chain, reading, settings.seed)
-        found = {
-            "family": model.family.name,
-            "n_layers": model.n_layers,
-            "d_model": model.d_model,
-            "reading": reading,
-            "changes": {name: change.words for name, change in chosen.items()},
-            "skipped": {name: change.layers for name, change in chosen.items()},
-            "losses": self._losses(chosen.values(), rows),
-            "answers": self._answers([chosen[name] for name in chosen if name in settings.answered]),
-        }
-        return found | (self._deep(chosen["apart"], rows) if settings.deep else {})
+        return ModelStudy(
+            kind=kind,
+            family=model.family.name,
+            n_layers=model.n_layers,
+            d_model=model.d_model,
+            reading=reading,
+            changes=chosen,
+            losses=self._losses(chosen.values(), rows),
+            answers={name: self._answers(change) for name, change in chosen.items() if name in settings.answered},
+            disruption=self._disruption(chosen["apart"], rows) if settings.deep else None,
+            thirds=self._thirds(chosen["apart"]) if settings.deep else None,
+        )
 
-    def _losses(self, chosen: Iterable[Change], rows: Sequence[list[int]]) -> dict[str, Any]:
+    def _losses(self, chosen: Iterable[Change], rows: Sequence[list[int]]) -> dict[str, Losses]:
         settings = self.settings
         canvases = [
             text_canvases(self.chain.model, [row], settings.draws, settings.seed + i) for i, row in enumerate(rows)
         ]
         return {
             change.name: self._part(
+                Losses.from_json,
                 "losses",
                 [asdict(change), rows, settings.draws],
                 lambda change=change: parts.losses(change.applied(self.chain), canvases),
@@ -103,47 +108,51 @@ class Asking:
             for change in chosen
         }
 
-    def _answers(self, chosen: Iterable[Change]) -> dict[str, Any]:
-        problems = self.task.problems(self.settings.problems, self.settings.seed)
-        asked = [self.task.name, [[problem.prompt, problem.answer] for problem in problems]]
-        return {
-            change.name: self._part(
-                "answers",
-                [asdict(change), *asked],
-                lambda change=change: parts.answers(
-                    change.applied(self.chain), self.task, problems, self.settings.seed
-                ),
-            )
-            for change in chosen
-        }
+    def _answers(self, change: Change) -> Answers:
+        seed, n = self.settings.seed, self.settings.problems
+        problems = self.task.problems(n, seed)
+        return self._part(
+            Answers.from_json,
+            "answers",
+            [asdict(change), *self._problems(n)],
+            lambda: parts.answers(change.applied(self.chain), self.task, problems, seed),
+        )
 
-    def _deep(self, change: Change, rows: Sequence[list[int]]) -> dict[str, Any]:
-        """Disruption, and thirds on half of the problems."""
-        seed, n = self.settings.seed, max(2, self.settings.problems // 2)
-        asked = [self.task.name, [[own.prompt, own.answer] for own in self.task.problems(n, seed)]]
-        return {
-            "disruption": self._part(
-                "disruption", [asdict(change), rows], lambda: parts.disrupted(self.chain, change.layers, rows, seed)
-            ),
-            "thirds": self._part(
-                "thirds",
-                [asdict(change), *asked],
-                lambda: parts.thirds(self.chain, change.layers, self.task, n, seed),
-            ),
-        }
+    def _disruption(self, change: Change, rows: Sequence[list[int]]) -> Disrupted:
+        return self._part(
+            Disrupted.from_json,
+            "disruption",
+            [asdict(change), rows],
+            lambda: parts.disrupted(self.chain, change.layers, rows, self.settings.seed),
+        )
 
-    def _part(self, name: str, asked: Any, compute: Callable[[], Any]) -> Any:
+    def _thirds(self, change: Change) -> Thirds:
+        """On half of the problems."""
+        n = max(2, self.settings.problems // 2)
+        return self._part(
+            Thirds.from_json,
+            "thirds",
+            [asdict(change), *self._problems(n)],
+            lambda: parts.thirds(self.chain, change.layers, self.task, n, self.settings.seed),
+        )
+
+    def _problems(self, n: int) -> tuple[str, list[list[str]]]:
+        """What is asked, as far as an answer depends on it."""
+        problems = self.task.problems(n, self.settings.seed)
+        return self.task.name, [[problem.prompt, problem.answer] for problem in problems]
+
+    def _part(self, read: Callable[[Any], P], name: str, asked: Any, compute: Callable[[], P]) -> P:
         """A part, computed once for the same weights and question."""
         model = self.chain.model
         self.bar.set_description(f"{model.name}: {name}")
         identity = [model.name, model.family.name, model.fingerprint()]
         key = {"part": name, "asked": asked, "seed": self.settings.seed, "model": identity, "versions": versions()}
-        result = self.store.once(key, compute)
+        result = read(self.store.once(key, lambda: compute().to_json()))
         self.bar.update()
         return result
 
 
-def n_parts(settings: Settings) -> int:
+def n_parts(settings: StudySettings) -> int:
     """How many parts a model has."""
     return 1 + _N_CHANGES + len(settings.answered) + 2 * settings.deep
 

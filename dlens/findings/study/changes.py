@@ -3,51 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from dlens.findings.effects.collapse import equal_energy
+from dlens.findings.effects.change import Change, equal_energy, random_channel
 from dlens.findings.skipping.plan_skip import PAPER_THRESHOLD
 from dlens.findings.skipping.rules import paper_rule
+from dlens.findings.study.results import Reading
 from dlens.tracing.chain import Trace
 from dlens.tracing.probes.outlier import channel_shares
 
-__all__ = ["SHARE", "Change", "changes", "runs_of_blocks", "third"]
+__all__ = ["SHARE", "changes", "runs_of_blocks"]
 
 # Six of LLaDA-8B's 32 blocks (arXiv 2603.07475).
 SHARE = 0.1875
 
 
-@dataclass(frozen=True)
-class Change:
-    """One change of a model.
-
-    Args:
-        name: how claims call it.
-        words: what is done.
-        layers: the blocks that are skipped.
-        channels: the channels that are set after every block but the last.
-        value: what they are set to, "zero" or "mean".
-    """
-
-    name: str
-    words: str
-    layers: tuple[int, ...] = ()
-    channels: tuple[int, ...] = ()
-    value: str = "zero"
-
-    def applied(self, chain: Trace) -> Trace:
-        """The model with the change."""
-        if self.layers:
-            return chain.skip(self.layers)
-        if self.channels:
-            return chain.ablate(range(chain.target.n_layers - 1), self.channels, self.value)
-        return chain
-
-
-def changes(chain: Trace, reading: dict[str, Any], seed: int = 0) -> dict[str, Change]:
+def changes(chain: Trace, reading: Reading, seed: int = 0) -> dict[str, Change]:
     """Every change by its name, chosen from what `dlens.findings.study.parts.reading` found.
 
     Args:
@@ -55,13 +27,12 @@ def changes(chain: Trace, reading: dict[str, Any], seed: int = 0) -> dict[str, C
         reading: of this model.
         seed: of the random channel.
     """
-    n_layers, channel = chain.target.n_layers, reading["channel"]
+    n_layers, channel = chain.target.n_layers, reading.channel
     n = max(1, round(SHARE * n_layers))
     apart, why = _apart(reading, n_layers, n)
     early, late = runs_of_blocks(n_layers, n)
     shares = channel_shares(chain.model, chain.target)
-    others = [c for c in range(len(shares)) if c != channel]
-    random = others[int(np.random.default_rng(seed).integers(len(others)))] if others else channel
+    random = random_channel(channel, len(shares), seed)
     following = equal_energy(shares, channel)
     found = [
         Change("whole", "as it is"),
@@ -74,16 +45,6 @@ def changes(chain: Trace, reading: dict[str, Any], seed: int = 0) -> dict[str, C
         Change("no next", f"the next {len(following)} channels, of as much energy, to zero", channels=following),
     ]
     return {change.name: change for change in found}
-
-
-def third(n_layers: int) -> int:
-    """Blocks in a third of depth, block 0 not counted; at least one.
-
-    Examples:
-        >>> third(16), third(3)
-        (5, 1)
-    """
-    return max(1, round((n_layers - 1) / 3))
 
 
 def runs_of_blocks(n_layers: int, n: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -100,9 +61,9 @@ def runs_of_blocks(n_layers: int, n: int) -> tuple[tuple[int, ...], tuple[int, .
     return early, late
 
 
-def _apart(reading: dict[str, Any], n_layers: int, n: int) -> tuple[tuple[int, ...], str]:
+def _apart(reading: Reading, n_layers: int, n: int) -> tuple[tuple[int, ...], str]:
     """The published rule, over the mean cosine at all noise levels; without its threshold where that leaves too few."""
-    cosine = np.mean([np.mean(texts["cosine"], axis=0) for texts in reading["noise"].values()], axis=0).tolist()
+    cosine = np.mean([np.mean(texts.cosine, axis=0) for texts in reading.noise.values()], axis=0).tolist()
     for threshold in (PAPER_THRESHOLD, None):
         chosen, _ = paper_rule(cosine, range(n_layers), n, threshold)
         if len(chosen) == n:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Literal, final
 
+from dlens.findings.scores.estimate import Estimate
 from dlens.findings.study import estimates
-from dlens.findings.study.estimates import Effect
-from dlens.findings.study.study import Kind, Study
+from dlens.findings.study.results import ModelKind
+from dlens.findings.study.study import Study
 
 __all__ = ["CLAIMS", "PAPERS", "Cell", "Claim", "Row", "Verdict", "claims", "verdict_of"]
 
@@ -62,8 +63,8 @@ class Claim:
     question: str
     source: str
     effect: str
-    bars: Mapping[Kind, Bar]
-    measure: Callable[[Study, str], Effect]
+    bars: Mapping[ModelKind, Bar]
+    measure: Callable[[Study, str], Estimate]
 
 
 @final
@@ -72,12 +73,16 @@ class Cell:
     """What a study says of a claim, for one model."""
 
     model: str
-    kind: Kind
+    kind: ModelKind
     says: str
     bar: str
-    effect: Effect
+    effect: Estimate
     verdict: Verdict
     claimed: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        return vars(self) | {"effect": self.effect.to_json()}
 
 
 @final
@@ -91,17 +96,17 @@ class Row:
     cells: tuple[Cell, ...]
     question: str
 
-    def numbers(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """All of it as plain data."""
-        return asdict(self)
+        return vars(self) | {"cells": tuple(cell.to_json() for cell in self.cells)}
 
 
-def verdict_of(effect: Effect, bar: Bar) -> Verdict:
+def verdict_of(effect: Estimate, bar: Bar) -> Verdict:
     """Whether the whole 95 % interval lies on the claimed side of the margin, on the other, or on both.
 
     Examples:
         >>> bar = Bar("", ">", 0.9)
-        >>> [verdict_of(Effect(0.95, low, high), bar) for low, high in ((0.92, 1.0), (0.8, 1.0), (0.5, 0.8))]
+        >>> [verdict_of(Estimate(0.95, low, high), bar) for low, high in ((0.92, 1.0), (0.8, 1.0), (0.5, 0.8))]
         ['holds', 'undecided', 'does not hold']
     """
     if not (isfinite(effect.low) and isfinite(effect.high)):
@@ -120,8 +125,8 @@ def claims(found: Study) -> tuple[Row, ...]:
 def _row(claim: Claim, found: Study) -> Row:
     cells = []
     for name, model in found.models.items():
-        bar, effect = claim.bars[model["kind"]], claim.measure(found, name)
-        cells.append(Cell(name, model["kind"], bar.words, str(bar), effect, verdict_of(effect, bar), bar.claimed))
+        bar, effect = claim.bars[model.kind], claim.measure(found, name)
+        cells.append(Cell(name, model.kind, bar.words, str(bar), effect, verdict_of(effect, bar), bar.claimed))
     return Row(claim.title, claim.source, claim.effect, tuple(cells), claim.question)
 
 

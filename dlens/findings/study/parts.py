@@ -1,4 +1,4 @@
-"""The parts of a study: pure functions of a model, whose results are plain numbers, text by text."""
+"""The parts of a study: what profiles, losses, answers, disruption and phases say of a model, text by text."""
 
 from __future__ import annotations
 
@@ -6,32 +6,37 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
+from dlens.findings.effects.applied import flops_saved
 from dlens.findings.effects.disruption import disruption
 from dlens.findings.effects.phases import phases
-from dlens.findings.scores.accuracy import Scores, score_problems
-from dlens.findings.scores.batches import mask_share, rng
+from dlens.findings.layers.compare import third
+from dlens.findings.layers.profile import profile
+from dlens.findings.scores.accuracy import answer_tokens, score_problems
+from dlens.findings.scores.batches import batched, masked_rows, rng
 from dlens.findings.scores.canvases import Canvases
+from dlens.findings.scores.decoding import Decoding
 from dlens.findings.scores.loss import losses_of
 from dlens.findings.scores.repetition import repetition
-from dlens.findings.study.changes import third
-from dlens.measures import Cosine, Outliers, Recency, pool
+from dlens.findings.study.results import Answers, Disrupted, Losses, Reading, Solved, TextReading, Thirds
+from dlens.measures import Cosine, Outliers, Recency
 from dlens.models.model import Model
+from dlens.ops.scope import Third
 from dlens.samplers import LLaDA, Sampler
 from dlens.tasks import Problem, Task
 from dlens.tracing.chain import Trace
 from dlens.tracing.probes.outlier import channel_shares
 
-__all__ = ["MASK_RATES", "answers", "disrupted", "losses", "reading", "thirds", "two_tokens_a_step"]
+__all__ = ["READING_RATES", "answers", "disrupted", "losses", "reading", "thirds", "two_tokens_a_step"]
 
-MASK_RATES = (0.25, 0.5, 0.75)
-_CELLS = ("step", "noise", "state")
+# Shares of masked tokens at which a diffusion model reads, besides text without masks.
+READING_RATES = (0.25, 0.5, 0.75)
 _DISTANCES = 32
 _BLOCK = 32
-_EXAMPLES = 2
+_EXAMPLES, _EXAMPLE_LENGTH = 2, 200
 _PROMPTS, _PROMPT_TOKENS, _NEW_TOKENS = 16, 24, 32
 
 
-def reading(chain: Trace, rows: Sequence[list[int]], seed: int = 0) -> dict[str, Any]:
+def reading(chain: Trace, rows: Sequence[list[int]], seed: int = 0) -> Reading:
     """What every layer does while a model reads texts, clean, and for a diffusion model also masked.
 
     Args:
@@ -39,98 +44,92 @@ def reading(chain: Trace, rows: Sequence[list[int]], seed: int = 0) -> dict[str,
         rows: token ids of the texts.
         seed: of the masks.
 
-    Returns:
-        "channel", the one with the largest share of the stream's energy on the calibration text, "early_channels", the
-        two largest of the first third of the blocks, and by share of masked tokens, as text, for each text: "cosine"
-        of each block, of all positions and of the masked ones apart, the channel's "share" of the energy by layer,
-        "early_share" and "early_next_share" of the other two, "recency" by layer, and "similarity" of two positions
-        by distance, averaged over layers.
-
     Raises:
         ValueError: activations that are not finite.
     """
     shares = channel_shares(chain.model, chain.target)
     _need_finite(chain.model, shares.tolist())
     channel = int(shares.argmax())
-    early = channel_shares(chain.model, chain.target, third(chain.target.n_layers)).topk(2).indices.tolist()
-    mask, generator = chain.model.family.mask_token_id, rng(seed)
-    found: dict[str, Any] = {
-        "channel": channel,
-        "share": float(shares[channel]),
-        "early_channels": early,
-        "noise": {},
+    first, second = channel_shares(chain.model, chain.target, third(chain.target.n_layers)).topk(2).indices.tolist()
+    noise = {
+        rate: TextReading.of([_read(chain, canvas, (channel, first, second)) for canvas in canvases])
+        for rate, canvases in _canvases(chain, rows, seed).items()
     }
-    for rate in (0.0, *MASK_RATES) if chain.target.has_noise else (0.0,):
-        canvases = [row if mask is None or not rate else mask_share(row, rate, mask, generator) for row in rows]
-        read = [_read(chain, canvas, (channel, *early)) for canvas in canvases]
-        found["noise"][f"{rate:g}"] = {name: [text[name] for text in read] for name in read[0]}
-    return found
+    return Reading(channel, float(shares[channel]), (first, second), noise)
 
 
-def _read(chain: Trace, canvas: list[int], channels: tuple[int, ...]) -> dict[str, list[float]]:
+def _canvases(chain: Trace, rows: Sequence[list[int]], seed: int) -> dict[float, Sequence[list[int]]]:
+    """The texts at each share of masked tokens."""
+    mask = chain.model.family.mask_token_id
+    if mask is None or not chain.target.has_noise:
+        return {0.0: rows}
+    masked = masked_rows(rows, READING_RATES, mask, rng(seed))
+    return {0.0: rows} | dict(zip(READING_RATES, batched(masked, len(rows)), strict=True))
+
+
+def _read(chain: Trace, canvas: list[int], channels: tuple[int, int, int]) -> dict[str, list[float]]:
     measures = (Cosine(), Outliers(top=chain.model.d_model), Recency(max_distance=_DISTANCES))
-    measured = chain.measure(*measures).forward(canvas).measures
-    cosine, recency = measured["cosine"], measured["recency"]
-    by_state = pool(cosine, "cosine", ["step", "noise"])
-    own, first, second = (measured["outliers"].sel(channel=channel) for channel in channels)
-    found = {
-        "cosine": pool(cosine, "cosine", _CELLS),
+    found = profile(chain, [canvas], "clean", measures=measures)
+    by_state, recency = found.pooled("cosine", "cosine", by=["state"]), found.measures["recency"]
+    own, early, following = (found.pooled("outliers", "energy_share").sel(channel=channel) for channel in channels)
+    values = {
+        "cosine": found.pooled("cosine", "cosine"),
         "cosine_masked": by_state.sel(state="masked"),
         "cosine_unmasked": by_state.sel(state="prompt"),
-        "share": pool(own, "energy_share", _CELLS),
-        "early_share": pool(first, "energy_share", _CELLS),
-        "early_next_share": pool(second, "energy_share", _CELLS),
+        "share": own,
+        "early_share": early,
+        "early_next_share": following,
         # One text is in one bin of the noise axis.
         "recency": _only(recency["recency_index"]),
         "similarity": _only(recency["similarity"]).mean("layer"),
     }
-    _need_finite(chain.model, found["cosine"].values.tolist())
-    return {name: values.values.tolist() for name, values in found.items()}
+    _need_finite(chain.model, values["cosine"].values.tolist())
+    return {name: own.values.tolist() for name, own in values.items()}
 
 
 def _only(values: Any) -> Any:
     return values.max("noise") if "noise" in values.dims else values
 
 
-def losses(trace: Trace, texts: Sequence[Canvases]) -> dict[str, Any]:
-    """The loss of each text, next-token or denoising, in nats a token; the share of FLOPs that is saved, as counted."""
+def losses(trace: Trace, texts: Sequence[Canvases]) -> Losses:
+    """The loss of each text, next-token or denoising; the share of a forward's FLOPs that is saved."""
     found = losses_of(trace, texts)
-    record = trace.forward(texts[0].rows[0].inputs)
-    saved = record.saved_flops / (record.flops + record.saved_flops)
-    return {"losses": [loss.value for loss in found], "estimator": found[0].estimator, "flops_saved": saved}
+    saved = flops_saved(trace.forward(texts[0].rows[0].inputs))
+    return Losses(tuple(loss.value for loss in found), found[0].estimator, saved)
 
 
-def answers(trace: Trace, task: Task, problems: Sequence[Problem], seed: int = 0) -> dict[str, Any]:
+def answers(trace: Trace, task: Task, problems: Sequence[Problem], seed: int = 0) -> Answers:
     """Which problems are solved, with how repetitive the answers are and what they look like."""
-    sampler = two_tokens_a_step(task.max_new_tokens) if trace.target.has_noise else None
-    scores = score_problems(trace, task, problems, seed=seed, sampler=sampler, progress=False)
-    return {
-        "correct": [int(right) for right in scores.correct],
-        "repetition": repetition(_tokens(trace.model, scores)),
-        "examples": [text[:200] for text in scores.texts[:_EXAMPLES]],
-        "notes": [*scores.notes, *scores.unfired],
-    }
+    decoding = Decoding(_sampler(trace, task.max_new_tokens), seed=seed, progress=False)
+    scores = score_problems(trace, task, problems, decoding)
+    examples = tuple(text[:_EXAMPLE_LENGTH] for text in scores.texts[:_EXAMPLES])
+    return Answers(
+        scores.correct, repetition(answer_tokens(trace.model, scores)), examples, (*scores.notes, *scores.unfired)
+    )
 
 
-def disrupted(chain: Trace, layers: Sequence[int], rows: Sequence[list[int]], seed: int = 0) -> dict[str, Any]:
+def disrupted(chain: Trace, layers: Sequence[int], rows: Sequence[list[int]], seed: int = 0) -> Disrupted:
     """Cosine of the stream with and without blocks, by share of decided tokens and by layer, at deciding positions."""
     prompts = [row[:_PROMPT_TOKENS] for row in rows[:_PROMPTS]]
-    sampler = two_tokens_a_step(_NEW_TOKENS) if chain.target.has_noise else None
+    sampler = _sampler(chain, _NEW_TOKENS)
     found = disruption(chain, layers, prompts, sampler=sampler, max_new_tokens=_NEW_TOKENS, seed=seed)
     data = found.data.sel(positions="deciding")
-    values = {name: data[name].values.tolist() for name in ("cosine", "low", "high")}
-    return values | {"fraction": data["fraction"].values.tolist(), "n": len(prompts)}
+    cosine, low, high = (data[name].values for name in ("cosine", "low", "high"))
+    return Disrupted(cosine, low, high, tuple(data["fraction"].values.tolist()), len(prompts))
 
 
-def thirds(chain: Trace, layers: Sequence[int], task: Task, n: int, seed: int = 0) -> dict[str, Any]:
+def thirds(chain: Trace, layers: Sequence[int], task: Task, n: int, seed: int = 0) -> Thirds:
     """Which problems are solved where blocks are skipped in one third of decoding only, and which without."""
-    sampler = two_tokens_a_step(task.max_new_tokens) if chain.target.has_noise else None
-    found = phases(chain, layers, task, n, seed, sampler=sampler, progress=False)
-    kept = {
-        third: {"before": [*map(int, own.before.correct)], "after": [*map(int, own.after.correct)]}
-        for third, own in found.thirds.items()
+    found = phases(chain, layers, task, n, seed, sampler=_sampler(chain, task.max_new_tokens), progress=False)
+    kept: dict[Third, Solved] = {
+        name: Solved(own.before.correct, own.after.correct) for name, own in found.thirds.items()
     }
-    return {"kept": kept, "notes": list(found.notes)}
+    return Thirds(kept, found.notes)
+
+
+def _sampler(trace: Trace, new_tokens: int) -> Sampler | None:
+    """What a diffusion model decodes with."""
+    return two_tokens_a_step(new_tokens) if trace.target.has_noise else None
 
 
 def two_tokens_a_step(new_tokens: int) -> Sampler:
@@ -142,10 +141,6 @@ def two_tokens_a_step(new_tokens: int) -> Sampler:
     """
     block = new_tokens if new_tokens % _BLOCK else _BLOCK
     return LLaDA(steps=new_tokens // block * max(1, block // 2), block_length=block)
-
-
-def _tokens(model: Model, scores: Scores) -> list[list[int]]:
-    return [model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in scores.texts]
 
 
 def _need_finite(model: Model, values: Sequence[float]) -> None:

@@ -5,68 +5,52 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite
-from typing import Any, Literal, final, get_args
+from typing import Any, cast, final
 
 from dlens.findings.effects.retention import enough
 from dlens.findings.scores.batches import token_rows
-from dlens.findings.skipping.plan_skip import bare
-from dlens.findings.study.asking import FULL, QUICK, Asking, Settings, n_parts
+from dlens.findings.skipping.choosable import bare
+from dlens.findings.study.asking import FULL, QUICK, Asking, StudySettings, n_parts
+from dlens.findings.study.results import KINDS, ModelKind, ModelStudy, kind_of
 from dlens.findings.study.stored import Store
-from dlens.models.family import Family
 from dlens.tasks import Task
 from dlens.tracing.chain import Trace
 from dlens.tracing.records.record import versions
 
-__all__ = ["FULL", "KINDS", "QUICK", "Kind", "Settings", "Study", "kind_of", "plain", "study"]
+__all__ = ["FULL", "QUICK", "Study", "StudySettings", "plain", "study"]
 
-Kind = Literal["diffusion", "ar", "ar-init"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 _LEAST_LAYERS = 3
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Study:
-    """What was measured: plain numbers, so that it can be written as JSON.
+    """What was measured, model by model.
 
     Args:
-        models: name -> its "kind", size, "changes" and the results of every part.
+        models: name -> what was measured of it.
         settings: how much was measured.
         task: on which problems.
         versions: of dlens and of what it runs on.
         reused: how many parts were finished by an earlier run.
     """
 
-    models: Mapping[str, dict[str, Any]]
-    settings: Settings
+    models: Mapping[str, ModelStudy]
+    settings: StudySettings
     task: str
     versions: Mapping[str, str]
     reused: int = 0
 
     def numbers(self) -> dict[str, Any]:
         """All of it as plain data; what is not a finite number is None."""
-        return plain(asdict(self))
-
-
-def kind_of(family: Family) -> Kind:
-    """What a model is, as far as its family says.
-
-    A diffusion model whose logits are shifted by one is taken to have started from an autoregressive
-    model, as Dream has; nothing in a checkpoint says so.
-
-    Examples:
-        >>> kind_of(Family(name="masked", objective="diffusion", shift=0))
-        'diffusion'
-    """
-    if family.objective == "autoregressive":
-        return "ar"
-    return "ar-init" if family.shift else "diffusion"
+        models = {name: own.to_json() for name, own in self.models.items()}
+        return plain(vars(self) | {"models": models, "settings": asdict(self.settings)})
 
 
 def study(
     models: Sequence[Any],
     task: Task,
-    settings: Settings = FULL,
+    settings: StudySettings = FULL,
     *,
     kinds: Sequence[str | None] = (),
     store: Store | None = None,
@@ -93,11 +77,11 @@ def study(
     for chain in chains:
         _check_length(chain, task, token_rows(chain.model, [problem.prompt for problem in problems]))
     store = Store() if store is None else store
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, ModelStudy] = {}
     with tqdm(total=len(chains) * n_parts(settings), unit="part", leave=False, disable=not progress) as bar:
         for chain, kind in zip(chains, kinds or [None] * len(chains), strict=True):
             asking = Asking(chain, task, settings, store, bar)
-            found[chain.model.name] = {"kind": kind or kind_of(chain.model.family)} | asking.all()
+            found[chain.model.name] = asking.all(cast(ModelKind, kind) if kind else kind_of(chain.model.family))
     return Study(found, settings, task.name, versions(), len(store.reused))
 
 

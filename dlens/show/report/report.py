@@ -11,7 +11,7 @@ from typing import Any
 
 from dlens.findings.study.claims import Row, claims
 from dlens.findings.study.stored import Store
-from dlens.findings.study.study import FULL, QUICK, Settings, Study, plain, study
+from dlens.findings.study.study import FULL, QUICK, Study, StudySettings, plain, study
 from dlens.models.source import TRIO
 from dlens.show.report.page import page, save_page
 from dlens.show.report.sections import sections
@@ -70,7 +70,7 @@ def report(
     return write_report(models, out, json, task, settings, kinds, fresh, progress)[0]
 
 
-def settings_of(quick: bool, problems: int | None, seed: int) -> Settings:
+def settings_of(quick: bool, problems: int | None, seed: int) -> StudySettings:
     """How much a report measures; see `report`."""
     settings = replace(QUICK if quick else FULL, seed=seed)
     return settings if problems is None else replace(settings, problems=problems)
@@ -81,7 +81,7 @@ def write_report(
     out: str | Path,
     json: str | Path | None,
     task: Task,
-    settings: Settings,
+    settings: StudySettings,
     kinds: Sequence[str | None] = (),
     fresh: bool = False,
     progress: bool = True,
@@ -108,7 +108,7 @@ def report_page(found: Study, rows: Sequence[Row]) -> str:
 
 def _asked(found: Study) -> str:
     models = "; ".join(
-        f"{name}: {_KIND_WORDS[model['kind']]}, {model['n_layers']} blocks, {model['d_model']} channels"
+        f"{name}: {_KIND_WORDS[model.kind]}, {model.n_layers} blocks, {model.d_model} channels"
         for name, model in found.models.items()
     )
     return f"{models}. Layers count from 0."
@@ -120,7 +120,7 @@ _KIND_WORDS = {"diffusion": "native diffusion", "ar": "autoregressive", "ar-init
 def _write_json(found: Study, rows: Sequence[Row], path: Path) -> None:
     from json import dumps
 
-    numbers = {"claims": plain([row.numbers() for row in rows])} | found.numbers()
+    numbers = {"claims": plain([row.to_json() for row in rows])} | found.numbers()
     path.write_text(dumps(numbers, indent=1, allow_nan=False), encoding="utf-8")
 
 

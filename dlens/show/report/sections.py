@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from dlens.findings.layers.compare import relative_depth
-from dlens.findings.scores.intervals import mean_interval
+from dlens.findings.scores.estimate import Curve, Estimate, kept_share, mean_curve
 from dlens.findings.study.claims import Row
-from dlens.findings.study.estimates import Effect, kept_share, loss_change
+from dlens.findings.study.estimates import loss_change
 from dlens.findings.study.study import Study
 from dlens.models.source import TRIO
 from dlens.show.figures.statistics import Statistic, bands, points, statistics_table
@@ -20,7 +20,7 @@ from dlens.show.report.summary import margin
 
 __all__ = ["sections"]
 
-_HALF = "0.5"
+_HALF = 0.5
 _MASKS, _OTHERS = ", masks", ", other positions"
 
 
@@ -61,7 +61,7 @@ def sections(found: Study, rows: Sequence[Row]) -> list[Section]:
 
 
 def _by_layer(found: Study, name: str, title: str, text: str, first: int = 0) -> Section:
-    series = {model: np.array(own["reading"]["noise"]["0"][name]) for model, own in found.models.items()}
+    series = {model: getattr(own.reading.clean, name) for model, own in found.models.items()}
     label = {"cosine": "cosine", "recency": "recency index", "share": "energy share"}[name]
     return _profiles(found, title, text, series, label, first)
 
@@ -72,7 +72,7 @@ def _profiles(
     """Lines over depth, of values [text, layer], with their numbers by layer; a name begins with that of its model."""
     models = list(found.models)
     measured = [
-        _over_texts(name, label, "layer", range(values.shape[1]), values, found.settings.seed)
+        _over_texts(name, label, "layer", range(values.shape[1]), mean_curve(values, seed=found.settings.seed))
         for name, values in series.items()
     ]
     figure = bands(
@@ -83,10 +83,9 @@ def _profiles(
     return Section(title, text, figure, *statistics_table(measured))
 
 
-def _over_texts(name: str, label: str, along: str, places: Sequence[int], values: np.ndarray, seed: int) -> Statistic:
-    """The mean of values [text, place] with its interval over texts."""
-    mean, low, high = mean_interval(values, seed=seed)
-    return Statistic(name, label, along, places, mean.tolist(), low.tolist(), high.tolist())
+def _over_texts(name: str, label: str, along: str, places: Sequence[int], curve: Curve) -> Statistic:
+    """A mean over texts at places one after the other, with its interval."""
+    return Statistic(name, label, along, places, *curve.parts())
 
 
 def _on_one_axis(measured: Sequence[Statistic]) -> list[Statistic]:
@@ -96,7 +95,7 @@ def _on_one_axis(measured: Sequence[Statistic]) -> list[Statistic]:
     return [replace(own, along="relative depth", places=relative_depth(len(own.places)).tolist()) for own in measured]
 
 
-def _estimated(name: str, label: str, effects: Sequence[tuple[str, Effect]]) -> Statistic:
+def _estimated(name: str, label: str, effects: Sequence[tuple[str, Estimate]]) -> Statistic:
     """Effects with their intervals, by what they are effects of."""
     values, low, high = ([getattr(effect, part) for _, effect in effects] for part in ("value", "low", "high"))
     notes = [effect.why for _, effect in effects]
@@ -106,10 +105,9 @@ def _estimated(name: str, label: str, effects: Sequence[tuple[str, Effect]]) -> 
 def _masked(found: Study) -> Iterator[Section]:
     series = {}
     for name, own in found.models.items():
-        if _HALF in own["reading"]["noise"]:
-            texts = own["reading"]["noise"][_HALF]
-            series[f"{name}{_MASKS}"] = np.array(texts["cosine_masked"], float)
-            series[f"{name}{_OTHERS}"] = np.array(texts["cosine_unmasked"], float)
+        if _HALF in own.reading.noise:
+            texts = own.reading.noise[_HALF]
+            series |= {f"{name}{_MASKS}": texts.cosine_masked, f"{name}{_OTHERS}": texts.cosine_unmasked}
     if series:
         text = (
             "The same cosine with half of the tokens masked, masks and other positions apart: masks enter all alike, "
@@ -121,9 +119,8 @@ def _masked(found: Study) -> Iterator[Section]:
 def _by_distance(found: Study) -> Section:
     measured = []
     for name, own in found.models.items():
-        values = np.array(own["reading"]["noise"]["0"]["similarity"], float)
-        distances = range(1, values.shape[1] + 1)
-        measured.append(_over_texts(name, "cosine", "distance", distances, values, found.settings.seed))
+        curve = mean_curve(own.reading.clean.similarity, seed=found.settings.seed)
+        measured.append(_over_texts(name, "cosine", "distance", range(1, len(curve) + 1), curve))
     text = (
         "Cosine of two positions of a text by their distance in tokens, averaged over layers, on text without masks. A "
         "model with a recency bias has a line that falls steeply."
@@ -134,12 +131,13 @@ def _by_distance(found: Study) -> Section:
 def _accuracies(found: Study) -> Section:
     series, rows = [], []
     for name, own in found.models.items():
-        before, effects = own["answers"]["whole"]["correct"], []
-        for change, answers in own["answers"].items():
-            effect = kept_share(before, answers["correct"], found.settings.seed)
-            n, solved = len(before), sum(answers["correct"])
-            rows.append([name, change, own["changes"][change], solved / n, effect.value, effect.low, effect.high, n])
-            rows[-1] += [float(answers["repetition"]), " ⏎ ".join(answers["examples"][0].splitlines()[:2])]
+        before, effects = own.answers["whole"].correct, []
+        for change, answers in own.answers.items():
+            effect = kept_share(before, answers.correct, found.settings.seed)
+            n, solved = len(before), sum(answers.correct)
+            words = own.changes[change].words
+            rows.append([name, change, words, solved / n, effect.value, effect.low, effect.high, n])
+            rows[-1] += [answers.repetition, " ⏎ ".join(answers.examples[0].splitlines()[:2])]
             if change != "whole":
                 effects.append((change, effect))
         series.append(_estimated(name, "accuracy kept", effects))
@@ -166,13 +164,13 @@ def _accuracies(found: Study) -> Section:
 def _losses(found: Study) -> Section:
     series, rows = [], []
     for name, own in found.models.items():
-        effects = [(change, loss_change(found, name, change)) for change in own["losses"] if change != "whole"]
-        whole = float(np.mean(own["losses"]["whole"]["losses"]))
+        effects = [(change, loss_change(found, name, change)) for change in own.losses if change != "whole"]
+        whole = float(np.mean(own.losses["whole"].losses))
         rows.append([name, "whole", "as it is", whole, *[float("nan")] * 3, 0.0])
         for change, effect in effects:
-            mean = float(np.mean(own["losses"][change]["losses"]))
-            saved = float(own["losses"][change]["flops_saved"])
-            rows.append([name, change, own["changes"][change], mean, effect.value, effect.low, effect.high, saved])
+            mean, saved = float(np.mean(own.losses[change].losses)), own.losses[change].flops_saved
+            words = own.changes[change].words
+            rows.append([name, change, words, mean, effect.value, effect.low, effect.high, saved])
         series.append(_estimated(name, "increase of the loss", effects))
     columns = ["model", "change", "what", "loss", "increase", "low", "high", "FLOPs saved"]
     text = (
@@ -185,11 +183,9 @@ def _losses(found: Study) -> Section:
 def _disruption(found: Study) -> Iterator[Section]:
     measured = []
     for name, own in found.models.items():
-        if "disruption" in own:
-            data = own["disruption"]
-            at = data["fraction"].index(0.5)
-            values, low, high = (np.array(data[part][at], float).tolist() for part in ("cosine", "low", "high"))
-            measured.append(Statistic(name, "cosine", "layer", range(len(values)), values, low, high))
+        if own.disruption is not None:
+            curve = own.disruption.at(0.5)
+            measured.append(_over_texts(name, "cosine", "layer", range(len(curve)), curve))
     if not measured:
         return
     text = (
@@ -204,15 +200,14 @@ def _disruption(found: Study) -> Iterator[Section]:
 def _thirds(found: Study) -> Iterator[Section]:
     series, rows = [], []
     for name, own in found.models.items():
-        if "thirds" not in own:
+        if own.thirds is None:
             continue
         effects = [
-            (third, kept_share(solved["before"], solved["after"], found.settings.seed))
-            for third, solved in own["thirds"]["kept"].items()
+            (third, kept_share(solved.before, solved.after, found.settings.seed))
+            for third, solved in own.thirds.kept.items()
         ]
         series.append(_estimated(name, "accuracy kept", effects))
-        n = len(own["thirds"]["kept"]["early"]["before"])
-        rows += [[name, third, e.value, e.low, e.high, n, " ".join(own["thirds"]["notes"])] for third, e in effects]
+        rows += [[name, third, e.value, e.low, e.high, e.n, " ".join(own.thirds.notes)] for third, e in effects]
     if series:
         text = (
             "What is kept of the accuracy where the same blocks, 18.75 % (3 of 16), no two neighbours, are skipped in "

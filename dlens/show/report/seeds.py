@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from dlens.findings.study.changes import third
+from dlens.findings.layers.compare import third
 from dlens.models.source import TRIO_FOLDER
 from dlens.show.report.page import Section
 

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING
 
+from dlens.findings.scores.estimate import Estimate
 from dlens.findings.study.claims import PAPERS, Cell, Row, Verdict
-from dlens.findings.study.estimates import Effect
-from dlens.findings.study.parts import MASK_RATES
-from dlens.findings.study.study import Kind, Study
+from dlens.findings.study.parts import READING_RATES
+from dlens.findings.study.results import ModelKind
+from dlens.findings.study.study import Study
 from dlens.html import rendered
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["lead", "margin", "method", "number", "summary"]
 
 _CLASS: Mapping[Verdict, str] = {"holds": "holds", "does not hold": "not", "undecided": "undecided"}
-_OF: Mapping[Kind, str] = {"diffusion": "native diffusion", "ar": "AR", "ar-init": "AR-initialised"}
+_OF: Mapping[ModelKind, str] = {"diffusion": "native diffusion", "ar": "AR", "ar-init": "AR-initialised"}
 
 _DEEP = (
     "Matched points: the model as it is continues the first 24 tokens of 16 texts by 32 tokens; where half of these "
@@ -76,7 +77,7 @@ def _colour(cell: Cell) -> str:
     return _CLASS[cell.verdict] if cell.claimed else "unclaimed"
 
 
-def _about(effect: Effect) -> list[str]:
+def _about(effect: Estimate) -> list[str]:
     lines = [effect.why, *(f"{words}: {number(own)}" for words, own in effect.shown)]
     return [line for line in lines if line]
 
@@ -86,11 +87,11 @@ def margin(cell: Cell) -> str:
     return f"claimed {cell.bar}" if cell.claimed else f"judged by {cell.bar}"
 
 
-def number(effect: Effect) -> str:
+def number(effect: Estimate) -> str:
     """A number with its interval.
 
     Examples:
-        >>> number(Effect(0.5, 0.25, 0.75)), number(Effect(0.5, float("nan"), float("nan")))
+        >>> number(Estimate(0.5, 0.25, 0.75)), number(Estimate(0.5, float("nan"), float("nan")))
         ('0.50 [0.25, 0.75]', '0.50')
     """
     digits = 2 if abs(effect.value) >= 0.1 else 3
@@ -103,10 +104,10 @@ def number(effect: Effect) -> str:
 def method(found: Study) -> str:
     """How everything was measured, a paragraph a line."""
     settings = found.settings
-    noise = ", ".join(f"{rate:.0%}" for rate in MASK_RATES)
-    estimators = "; ".join(dict.fromkeys(model["losses"]["whole"]["estimator"] for model in found.models.values()))
+    noise = ", ".join(f"{rate:.0%}" for rate in READING_RATES)
+    estimators = "; ".join(dict.fromkeys(model.losses["whole"].estimator for model in found.models.values()))
     changes = " ".join(
-        f"{name}: {'; '.join(words for key, words in model['changes'].items() if key != 'whole')}."
+        f"{name}: {'; '.join(change.words for key, change in model.changes.items() if key != 'whole')}."
         for name, model in found.models.items()
     )
     versions = ", ".join(f"{package} {version}" for package, version in found.versions.items())

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 import dlens
-from dlens.findings.effects.applied import applied, blocks_saved, skipped_blocks
+from dlens.findings.effects.applied import applied, blocks_saved, flops_saved, skipped_blocks
+from tests.findings.answers import answers
 
 TEXTS = ["Once upon a time"]
 
@@ -45,3 +46,11 @@ def test_a_comparison_with_itself_is_refused(ar: dlens.Model) -> None:
     for model in (ar, dlens.trace(ar).capture("resid_post")):
         with pytest.raises(ValueError, match="without a plan and without operations; expected something that changes"):
             applied(model, None)
+
+
+def test_flops_are_a_share_of_those_without_operations(ar: dlens.Model) -> None:
+    record = dlens.trace(ar).skip([5]).forward("Once upon a time")
+    whole = dlens.trace(ar).forward("Once upon a time")
+    assert flops_saved(record) == record.saved_flops / whole.flops and flops_saved(whole) == 0
+    assert flops_saved(answers("10", flops=30, saved=10)) == 0.25
+    assert math.isnan(flops_saved(answers("10")))

@@ -9,8 +9,6 @@ import pytest
 import torch
 
 import dlens
-from dlens.findings.effects.collapse import equal_energy
-from dlens.findings.effects.residence import residence
 from dlens.findings.scores.accuracy import score_task
 from dlens.findings.scores.loss import text_loss
 from tests.models.conftest import build
@@ -85,24 +83,6 @@ def test_controls_are_other_channels(found: dlens.Collapse) -> None:
     assert random[0] != random[1] and all(CHANNEL not in channels for channels in random)
     assert [row["name"] for row in found.table()] == names
     assert "hold" in found.notes[-1]
-
-
-def test_the_next_channels_come_closest_in_energy() -> None:
-    shares = torch.tensor([0.02, 0.30, 0.12, 0.11, 0.10, 0.05, 0.09, 0.21])
-    assert equal_energy(shares, 1) == (7, 2)
-    assert equal_energy(shares / 0.3, 7) == (1,)
-    # What the outlier holds, no set of the others does.
-    assert equal_energy(torch.tensor([0.9, 0.04, 0.03, 0.02, 0.01, 0.0]), 0) == ()
-
-
-def test_where_a_channel_lives_in_a_denoising_run(diffusion: dlens.Model) -> None:
-    where = residence(dlens.trace(diffusion), 5, TEXTS, max_new_tokens=4)
-    outliers = dlens.Outliers(top=diffusion.d_model)
-    record = dlens.trace(diffusion).measure(outliers).generate(TEXTS, 4, progress=False)
-    expected = record.measures["outliers"]["steps_led"].sel(channel=5)
-    assert where["steps_led"].values.tolist() == expected.values.tolist()
-    assert where["energy_share_by_noise"].dims == ("noise", "layer")
-    assert ((where["energy_share"] > 0) & (where["energy_share"] < 1)).all()
 
 
 @pytest.mark.parametrize(

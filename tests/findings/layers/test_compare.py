@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import dlens
-from dlens.findings.layers.compare import relative_depth
+from dlens.findings.layers.compare import relative_depth, third
 from tests.models.conftest import build
 from tests.unchecked import unchecked
 
@@ -75,3 +75,8 @@ def test_profiles_of_other_inputs_are_refused(models: dict[str, dlens.Model]) ->
         dlens.compare({"a": clean, "b": masked})
     with pytest.raises(ValueError, match="with inputs='masked' as the models that are still to be profiled"):
         dlens.compare({"a": clean, "b": models["shallow"]}, ROWS)
+
+
+@pytest.mark.parametrize(("n_layers", "blocks"), [(1, 1), (3, 1), (7, 2), (16, 5), (32, 10)])
+def test_a_third_leaves_out_the_first_block(n_layers: int, blocks: int) -> None:
+    assert third(n_layers) == blocks

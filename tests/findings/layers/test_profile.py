@@ -6,8 +6,7 @@ import torch
 import xarray as xr
 
 import dlens
-from dlens.findings.layers.profile import MASK_RATES, Profile, profile
-from dlens.findings.layers.running import Running
+from dlens.findings.layers.profile import MASK_RATES, Profile, Running, profile
 from dlens.measures import Cosine, Outliers
 
 TEXTS = ["Once upon a time there was a fox", "Question: 3 + 4?\nAnswer:", "def f(x):\n    return"]

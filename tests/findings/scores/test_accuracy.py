@@ -8,8 +8,9 @@ import pytest
 
 import dlens
 from dlens import tasks
-from dlens.findings.scores.accuracy import score_problems, score_task
-from dlens.samplers import Autoregressive, LLaDA
+from dlens.findings.scores.accuracy import answer_tokens, score_problems, score_task
+from dlens.findings.scores.decoding import Decoding
+from dlens.samplers import Autoregressive, LLaDA, Sampler
 
 MATH = tasks.get("trio-math")
 DATA = Path(__file__).parents[1] / "tasks" / "data"
@@ -36,7 +37,7 @@ def test_some_answers_are_right_and_an_empty_model_has_none(ar: dlens.Model) -> 
     plain = dlens.trace(ar)
     problems = MATH.problems(8, levels=(1,))
     assert score_problems(plain, MATH, problems).accuracy > 0.5
-    broken = score_problems(plain.ablate(None), MATH, problems, max_new_tokens=8)
+    broken = score_problems(plain.ablate(None), MATH, problems, Decoding(max_new_tokens=8))
     assert broken.accuracy == 0 and broken.plan[0]["op"] == "ablate"
 
 
@@ -55,13 +56,18 @@ def test_flops_are_the_sum_of_the_batches(diffusion: dlens.Model) -> None:
 
 
 @pytest.mark.parametrize(("name", "sampler"), [("ar", Autoregressive(5.0)), ("diffusion", LLaDA(temperature=5.0))])
-def test_the_seed_decides_what_is_sampled(name: str, sampler: object, request: pytest.FixtureRequest) -> None:
+def test_the_seed_decides_what_is_sampled(name: str, sampler: Sampler, request: pytest.FixtureRequest) -> None:
     trace = dlens.trace(request.getfixturevalue(name))
     problems = MATH.problems(1) * 3
-    options = {"sampler": sampler, "max_new_tokens": 8, "batch_size": 1}
-    first, again, other = (score_problems(trace, MATH, problems, seed=seed, **options) for seed in (1, 1, 2))
+    decodings = [Decoding(sampler, max_new_tokens=8, batch_size=1, seed=seed) for seed in (1, 1, 2)]
+    first, again, other = (score_problems(trace, MATH, problems, decoding) for decoding in decodings)
     assert first.texts == again.texts
     assert len(set(first.texts + other.texts)) == 6
+
+
+def test_answers_are_read_as_token_ids(ar: dlens.Model) -> None:
+    scores = score_task(dlens.trace(ar), MATH, n=2, max_new_tokens=4)
+    assert [ar.tokenizer.decode(ids) for ids in answer_tokens(ar, scores)] == list(scores.texts)
 
 
 def test_what_a_run_says_is_kept_once(ar: dlens.Model) -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import dlens
-from dlens.findings.scores.batches import batched, mask_share, rng, token_rows
+from dlens.findings.scores.batches import batched, mask_share, masked_rows, rng, token_rows
 
 
 @pytest.mark.parametrize(("share", "masks"), [(0.0, 0), (0.25, 2), (0.5, 5), (1.0, 10)])
@@ -11,6 +11,13 @@ def test_masks_exactly_a_share(share: float, masks: int) -> None:
     masked = mask_share(ids, share, 1, rng(0))
     assert sum(token == 1 for token in masked) == masks
     assert all(token in (1, old) for token, old in zip(masked, ids, strict=True))
+
+
+def test_rows_are_masked_at_one_rate_after_the_other() -> None:
+    rows, generator = [list(range(10, 18)), list(range(20, 24))], rng(3)
+    expected = [mask_share(row, rate, 1, generator) for rate in (0.0, 0.5) for row in rows]
+    assert masked_rows(rows, (0.0, 0.5), 1, rng(3)) == expected
+    assert [row.count(1) for row in expected] == [0, 0, 4, 2]
 
 
 def test_texts_become_rows_without_padding(ar: dlens.Model) -> None:

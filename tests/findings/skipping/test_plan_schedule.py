@@ -7,36 +7,12 @@ import pytest
 import dlens
 from dlens.findings.scores.canvases import noise_canvases
 from dlens.findings.scores.loss import loss_of
-from dlens.findings.skipping.plan_schedule import SkipSchedule, mean_loss, noise_losses
+from dlens.findings.skipping.plan_schedule import noise_losses
+from dlens.findings.skipping.skip_schedule import mean_loss
 from tests.standins import save_dream, save_llada
 
 TEXTS = ["Once upon a time there was a fox", "def f(x):\n    return"]
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11, 12], [13, 14, 15, 16, 17]]
-
-
-def by_hand(levels: tuple[float, ...], *layers: tuple[int, ...], n_layers: int = 16) -> SkipSchedule:
-    zeros = (0.0,) * len(layers)
-    return SkipSchedule(levels, layers, 0.5, n_layers, zeros, zeros, "by hand", ())
-
-
-def test_adjoining_levels_are_joined(diffusion: dlens.Model) -> None:
-    schedule = by_hand((0.0, 0.25, 0.5, 1.0), (1, 3), (1, 3, 6), (3, 7))
-    assert schedule.share == pytest.approx((0.25 * 2 + 0.25 * 3 + 0.5 * 2) / 16)
-    assert [op.words() for op in schedule.apply(dlens.trace(diffusion)).ops] == [
-        "skip layers 1 at noise 0 to 0.5",
-        "skip layers 3",
-        "skip layers 6 at noise 0.25 to 0.5",
-        "skip layers 7 at noise 0.5 to 1",
-    ]
-    assert by_hand((0.0, 1.0), ()).apply(dlens.trace(diffusion)).ops == ()
-
-
-def test_a_denoising_run_saves_the_share(diffusion: dlens.Model) -> None:
-    chain = dlens.trace(diffusion)
-    schedule = by_hand((0.0, 0.5, 1.0), (2, 5, 7), (5,))
-    one = chain.skip([5]).generate("Once upon a time", 8)
-    record = schedule.apply(chain).generate("Once upon a time", 8)
-    assert record.saved_flops == one.saved_flops * schedule.share * diffusion.n_layers
 
 
 def greedy(model: dlens.Model, n: int, seed: int = 0) -> dict[int, list[int]]:

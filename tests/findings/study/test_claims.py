@@ -1,29 +1,15 @@
-"""Effects equal what is worked out by hand, and verdicts follow from their intervals."""
+"""Verdicts follow from intervals, and every claim is decided for every model."""
 
 from __future__ import annotations
 
 from math import isnan, nan
 
-import numpy as np
 import pytest
 
+from dlens.findings.scores.estimate import Estimate
 from dlens.findings.study.claims import CLAIMS, Bar, claims, verdict_of
-from dlens.findings.study.estimates import (
-    Effect,
-    dynamics,
-    early_redundancy,
-    kept,
-    kept_share,
-    late_minus_early,
-    outlier_share,
-    recency,
-)
-from dlens.findings.study.study import KINDS
-from tests.findings.studies import made_model, made_study
-
-EARLY = [0.1, 0.99, 0.99, 0.95, 0.9, 0.9, 0.8]
-EVEN = [0.1, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9]
-TRIO = {"ar": made_model("ar", EVEN, 0.3), "dllm": made_model("diffusion", EARLY, 0.1, share=0.6)}
+from dlens.findings.study.results import KINDS
+from tests.findings.studies import EVEN, TRIO, made_model, made_study
 
 
 @pytest.mark.parametrize(
@@ -37,7 +23,7 @@ TRIO = {"ar": made_model("ar", EVEN, 0.3), "dllm": made_model("diffusion", EARLY
     ],
 )
 def test_a_verdict_needs_the_whole_interval(low: float, high: float, above: str, below: str) -> None:
-    effect = Effect(0.5, low, high)
+    effect = Estimate(0.5, low, high)
     assert verdict_of(effect, Bar("", ">", 0.5)) == above
     assert verdict_of(effect, Bar("", "<", 0.5)) == below
 
@@ -52,86 +38,11 @@ def test_every_claim_says_something_of_every_kind_and_every_model() -> None:
         assert all(isnan(cell.effect.value) or cell.effect.low <= cell.effect.high for cell in row.cells)
 
 
-def test_early_minus_late_cosine_without_the_first_block() -> None:
-    study = made_study(TRIO)
-    effect = early_redundancy(study, "dllm")
-    assert effect.value == pytest.approx((0.99 + 0.99) / 2 - (0.9 + 0.8) / 2)
-    assert [words for words, _ in effect.beside] == ["25% masked", "50% masked", "75% masked"]
-    row = claims(study)[0]
-    assert [cell.verdict for cell in row.cells] == ["holds", "holds"]
-
-
-def test_recency_is_compared_with_the_other_kind() -> None:
-    study = made_study(TRIO)
-    assert recency(study, "ar").value == pytest.approx(0.2)
-    assert recency(study, "dllm").value == pytest.approx(-0.2)
-    alone = recency(made_study({"ar": TRIO["ar"]}), "ar")
-    assert isnan(alone.low) and alone.why == "no native diffusion model to compare with"
-    assert alone.beside[0][1].value == pytest.approx(0.3, abs=0.01)
-
-
-def test_dynamics_is_the_place_between_both() -> None:
-    quarter = (0.25 * np.array(EARLY) + 0.75 * np.array(EVEN)).tolist()
-    study = made_study(TRIO | {"init": made_model("ar-init", quarter)})
-    assert dynamics(study, "init").value == pytest.approx(0.75, abs=0.02)
-    assert dynamics(study, "ar").value == pytest.approx(1, abs=0.02)
-    assert dynamics(study, "dllm").value == pytest.approx(0, abs=0.02)
-    assert [cell.verdict for cell in claims(study)[2].cells] == ["holds"] * 3
-    assert dynamics(made_study({"dllm": TRIO["dllm"]}), "dllm").why == "no autoregressive model to compare with"
-
-
-def test_models_of_unequal_depth_are_compared_at_equal_depths() -> None:
-    deep = np.interp(np.linspace(0, 1, 30), np.linspace(0, 1, 6), EARLY[1:]).tolist()
-    study = made_study(TRIO | {"deep": made_model("diffusion", [0.1, *deep])})
-    assert abs(dynamics(study, "deep").value) < 0.1
-
-
-def test_what_is_kept_of_nothing_is_not_measurable() -> None:
-    solved = dict.fromkeys(("whole", "apart", "early run", "no outlier", "no random"), "0000")
-    study = made_study({"ar": made_model("ar", EVEN, solved=solved)})
-    effect = kept("apart")(study, "ar")
-    assert isnan(effect.value) and effect.why == (
-        "1 of 7 blocks: apart <in words>; the verdict is about 4 problems; not measurable: baseline solves 0 of 4"
-    )
-    assert claims(study)[3].cells[0].verdict == "undecided"
-
-
-def test_an_interval_without_width_is_replaced_by_the_exact_one() -> None:
-    # All of 8 solved problems kept: the exact lower end p has p ** 8 = 0.025.
-    everything = kept_share([1] * 8 + [0] * 2, [1] * 8 + [0] * 2)
-    assert (everything.value, everything.high) == (1, 1)
-    assert everything.low == pytest.approx(0.025 ** (1 / 8))
-    nothing = kept_share([1] * 8 + [0] * 2, [0] * 10)
-    assert (nothing.value, nothing.low) == (0, 0)
-    assert nothing.high == pytest.approx(1 - 0.025 ** (1 / 8))
-
-
-def test_a_second_channel_of_half_the_share_is_shown() -> None:
-    study = made_study({"dllm": made_model("diffusion", EARLY, share=0.6, next_share=0.31)})
-    effect = outlier_share(study, "dllm")
-    assert effect.value == pytest.approx(0.6, abs=0.01)
-    second = dict(effect.beside)["channel 7, the next"]
-    assert second == dict(effect.shown)["channel 7, the next"]
-    assert second.value == pytest.approx(0.31, abs=0.01)
-    assert effect.why == "channel 6; over all blocks but the last channel 5 holds more"
-    small = outlier_share(made_study({"dllm": made_model("diffusion", EARLY, share=0.6, next_share=0.29)}), "dllm")
-    assert not any("the next" in words for words, _ in (*small.beside, *small.shown))
-    assert outlier_share(made_study({"ar": made_model("ar", EVEN, share=0.6)}), "ar").shown == ()
-
-
-def test_a_share_has_the_interval_of_the_paired_bootstrap() -> None:
-    rng = np.random.default_rng(0)
-    before = [1] * 30 + [0] * 30
-    after = [1] * 20 + [0] * 40
-    effect = kept_share(before, after)
-    picks = rng.integers(60, size=(20_000, 60))
-    shares = np.array(after)[picks].sum(1) / np.array(before)[picks].sum(1)
-    assert effect.value == pytest.approx(2 / 3)
-    assert (effect.low, effect.high) == pytest.approx(np.quantile(shares, [0.025, 0.975]), abs=0.02)
-
-
-def test_late_blocks_against_early_ones_in_loss() -> None:
-    study = made_study({"dllm": made_model("diffusion", EARLY, losses={"late run": 0.5, "early run": 0.2})})
-    effect = late_minus_early(study, "dllm")
-    assert effect.value == pytest.approx(0.3)
-    assert dict(effect.beside)["without late blocks"].value == pytest.approx(0.5)
+def test_rows_are_plain_data_whose_effects_keep_their_fields() -> None:
+    row = claims(made_study({"dllm": made_model("diffusion", EVEN)}))[6].to_json()
+    assert list(row) == ["title", "source", "effect", "cells", "question"]
+    [cell] = row["cells"]
+    assert list(cell) == ["model", "kind", "says", "bar", "effect", "verdict", "claimed"]
+    assert list(cell["effect"]) == ["value", "low", "high", "why", "beside", "shown"]
+    words, beside = cell["effect"]["beside"][0]
+    assert words == "in all blocks but the last" and beside["value"] == pytest.approx(0.1, abs=0.01)

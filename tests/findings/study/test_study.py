@@ -12,84 +12,15 @@ import torch
 
 import dlens
 from dlens import tasks
-from dlens.findings.scores.canvases import text_canvases
-from dlens.findings.scores.loss import text_loss
-from dlens.findings.study import parts
-from dlens.findings.study.changes import changes, runs_of_blocks
 from dlens.findings.study.claims import claims
 from dlens.findings.study.stored import Store
-from dlens.findings.study.study import Settings, kind_of, study
+from dlens.findings.study.study import StudySettings, study
 from dlens.models.source import TRIO_FOLDER
-from dlens.tracing.probes.outlier import channel_shares
 from tests.standins import save_dream, save_llada
 
 CODE = tasks.get("trio-code")
-SMALL = Settings(problems=2, texts=2, draws=1, answered=("whole", "apart"), deep=False)
+SMALL = StudySettings(problems=2, texts=2, draws=1, answered=("whole", "apart"), deep=False)
 ALL = replace(SMALL, answered=("whole", "apart", "early run", "no outlier", "no random"), deep=True)
-
-
-def test_a_reading_equals_what_captures_give(diffusion: dlens.Model) -> None:
-    row = diffusion.tokenizer("Once upon a time there was a fox")["input_ids"]
-    found = parts.reading(dlens.trace(diffusion), [row])
-    record = dlens.trace(diffusion).capture("resid_pre", "resid_post").forward([row])
-    pre, post = record["resid_pre"][:, 0].double(), record["resid_post"][:, 0].double()
-    clean = found["noise"]["0"]
-    cosine = torch.nn.functional.cosine_similarity(pre, post, dim=-1).mean(-1)
-    assert clean["cosine"][0] == pytest.approx(cosine.tolist(), abs=1e-5)
-    energy = post.square().sum(1)
-    assert clean["share"][0] == pytest.approx((energy[:, found["channel"]] / energy.sum(-1)).tolist(), rel=1e-5)
-    target = dlens.trace(diffusion).target
-    assert int(channel_shares(diffusion, target).argmax()) == found["channel"]
-    early = channel_shares(diffusion, target, n_blocks=5)
-    assert early.argsort(descending=True)[:2].tolist() == found["early_channels"]
-    for channel, name in zip(found["early_channels"], ("early_share", "early_next_share"), strict=True):
-        assert clean[name][0] == pytest.approx((energy[:, channel] / energy.sum(-1)).tolist(), rel=1e-5)
-    units = torch.nn.functional.normalize(post, dim=-1)
-    similar = units @ units.mT
-    distances = range(1, len(row))
-    profile = torch.stack([similar.diagonal(d, 1, 2).mean(-1) for d in distances])
-    far = torch.stack([profile[d - 1] for d in distances if 2 * d >= len(row)]).mean(0)
-    assert clean["recency"][0] == pytest.approx((profile[0] - far).tolist(), abs=1e-5)
-    assert clean["similarity"][0][: len(row) - 1] == pytest.approx(profile.mean(-1).tolist(), abs=1e-5)
-    assert list(found["noise"]) == ["0", "0.25", "0.5", "0.75"]
-
-
-def test_masks_and_other_positions_are_read_apart(diffusion: dlens.Model) -> None:
-    row = diffusion.tokenizer("Once upon a time there was a fox in a wood")["input_ids"]
-    half = parts.reading(dlens.trace(diffusion), [row])["noise"]["0.5"]
-    n_masked = len(row) // 2
-    columns = (half[name][0] for name in ("cosine", "cosine_masked", "cosine_unmasked"))
-    for every, masked, other in zip(*columns, strict=True):
-        assert every * len(row) == pytest.approx(masked * n_masked + other * (len(row) - n_masked))
-
-
-def test_losses_are_those_of_each_text(ar: dlens.Model) -> None:
-    texts = ["Once upon a time", "def f(x):\n    return x"]
-    trace = dlens.trace(ar).skip([5])
-    found = parts.losses(trace, [text_canvases(ar, [text]) for text in texts])
-    assert 0 < found["flops_saved"] < 1 / 16
-    assert found["losses"] == pytest.approx([text_loss(trace, [text]).value for text in texts])
-
-
-def test_changes_skip_and_set_what_they_say(ar: dlens.Model) -> None:
-    chain = dlens.trace(ar)
-    found = changes(chain, parts.reading(chain, [[5, 6, 7, 8]]))
-    apart = found["apart"].layers
-    assert len(apart) == 3 and all(b - a > 1 for a, b in zip(apart, apart[1:], strict=False))
-    assert found["early run"].layers == (2, 3, 4) and found["late run"].layers == (11, 12, 13)
-    [outlier], [random] = found["no outlier"].channels, found["no random"].channels
-    assert outlier != random and outlier not in found["no next"].channels
-    record = found["no outlier"].applied(chain).capture("resid_post").forward("Once upon a time")
-    assert not record["resid_post"][:-1, ..., outlier].any() and record["resid_post"][-1, ..., outlier].all()
-
-
-@pytest.mark.parametrize("n_layers", range(3, 40))
-def test_runs_of_blocks_fit_every_depth(n_layers: int) -> None:
-    n = max(1, round(0.1875 * n_layers))
-    early, late = runs_of_blocks(n_layers, n)
-    assert len(early) == len(late) == n
-    assert 0 <= early[0] and early[-1] < late[0] and late[-1] < n_layers
-    assert n_layers == 3 or (early[0] > 0 and late[-1] < n_layers - 1)
 
 
 def test_what_was_finished_is_not_computed_again(ar: dlens.Model, tmp_path: Path) -> None:
@@ -150,8 +81,8 @@ def test_models_of_other_kinds_and_depths_in_one_study(ar: dlens.Model, tmp_path
     dream = save_dream(tmp_path, num_hidden_layers=5, max_position_embeddings=256, **size)
     loaded = [dlens.load(str(_with_tokenizer(folder)), trust_remote_code=True) for folder in (llada, dream)]
     found = study([ar, *loaded], CODE, ALL)
-    assert [own["kind"] for own in found.models.values()] == ["ar", "diffusion", "ar-init"]
-    assert [own["n_layers"] for own in found.models.values()] == [16, 3, 5]
+    assert [own.kind for own in found.models.values()] == ["ar", "diffusion", "ar-init"]
+    assert [own.n_layers for own in found.models.values()] == [16, 3, 5]
     rows = claims(found)
     # Random weights solve nothing.
     assert all(cell.effect.why.endswith("; not measurable: baseline solves 0 of 2") for cell in rows[3].cells[1:])
@@ -161,8 +92,8 @@ def test_models_of_other_kinds_and_depths_in_one_study(ar: dlens.Model, tmp_path
 def test_a_real_model(smol: dlens.Model) -> None:
     found = study([smol], CODE, replace(SMALL, answered=("whole",)))
     [own] = found.models.values()
-    assert own["kind"] == "ar" and own["n_layers"] == 30
-    assert len(own["skipped"]["apart"]) == 6 and len(own["reading"]["noise"]["0"]["cosine"]) == 2
+    assert own.kind == "ar" and own.n_layers == 30
+    assert len(own.changes["apart"].layers) == 6 and len(own.reading.clean.cosine) == 2
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_computed(ar: dlens.Model, tmp_path: Path) -> None:
@@ -201,7 +132,3 @@ def test_activations_that_are_not_finite_are_said(ar: dlens.Model) -> None:
     finally:
         with torch.no_grad():
             weight.copy_(kept)
-
-
-def test_the_kind_goes_by_objective_and_shift(ar: dlens.Model, diffusion: dlens.Model, ar_init: dlens.Model) -> None:
-    assert [kind_of(model.family) for model in (ar, diffusion, ar_init)] == ["ar", "diffusion", "ar-init"]

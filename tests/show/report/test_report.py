@@ -12,15 +12,15 @@ import pytest
 import dlens
 from dlens.findings.study import study as studies
 from dlens.findings.study.claims import claims
-from dlens.findings.study.study import Settings, Study
+from dlens.findings.study.study import Study
 from dlens.show.report import report as reports
 from dlens.show.report.report import report, report_page
-from tests.findings.studies import made_model, made_study
+from dlens.show.report.sections import sections
+from tests.findings.studies import deep, made_model, made_study
 from tests.show.report.test_page import Loads
 
 EARLY = [0.1, 0.99, 0.99, 0.95, 0.9, 0.9, 0.8]
 EVEN = [0.1, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9]
-SMALL = Settings(problems=2, texts=2, draws=1, answered=("whole", "apart"), deep=False)
 
 
 @pytest.fixture
@@ -43,7 +43,8 @@ def test_the_page_asks_for_nothing_and_carries_plotly_once(html: str) -> None:
 def test_names_and_answers_are_escaped() -> None:
     wild = "<b>&\"'"
     model = made_model("diffusion", EARLY)
-    model["answers"]["whole"]["examples"] = [f"an answer {wild}"]
+    answers = {**model.answers, "whole": replace(model.answers["whole"], examples=(f"an answer {wild}",))}
+    model = replace(model, answers=answers)
     study = replace(made_study({f"model {wild}": model}), task=f"task {wild}")
     # Scripts hold names as JSON, in which plotly writes < as a code.
     parts = re.split("<script.*?</script>", report_page(study, claims(study)), flags=re.DOTALL)
@@ -53,6 +54,28 @@ def test_names_and_answers_are_escaped() -> None:
     assert '<td data-model="model &lt;b&gt;&amp;&#34;&#39;">' in html
     assert "problems of task &lt;b&gt;&amp;&#34;&#39;" in html
     assert "<td>an answer &lt;b&gt;&amp;\"'</td>" in html
+
+
+def test_a_deep_study_has_the_same_skip_at_matched_points_and_in_thirds() -> None:
+    ar, dllm = made_model("ar", EVEN), made_model("diffusion", EARLY)
+    cosine = [1.0, 1.0, 0.75, 0.5, 0.5, 0.5, 0.5]
+    kept = {"early": "1000", "middle": "1100", "late": "1110"}
+    study = made_study({"one/ar": ar, "<b>dllm": deep(dllm, cosine, kept)})
+    shown = {section.title: section for section in sections(study, claims(study))}
+    matched = shown["The same skip at a matched point"]
+    assert matched.columns == ["layer", "<b>dllm", "<b>dllm low", "<b>dllm high"]
+    assert [row[1] for row in matched.rows] == cosine
+    assert matched.rows[2] == pytest.approx([2, 0.75, 0.7, 0.8])
+    thirds = shown["The same skip in one third of decoding"]
+    assert [row[:3] for row in thirds.rows] == [
+        ["<b>dllm", *own] for own in (("early", 0.5), ("middle", 1), ("late", 1.5))
+    ]
+    assert [row[5:] for row in thirds.rows] == [[4, "thirds <of> steps"]] * 3
+    html = report_page(study, claims(study))
+    assert "Matched points: the model as it is continues" in html and "thirds &lt;of&gt; steps" in html
+    assert html.count("<h2>The same skip") == 2 and "<b>dllm" not in html
+    plain = made_study({"one/ar": ar})
+    assert "<h2>The same skip" not in report_page(plain, claims(plain))
 
 
 def test_a_report_is_written_with_its_numbers(ar: dlens.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,20 +1,59 @@
-"""How far the residual stream turns over several blocks in a row."""
+"""The numbers by which rules rank blocks: cosine or CKA of what enters and leaves, the angle over several blocks."""
 
 from __future__ import annotations
 
-from typing import Any
+from math import nan
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dlens.findings.layers.profile import MASK_RATES
-from dlens.findings.scores.batches import batched, mask_share, rng, token_rows
+from dlens.findings.layers.profile import MASK_RATES, Profile, profile
+from dlens.findings.scores.batches import batched, masked_rows, rng, token_rows
+from dlens.measures import CKA, Cosine
 from dlens.tracing.chain import Trace
 from dlens.tracing.probes.calibration import calibration_texts
 from dlens.tracing.records.record import Record
 
-__all__ = ["angle", "angular_distances"]
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["angle", "angular_distances", "block_similarity", "consecutive"]
+
+
+def block_similarity(source: Profile | Trace, rule: str, prompts: Any, batch_size: int, seed: int) -> list[float]:
+    """By layer the cosine or CKA that a rule compares, from a profile or by making one.
+
+    Raises:
+        ValueError: the profile does not hold it.
+    """
+    measure = CKA() if rule == "cka" else Cosine()
+    data = source
+    if not isinstance(data, Profile):
+        data = profile(data, prompts, measures=[measure], batch_size=batch_size, seed=seed)
+    if measure.key not in data.measures:
+        raise ValueError(
+            f"rule={rule!r} with a profile that holds {', '.join(data.measures)}; expected {measure.key!r} in it; pass "
+            f"the model, or profile it with measures=[dlens.{type(measure).__name__}()]"
+        )
+    if rule == "cka":
+        return consecutive(data.measures["cka"])
+    return data.pooled("cosine", "cosine").values.tolist()
+
+
+def consecutive(cka: xr.Dataset) -> list[float]:
+    """By layer the CKA with the layer before, over all noise levels together; NaN for the first.
+
+    HSIC terms are averaged before the ratio, as within a noise level.
+    """
+    terms, n = cka["hsic_all"], cka["n_all"]
+    cells = list(n.dims)
+    mean = (terms.where(n > 0, 0) * n).sum(cells, skipna=False) / n.sum(cells)
+    hsic = mean.transpose("layer", "layer_b").values
+    norms = np.sqrt(np.where(np.diag(hsic) > 0, np.diag(hsic), nan))
+    return [nan, *(np.diag(hsic, 1) / (norms[:-1] * norms[1:])).tolist()]
 
 
 def angular_distances(trace: Trace, n: int, texts: Any = None, *, batch_size: int = 8, seed: int = 0) -> list[float]:
@@ -43,8 +82,7 @@ def angular_distances(trace: Trace, n: int, texts: Any = None, *, batch_size: in
     rows = token_rows(trace.model, calibration_texts() if texts is None else texts)
     mask = trace.model.family.mask_token_id if trace.target.has_noise else None
     if mask is not None:
-        generator = rng(seed)
-        rows = [mask_share(row, rate, mask, generator) for rate in MASK_RATES for row in rows]
+        rows = masked_rows(rows, MASK_RATES, mask, rng(seed))
     chain = trace.capture("resid_pre").capture("resid_post", layers=-1)
     total = torch.zeros(trace.model.n_layers - n + 1, dtype=torch.float64)
     count = 0

@@ -1,0 +1,42 @@
+"""Changes skip and set what they say, at every depth."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import dlens
+from dlens.findings.study import parts
+from dlens.findings.study.changes import changes, runs_of_blocks
+
+
+def test_changes_skip_and_set_what_they_say(ar: dlens.Model) -> None:
+    chain = dlens.trace(ar)
+    found = changes(chain, parts.reading(chain, [[5, 6, 7, 8]]))
+    apart = found["apart"].layers
+    assert len(apart) == 3 and all(b - a > 1 for a, b in zip(apart, apart[1:], strict=False))
+    assert found["early run"].layers == (2, 3, 4) and found["late run"].layers == (11, 12, 13)
+    [outlier], [random] = found["no outlier"].channels, found["no random"].channels
+    assert outlier != random and outlier not in found["no next"].channels
+    record = found["no outlier"].applied(chain).capture("resid_post").forward("Once upon a time")
+    assert not record["resid_post"][:-1, ..., outlier].any() and record["resid_post"][-1, ..., outlier].all()
+
+
+@pytest.mark.parametrize("n_layers", range(3, 40))
+def test_runs_of_blocks_fit_every_depth(n_layers: int) -> None:
+    n = max(1, round(0.1875 * n_layers))
+    early, late = runs_of_blocks(n_layers, n)
+    assert len(early) == len(late) == n
+    assert 0 <= early[0] and early[-1] < late[0] and late[-1] < n_layers
+    assert n_layers == 3 or (early[0] > 0 and late[-1] < n_layers - 1)
+
+
+def test_where_too_few_are_similar_the_threshold_is_left_out(ar: dlens.Model) -> None:
+    chain = dlens.trace(ar)
+    reading = parts.reading(chain, [[5, 6, 7, 8]])
+    low = replace(reading.clean, cosine=np.tile(0.9 - np.arange(16) / 100, (1, 1)))
+    apart = changes(chain, replace(reading, noise={0.0: low}))["apart"]
+    assert apart.layers == (0, 2, 4)
+    assert apart.words == "skip 0, 2, 4: the most similar, no two neighbours, as too few are above 0.95"
