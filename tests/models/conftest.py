@@ -11,6 +11,10 @@ import torch
 import transformers
 
 import dlens
+from dlens.models.families import registry
+from dlens.models.families.decoder import AUTOREGRESSIVE, MASKED, MASKED_SHIFTED
+from dlens.models.families.dream import DREAM
+from dlens.models.families.llada import LLADA
 from tests.standins import save_dream, save_llada
 
 SIZE: dict[str, Any] = {
@@ -81,3 +85,10 @@ def llada(llada_folder: Path) -> dlens.Model:
 def dream(dream_folder: Path) -> dlens.Model:
     """A Dream-shaped model."""
     return dlens.load(dream_folder, trust_remote_code=True)
+
+
+@pytest.fixture
+def only_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test starts with the families of dlens alone, and those it registers are gone after it."""
+    ours = (AUTOREGRESSIVE, MASKED, MASKED_SHIFTED, LLADA, DREAM)
+    monkeypatch.setattr(registry, "_FAMILIES", {family.name: family for family in ours})
