@@ -6,6 +6,7 @@ import pytest
 
 import dlens
 from dlens import trace
+from dlens.axes import BLOCK_POINTS, ROOT_POINTS, PointName, hook_name, parse_point, respell
 from tests.refusing import Action
 from tests.unchecked import unchecked
 
@@ -29,3 +30,21 @@ def test_a_misspelt_word_is_named_right(diffusion: dlens.Model, case: str) -> No
     with unchecked(), pytest.raises((ValueError, IndexError)) as caught:
         action(diffusion)
     assert fix in str(caught.value)
+
+
+@pytest.mark.parametrize("point", [*BLOCK_POINTS, *ROOT_POINTS])
+def test_a_name_is_read_back(point: str) -> None:
+    layer = 7 if point in BLOCK_POINTS else None
+    assert parse_point(hook_name(point, layer)) == PointName(point, layer)
+    assert parse_point(point) == PointName(point, None)
+
+
+@pytest.mark.parametrize("name", ["", "blocks.3", "blocks.3.resid_post", "blocks.3.hook_embed", "hook_resid_post"])
+def test_what_is_no_name_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="unknown hook point .*; expected a short form .*; check the spelling"):
+        parse_point(name)
+
+
+def test_only_a_close_word_is_offered() -> None:
+    assert respell("resid_psot", BLOCK_POINTS) == "did you mean 'resid_post'?"
+    assert respell("stream", BLOCK_POINTS) == respell(3, BLOCK_POINTS) == "check the spelling"

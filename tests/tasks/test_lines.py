@@ -22,7 +22,7 @@ def test_what_is_no_gzip_is_refused(tmp_path: Path) -> None:
     for content in (b"{}", gzip.compress(b"{}" * 99)[:-9]):
         path.write_bytes(content)
         with pytest.raises(ValueError, match="cannot be read: .*; expected UTF-8 text, gzipped .*; download"):
-            opened("gsm8k", path)
+            tasks.from_file(path, "gsm8k", allow_code=True)
 
 
 def test_every_entry_has_its_fields(tmp_path: Path) -> None:

@@ -150,3 +150,36 @@ def test_noise_of_an_autoregressive_model_in_a_patch(ar: dlens.Model) -> None:
     record = trace(ar).capture("resid_post").forward(STORY)
     with refused(ar, ValueError, "noise=(0.2, 0.5) on trio/ar"):
         trace(ar).patch(record, noise=(0.2, 0.5))
+
+
+def test_a_trace_is_a_value_that_no_verb_changes(diffusion: dlens.Model) -> None:
+    plain = trace(diffusion)
+    skipped = plain.skip([3, -1], steps="early")
+    longer = skipped.capture("resid_post", "logits").measure(dlens.Cosine())
+    assert [len(chain.ops) for chain in (plain, skipped, longer)] == [0, 1, 4]
+    assert longer.ops[:1] == skipped.ops and longer.model is diffusion
+    assert str(longer).splitlines() == [
+        "trace of trio/diffusion (16 layers, diffusion)",
+        "  skip layers 3, 15 at steps early",
+        "  capture resid_post",
+        "  capture logits",
+        "  measure cosine",
+    ]
+
+
+def test_what_a_verb_was_given_can_change_afterwards(diffusion: dlens.Model) -> None:
+    layers, vector, steps = [2], ones(192), [0]
+    chain = trace(diffusion).steer(vector, layers=layers, steps=steps)
+    written = str(chain), chain.ops[0].to_json()
+    layers.append(5)
+    steps.append(1)
+    vector.zero_()
+    assert (str(chain), chain.ops[0].to_json()) == written
+    moved = chain.capture("resid_post").forward(STORY)["resid_post"]
+    clean = trace(diffusion).capture("resid_post").forward(STORY)["resid_post"]
+    assert torch.allclose(moved[2], clean[2] + 1) and torch.equal(moved[:2], clean[:2])
+
+
+def test_a_plan_with_layers_is_skipped_like_its_layers(diffusion: dlens.Model) -> None:
+    plan = dlens.SkipPlan(layers=(4, 9), rule="cosine", scores=())
+    assert trace(diffusion).skip(plan).ops == trace(diffusion).skip([4, 9]).ops

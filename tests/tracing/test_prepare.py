@@ -9,6 +9,9 @@ import pytest
 
 import dlens
 from dlens.models.families.decoder import llama_like
+from dlens.tracing.planning.inputs import as_batch
+from dlens.tracing.prepare import target_of, windows
+from dlens.tracing.step.state import Window
 from tests.whole.architectures import CONFIGS, build
 from tests.whole.operations import IDS
 
@@ -29,3 +32,21 @@ def test_training_mode_is_refused() -> None:
     model.module.train()
     with pytest.raises(ValueError, match="in training mode"):
         dlens.trace(model).forward(IDS)
+
+
+def test_facts_of_a_model() -> None:
+    target = target_of(dlens.load(build(CONFIGS["gemma2"][0])))
+    assert (target.n_layers, target.d_model, target.has_noise) == (4, 32, False)
+    assert target.attention_types == ("sliding_attention", "full_attention") * 2
+    assert "attn_implementation='eager'" in target.absent["pattern"] and list(target.absent) == ["pattern"]
+
+
+def test_prompts_run_as_one_or_in_groups_of_equal_length(ar: dlens.Model) -> None:
+    batch = as_batch(ar, [[5, 6, 7], [8], [9, 10, 11]])
+    ((window, ids, real),) = windows(ar, batch)
+    assert window == Window((0, 1, 2), 0) and ids is batch.ids and real is batch.real
+    deaf = replace(ar, honours_padding=False)
+    groups = list(windows(deaf, batch))
+    assert [window for window, _, _ in groups] == [Window((1,), 2), Window((0, 2), 0)]
+    assert [ids.tolist() for _, ids, _ in groups] == [[[8]], [[5, 6, 7], [9, 10, 11]]]
+    assert all(bool(real.all()) for _, _, real in groups)

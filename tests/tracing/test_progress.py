@@ -10,6 +10,7 @@ import torch
 
 import dlens
 from dlens import trace
+from dlens.tracing.progress import StepView, Watch, hold, refuse_stray_call
 from dlens.tracing.records.text import MASK_SIGN
 from tests.refusing import STORY, assert_three_parts
 from tests.tracing.plain import DECODED, PROMPTS
@@ -47,3 +48,44 @@ def test_the_module_called_between_steps(name: str, request: pytest.FixtureReque
     with untouched(model), pytest.raises(RuntimeError) as caught:
         chain.generate(STORY, 3, on_step=lambda view: model.module(input_ids=view.tokens, use_cache=False))
     assert_three_parts(str(caught.value), "called between steps 0 and 1")
+
+
+def test_a_watch_counts_steps_and_shows_copies_of_their_tokens() -> None:
+    views: list[StepView] = []
+    watch = Watch(3, False, views.append, None, lambda ids: [str(row.tolist()) for row in ids])
+    tokens = torch.tensor([[5, 6]])
+    with watch.shown():
+        watch.begin()
+        watch.end(0, tokens, [1])
+        tokens.zero_()
+    assert watch.begun == 1 and watch.bar is None
+    (view,) = views
+    assert (view.step, view.n_steps, view.rows, view.text) == (0, 3, (1,), ["[5, 6]"])
+    assert view.tokens.tolist() == [[5, 6]]
+
+
+def test_a_cancelled_watch_begins_no_step() -> None:
+    cancel = threading.Event()
+    watch = Watch(3, False, None, cancel, lambda ids: [])
+    watch.begin()
+    cancel.set()
+    with pytest.raises(dlens.Cancelled, match="cancelled between two steps"):
+        watch.begin()
+    assert watch.begun == 1
+
+
+def test_calls_of_the_run_itself_are_not_stray() -> None:
+    refuse_stray_call(0, 1)
+    refuse_stray_call(2, 3)
+    with pytest.raises(RuntimeError, match="called between steps 1 and 2"):
+        refuse_stray_call(2, 2)
+
+
+def test_a_held_lock_is_let_go_after_an_error() -> None:
+    lock = threading.RLock()
+    with pytest.raises(KeyError), hold(lock, None):
+        raise KeyError
+    taken = threading.Thread(target=lambda: lock.acquire(timeout=5) and lock.release())
+    taken.start()
+    taken.join(timeout=5)
+    assert not taken.is_alive() and lock.acquire(blocking=False)

@@ -7,6 +7,7 @@ import pytest
 import dlens
 from dlens import trace
 from dlens.samplers import Autoregressive, Dream, LLaDA
+from dlens.tracing.settings import sampler_for
 from tests.refusing import STORY, Action, refused
 from tests.unchecked import unchecked
 
@@ -45,3 +46,20 @@ def test_a_decoding_run_that_cannot_be(ar: dlens.Model, case: str) -> None:
     came, action = AR_RUNS[case]
     with unchecked(), refused(ar, ValueError, came):
         action(ar)
+
+
+def test_the_sampler_of_the_family_where_none_is_named(ar: dlens.Model, diffusion: dlens.Model) -> None:
+    assert sampler_for(ar, None) == Autoregressive() and sampler_for(diffusion, None) == LLaDA()
+    named = LLaDA(steps=4)
+    assert sampler_for(diffusion, named) is named
+
+
+def test_settings_stand_in_the_record(diffusion: dlens.Model) -> None:
+    record = trace(diffusion).generate(STORY, 4, sampler=LLaDA(steps=2), seed=3)
+    assert record.settings == {
+        "new_tokens": 4,
+        "sampler": repr(LLaDA(steps=2)),
+        "seed": 3,
+        "infill": False,
+        "cache": "auto",
+    }

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import dlens
 from dlens import trace
+from dlens.tracing.planning.kv_cache import fullest_cache
 from tests.reference import edited
 from tests.refusing import STORY, Action, refused
 from tests.tracing.plain import DECODED, PROMPTS, greedy
@@ -82,3 +83,25 @@ def test_a_cache_that_cannot_be_kept(ar: dlens.Model, case: str) -> None:
     ar.memo.clear()
     with unchecked(), refused(ar, ValueError, came):
         action(ar)
+
+
+def test_a_run_that_may_keep_its_cache_says_nothing(ar: dlens.Model) -> None:
+    chain = trace(ar).skip([0]).swap(2, 7, steps=[1]).ablate([5], [3])
+    assert chain.generate(STORY, 3, cache="require").notes == ()
+    assert trace(ar).skip([0], steps=[1]).generate(STORY, 3, cache="off").notes == ()
+
+
+def test_where_every_layer_is_skipped_nothing_is_cached(ar: dlens.Model) -> None:
+    record = trace(ar).skip(range(16)).generate(STORY, 2)
+    assert "KV cache off because of 'every layer is skipped, so that nothing would be cached'" in record.notes[0]
+
+
+def test_the_length_of_a_cache_is_that_of_its_fullest_layer(ar: dlens.Model) -> None:
+    cache = fullest_cache(ar.config)
+    assert cache.get_seq_length() == 0
+    keys = torch.zeros(1, 2, 5, 8)
+    for layer in (1, 3):
+        cache.update(keys, keys, layer)
+    assert cache.get_seq_length() == 5 == cache.get_seq_length(0)
+    assert cache.layers[0].get_seq_length() == 0
+    assert cache.get_mask_sizes(1, 0) == (6, 0) == cache.get_mask_sizes(1, 1)

@@ -45,3 +45,13 @@ def test_measures_of_inner_points_follow_the_rules_of_captures(diffusion: dlens.
         dlens.trace(diffusion).measure(Inner(point="pattern"))
     with pytest.raises(ValueError, match="reads 'logits'; expected points of a block"):
         dlens.trace(diffusion).measure(Inner(point="logits"))
+
+
+def test_a_measure_in_words_and_in_the_plan(diffusion: dlens.Model) -> None:
+    trace = dlens.trace(diffusion).measure(dlens.Cosine(name="mine"), Inner())
+    assert str(trace).splitlines()[1:] == ["  measure mine", "  measure inner"]
+    plan = trace.forward([[5, 6]]).plan
+    assert [(entry["op"], entry["measure"], entry["key"]) for entry in plan] == [
+        ("measure", "Cosine", "mine"),
+        ("measure", "Inner", "inner"),
+    ]

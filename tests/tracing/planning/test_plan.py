@@ -1,4 +1,4 @@
-"""Steps that a run does not have."""
+"""Steps that a run has, and steps that it does not have."""
 
 from __future__ import annotations
 
@@ -31,3 +31,11 @@ def test_a_step_beyond_a_forward_and_no_step_at_all(diffusion: dlens.Model) -> N
         trace(diffusion).skip(3, steps=slice(1, 1)).generate(STORY, 8)
     with refused(diffusion, ValueError, "names no step of 1"):
         trace(diffusion).skip(3, steps="early").forward(STORY)
+
+
+def test_an_operation_acts_at_the_steps_that_it_names(diffusion: dlens.Model) -> None:
+    seen: list[int] = []
+    trace(diffusion).hook("logits", lambda value, hook: seen.append(hook.step), steps=slice(-3, None)).generate(
+        STORY, 8
+    )
+    assert seen == [5, 6, 7]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 import dlens
 from dlens import trace
+from dlens.tracing.planning.tokens import after, fixed_mask
 from tests.refusing import STORY, WIDTH, Action, refused
 from tests.tracing.plain import DECODED, PROMPTS
 from tests.unchecked import unchecked
@@ -54,3 +57,33 @@ def test_the_last_token_of_decoding_is_computed_by_no_step(ar: dlens.Model, case
     came, action = LAST[case]
     with unchecked(), refused(ar, IndexError, came):
         action(ar)
+
+
+REAL = torch.tensor([[False, False, True, True, True], [True] * 5])
+
+
+@pytest.mark.parametrize(
+    ("tokens", "named"),
+    [
+        (slice(1, 3), [[0, 0, 0, 1, 1], [0, 1, 1, 0, 0]]),
+        (slice(-1, None), [[0, 0, 0, 0, 1], [0, 0, 0, 0, 1]]),
+        (slice(4, None), [[0, 0, 0, 0, 0], [0, 0, 0, 0, 1]]),
+        ([0, -1], [[0, 0, 1, 0, 1], [1, 0, 0, 0, 1]]),
+        ([3], [[0, 0, 0, 0, 0], [0, 0, 0, 1, 0]]),
+        (torch.ones(2, 5, dtype=torch.bool), [[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]]),
+    ],
+    ids=str,
+)
+def test_positions_count_from_the_first_real_token_of_a_row(tokens: Any, named: list[list[int]]) -> None:
+    mask = fixed_mask(tokens, REAL)
+    assert mask is not None and mask.long().tolist() == named
+
+
+@pytest.mark.parametrize("word", ["all", "prompt", "masked", "decoded", "last"])
+def test_words_are_masks_of_each_step(word: Any) -> None:
+    assert fixed_mask(word, REAL) is None
+
+
+def test_what_follows_an_end() -> None:
+    ends = torch.tensor([[False, True, False, True], [False] * 4, [True, False, False, False]])
+    assert after(ends).long().tolist() == [[0, 0, 1, 1], [0, 0, 0, 0], [0, 1, 1, 1]]
