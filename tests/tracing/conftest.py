@@ -8,6 +8,7 @@ import pytest
 
 import dlens
 from tests.reference import fresh
+from tests.tracing.plain import PROMPTS
 
 
 @pytest.fixture(scope="session", params=["diffusion", "ar_init"])
@@ -26,3 +27,10 @@ def plain(model: dlens.Model) -> Any:
 def plain_ar(ar: dlens.Model) -> Any:
     """The weights of the autoregressive model in a module that dlens never saw."""
     return fresh(ar.module)
+
+
+@pytest.fixture(scope="session")
+def record(diffusion: dlens.Model) -> dlens.Record:
+    """A denoising run with captures, measures and a found outlier channel."""
+    trace = dlens.trace(diffusion).skip([3]).ablate_outlier().capture("resid_post", layers=[0, -1], steps=range(2, 5))
+    return trace.capture("blocks.4.hook_attn_out").measure(dlens.Cosine(), dlens.Outliers()).generate(PROMPTS[:2], 8)

@@ -20,7 +20,7 @@ from transformers import (
 
 from tests.whole.operations import LLAMA, Names
 
-SIZE = {
+SIZE: dict[str, Any] = {
     "vocab_size": 100,
     "hidden_size": 32,
     "intermediate_size": 48,
