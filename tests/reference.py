@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.initialization import no_init_weights
 
 
 def fresh(module: nn.Module) -> Any:
     """A copy of a native transformers model built from its config and weights, free of any wrapper."""
+    from transformers.initialization import no_init_weights
+
     plain: Any = module
     config = copy.deepcopy(plain.config)
     if hasattr(config, "quantization_config"):
