@@ -41,7 +41,7 @@ def test_a_name_is_read_back(point: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "blocks.3", "blocks.3.resid_post", "blocks.3.hook_embed", "hook_resid_post"])
 def test_what_is_no_name_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="unknown hook point .*; expected a short form .*; check the spelling"):
+    with pytest.raises(ValueError, match="unknown hook point .*; expected a short form .*; "):
         parse_point(name)
 
 
