@@ -145,15 +145,15 @@ def modules() -> set[str]:
     return {path.with_name(f"test_{path.name}").as_posix() for path in paths if mirrored(path)}
 
 
-def tests() -> set[str]:
+def written() -> set[str]:
     """Every file of tests but those of the whole."""
     paths = (path.relative_to(TESTS) for path in TESTS.rglob("test_*.py"))
     return {path.as_posix() for path in paths if mirrored(path)} - set(WHOLE)
 
 
 def test_every_module_has_its_tests_and_every_test_its_module() -> None:
-    assert sorted(modules() - tests()) == [], "modules without a test file of their name"
-    assert sorted(tests() - modules()) == [], "tests of no module: move them, or name them in WHOLE"
+    assert sorted(modules() - written()) == [], "modules without a test file of their name"
+    assert sorted(written() - modules()) == [], "tests of no module: move them, or name them in WHOLE"
 
 
 def test_tests_of_recipes_have_their_module() -> None:
