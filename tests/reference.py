@@ -13,12 +13,16 @@ from torch import Tensor, nn
 
 def fresh(module: nn.Module) -> Any:
     """A copy of a native transformers model built from its config and weights, free of any wrapper."""
-    config = copy.deepcopy(module.config)
+    from transformers.initialization import no_init_weights
+
+    plain: Any = module
+    config = copy.deepcopy(plain.config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    built = type(module)(config).eval()
-    built.load_state_dict(module.state_dict())
-    built.generation_config = copy.deepcopy(module.generation_config)
+    with no_init_weights():  # every weight is loaded
+        built: Any = type(plain)(config).eval()
+    built.load_state_dict(plain.state_dict())
+    built.generation_config = copy.deepcopy(plain.generation_config)
     if not getattr(config, "is_causal", True):
         for part in built.modules():
             if "is_causal" in vars(part):
@@ -29,7 +33,8 @@ def fresh(module: nn.Module) -> Any:
 def rebuilt(module: nn.Module, order: Sequence[int]) -> Any:
     """A model whose blocks are those of `module` in another order, left out or doubled."""
     built = fresh(module)
-    layers = [copy.deepcopy(built.model.layers[i]) for i in order]
+    own = list(built.model.layers)
+    layers = [copy.deepcopy(own[i]) if i in order[:place] else own[i] for place, i in enumerate(order)]
     for place, layer in enumerate(layers):
         layer.self_attn.layer_idx = place
     built.model.layers = nn.ModuleList(layers)

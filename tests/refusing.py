@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 import dlens
 from tests.untouched import untouched
+
+STORY = "Once upon a time"
+WIDTH = 4
+"""Tokens of the story."""
+
+Action = Callable[[dlens.Model], Any]
+"""What is refused of a model."""
 
 
 def assert_three_parts(message: str, came: str) -> None:

@@ -40,6 +40,11 @@ FLOORS = {
     "measures": ("base",),
     "show": ("figures", "report"),
 }
+# The rooms whose tests mirror them one to one; the files directly in dlens/ are a room too.
+MIRRORED = ("", "findings", "measures", "models", "ops", "samplers", "show", "tasks", "tracing", "widgets")
+TESTS = Path(__file__).parent
+# Tests of the whole, which no single module has.
+WHOLE = ("test_docs.py", "test_house.py", "test_site.py", "test_traps.py", "test_tutorials.py")
 HEAVY = (
     "nnsight",
     "transformers",
@@ -141,6 +146,39 @@ def test_import_loads_no_heavy_library() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_files_are_short(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
+
+
+def mirrored(path: Path) -> bool:
+    """Whether a file of dlens/ or tests/, relative to it, is in one of the rooms that are held to this."""
+    return ("" if len(path.parts) == 1 else path.parts[0]) in MIRRORED
+
+
+def modules() -> set[str]:
+    """Where the tests of every module are expected."""
+    paths = (path.relative_to(PACKAGE) for path in FILES if not path.name.startswith("__"))
+    return {path.with_name(f"test_{path.name}").as_posix() for path in paths if mirrored(path)}
+
+
+def written() -> set[str]:
+    """Every file of tests but those of the whole."""
+    paths = (path.relative_to(TESTS) for path in TESTS.rglob("test_*.py"))
+    return {path.as_posix() for path in paths if mirrored(path)} - set(WHOLE)
+
+
+def test_every_module_has_its_tests_and_every_test_its_module() -> None:
+    assert sorted(modules() - written()) == [], "modules without a test file of their name"
+    assert sorted(written() - modules()) == [], "tests of no module: move them, or name them in WHOLE"
+
+
+def test_tests_of_recipes_have_their_module() -> None:
+    modules = {f"test_{path.name}" for path in (TESTS.parent / "recipes" / "trio").glob("*.py")}
+    assert {path.name for path in (TESTS / "recipes").glob("test_*.py")} <= modules
+
+
+def test_every_trap_has_a_test() -> None:
+    names = [node.name for node in parse(TESTS / "test_traps.py").body if isinstance(node, ast.FunctionDef)]
+    numbers = {int(name.split("_")[2]) for name in names if name.startswith("test_trap_")}
+    assert numbers == set(range(1, 23))
 
 
 def test_the_face_has_no_logic() -> None:

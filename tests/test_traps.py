@@ -298,6 +298,42 @@ def test_trap_13_the_last_residual_is_before_the_final_norm(diffusion: dlens.Mod
     assert not torch.allclose(last, hidden)
 
 
+def test_trap_14_biased_cka_of_unrelated_data_looks_alike() -> None:
+    config = transformers.Qwen2Config(
+        vocab_size=64, hidden_size=512, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4
+    )
+    generator = torch.Generator().manual_seed(0)
+    trace = dlens.trace(transformers.Qwen2ForCausalLM(config).eval())
+    trace = trace.hook("resid_post", lambda value, hook: torch.randn(value.shape, generator=generator))
+    record = trace.measure(dlens.CKA(), dlens.CKA(debiased=False, name="biased")).forward(torch.arange(64)[None])
+    default, biased = (record.measures[key] for key in ("cka", "biased"))
+    # Of n unrelated rows in d dimensions the biased estimate is d / (n + d).
+    assert float(biased["cka_all"][0, 1]) == pytest.approx(512 / (64 + 512), abs=0.01) == 0.89
+    assert abs(float(default["cka_all"][0, 1])) < 0.05
+    assert "HSIC1 (debiased)" in default.attrs["estimator"] and "HSIC0 (biased)" in biased.attrs["estimator"]
+
+
+def test_trap_15_an_all_mask_canvas_makes_early_cosines_look_high(diffusion: dlens.Model) -> None:
+    trace = dlens.trace(diffusion).measure(dlens.Cosine(), dlens.Recency()).capture("resid_pre", "resid_post")
+    record = trace.generate(STORY, 20)
+    between = record.measures["recency"]["off_diagonal"]
+    assert float(between.sel(noise=0.95, layer=0)) > float(between.sel(noise=0.05, layer=0)) + 0.2
+    cosine = record.measures["cosine"]
+    assert cosine["cosine"].dims == ("step", "noise", "state", "layer") and between.dims == ("noise", "layer")
+    assert record.canvas is not None
+    pre, post = (record[point].double() for point in ("resid_pre", "resid_post"))
+    by_hand, masked = torch.cosine_similarity(pre, post, dim=-1), record.canvas[:, 0] == diffusion.family.mask_token_id
+    for step in (0, 7, 19):
+        share = round((20 - step) / 20 - 0.05, 2)
+        noise = cosine.isel(step=step).sel(noise=share, method="nearest")
+        decoded = ~masked[step] & ~record.is_prompt[0]
+        for state, where in (("prompt", record.is_prompt[0]), ("masked", masked[step]), ("decoded", decoded)):
+            assert noise["n"].sel(state=state).values.tolist() == [int(where.sum())] * diffusion.n_layers
+            found = torch.tensor(noise["cosine"].sel(state=state).values)
+            expected = by_hand[step, :, 0, where].mean(-1)
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=0, equal_nan=True)
+
+
 def test_trap_16_padding_is_not_attended_to(diffusion: dlens.Model) -> None:
     trace = dlens.trace(diffusion).capture("logits", "resid_post")
     batch = trace.forward(STORIES)

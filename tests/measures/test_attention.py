@@ -11,8 +11,8 @@ import dlens
 from dlens.measures import Attention, pool
 from dlens.measures.base.measure import Measure, Span, Visit
 from tests.measures.runs import CPU, assert_close, cells_of
-from tests.tracing.test_architectures import GQA, build
 from tests.unchecked import unchecked
+from tests.whole.architectures import GQA, build
 
 SPANS = [
     Span(n_steps=3, n_layers=2, d_model=4, has_noise=True, device=CPU),

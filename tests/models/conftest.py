@@ -11,6 +11,10 @@ import torch
 import transformers
 
 import dlens
+from dlens.models.families import registry
+from dlens.models.families.decoder import AUTOREGRESSIVE, MASKED, MASKED_SHIFTED
+from dlens.models.families.dream import DREAM
+from dlens.models.families.llada import LLADA
 from tests.standins import save_dream, save_llada
 
 SIZE: dict[str, Any] = {
@@ -27,7 +31,14 @@ SIZE: dict[str, Any] = {
 }
 SLIDING = {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"] * 2}
 NEOX = {key: SIZE[key] for key in SIZE if key not in ("num_key_value_heads", "head_dim")}
-GPT2 = {"vocab_size": 100, "n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 64, "initializer_range": 0.2}
+GPT2: dict[str, Any] = {
+    "vocab_size": 100,
+    "n_embd": 32,
+    "n_layer": 4,
+    "n_head": 4,
+    "n_positions": 64,
+    "initializer_range": 0.2,
+}
 ENDS = {"bos_token_id": 98, "eos_token_id": 98}
 
 NATIVE: dict[str, Callable[[], Any]] = {
@@ -81,3 +92,10 @@ def llada(llada_folder: Path) -> dlens.Model:
 def dream(dream_folder: Path) -> dlens.Model:
     """A Dream-shaped model."""
     return dlens.load(dream_folder, trust_remote_code=True)
+
+
+@pytest.fixture
+def only_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test starts with the families of dlens alone, and those it registers are gone after it."""
+    ours = (AUTOREGRESSIVE, MASKED, MASKED_SHIFTED, LLADA, DREAM)
+    monkeypatch.setattr(registry, "_FAMILIES", {family.name: family for family in ours})

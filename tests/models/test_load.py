@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
 
 import dlens
 from dlens.models.families.registry import families
@@ -41,32 +39,12 @@ def test_the_trio_loads_in_float32_with_its_families(
         assert (model.eos_token_id, model.pad_token_id) == (0, 0)
 
 
-def test_the_trio_reads_text_by_the_rule_in_its_tokenizer_file(ar: dlens.Model) -> None:
-    from tokenizers import Tokenizer
-
-    path = Path(dlens.__file__).parent / "models" / "trio" / "ar" / "tokenizer.json"
-    text = "Rose has 1234 stars,it's\n\n  def f(x):\n    return x<|mask|>"
-    assert ar.tokenizer(text).input_ids == Tokenizer.from_file(str(path)).encode(text).ids
-
-
 def test_the_trio_loads_in_plain_transformers_without_missing_weights(diffusion: dlens.Model) -> None:
     folder = Path(dlens.__file__).parent / "models" / "trio" / "diffusion"
     module, info = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, dtype="float32")
     assert not info["missing_keys"] and not info["unexpected_keys"]
     with torch.no_grad():
         assert torch.equal(module(IDS).logits, logits(diffusion))
-
-
-def test_dtype_passes_through() -> None:
-    assert dlens.load("trio/ar", dtype="bfloat16").dtype == torch.bfloat16
-
-
-def test_device_map_passes_through(ar: dlens.Model) -> None:
-    assert torch.equal(logits(dlens.load("trio/ar", device_map="auto")), logits(ar))
-
-
-def test_attention_implementation_passes_through() -> None:
-    assert dlens.load("trio/ar", attn_implementation="eager").module.config._attn_implementation == "eager"
 
 
 def test_a_bidirectional_family_has_no_causal_attention_module(diffusion: dlens.Model) -> None:
@@ -87,12 +65,6 @@ def test_a_module_is_left_as_it_was() -> None:
     model = dlens.load(module)
     assert model.module is module and module.training and model.tokenizer is None and model.name == "Qwen2ForCausalLM"
     assert all(part.is_causal for part in module.modules() if "is_causal" in vars(part))
-
-
-def test_a_folder_without_tokenizer_has_none(tmp_path: Path) -> None:
-    build("llama").save_pretrained(tmp_path)
-    model = dlens.load(tmp_path)
-    assert model.tokenizer is None and model.name == str(tmp_path)
 
 
 def test_a_checkpoint_may_name_its_family(tmp_path: Path) -> None:
@@ -123,12 +95,6 @@ def test_a_model_passes_through(ar: dlens.Model) -> None:
         dlens.load(ar, dtype="float32")
 
 
-def test_gguf_loads_through_transformers(smol: dlens.Model) -> None:
-    assert (smol.n_layers, smol.d_model, smol.family.name) == (30, 576, "autoregressive")
-    ids = torch.tensor([smol.tokenizer("The capital of France is").input_ids])
-    assert smol.tokenizer.decode(logits(smol, ids)[0, -1].argmax()) == " Paris"
-
-
 def test_verify_false_runs_nothing(llada_folder: Path) -> None:
     module = build("qwen2")
     module.register_forward_pre_hook(lambda *_: pytest.fail("a forward ran"))
@@ -137,32 +103,11 @@ def test_verify_false_runs_nothing(llada_folder: Path) -> None:
     assert not dlens.load(llada_folder, trust_remote_code=True, verify=False).honours_padding
 
 
-def test_unknown_trio_model() -> None:
-    with pytest.raises(
-        ValueError, match="no model 'trio/dlm' ships with dlens; expected trio/ar, .*; check the spelling"
-    ):
-        dlens.load("trio/dlm")
-
-
-def test_wrong_folder(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="has no config.json; expected a checkpoint .*; give the folder"):
-        dlens.load(tmp_path)
-    with pytest.raises(ValueError, match="no folder .*; expected .*; check the path"):
-        dlens.load(tmp_path / "absent")
-    with pytest.raises(ValueError, match="no folder"):
-        dlens.load("./absent")
-
-
 def test_unknown_family() -> None:
     with pytest.raises(
         ValueError, match="family 'maskd'; expected one of autoregressive, masked, .*; did you mean 'masked'"
     ):
         dlens.load(build("qwen2"), family="maskd")
-
-
-def test_misspelt_argument() -> None:
-    with pytest.raises(TypeError, match="unknown argument 'dtpye'; expected .*; did you mean 'dtype'"):
-        dlens.load("trio/ar", dtpye="float32")
 
 
 def test_arguments_with_a_module() -> None:
@@ -176,37 +121,10 @@ def test_what_is_no_model(source: Any) -> None:
         dlens.load(source)
 
 
-def test_remote_code_needs_permission(llada_folder: Path) -> None:
-    with pytest.raises(
-        PermissionError, match="brings its own code .*; expected trust_remote_code=True .*; read the code"
-    ):
-        dlens.load(llada_folder)
-
-
-@pytest.mark.parametrize(
-    "config",
-    [{"model_type": "diffusion_gemma"}, {"model_type": "t5", "is_encoder_decoder": True}],
-    ids=["diffusion_gemma", "t5"],
-)
-def test_encoder_decoders_are_refused(config: dict[str, Any], tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="is an encoder-decoder .*; expected a decoder-only model"):
-        dlens.load(tmp_path)
-
-
 def test_an_encoder_decoder_module_is_refused() -> None:
     config = transformers.T5Config(vocab_size=20, d_model=8, d_ff=8, num_layers=1, num_heads=1, d_kv=8)
     with pytest.raises(ValueError, match="T5ForConditionalGeneration is an encoder-decoder model; expected"):
         dlens.load(transformers.T5ForConditionalGeneration(config))
-
-
-def test_missing_weights_are_refused(tmp_path: Path) -> None:
-    build("llama").save_pretrained(tmp_path)
-    state = load_file(tmp_path / "model.safetensors")
-    del state["model.layers.1.mlp.up_proj.weight"]
-    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="lacks 1 weights, the first 'model.layers.1.mlp.up_proj.weight'"):
-        dlens.load(tmp_path)
 
 
 def test_weights_on_the_meta_device_are_refused() -> None:

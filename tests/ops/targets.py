@@ -1,5 +1,7 @@
 """Small models' facts and a place in them, for operations on hand-written numbers."""
 
+from typing import Any
+
 import torch
 
 from dlens.ops.edit import Place
@@ -14,7 +16,7 @@ VALUE = torch.tensor([[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]])
 
 def place(layer: int = 0, step: int = 0, **changes: object) -> Place:
     """A place in a run of one row and two positions."""
-    facts = {
+    facts: dict[str, Any] = {
         "point": "resid_post",
         "layer": layer,
         "step": step,

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlens.samplers import Autoregressive, Denoiser, Dream, LLaDA, Threshold, default_for
+from dlens.samplers import Denoiser, Dream, LLaDA, Threshold
 from tests.samplers.fakes import EOS, MASK, PAD, TOKENS, VOCAB, Draws, Network, decode, make_canvas, prompt
 
 SAMPLERS: list[Denoiser] = [
@@ -150,23 +150,6 @@ def test_equal_confidences_go_to_the_leftmost_and_equal_tokens_to_the_lowest(sam
     canvas, generated, _ = make_canvas([[4], [5]], 40)
     sampler.decode(forward, canvas, generated, 40, TOKENS, Draws(range(2)))
     assert order == [[n, n] for n in range(40, 0, -1)]
-
-
-def test_defaults_are_one_token_a_step_at_temperature_0() -> None:
-    assert default_for("autoregressive", shift=1) == Autoregressive(temperature=0.0)
-    assert default_for("diffusion", shift=0) == LLaDA(temperature=0.0)
-    assert default_for("diffusion", shift=1) == Dream(algorithm="entropy", temperature=0.0)
-    for shift in (0, 1):
-        sampler = default_for("diffusion", shift)
-        assert isinstance(sampler, Denoiser)
-        _, network, draws = decode(sampler, [prompt(3), prompt(6)], 20)
-        masks = [(canvas == MASK).sum(dim=1).tolist() for canvas, _ in network.canvases]
-        assert masks == [[n, n] for n in range(20, 0, -1)]
-        assert draws.shapes == []
-    assert all(
-        default_for(*kind).planned_steps(20) == 20
-        for kind in (("autoregressive", 1), ("diffusion", 0), ("diffusion", 1))
-    )
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -1,13 +1,12 @@
 """Benchmarks from files: what is read, how problems are drawn, and what is refused."""
 
 import gzip
-import json
 from pathlib import Path
 
 import pytest
 
 from dlens import tasks
-from dlens.tasks.benchmark import Benchmark, until
+from dlens.tasks.benchmark import Benchmark
 from dlens.tasks.files import FORMATS
 
 DATA = Path(__file__).parent / "data"
@@ -32,36 +31,11 @@ def test_a_gzipped_file_is_the_same_task(format: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_problems_are_drawn_without_replacement(format: str) -> None:
-    task = opened(format)
-    orders = {task.problems(3, seed=seed) for seed in range(8)}
-    assert len(orders) > 1 and {frozenset(p.key for p in order) for order in orders} == {
-        frozenset(p.key for p in task.problems(3))
-    }
-    assert all(len({p.key for p in order}) == 3 for order in orders)
-    assert task.problems(2, seed=5) == task.problems(3, seed=5)[:2]
-    assert all(p.steps is None for p in task.problems(3))
-
-
-@pytest.mark.parametrize("format", FORMATS)
 def test_the_reference_answers_are_right_and_nothing_is_not(format: str) -> None:
     task = opened(format)
     for problem in task.problems(3):
         assert task.score(problem, problem.answer)
         assert not task.score(problem, "")
-
-
-def test_line_separators_inside_json_end_no_line(tmp_path: Path) -> None:
-    path = tmp_path / "lines.jsonl"
-    entry = {"question": "One\u2028and one?", "answer": "#### 2"}
-    path.write_text(json.dumps(entry, ensure_ascii=False) + "\r\n\n", encoding="utf-8")
-    assert tasks.from_file(path, "gsm8k", shots=0).problems(1)[0].prompt == "Question: One\u2028and one?\nAnswer:"
-
-
-def test_until_takes_the_earliest_stop() -> None:
-    assert until("a b c", ["c", "b"]) == "a "
-    assert until("a b c", ["d"]) == "a b c"
-    assert until("b", ["b"]) == ""
 
 
 MATH = (DATA / "gsm8k.jsonl").read_bytes()
@@ -85,14 +59,6 @@ def test_a_file_that_does_not_fit(case: str, tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message):
         opened(format, path)
-
-
-def test_what_is_no_gzip_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "file.jsonl.gz"
-    for content in (b"{}", gzip.compress(b"{}" * 99)[:-9]):
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match="cannot be read: .*; expected UTF-8 text, gzipped .*; download"):
-            opened("gsm8k", path)
 
 
 def test_what_cannot_be_opened_or_drawn_is_refused(tmp_path: Path) -> None:

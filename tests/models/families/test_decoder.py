@@ -4,31 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import torch
-from torch import Tensor
 
 import dlens
-from dlens.models.family import Fill, Layout, Site
+from dlens.models.family import Layout, Site
 from tests.models.conftest import build
-
-IDS = torch.tensor([[5, 9, 2, 7, 31, 4]])
-
-
-def read(module: Any, site_module: Any, site: Site, inputs: dict[str, Any]) -> Tensor:
-    """One value by a plain hook."""
-    kept: list[Any] = []
-
-    def hook(part: Any, args: Any, kwargs: Any, output: Any) -> None:
-        whole = (args[0] if args else kwargs["hidden_states"]) if site.end == "input" else output
-        kept.append(whole[site.index] if isinstance(whole, tuple) else whole)
-
-    handle = site_module.register_forward_hook(hook, with_kwargs=True)
-    with torch.no_grad():
-        module(**inputs)
-    handle.remove()
-    assert len(kept) == 1
-    return kept[0]
+from tests.models.families.reading import IDS, read, zeroed
 
 
 def summed(layout: Layout) -> list[str]:
@@ -56,19 +37,6 @@ def test_resid_pre_of_a_layer_is_resid_post_of_the_one_before(native: Any) -> No
     inputs = model.family.inputs(IDS, None)
     for one, two in zip(model.blocks, model.blocks[1:], strict=False):
         assert torch.equal(read(native, one, Site(""), inputs), read(native, two, Site("", "input"), inputs))
-
-
-def zeroed(module: Any, block: Any, fills: tuple[Fill, ...], inputs: dict[str, Any]) -> Tensor:
-    """The block's output with these modules replaced by their fills."""
-    hidden = read(module, block, Site("", "input"), inputs)
-    parts = [block.get_submodule(fill.path) for fill in fills]
-    for part, fill in zip(parts, fills, strict=True):
-        value = fill.make(hidden, block)
-        part.forward = lambda *args, value=value, **kwargs: value
-    found = read(module, block, Site(""), inputs)
-    for part in parts:
-        del part.forward
-    return found
 
 
 def test_a_skipped_half_adds_nothing(native: Any) -> None:
@@ -103,15 +71,3 @@ def test_parallel_blocks_say_why_they_have_no_resid_mid() -> None:
 def test_attention_types_come_from_the_config() -> None:
     assert dlens.load(build("gemma3")).attention_types == ("sliding_attention", "full_attention") * 2
     assert dlens.load(build("gpt2")).attention_types == ("full_attention",) * 4
-
-
-def test_pack_spells_a_block_output() -> None:
-    hidden = torch.zeros(1, 2, 3)
-    layout = Layout(blocks="b", embed="e", norm="n", head=None)
-    assert layout.pack(hidden) is hidden
-    assert Layout(blocks="b", embed="e", norm="n", head=None, block_tuple=2).pack(hidden) == (hidden, None)
-
-
-def test_a_family_with_an_impossible_shift_is_refused() -> None:
-    with pytest.raises(ValueError, match="shift 0 of autoregressive family 'odd'; expected 1"):
-        dlens.Family(name="odd", objective="autoregressive", shift=0)

@@ -1,4 +1,4 @@
-"""Families that users add, and the table of known models."""
+"""Families that users add."""
 
 from __future__ import annotations
 
@@ -9,19 +9,11 @@ import pytest
 import dlens
 from dlens.models import known, load
 from dlens.models.families import registry
-from dlens.models.families.decoder import AUTOREGRESSIVE, MASKED, MASKED_SHIFTED, llama_like
-from dlens.models.families.dream import DREAM
-from dlens.models.families.llada import LLADA
+from dlens.models.families.decoder import llama_like
 from dlens.models.family import Family
-from dlens.models.known import known_models
 from tests.models.conftest import build
 
-
-@pytest.fixture(autouse=True)
-def only_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test starts with the families of dlens alone, and those it registers are gone after it."""
-    ours = (AUTOREGRESSIVE, MASKED, MASKED_SHIFTED, LLADA, DREAM)
-    monkeypatch.setattr(registry, "_FAMILIES", {family.name: family for family in ours})
+pytestmark = pytest.mark.usefixtures("only_our_own")
 
 
 def test_a_registered_family_is_found_by_name_and_by_model_type() -> None:
@@ -57,16 +49,3 @@ def test_the_example_of_a_family_is_under_twenty_lines() -> None:
         if line.strip().startswith((">>>", "..."))
     ]
     assert 5 < len(lines) < 20
-
-
-def test_known_models() -> None:
-    rows = {row.name: row for row in known_models()}
-    assert list(rows) == [
-        "trio/ar", "trio/diffusion", "trio/ar-init", "autoregressive", "masked", "masked-shifted", "llada", "dream",
-    ]  # fmt: skip
-    assert (rows["trio/ar-init"].family, rows["trio/ar-init"].layers, rows["trio/ar-init"].width) == (
-        "masked-shifted",
-        16,
-        192,
-    )
-    assert rows["dream"].layers is None and rows["dream"].shift == 1

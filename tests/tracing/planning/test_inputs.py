@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,12 @@ import pytest
 import torch
 
 import dlens
+from dlens import trace
+from dlens.samplers import LLaDA
 from dlens.tracing.planning.inputs import as_batch
+from tests.reference import fresh
+from tests.refusing import STORY, Action, refused
+from tests.unchecked import unchecked
 
 
 def test_all_forms_of_one_prompt_are_the_same(ar: dlens.Model) -> None:
@@ -85,3 +91,68 @@ def test_bad_input_is_refused(ar: dlens.Model, inputs: object, message: str) -> 
 def test_text_without_a_tokenizer_is_refused(ar: dlens.Model) -> None:
     with pytest.raises(ValueError, match="has no tokenizer and got text; expected token ids"):
         dlens.trace(replace(ar, tokenizer=None)).forward("Once")
+
+
+REFUSED: dict[str, tuple[str, Action]] = {
+    "too long": ("509 are to come", lambda m: trace(m).generate(STORY, 509)),
+    "too long for a forward": ("has 513 tokens", lambda m: trace(m).forward([7] * 513)),
+    "no prompts": ("no prompts", lambda m: trace(m).generate([], 8)),
+    "an empty prompt": ("prompt 1 holds no tokens", lambda m: trace(m).generate([[7], []], 8)),
+    "an empty string": ("prompt 0 holds no tokens", lambda m: trace(m).forward("")),
+    "an id beyond": ("token id 4096", lambda m: trace(m).forward([1, 4096])),
+    "a negative id": ("token id -1", lambda m: trace(m).forward([1, -1])),
+    "a number": ("got int", lambda m: trace(m).forward(7)),
+    "a list of floats": ("token id 0.5", lambda m: trace(m).forward([0.5])),
+    "messages": ("no chat template", lambda m: trace(m).forward([{"role": "user", "content": "hi"}])),
+}
+
+
+AR_REFUSED: dict[str, tuple[str, Action]] = {
+    "too long": ("509 are to come", lambda m: trace(m).generate(STORY, 509)),
+}
+
+
+def test_a_mask_token_in_the_prompt(diffusion: dlens.Model) -> None:
+    mask = diffusion.family.mask_token_id
+    with refused(diffusion, ValueError, f"prompt 1 holds the mask token ({mask}) 2 times"):
+        trace(diffusion).ablate_outlier().generate([[5, 6], [5, mask, mask]], 8)
+    assert trace(diffusion).forward([5, mask]).n_steps == 1
+
+
+def test_a_missing_tokenizer(diffusion: dlens.Model) -> None:
+    model = dlens.load(fresh(diffusion.module))
+    message = {"role": "user", "content": "hi"}
+    for inputs, what in ((STORY, "text"), ([STORY], "text"), ([message], "chat messages")):
+        with refused(model, ValueError, f"no tokenizer and got {what}"):
+            trace(model).forward(inputs)
+        with refused(model, ValueError, f"no tokenizer and got {what}"):
+            trace(model).generate(inputs, 4)
+    for chain, needed in (
+        (trace(model).ablate_outlier(), "the outlier channel is found on text; load with tokenizer=, or name"),
+        (trace(model).ablate(3, value="mean"), "value='mean' is measured on text; load with tokenizer=, or give"),
+        (trace(model).ablate_outlier(5, value="mean"), "value='mean' is measured on text"),
+    ):
+        with refused(model, ValueError, "no tokenizer to read the calibration text"):
+            try:
+                chain.forward([5, 6])
+            except ValueError as error:
+                assert f"; expected one, as {needed}" in str(error)
+                raise
+    with refused(model, ValueError, "eos_inf=True"):
+        bare = dataclasses.replace(model, module=model.module)
+        bare.config.eos_token_id = None
+        trace(bare).generate([5, 6], 4, sampler=LLaDA(eos_inf=True))
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_input_that_no_model_can_read(diffusion: dlens.Model, case: str) -> None:
+    came, action = REFUSED[case]
+    with unchecked(), refused(diffusion, ValueError, came):
+        action(diffusion)
+
+
+@pytest.mark.parametrize("case", AR_REFUSED)
+def test_input_that_no_decoder_can_go_on_from(ar: dlens.Model, case: str) -> None:
+    came, action = AR_REFUSED[case]
+    with unchecked(), refused(ar, ValueError, came):
+        action(ar)

@@ -1,71 +1,41 @@
-"""Operations that cannot both hold, and those that can."""
+"""Steps that a run has, and steps that it does not have."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, final
+from typing import Any
 
 import pytest
-import torch
 
 import dlens
-from dlens.measures.base.measure import Span, Sums, Visit
+from dlens import trace
+from tests.refusing import STORY, refused
 
 
-@final
-@dataclass(frozen=True, kw_only=True)
-class Inner(dlens.Measure):
-    """A measure of one point, which counts its visits."""
-
-    point: str = "attn_out"
-
-    @property
-    def points(self) -> tuple[str, ...]:
-        return (self.point,)
-
-    def start(self, span: Span) -> Sums:
-        return {"n": torch.zeros(span.n_layers)}
-
-    def update(self, sums: Sums, visit: Visit) -> None:
-        sums["n"][visit.at] += len(visit.values)
-
-    def result(self, sums: Sums, span: Span) -> Any:
-        import xarray as xr
-
-        return xr.Dataset({"n": ("layer", sums["n"].numpy())})
+@pytest.mark.parametrize("steps", [8, -9, [0, 8], range(7, 9), slice(0, 9), slice(8, None), slice(-9, None)], ids=str)
+@pytest.mark.parametrize("name", ["ar", "diffusion"])
+def test_a_step_beyond_the_run(name: str, steps: Any, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(name)
+    step = {"range(7, 9)": 8, "slice(0, 9, None)": 9, "slice(8, None, None)": 8, "[0, 8]": 8}.get(str(steps))
+    step = step if step is not None else (steps if isinstance(steps, int) else -9)
+    for chain in (trace(model).skip(3, steps=steps), trace(model).capture("resid_post", steps=steps)):
+        with refused(model, IndexError, f"names step {step}"):
+            chain.generate(STORY, 8)
 
 
-def refused(verb: Callable[[], dlens.Trace], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        verb()
+def test_a_step_beyond_a_forward_and_no_step_at_all(diffusion: dlens.Model) -> None:
+    with refused(diffusion, IndexError, "steps=1 names step 1"):
+        trace(diffusion).skip(3, steps=1).forward(STORY)
+    with refused(diffusion, IndexError, "steps=0:4 names step 1"):
+        trace(diffusion).capture("resid_post", steps=range(4)).forward(STORY)
+    with refused(diffusion, ValueError, "names no step of 8"):
+        trace(diffusion).skip(3, steps=slice(1, 1)).generate(STORY, 8)
+    with refused(diffusion, ValueError, "names no step of 1"):
+        trace(diffusion).skip(3, steps="early").forward(STORY)
 
 
-def test_places_that_swaps_join_belong_to_two_blocks_where_rows_disagree(diffusion: dlens.Model) -> None:
-    trace = dlens.trace(diffusion).swap(2, 7, noise=(0.3, 0.8)).swap(7, 9)
-    for layer in (2, 7, 9):
-        point = f"blocks.{layer}.hook_attn_out"
-        refused(partial(trace.capture, point), f"attn_out of layer {layer} would belong to two blocks")
-        refused(partial(trace.skip, [layer], part="mlp"), "half of a block cannot be skipped")
-        refused(partial(trace.repeat, layer), f"layer {layer} is repeated and swapped row by row")
-    mask = diffusion.family.mask_token_id
-    record = trace.capture("blocks.8.hook_attn_out").forward([[5, mask, mask], [5, 6, 7]])
-    assert record["blocks.8.hook_attn_out"].shape == (2, 3, 192)
-
-
-def test_a_name_stands_for_one_capture_whatever_the_steps(diffusion: dlens.Model) -> None:
-    with pytest.raises(ValueError, match="record\\['resid_post'\\] is asked for twice"):
-        dlens.trace(diffusion).capture("resid_post", steps=[0]).capture("resid_post", steps=[1])
-
-
-def test_measures_of_inner_points_follow_the_rules_of_captures(diffusion: dlens.Model) -> None:
-    trace = dlens.trace(diffusion).measure(Inner())
-    assert trace.forward([[5, 6]]).measures["inner"]["n"].values.tolist() == [1] * 16
-    for other in (trace.skip, trace.repeat):
-        with pytest.raises(ValueError, match="cannot both hold"):
-            other(3)  # type: ignore[operator]
-    with pytest.raises(ValueError, match="has no pattern"):
-        dlens.trace(diffusion).measure(Inner(point="pattern"))
-    with pytest.raises(ValueError, match="reads 'logits'; expected points of a block"):
-        dlens.trace(diffusion).measure(Inner(point="logits"))
+def test_an_operation_acts_at_the_steps_that_it_names(diffusion: dlens.Model) -> None:
+    seen: list[int] = []
+    trace(diffusion).hook("logits", lambda value, hook: seen.append(hook.step), steps=slice(-3, None)).generate(
+        STORY, 8
+    )
+    assert seen == [5, 6, 7]

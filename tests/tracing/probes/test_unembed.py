@@ -11,7 +11,7 @@ import dlens
 from dlens.errors import VerificationError
 from dlens.tracing.probes.unembed import readout_of
 from tests.standins import save_dream, save_llada
-from tests.tracing.test_architectures import GQA, build
+from tests.whole.architectures import GQA, build
 
 IDS = torch.arange(1, 9)[None]
 

@@ -12,7 +12,7 @@ import xarray as xr
 import dlens
 from dlens import measures
 from dlens.tracing.records.netcdf import read_dataset, write_dataset
-from tests.tracing.records.prompts import PROMPTS
+from tests.tracing.plain import PROMPTS
 
 MEASURES = [
     kind

@@ -184,5 +184,5 @@ def test_in_code_that_has_no_source(diffusion: dlens.Model) -> None:
 
 
 def test_in_a_script_from_a_pipe() -> None:
-    done = subprocess.run([sys.executable, "-"], input=SCRIPT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-"], input=SCRIPT, capture_output=True, text=True, timeout=600, check=False)
     assert (done.stdout.strip(), done.returncode) == ("True 2", 0), done.stderr

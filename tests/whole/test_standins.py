@@ -11,18 +11,27 @@ import torch
 import dlens
 from dlens.samplers import LLaDA, Threshold
 from tests.standins import build_remote, save_dream, save_llada
-from tests.tracing.operations import LLADA, LLAMA, Names, check_every_operation
+from tests.whole.operations import CHECKS, LLADA, LLAMA, Pair
 
 
-@pytest.mark.parametrize(
-    ("save", "names", "inputs"),
-    [(save_llada, LLADA, {"use_cache": False}), (save_dream, LLAMA, {"attention_mask": "full", "use_cache": False})],
+@pytest.fixture(
+    scope="module",
+    params=[
+        (save_llada, LLADA, {"use_cache": False}),
+        (save_dream, LLAMA, {"attention_mask": "full", "use_cache": False}),
+    ],
     ids=["llada", "dream"],
 )
-def test_every_operation(tmp_path: Path, save: Any, names: Names, inputs: dict[str, Any]) -> None:
-    folder = save(tmp_path)
-    model = dlens.load(str(folder), trust_remote_code=True)
-    check_every_operation(model, build_remote(folder), names, **inputs)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """Each of the two, under dlens and plain."""
+    save, names, inputs = request.param
+    folder = save(tmp_path_factory.mktemp("standin"))
+    return Pair(dlens.load(str(folder), trust_remote_code=True), build_remote(folder), names, **inputs)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_every_operation(pair: Pair, check: str) -> None:
+    CHECKS[check](pair)
 
 
 @pytest.mark.parametrize("save", [save_llada, save_dream], ids=["llada", "dream"])

@@ -2,73 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM as Auto
 from transformers import (
-    Gemma2Config,
-    Gemma3TextConfig,
-    GemmaConfig,
-    GPT2Config,
     GPTNeoXConfig,
-    LlamaConfig,
-    MistralConfig,
-    Qwen2Config,
-    Qwen3Config,
 )
 
 import dlens
-from dlens.models.families.decoder import llama_like
 from tests.reference import left_padded
-from tests.tracing.operations import IDS, LLAMA, Names, check_every_operation, like
-
-SIZE = {
-    "vocab_size": 100,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 64,
-}
-GQA = SIZE | {"num_key_value_heads": 2, "head_dim": 8}
-GEMMA = Names("model.layers", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
-GPT2 = Names("transformer.h", "attn", "ln_2", "mlp")
-NEOX = Names("gpt_neox.layers", "post_attention_dropout", "post_attention_layernorm", "post_mlp_dropout")
-CONFIGS: dict[str, tuple[Any, Names]] = {
-    "qwen2": (Qwen2Config(**SIZE, num_key_value_heads=2), LLAMA),
-    "qwen3": (Qwen3Config(**GQA), LLAMA),
-    "llama": (LlamaConfig(**GQA), LLAMA),
-    "mistral": (MistralConfig(**GQA, sliding_window=6), LLAMA),
-    "gemma": (GemmaConfig(**GQA), LLAMA),
-    "gemma2": (Gemma2Config(**GQA, sliding_window=6), GEMMA),
-    "gemma3": (
-        Gemma3TextConfig(**GQA, sliding_window=6, layer_types=["sliding_attention", "full_attention"] * 2),
-        GEMMA,
-    ),
-    "gpt2": (GPT2Config(vocab_size=100, n_embd=32, n_layer=4, n_head=4, n_positions=64), GPT2),
-    "pythia": (GPTNeoXConfig(**SIZE, use_parallel_residual=False), NEOX),
-}
+from tests.whole.architectures import CONFIGS, SIZE, build
+from tests.whole.operations import CHECKS, IDS, Pair, like
 
 
-def build(config: Any) -> Any:
-    torch.manual_seed(0)
-    module = Auto.from_config(config).eval()
-    generator = torch.Generator().manual_seed(1)
-    for parameter in module.parameters():
-        # Large enough for blocks and positions to matter.
-        parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
-    module.generation_config.eos_token_id = None
-    return module
+@pytest.fixture(scope="module", params=CONFIGS)
+def pair(request: pytest.FixtureRequest) -> Pair:
+    """Each architecture in turn, under dlens and plain."""
+    config, names = CONFIGS[request.param]
+    return Pair(dlens.load(build(config)), build(config), names, use_cache=False)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_every_operation(name: str) -> None:
-    config, names = CONFIGS[name]
-    module = build(config)
-    check_every_operation(dlens.load(module), build(config), names, use_cache=False)
+@pytest.mark.parametrize("check", CHECKS)
+def test_every_operation(pair: Pair, check: str) -> None:
+    CHECKS[check](pair)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -127,21 +84,3 @@ def test_patterns_of_a_sliding_cache_lie_on_the_keys_they_belong_to() -> None:
     cached, recomputed = trace.generate(IDS, 5), trace.generate(IDS, 5, cache="off")
     assert torch.equal(cached.tokens, recomputed.tokens)
     assert torch.allclose(cached["pattern"], recomputed["pattern"], atol=1e-5)
-
-
-def test_training_mode_is_refused() -> None:
-    model = dlens.load(build(CONFIGS["gpt2"][0]))
-    model.module.train()
-    with pytest.raises(ValueError, match="in training mode"):
-        dlens.trace(model).forward(IDS)
-
-
-@pytest.mark.parametrize("part", ["attn", "mlp"])
-def test_half_a_block_that_a_layout_names_no_modules_of_is_refused(part: Any) -> None:
-    module = Auto.from_config(CONFIGS["qwen2"][0]).eval()
-    layout = replace(llama_like(), attn_skip=(), mlp_skip=())
-    family = dlens.Family(name="own", objective="autoregressive", shift=1, layout=layout)
-    trace = dlens.trace(dlens.load(module, family=family))
-    with pytest.raises(ValueError, match=f"names no {part}_skip; expected the modules .*; give the family a Layout"):
-        trace.skip([1], part=part).forward(IDS)
-    assert trace.skip([1]).forward(IDS).saved_flops > 0

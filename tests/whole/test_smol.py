@@ -16,6 +16,7 @@ PROMPTS = [
     "Once upon a time there was a small dog who lived by the sea with",
     "Water boils at a temperature of",
 ]
+NEW = 16
 SKIPS = [[0], [3, 4, 5], [0, 1, 17, 29], [29], [2, 9, 16, 23]]
 
 
@@ -36,7 +37,7 @@ def forward(module: Any, ids: Tensor, mask: Tensor) -> Tensor:
 
 
 def greedy(module: Any, ids: Tensor, mask: Tensor, **more: Any) -> Tensor:
-    arguments = {"max_new_tokens": 48, "do_sample": False, "pad_token_id": 2} | more
+    arguments = {"max_new_tokens": NEW, "do_sample": False, "pad_token_id": 2} | more
     return module.generate(input_ids=ids, attention_mask=mask, **arguments)
 
 
@@ -51,7 +52,7 @@ def test_trace_without_operations_is_the_plain_model(smol: dlens.Model, plain: A
     single = dlens.trace(smol).capture("logits").forward(PROMPTS[0])
     with torch.no_grad():
         assert torch.equal(single["logits"], plain(ids[:1][mask[:1].bool()][None]).logits)
-    assert torch.equal(dlens.trace(smol).generate(PROMPTS, 48).tokens, greedy(plain, ids, mask))
+    assert torch.equal(dlens.trace(smol).generate(PROMPTS, NEW).tokens, greedy(plain, ids, mask))
 
 
 @pytest.mark.parametrize("layers", SKIPS, ids=str)
@@ -60,7 +61,7 @@ def test_skip_is_the_pruned_model(smol: dlens.Model, layers: list[int]) -> None:
     ids, mask = ids_of(smol)
     trace = dlens.trace(smol).skip(layers)
     assert_same_logits(trace.capture("logits").forward(PROMPTS)["logits"], forward(pruned, ids, mask), mask)
-    record = trace.generate(PROMPTS, 48, cache="require")
+    record = trace.generate(PROMPTS, NEW, cache="require")
     assert torch.equal(record.tokens, greedy(pruned, ids, mask))
 
 
@@ -85,7 +86,7 @@ def test_swaps_compose_left_to_right(smol: dlens.Model) -> None:
     ids, mask = ids_of(smol)
     trace = dlens.trace(smol).swap(2, 7).swap(7, 20).swap(0, 29)
     assert_same_logits(trace.capture("logits").forward(PROMPTS)["logits"], forward(swapped, ids, mask), mask)
-    assert torch.equal(trace.generate(PROMPTS, 48, cache="require").tokens, greedy(swapped, ids, mask))
+    assert torch.equal(trace.generate(PROMPTS, NEW, cache="require").tokens, greedy(swapped, ids, mask))
 
 
 def test_swap_with_skip_names_places(smol: dlens.Model) -> None:
@@ -143,12 +144,12 @@ def test_half_a_block_skipped_is_that_half_zeroed(smol: dlens.Model, plain: Any,
         return (torch.zeros_like(out[0]), *out[1:]) if isinstance(out, tuple) else torch.zeros_like(out)
 
     hooks = [getattr(plain.model.layers[i], name).register_forward_hook(zero) for i in (0, 5, 6)]
-    expected, tokens = forward(plain, ids, mask), greedy(plain, ids, mask, max_new_tokens=24)
+    expected, tokens = forward(plain, ids, mask), greedy(plain, ids, mask, max_new_tokens=NEW)
     for hook in hooks:
         hook.remove()
     trace = dlens.trace(smol).skip([0, 5, 6], part=part)
     assert_same_logits(trace.capture("logits").forward(PROMPTS)["logits"], expected, mask)
-    assert torch.equal(trace.generate(PROMPTS, 24, cache="require").tokens, tokens)
+    assert torch.equal(trace.generate(PROMPTS, NEW, cache="require").tokens, tokens)
 
 
 def test_sampling_is_that_of_generate_with_the_same_seed(smol: dlens.Model, plain: Any) -> None:

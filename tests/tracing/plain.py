@@ -1,4 +1,4 @@
-"""A denoising run by hand: a sampler over a plain torch module, with the shift spelled out."""
+"""Runs by hand: a sampler over a plain torch module with the shift spelled out, and greedy decoding."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from tests.reference import left_padded, positions
 
 PROMPTS = ["Once upon a time", "The little dog ran to the big red house and", "Question: Rose has 14 stars."]
 NEW = 12
+DECODED = 10
+"""New tokens of a denoising run and of AR decoding."""
 
 
 @dataclass
@@ -77,3 +79,15 @@ def shifted(logits: Tensor, mask: Tensor) -> Tensor:
         start = int((own == 0).sum())
         rows.append(torch.cat([row[:start], row[start : start + 1], row[start:-1]]))
     return torch.stack(rows)
+
+
+def masked_at(ids: Tensor, model: dlens.Model) -> Tensor:
+    """[batch, position], where a mask stands."""
+    return ids == model.family.mask_token_id
+
+
+def greedy(model: dlens.Model, module: Any, **more: Any) -> Tensor:
+    """The tokens of the prompts by transformers' own greedy decoding."""
+    ids, mask = left_padded([model.tokenizer(text)["input_ids"] for text in PROMPTS], model.pad_token_id)
+    arguments = {"max_new_tokens": DECODED, "do_sample": False, "pad_token_id": 0} | more
+    return module.generate(input_ids=ids, attention_mask=mask, **arguments)

@@ -1,0 +1,58 @@
+"""Hook sites that do not run once, or do not add up to the stream, are refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from torch import nn
+
+import dlens
+from dlens.errors import VerificationError
+from dlens.models.families.decoder import llama_like
+from dlens.models.family import Family, Layout, Site
+from tests.models.conftest import build
+
+
+def test_a_site_that_never_runs() -> None:
+    module = build("qwen2")
+    for block in module.model.layers:
+        block.unused = nn.Identity()
+    layout = replace(llama_like(), sites={"mlp_out": Site("unused")})
+    with pytest.raises(VerificationError, match="'unused' of block 0 of .* ran 0 times in one forward; expected once"):
+        dlens.load(module, family=ar_with(layout))
+
+
+def test_a_block_that_runs_twice() -> None:
+    module = build("qwen2")
+    module.model.layers[2] = module.model.layers[1]
+    with pytest.raises(VerificationError, match="ran 2 times in one forward; expected once"):
+        dlens.load(module)
+
+
+def test_a_block_that_returns_something_else() -> None:
+    layout = replace(llama_like(), block_tuple=2)
+    with pytest.raises(VerificationError, match="block 0 of .* returns a tensor|Tensor; expected a tuple of 2"):
+        dlens.load(build("qwen2"), family=ar_with(layout))
+
+
+def test_sites_that_do_not_add_up() -> None:
+    for point, wrong in (("attn_out", Site("input_layernorm")), ("mlp_out", Site("post_attention_layernorm"))):
+        layout = replace(llama_like(), sites={**llama_like().sites, point: wrong})
+        with pytest.raises(VerificationError, match=f"in block 0 of .* {point} is not resid_(mid|post); expected"):
+            dlens.load(build("qwen2"), family=ar_with(layout))
+
+
+def test_a_site_of_another_width() -> None:
+    layout = replace(llama_like(), sites={**llama_like().sites, "mlp_out": Site("mlp.up_proj")})
+    with pytest.raises(VerificationError, match=r"mlp_out of block 0 of .* has shape \[1, 8, \d+\]; expected "):
+        dlens.load(build("qwen2"), family=ar_with(layout))
+
+
+def test_gemma_read_as_llama_is_caught() -> None:
+    with pytest.raises(VerificationError, match="is not resid_mid"):
+        dlens.load(build("gemma2"), family=ar_with(llama_like()))
+
+
+def ar_with(layout: Layout) -> Family:
+    return Family(name="ar", objective="autoregressive", shift=1, layout=layout)

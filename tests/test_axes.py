@@ -1,0 +1,50 @@
+"""Names of axes and points, and the word that a misspelt one resembles."""
+
+from __future__ import annotations
+
+import pytest
+
+import dlens
+from dlens import trace
+from dlens.axes import BLOCK_POINTS, ROOT_POINTS, PointName, hook_name, parse_point, respell
+from tests.refusing import Action
+from tests.unchecked import unchecked
+
+RESPELT: dict[str, tuple[str, Action]] = {
+    "misspelt point": ("did you mean 'resid_post'?", lambda m: trace(m).capture("resid_pots")),
+    "misspelt place": ("did you mean 'resid_post'?", lambda m: trace(m).ablate(3, at="resid_pots")),
+    "misspelt third": ("did you mean 'early'?", lambda m: trace(m).skip(3, steps="erly")),  # pyright: ignore
+    "misspelt value": ("did you mean 'zero'?", lambda m: trace(m).ablate(3, value="zeros")),
+    "misspelt tokens": ("did you mean 'masked'?", lambda m: trace(m).ablate(3, tokens="maskd")),
+    "misspelt part": ("did you mean 'block'?", lambda m: trace(m).skip(3, part="blocks")),  # pyright: ignore
+    "misspelt model": ("did you mean 'trio/diffusion'?", lambda m: dlens.load("trio/difusion")),
+    "misspelt family": ("did you mean 'masked'?", lambda m: dlens.load("trio/ar", family="maskd")),
+    "misspelt task": ("did you mean 'trio-code'?", lambda m: dlens.tasks.get("trio-cod")),
+    "unlike any": ("check the spelling", lambda m: trace(m).capture("stream")),
+}
+
+
+@pytest.mark.parametrize("case", RESPELT)
+def test_a_misspelt_word_is_named_right(diffusion: dlens.Model, case: str) -> None:
+    fix, action = RESPELT[case]
+    with unchecked(), pytest.raises((ValueError, IndexError)) as caught:
+        action(diffusion)
+    assert fix in str(caught.value)
+
+
+@pytest.mark.parametrize("point", [*BLOCK_POINTS, *ROOT_POINTS])
+def test_a_name_is_read_back(point: str) -> None:
+    layer = 7 if point in BLOCK_POINTS else None
+    assert parse_point(hook_name(point, layer)) == PointName(point, layer)
+    assert parse_point(point) == PointName(point, None)
+
+
+@pytest.mark.parametrize("name", ["", "blocks.3", "blocks.3.resid_post", "blocks.3.hook_embed", "hook_resid_post"])
+def test_what_is_no_name_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="unknown hook point .*; expected a short form .*; "):
+        parse_point(name)
+
+
+def test_only_a_close_word_is_offered() -> None:
+    assert respell("resid_psot", BLOCK_POINTS) == "did you mean 'resid_post'?"
+    assert respell("stream", BLOCK_POINTS) == respell(3, BLOCK_POINTS) == "check the spelling"

@@ -1,0 +1,68 @@
+"""One run at a time, and errors that come out of it with the name of their place."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+
+import dlens
+from dlens import trace
+from tests.refusing import STORY, Action, assert_three_parts
+from tests.untouched import untouched
+
+NAME = "blocks.5.hook_resid_post"
+
+
+def test_an_error_inside_a_hook_names_it(ar: dlens.Model, diffusion: dlens.Model) -> None:
+    def broken(value: torch.Tensor, hook: Any) -> None:
+        raise KeyError(hook.layer)
+
+    for model in (ar, diffusion):
+        for run in (
+            trace(model).hook(NAME, broken).forward,
+            partial(trace(model).hook(NAME, broken).generate, max_new_tokens=2),
+        ):
+            with untouched(model), pytest.raises(KeyError) as caught:
+                run(STORY)
+            assert [note for note in caught.value.__notes__ if "broken" in note] == [
+                f"in the hook {broken.__qualname__} at {NAME}, step 0, called as fn(value, hook)"
+            ]
+
+
+NESTED: dict[str, Action] = {
+    "with operations": lambda m: trace(m).skip(3).forward(STORY),
+    "without operations": lambda m: trace(m).forward(STORY),
+    "a generation": lambda m: trace(m).generate(STORY, 2),
+    "the module itself": lambda m: trace(dlens.load(m.module, verify=False)).skip(3).forward([5, 6]),
+}
+
+
+@pytest.mark.parametrize("case", NESTED)
+def test_a_run_inside_a_run(diffusion: dlens.Model, case: str) -> None:
+    swapped = trace(diffusion).swap(2, 5)
+    chain = swapped.hook("blocks.4.hook_resid_post", lambda value, hook: NESTED[case](diffusion) and None)
+    with untouched(diffusion), pytest.raises(RuntimeError) as caught:
+        chain.forward(STORY)
+    assert_three_parts(str(caught.value), "is running already")
+    for outer in (swapped, trace(diffusion)):
+        with untouched(diffusion), pytest.raises(RuntimeError) as caught:
+            outer.generate(STORY, 2, on_step=lambda view: NESTED[case](diffusion))
+        assert_three_parts(str(caught.value), "is running already")
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_a_run_of_another_model_inside_a_run(diffusion: dlens.Model, ar: dlens.Model, busy: bool) -> None:
+    inner = (trace(ar).skip([3]) if busy else trace(ar)).capture("logits")
+    outer = trace(diffusion).swap(2, 5)
+    seen: list[torch.Tensor] = []
+
+    def run(*_: Any) -> None:
+        seen.append(inner.forward(STORY)["logits"])
+
+    with untouched(diffusion), untouched(ar):
+        record = outer.hook("blocks.4.hook_resid_post", run).capture("logits").generate(STORY, 2, on_step=run)
+    assert torch.equal(record["logits"], outer.capture("logits").generate(STORY, 2)["logits"])
+    assert len(seen) == 4 and all(torch.equal(logits, inner.forward(STORY)["logits"]) for logits in seen)

@@ -1,0 +1,54 @@
+"""What is checked of a model and a chain before a run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+import dlens
+from dlens.models.families.decoder import llama_like
+from dlens.tracing.planning.inputs import as_batch
+from dlens.tracing.prepare import target_of, windows
+from dlens.tracing.step.state import Window
+from tests.whole.architectures import CONFIGS, build
+from tests.whole.operations import IDS
+
+
+@pytest.mark.parametrize("part", ["attn", "mlp"])
+def test_half_a_block_that_a_layout_names_no_modules_of_is_refused(part: Any) -> None:
+    module = build(CONFIGS["qwen2"][0])
+    layout = replace(llama_like(), attn_skip=(), mlp_skip=())
+    family = dlens.Family(name="own", objective="autoregressive", shift=1, layout=layout)
+    trace = dlens.trace(dlens.load(module, family=family))
+    with pytest.raises(ValueError, match=f"names no {part}_skip; expected the modules .*; give the family a Layout"):
+        trace.skip([1], part=part).forward(IDS)
+    assert trace.skip([1]).forward(IDS).saved_flops > 0
+
+
+def test_training_mode_is_refused() -> None:
+    model = dlens.load(build(CONFIGS["gpt2"][0]))
+    model.module.train()
+    with pytest.raises(ValueError, match="in training mode"):
+        dlens.trace(model).forward(IDS)
+
+
+def test_facts_of_a_model() -> None:
+    target = target_of(dlens.load(build(CONFIGS["gemma2"][0])))
+    assert (target.n_layers, target.d_model, target.has_noise) == (4, 32, False)
+    assert target.attention_types == ("sliding_attention", "full_attention") * 2
+    assert not target.absent  # Gemma2 runs its attention as eager, which gives its weights
+    fused = target_of(dlens.load(build(CONFIGS["llama"][0])))
+    assert list(fused.absent) == ["pattern"] and "attn_implementation='eager'" in fused.absent["pattern"]
+
+
+def test_prompts_run_as_one_or_in_groups_of_equal_length(ar: dlens.Model) -> None:
+    batch = as_batch(ar, [[5, 6, 7], [8], [9, 10, 11]])
+    ((window, ids, real),) = windows(ar, batch)
+    assert window == Window((0, 1, 2), 0) and ids is batch.ids and real is batch.real
+    deaf = replace(ar, honours_padding=False)
+    groups = list(windows(deaf, batch))
+    assert [window for window, _, _ in groups] == [Window((1,), 2), Window((0, 2), 0)]
+    assert [ids.tolist() for _, ids, _ in groups] == [[[8]], [[5, 6, 7], [9, 10, 11]]]
+    assert all(bool(real.all()) for _, _, real in groups)

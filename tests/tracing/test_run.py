@@ -1,0 +1,33 @@
+"""One forward over prompts of unequal length."""
+
+from __future__ import annotations
+
+import dlens
+from tests.tracing.plain import PROMPTS
+
+
+def test_forward_of_unequal_prompts_hides_padding(diffusion: dlens.Model) -> None:
+    together = dlens.trace(diffusion).capture("resid_post", "logits").forward(PROMPTS[:2])
+    assert together.text == [] and together.canvas is None
+    for row, text in enumerate(PROMPTS[:2]):
+        alone = dlens.trace(diffusion).capture("resid_post", "logits").forward(text)
+        real = together.tokens.shape[1] - alone.tokens.shape[1]
+        gap = together["resid_post"][:, row, real:] - alone["resid_post"][:, 0]
+        assert gap.abs().max() < 1e-3
+        assert together["resid_post"][:, row, :real].abs().sum() == 0
+
+
+def test_masks_of_a_forward_are_noise(diffusion: dlens.Model) -> None:
+    mask, seen = diffusion.family.mask_token_id, []
+    trace = dlens.trace(diffusion).hook("logits", lambda value, hook: seen.append((hook.step, hook.noise, hook.masked)))
+    record = trace.forward([[5, mask, mask, 6], [7, 8]])
+    ((step, noise, masked),) = seen
+    assert step == 0 and [float(share) for share in noise] == [0.5, 0.0]
+    assert masked.tolist() == [[False, True, True, False], [False] * 4]
+    assert (record.kind, record.n_steps, record.planned_steps, record.text) == ("forward", 1, 1, [])
+    assert record.canvas is None and (record.committed_at == -1).all() and record.step_of_position is None
+
+
+def test_a_generation_runs_as_its_kind_of_model_decodes(ar: dlens.Model, diffusion: dlens.Model) -> None:
+    kinds = [dlens.trace(model).generate([5, 6], 2).kind for model in (ar, diffusion)]
+    assert kinds == ["decoding", "denoising"]

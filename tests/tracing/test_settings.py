@@ -1,0 +1,65 @@
+"""Settings of a generation that contradict the model or each other."""
+
+from __future__ import annotations
+
+import pytest
+
+import dlens
+from dlens import trace
+from dlens.samplers import Autoregressive, Dream, LLaDA
+from dlens.tracing.settings import sampler_for
+from tests.refusing import STORY, Action, refused
+from tests.unchecked import unchecked
+
+SAMPLERS: dict[str, tuple[str, Action]] = {
+    "AR sampler": ("Autoregressive for trio/d", lambda m: trace(m).generate(STORY, 8, sampler=Autoregressive())),
+    "no tokens": ("max_new_tokens=0", lambda m: trace(m).generate(STORY, 0)),
+    "fewer than none": ("max_new_tokens=-1", lambda m: trace(m).generate(STORY, -1, infill=True)),
+    "half a token": ("max_new_tokens 4.0", lambda m: trace(m).generate(STORY, 4.0)),
+    "no seed": ("seed None", lambda m: trace(m).generate(STORY, 4, seed=None)),
+    "no limit": ("capture_limit None", lambda m: trace(m).generate(STORY, 4, capture_limit=None)),
+    "no limit of a forward": ("capture_limit None", lambda m: trace(m).forward(STORY, capture_limit=None)),
+    "a cache": ("cache='off' on trio/diffusion", lambda m: trace(m).generate(STORY, 4, cache="off")),
+    "a required cache": ("cache='require' on", lambda m: trace(m).generate(STORY, 4, cache="require")),
+}
+
+
+@pytest.mark.parametrize("case", SAMPLERS)
+def test_a_run_that_cannot_be(diffusion: dlens.Model, case: str) -> None:
+    came, action = SAMPLERS[case]
+    with unchecked(), refused(diffusion, ValueError, came):
+        action(diffusion)
+
+
+AR_RUNS: dict[str, tuple[str, Action]] = {
+    "denoiser": ("LLaDA for trio/ar", lambda m: trace(m).generate(STORY, 8, sampler=LLaDA())),
+    "other denoiser": ("Dream for trio/ar", lambda m: trace(m).generate(STORY, 8, sampler=Dream())),
+    "no tokens": ("max_new_tokens=0", lambda m: trace(m).generate(STORY, 0)),
+    "infill": ("infill=True", lambda m: trace(m).generate(STORY, 8, infill=True)),
+    "nothing to infill": ("infill=True", lambda m: trace(m).generate(STORY, 0, infill=True)),
+    "unknown cache": ("cache='on'", lambda m: trace(m).generate(STORY, 8, cache="on")),  # pyright: ignore
+}
+
+
+@pytest.mark.parametrize("case", AR_RUNS)
+def test_a_decoding_run_that_cannot_be(ar: dlens.Model, case: str) -> None:
+    came, action = AR_RUNS[case]
+    with unchecked(), refused(ar, ValueError, came):
+        action(ar)
+
+
+def test_the_sampler_of_the_family_where_none_is_named(ar: dlens.Model, diffusion: dlens.Model) -> None:
+    assert sampler_for(ar, None) == Autoregressive() and sampler_for(diffusion, None) == LLaDA()
+    named = LLaDA(steps=4)
+    assert sampler_for(diffusion, named) is named
+
+
+def test_settings_stand_in_the_record(diffusion: dlens.Model) -> None:
+    record = trace(diffusion).generate(STORY, 4, sampler=LLaDA(steps=2), seed=3)
+    assert record.settings == {
+        "new_tokens": 4,
+        "sampler": repr(LLaDA(steps=2)),
+        "seed": 3,
+        "infill": False,
+        "cache": "auto",
+    }
