@@ -44,7 +44,19 @@ FLOORS = {
 MIRRORED = ("", "findings", "measures", "models", "ops", "samplers", "show", "tasks", "tracing", "widgets")
 TESTS = Path(__file__).parent
 # Tests of the whole, which no single module has.
-WHOLE = ("test_docs.py", "test_house.py", "test_site.py", "test_traps.py", "test_tutorials.py")
+WHOLE = (
+    "measures/test_together.py",
+    "show/report/test_browser.py",
+    "test_docs.py",
+    "test_house.py",
+    "test_release.py",
+    "test_site.py",
+    "test_traps.py",
+    "test_tutorials.py",
+    "widgets/test_jupyterlab.py",
+    "widgets/test_keyboard.py",
+    "widgets/test_saved.py",
+)
 HEAVY = (
     "nnsight",
     "transformers",
