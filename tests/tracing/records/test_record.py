@@ -60,8 +60,9 @@ def test_negative_layers_of_full_names(diffusion: dlens.Model) -> None:
     assert record.dims("blocks.-1.hook_resid_post") == ("batch", "position", "d_model")
 
 
-def test_a_loaded_record_says_what_it_does_not_hold(saved: Path) -> None:
-    record = dlens.load_record(saved)
+def test_a_loaded_record_says_what_it_does_not_hold(record: dlens.Record, tmp_path: Path) -> None:
+    record.save(tmp_path / "run")
+    record = dlens.load_record(tmp_path / "run")
     with pytest.raises(KeyError) as caught:
         record["mlp_out"]
     assert_three_parts(caught.value.args[0], "'mlp_out'")
