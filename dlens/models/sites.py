@@ -17,7 +17,7 @@ from dlens.models.model import Model
 __all__ = ["as_built", "check_inner", "check_sites", "inner_widths"]
 
 _POINTS = ("attn_out", "resid_mid", "mlp_out")
-# What the last projection of a half reads -> what it adds to the stream: without the one, the other is a constant.
+# What the last projection of a half reads -> what it adds to the stream: the one decides the other.
 _LAST = {"z": "attn_out", "mlp_post": "mlp_out"}
 
 
@@ -88,41 +88,41 @@ def _widths(seen: _Seen) -> dict[tuple[int, str], int]:
 
 
 def check_inner(model: Model, ids: TokenIds) -> None:
-    """What the layout names within a half is all that the half adds: with zeros there, it adds the same everywhere.
+    """What the layout names within a half decides all that the half adds: two texts that share it get the same.
 
     Args:
         model: what was loaded.
-        ids: one row of unlike tokens; a second row holds them in another order.
+        ids: one row of unlike tokens; the other text holds them in another order.
 
     Raises:
-        VerificationError: what a half adds still depends on the text, or its width is not that of whole heads.
+        VerificationError: what a half adds still depends on its own text, or its width is not that of whole heads.
     """
     sites = {point: site for point, site in model.layout.sites.items() if point in _LAST}
     for point, site in sites.items():
-        if site.heads and any(w % model.n_heads for (_, at), w in inner_widths(model).items() if at == point):
+        if site.heads and any(width % model.n_heads for (_, at), width in inner_widths(model).items() if at == point):
             raise VerificationError(
                 f"{point} of {model.name} is not as wide as {model.n_heads} heads; expected a multiple, as the config "
                 f"says; give a Family whose Layout names another module for it"
             )
-    values = _observe(model, torch.cat([ids, ids.flip(-1)]), zeroed=sites).values
+    values = _observe(model, torch.cat([ids, ids.flip(-1)]), shared=sites).values
     for point in sites:
         for layer in range(model.n_layers):
             added = values.get((layer, _LAST[point]))
-            if added is not None and not _constant(added, values[layer, "block"]):
+            if added is not None and not _same_rows(added, values[layer, "block"]):
                 raise VerificationError(
-                    f"with zeros for {point} ({sites[point].path!r}) block {layer} of {model.name} still adds "
-                    f"{_LAST[point]} that depends on the text; expected a constant, as all of it passes there; give a "
+                    f"with one {point} ({sites[point].path!r}) for two texts, block {layer} of {model.name} adds "
+                    f"another {_LAST[point]} to each; expected the same, as {point} is all that it is made of; give a "
                     f"Family whose Layout names another module for {point}, or none"
                 )
 
 
-def _constant(added: Tensor, block: Any) -> bool:
+def _same_rows(added: Tensor, block: Any) -> bool:
     tolerance = 16 * torch.finfo(added.dtype).eps * float(hidden_of(block).abs().max())
-    return bool(((added - added[:1, :1]).abs() <= tolerance).all())
+    return bool(((added[1] - added[0]).abs() <= tolerance).all())
 
 
-def _observe(model: Model, ids: TokenIds, zeroed: dict[str, Site] | None = None) -> _Seen:
-    """One forward under plain hooks, which are gone afterwards; with zeros at the inputs of the sites `zeroed`."""
+def _observe(model: Model, ids: TokenIds, shared: dict[str, Site] | None = None) -> _Seen:
+    """One forward under plain hooks, which are gone afterwards; at the sites `shared` all rows get the first one's."""
     seen, handles = _Seen(), []
     sites = {point: site for point, site in model.layout.sites.items() if POINTS[point].writable}
     try:
@@ -131,8 +131,7 @@ def _observe(model: Model, ids: TokenIds, zeroed: dict[str, Site] | None = None)
             for path in dict.fromkeys(site.path for site in sites.values()):
                 here = {point: site for point, site in sites.items() if site.path == path}
                 handles += _watch(block.get_submodule(path), path, layer, here, seen)
-            for site in (zeroed or {}).values():
-                handles.append(block.get_submodule(site.path).register_forward_pre_hook(_zero_input))
+            handles += [_share(block.get_submodule(site.path), site) for site in (shared or {}).values()]
         model.module(**model.family.inputs(ids, None))
     finally:
         for handle in handles:
@@ -140,8 +139,11 @@ def _observe(model: Model, ids: TokenIds, zeroed: dict[str, Site] | None = None)
     return seen
 
 
-def _zero_input(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (torch.zeros_like(args[0]), *args[1:])
+def _share(part: nn.Module, site: Site) -> Any:
+    """Give every row the value that the first one has at a site."""
+    if site.end == "input":
+        return part.register_forward_pre_hook(lambda _m, args: (args[0][:1].expand_as(args[0]), *args[1:]))
+    return part.register_forward_hook(lambda _m, _a, out: out[:1].expand_as(out))
 
 
 def _watch(part: nn.Module, path: str, layer: int, points: dict[str, Site], seen: _Seen) -> list[Any]:

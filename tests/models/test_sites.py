@@ -11,6 +11,7 @@ import dlens
 from dlens.errors import VerificationError
 from dlens.models.families.decoder import llama_like
 from dlens.models.family import Family, Layout, Site
+from dlens.models.sites import inner_widths
 from tests.models.conftest import build
 
 
@@ -47,6 +48,46 @@ def test_a_site_of_another_width() -> None:
     layout = replace(llama_like(), sites={**llama_like().sites, "mlp_out": Site("mlp.up_proj")})
     with pytest.raises(VerificationError, match=r"mlp_out of block 0 of .* has shape \[1, 8, \d+\]; expected "):
         dlens.load(build("qwen2"), family=ar_with(layout))
+
+
+@pytest.mark.parametrize(
+    ("point", "wrong"),
+    [
+        ("z", Site("self_attn.q_proj", "input", heads=True)),
+        ("z", Site("self_attn.v_proj", "output", heads=True)),
+        ("mlp_post", Site("mlp.gate_proj", "input")),
+        ("mlp_post", Site("mlp.gate_proj")),
+    ],
+    ids=["z of queries", "z of values", "mlp_post of the gate's input", "mlp_post of the gate"],
+)
+def test_what_a_half_reads_last_decides_what_it_adds(point: str, wrong: Site) -> None:
+    layout = replace(llama_like(), sites={**llama_like().sites, point: wrong})
+    with pytest.raises(VerificationError, match=rf"with one {point} .* for two texts, block 0 of .* adds another"):
+        dlens.load(build("qwen2"), family=ar_with(layout))
+
+
+def test_z_is_as_wide_as_whole_heads() -> None:
+    module = build("qwen2")
+    module.config.num_attention_heads = 5
+    with pytest.raises(VerificationError, match="z of .* is not as wide as 5 heads; expected a multiple"):
+        dlens.load(module)
+
+
+def test_a_block_without_the_module_has_no_such_point() -> None:
+    module = build("qwen2")
+    for block in module.model.layers[1:]:
+        block.mlp = nn.Identity()
+    model = dlens.load(module)
+    assert "mlp_post" not in model.layout.sites and "z" in model.layout.sites
+    with pytest.raises(ValueError, match="has no mlp_post: its block 1 has no 'mlp.down_proj'; expected one of"):
+        dlens.trace(model).capture("mlp_post")
+
+
+def test_widths_are_seen_when_they_are_asked_for() -> None:
+    unproved = dlens.load(build("qwen2"), verify=False)
+    proved = dlens.load(build("qwen2"))
+    assert inner_widths(unproved) == inner_widths(proved)
+    assert inner_widths(proved)[0, "z"] == proved.d_model
 
 
 def test_gemma_read_as_llama_is_caught() -> None:

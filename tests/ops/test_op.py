@@ -1,174 +1,79 @@
-"""Scopes, targets, token selections: what every operation shares."""
+"""Operations describe themselves: what they touch, what they change, and what is written of them."""
 
-import json
+from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
+
 import pytest
 import torch
 
+from dlens.measures import Cosine
+from dlens.ops.ablate import Ablate, AblateOutlier
+from dlens.ops.capture import Capture
+from dlens.ops.hook import Hook
+from dlens.ops.op import Op, Structure, Touch, snake_case
+from dlens.ops.repeat import Repeat
 from dlens.ops.scope import Scope
 from dlens.ops.skip import Skip
-from dlens.ops.target import Target
-from dlens.ops.tokens import as_tokens, check_tokens
-from tests.ops.targets import AR, DIFFUSION
-from tests.unchecked import unchecked
+from dlens.ops.steer import Steer
+from dlens.ops.swap import Swap
+from dlens.tracing.planning.measured import Measured
+from tests.ops.targets import DIFFUSION
+
+ALL = (0, 1, 2, 3)
+SAID: list[tuple[Op, tuple[Touch, ...], Structure]] = [
+    (Skip(layers=(1, 2)), (), Structure(skips={1: "block", 2: "block"})),
+    (Skip(layers=(3,), part="mlp"), (), Structure(skips={3: "mlp"})),
+    (Swap(i=0, j=3), (), Structure(swaps=((0, 3),))),
+    (Repeat(layer=2, times=3), (), Structure(runs={2: 3})),
+    (Ablate(layers=(1,)), (Touch("resid_post", (1,), "write"),), Structure()),
+    (AblateOutlier(), (Touch("resid_post", ALL, "write"),), Structure()),
+    (Steer(vector=torch.ones(3), at="attn_out", layers=(0,)), (Touch("attn_out", (0,), "write"),), Structure()),
+    (Hook(fn=print, at="logits"), (Touch("logits", (), "write"),), Structure()),
+    (Capture(point="z", layers=(2,)), (Touch("z", (2,), "keep"),), Structure()),
+    (Capture(point="embed"), (Touch("embed", (), "keep"),), Structure()),
+    (
+        Measured(measure=Cosine()),
+        (Touch("resid_pre", ALL, "measure"), Touch("resid_post", ALL, "measure")),
+        Structure(),
+    ),
+]
 
 
-@pytest.mark.parametrize(
-    ("steps", "named"),
-    [
-        (None, [0, 1, 2, 3, 4, 5, 6]),
-        (2, [2]),
-        (-1, [6]),
-        ([0, -7, 3], [0, 3]),
-        (range(1, 6, 2), [1, 3, 5]),
-        (slice(None, 2), [0, 1]),
-        (slice(5, 7), [5, 6]),
-        (slice(-2, None), [5, 6]),
-        (slice(None, None, 3), [0, 3, 6]),
-        (slice(3, 3), []),
-        ("early", [0, 1]),
-        ("middle", [2, 3]),
-        ("late", [4, 5, 6]),
-    ],
-)
-def test_steps_of_a_run_of_seven(steps, named):
-    assert sorted(Scope(steps).resolve(7)) == named
+@pytest.mark.parametrize(("op", "touches", "structure"), SAID, ids=lambda value: type(value).__name__)
+def test_an_operation_says_what_it_does(op: Op, touches: tuple[Touch, ...], structure: Structure) -> None:
+    assert set(op.touches(DIFFUSION)) == set(touches)
+    assert op.structure(DIFFUSION) == structure
+    reads = all(touch.use != "write" for touch in touches)
+    assert op.changes(DIFFUSION) == (bool(structure) or not reads)
 
 
-@pytest.mark.parametrize("n_steps", range(1, 12))
-def test_thirds_share_out_all_steps(n_steps):
-    thirds = [Scope(third).resolve(n_steps) for third in ("early", "middle", "late")]
-    assert sorted(step for third in thirds for step in third) == list(range(n_steps))
-    assert max(map(len, thirds)) - min(map(len, thirds)) <= 1
+def test_a_structure_is_true_where_it_changes_something() -> None:
+    assert not Structure()
+    assert Structure(skips={0: "attn"}) and Structure(runs={0: 2}) and Structure(swaps=((0, 1),))
 
 
-@pytest.mark.parametrize(
-    ("steps", "step"),
-    [(4, 4), (-5, -5), ([1, 9], 9), (range(3, 6), 4), (slice(0, 5), 5), (slice(4, None), 4), (slice(-5, 2), -5)],
-)
-def test_a_step_beyond_the_run_raises(steps, step):
-    with pytest.raises(IndexError, match=rf"names step {step}; expected steps 0 to 3, .*; give fewer steps"):
-        Scope(steps).resolve(4)
+@dataclass(frozen=True, kw_only=True)
+class LeaveOut(Op):
+    """A block is left out."""
+
+    layer: int
+
+    def words(self) -> str:
+        return f"leave out {self.layer}"
 
 
-def test_noise_is_open_below_closed_above_and_holds_zero_at_zero():
-    levels = [0, 0.25, 0.3, 0.5, 1]
-    assert [Scope(noise=(0.25, 0.5)).in_noise(x) for x in levels] == [False, False, True, True, False]
-    assert [Scope(noise=(0, 0.25)).in_noise(x) for x in levels] == [True, True, False, False, False]
-    assert [Scope(noise=(0.5, 1)).in_noise(x) for x in levels] == [False, False, False, False, True]
-    assert all(Scope().in_noise(x) for x in levels)
+def test_what_is_written_of_an_operation_of_ones_own() -> None:
+    op = LeaveOut(layer=3, scope=Scope(steps=range(2), noise=(0.5, 1.0)))
+    assert op.to_json() == {"op": "leave_out", "steps": [0, 1], "noise": [0.5, 1.0]}
+    assert (op.touches(DIFFUSION), op.structure(DIFFUSION), op.selection(), op.keeps()) == (
+        (),
+        Structure(),
+        "all",
+        None,
+    )
+    assert op.resolved(DIFFUSION) is op and not op.changes(DIFFUSION)
 
 
-@pytest.mark.parametrize("noise", [(0.5, 0.5), (0.6, 0.2), (-0.1, 0.5), (0.5, 1.1)])
-def test_noise_that_is_no_interval_of_shares_raises(noise):
-    with pytest.raises(ValueError, match=r"noise=\(.*; expected \(lo, hi\) with 0 <= lo < hi <= 1; .*noise=\(0\.5, 1"):
-        Scope(noise=noise)
-
-
-@pytest.mark.parametrize(
-    ("scope", "words"),
-    [
-        (Scope(), ""),
-        (Scope(3), " at steps 3"),
-        (Scope("late"), " at steps late"),
-        (Scope(range(0, 16)), " at steps 0:16"),
-        (Scope(range(1, 6, 2)), " at steps 1:6:2"),
-        (Scope(range(-2, 0)), " at steps -2, -1"),
-        (Scope(range(2, -1, -1)), " at steps 2, 1, 0"),
-        (Scope(slice(0, 16)), " at steps 0:16"),
-        (Scope(slice(None, None, 2)), " at steps ::2"),
-        (Scope(noise=(0.5, 1.0)), " at noise 0.5 to 1"),
-        (Scope([1], (0, 0.25)), " at steps 1 at noise 0 to 0.25"),
-    ],
-)
-def test_scope_in_words(scope, words):
-    assert scope.words() == words
-
-
-def test_layer_numbers_name_places():
-    assert [DIFFUSION.layer(layer) for layer in (0, 3, -1, -4)] == [0, 3, 3, 0]
-    assert DIFFUSION.layers([3, -4, 0, -1]) == (0, 3)
-    assert DIFFUSION.layers(None) == (0, 1, 2, 3)
-    assert DIFFUSION.places(None) is None and DIFFUSION.places(2) == (2,)
-    assert DIFFUSION.places(slice(-2, None)) == (2, 3) and DIFFUSION.places([3, 3, -1, 0]) == (3, 0)
-
-
-@pytest.mark.parametrize("layer", [4, -5, 100])
-def test_a_layer_out_of_range_raises(layer):
-    with pytest.raises(IndexError, match=rf"layer {layer} of tiny; expected -4 to 3, .*; give a smaller number"):
-        DIFFUSION.layer(layer)
-
-
-def test_an_absent_point_says_why_and_what_there_is():
-    target = Target("tiny", 4, 3, True, absent={"resid_mid": "both halves run side by side", "pattern": "not given"})
-    with pytest.raises(
-        ValueError, match="tiny has no resid_mid: both halves run side by side; expected one of resid_pre, "
-    ):
-        target.require_point("resid_mid")
-    target.require_point("resid_post")
-
-
-@pytest.mark.parametrize(
-    "tokens", ["all", "prompt", "decoded", "last", slice(2), [0, -1], torch.zeros(2, 3, dtype=torch.bool)]
-)
-def test_token_selections_that_both_kinds_of_model_take(tokens):
-    check_tokens(tokens, AR)
-    check_tokens(tokens, DIFFUSION)
-
-
-def test_token_selections_that_mean_nothing_raise():
-    check_tokens("masked", DIFFUSION)
-    with pytest.raises(ValueError, match="tokens='masked' on tiny-ar; expected a diffusion model, .*; use 'prompt'"):
-        check_tokens("masked", AR)
-    with pytest.raises(ValueError, match="tokens='first'; expected one of all, prompt, .*; check the spelling"):
-        check_tokens("first", DIFFUSION)
-    with unchecked(), pytest.raises(ValueError, match="tokens=3; expected one of all, prompt, .*; write one position"):
-        check_tokens(3, DIFFUSION)
-    for tensor in (torch.zeros(2, 3), torch.zeros(3, dtype=torch.bool)):
-        with pytest.raises(ValueError, match=rf"tokens is a {tensor.dtype} tensor of shape .*; expected bool .*; make"):
-            check_tokens(tensor, DIFFUSION)
-
-
-@pytest.mark.parametrize(
-    ("tokens", "message"),
-    [
-        ([], r"tokens=\[\] names no position"),
-        ([True, False], "position True"),
-        ([1.5], "position 1.5"),
-        (["a"], "position 'a'"),
-    ],
-)
-def test_positions_are_whole_numbers(tokens, message):
-    with pytest.raises(ValueError, match=f"{message}.*; expected .*; "):
-        as_tokens(tokens)
-    assert as_tokens([np.int64(2), torch.tensor(-1)]) == (2, -1) == as_tokens(torch.tensor([2, -1]))
-    assert torch.equal(as_tokens(np.eye(2, dtype=bool)), torch.eye(2, dtype=torch.bool))
-
-
-def test_a_selection_is_a_copy():
-    mask, steps = torch.ones(1, 2, dtype=torch.bool), [0, 1]
-    kept, scope = as_tokens(mask), Scope(steps)
-    mask[:], steps[:] = False, [5]
-    assert kept.all() and scope.steps == (0, 1)
-
-
-@pytest.mark.parametrize("steps", [True, 1.5, [0.5], [True], torch.ones(2, dtype=torch.bool), slice(0.5, 2), "end"])
-def test_steps_are_whole_numbers(steps):
-    with unchecked(), pytest.raises(ValueError, match="steps?[ =].*; expected .*; "):
-        Scope(steps)
-
-
-def test_steps_as_data():
-    def written(steps):
-        return Skip(layers=(0,), scope=Scope(steps)).to_json()["steps"]
-
-    assert written(np.int64(2)) == [2] and written(torch.arange(2)) == [0, 1] == written(range(2))
-    assert written(slice(0, 16)) == {"start": 0, "stop": 16, "step": None} and written("late") == "late"
-    json.dumps([written(np.arange(3)), written(slice(np.int64(0), None))])
-
-
-@pytest.mark.parametrize("noise", [0.5, (0.5,), ("a", 1), (0, None), torch.tensor(0.5), (False, True)])
-def test_noise_that_is_no_pair_raises(noise):
-    with unchecked(), pytest.raises(ValueError, match=r"noise=.*; expected .*; "):
-        Scope(noise=noise)
+def test_names_of_classes_as_operations_are_called() -> None:
+    assert [snake_case(name) for name in ("Skip", "AblateOutlier", "CKA2D")] == ["skip", "ablate_outlier", "cka2_d"]

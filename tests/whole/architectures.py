@@ -18,7 +18,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from tests.whole.operations import LLAMA, Names
+from tests.whole.operations import LAST, LLAMA, Names
 
 SIZE: dict[str, Any] = {
     "vocab_size": 100,
@@ -29,9 +29,12 @@ SIZE: dict[str, Any] = {
     "max_position_embeddings": 64,
 }
 GQA: dict[str, Any] = SIZE | {"num_key_value_heads": 2, "head_dim": 8}
-GEMMA = Names("model.layers", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
-GPT2 = Names("transformer.h", "attn", "ln_2", "mlp")
-NEOX = Names("gpt_neox.layers", "post_attention_dropout", "post_attention_layernorm", "post_mlp_dropout")
+GEMMA = Names(
+    "model.layers", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm", *LAST
+)
+NEOX_LAST = ("attention.dense", "mlp.dense_4h_to_h")
+GPT2 = Names("transformer.h", "attn", "ln_2", "mlp", "attn.c_proj", "mlp.c_proj")
+NEOX = Names("gpt_neox.layers", "post_attention_dropout", "post_attention_layernorm", "post_mlp_dropout", *NEOX_LAST)
 CONFIGS: dict[str, tuple[Any, Names]] = {
     "qwen2": (Qwen2Config(**SIZE, num_key_value_heads=2), LLAMA),
     "qwen3": (Qwen3Config(**GQA), LLAMA),

@@ -23,10 +23,13 @@ class Names:
     attention: str
     middle_norm: str
     mlp: str
+    last_of_attention: str
+    last_of_mlp: str
 
 
-LLAMA = Names("model.layers", "self_attn", "post_attention_layernorm", "mlp")
-LLADA = Names("model.transformer.blocks", "attn_out", "ff_norm", "ff_out")
+LAST = ("self_attn.o_proj", "mlp.down_proj")
+LLAMA = Names("model.layers", "self_attn", "post_attention_layernorm", "mlp", *LAST)
+LLADA = Names("model.transformer.blocks", "attn_out", "ff_norm", "ff_out", "attn_out", "ff_out")
 
 
 def first(out: Any) -> Tensor:
@@ -118,6 +121,45 @@ def captures(pair: Pair) -> None:
     record = pair.trace.capture(*seen, layers=[1]).forward(IDS)
     for point, value in seen.items():
         assert torch.equal(record[point][0], value), point
+
+
+def within_halves(pair: Pair) -> None:
+    seen: dict[str, Tensor] = {}
+    attention, mlp = pair.part(1, pair.names.last_of_attention), pair.part(1, pair.names.last_of_mlp)
+    with hooked((attention, _of_args(seen, "z")), (mlp, _of_args(seen, "mlp_post")), pre=True):
+        clean = pair.run()
+    record = pair.trace.capture("z", "mlp_post", layers=[1]).capture("logits").forward(IDS)
+    assert torch.equal(record["z"][0].flatten(-2), seen["z"])
+    assert record["z"].shape[-2] == pair.model.n_heads and torch.equal(record["mlp_post"][0], seen["mlp_post"])
+    assert torch.equal(record["logits"], clean)
+
+
+def without_a_head_and_a_neuron(pair: Pair) -> None:
+    def head(_module: Any, args: Any) -> Any:
+        z = args[0].unflatten(-1, (pair.model.n_heads, -1)).clone()
+        z[:, :, 1] = 0
+        return z.flatten(-2), *args[1:]
+
+    with hooked((pair.part(1, pair.names.last_of_attention), head), pre=True):
+        pair.same(pair.trace.hook("blocks.1.attn.hook_z", _without(2, 1)), pair.run())
+    with hooked(
+        (pair.part(1, pair.names.last_of_mlp), lambda _m, args: (_zeroed(args[0].clone()), *args[1:])), pre=True
+    ):
+        pair.same(pair.trace.hook("blocks.1.mlp.hook_post", _without(-1, 5)), pair.run())
+
+
+def _of_args(seen: dict[str, Tensor], key: str) -> Callable[..., None]:
+    return lambda _module, args: seen.__setitem__(key, args[0].clone())
+
+
+def _without(axis: int, index: int) -> Callable[[Tensor, Any], Tensor]:
+    """A hook that sets one entry of an axis to zero, in the value of any point."""
+
+    def fn(value: Tensor, hook: Any) -> Tensor:
+        value.select(axis, index).zero_()
+        return value
+
+    return fn
 
 
 def skip(pair: Pair) -> None:
@@ -217,6 +259,8 @@ def measure(pair: Pair) -> None:
 CHECKS: dict[str, Callable[[Pair], None]] = {
     "reading": reading,
     "captures": captures,
+    "within halves": within_halves,
+    "without a head and a neuron": without_a_head_and_a_neuron,
     "skip": skip,
     "skip of a half": skip_half,
     "swap": swap,
