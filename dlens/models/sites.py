@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from einops import repeat
 from torch import Tensor, nn
 
 from dlens.axes import POINTS, TokenIds
@@ -142,8 +143,12 @@ def _observe(model: Model, ids: TokenIds, shared: dict[str, Site] | None = None)
 def _share(part: nn.Module, site: Site) -> Any:
     """Give every row the value that the first one has at a site."""
     if site.end == "input":
-        return part.register_forward_pre_hook(lambda _m, args: (args[0][:1].expand_as(args[0]), *args[1:]))
-    return part.register_forward_hook(lambda _m, _a, out: out[:1].expand_as(out))
+        return part.register_forward_pre_hook(lambda _m, args: (_first_row(args[0]), *args[1:]))
+    return part.register_forward_hook(lambda _m, _a, out: _first_row(out))
+
+
+def _first_row(value: Tensor) -> Tensor:
+    return repeat(value[0], "... -> batch ...", batch=len(value)).contiguous()
 
 
 def _watch(part: nn.Module, path: str, layer: int, points: dict[str, Site], seen: _Seen) -> list[Any]:
