@@ -28,7 +28,7 @@ SIZE: dict[str, Any] = {
     "num_attention_heads": 4,
     "max_position_embeddings": 64,
 }
-GQA = SIZE | {"num_key_value_heads": 2, "head_dim": 8}
+GQA: dict[str, Any] = SIZE | {"num_key_value_heads": 2, "head_dim": 8}
 GEMMA = Names("model.layers", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
 GPT2 = Names("transformer.h", "attn", "ln_2", "mlp")
 NEOX = Names("gpt_neox.layers", "post_attention_dropout", "post_attention_layernorm", "post_mlp_dropout")
