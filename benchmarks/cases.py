@@ -142,7 +142,7 @@ def _nnsight(model: dlens.Model, ids: Tensor) -> list[Tensor]:
     blocks = [root.get(f"{model.layout.blocks}.{layer}") for layer in range(model.n_layers)]
     with torch.no_grad(), root.trace(input_ids=ids, use_cache=False):
         seen = [block.output.to("cpu", copy=True) for block in blocks].save()  # pyright: ignore
-    return seen  # pyright: ignore[reportPossiblyUnbound]
+    return seen  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
 def _no_blocks(model: dlens.Model, ids: Tensor) -> Tensor:

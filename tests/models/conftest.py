@@ -39,7 +39,7 @@ GPT2: dict[str, Any] = {
     "n_positions": 64,
     "initializer_range": 0.2,
 }
-ENDS = {"bos_token_id": 98, "eos_token_id": 98}
+ENDS: dict[str, Any] = {"bos_token_id": 98, "eos_token_id": 98}
 
 NATIVE: dict[str, Callable[[], Any]] = {
     "qwen2": lambda: transformers.Qwen2Config(**SIZE),

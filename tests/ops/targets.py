@@ -14,7 +14,7 @@ AR = Target("tiny-ar", n_layers=4, d_model=3, has_noise=False)
 VALUE = torch.tensor([[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]])
 
 
-def place(layer: int = 0, step: int = 0, **changes: object) -> Place:
+def place(layer: int = 0, step: int = 0, **changes: Any) -> Place:
     """A place in a run of one row and two positions."""
     facts: dict[str, Any] = {
         "point": "resid_post",
