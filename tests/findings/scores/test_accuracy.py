@@ -13,7 +13,7 @@ from dlens.findings.scores.decoding import Decoding
 from dlens.samplers import Autoregressive, LLaDA, Sampler
 
 MATH = tasks.get("trio-math")
-DATA = Path(__file__).parents[1] / "tasks" / "data"
+DATA = Path(__file__).parents[2] / "tasks" / "data"
 
 
 def one_by_one(trace: dlens.Trace, problems: tuple[tasks.Problem, ...], new_tokens: int) -> list[str]:
