@@ -147,7 +147,7 @@ def _share(part: nn.Module, site: Site) -> Any:
     return part.register_forward_hook(lambda _m, _a, out: _first_row(out))
 
 
-def _first_row(value: Tensor) -> Tensor:
+def _first_row(value: Any) -> Tensor:
     return repeat(value[0], "... -> batch ...", batch=len(value)).contiguous()
 
 

@@ -103,7 +103,7 @@ def deep(model: ModelStudy, cosine: Sequence[float], kept: Mapping[Third, str]) 
     """
     middle = np.array([np.array(cosine) + 0.1, cosine])
     disruption = Disrupted(middle, middle - 0.05, middle + 0.05, (0.0, 0.5), 16)
-    thirds = {
+    thirds: dict[Third, Solved] = {
         third: Solved(tuple(i < len(digits) // 2 for i in range(len(digits))), digits_of(digits))
         for third, digits in kept.items()
     }

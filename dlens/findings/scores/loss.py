@@ -90,6 +90,7 @@ def losses_of(trace: Trace, parts: Sequence[Canvases], batch_size: int = 8) -> l
     """
     chain, losses = trace.capture("logits"), []
     idle: set[str] | None = None
+    record: Record | None = None
     for canvases in parts:
         total = 0.0
         for rows in batched(canvases.rows, batch_size):
