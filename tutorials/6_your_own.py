@@ -22,7 +22,7 @@ import torch
 from transformers import ModernBertConfig, ModernBertForMaskedLM
 
 import dlens
-from dlens.measures import Span, Visit
+from dlens.measures import PositionMeans, Visit
 from dlens.ops.edit import Place
 from dlens.ops.target import Target
 from dlens.show.figures import styled
@@ -143,44 +143,30 @@ for settings in ({"limit": 0.5}, {"layers": (99,)}, {"at": "resid_psot"}):
 # for a Gaussian vector, and `d_model` where one channel holds everything. It is a way to see outliers without naming
 # channels.
 #
-# - `points`: the hook points it reads;
-# - `start(span)`: empty sums, as plain tensors;
-# - `update(sums, visit)`: add some layers of one step. Values come as [layer, batch, position, d_model]; `visit.at` is
-#   the index of these layers, and `visit.cells` knows which positions count, and in which cell of noise and state
-#   each of them is: `visit.cells.add(sums, values)` adds every value to the sum of its cell;
-# - `result(sums, span)`: label the sums.
+# It is a mean over positions of one number each, so it extends `PositionMeans`, and says three things:
 #
-# `merge` joins the sums of two runs by adding them, which is right wherever sums are sums.
+# - `points`: the hook points it reads;
+# - `formulas`: the name of each variable, and in words what it is the mean of;
+# - `values(visit)`: the number of every position, [layer, batch, position], from `visit.values`, which hold some layers
+#   of one step as [layer, batch, position, d_model].
+#
+# The rest is done for it: sums by step, noise and state, positions that do not count, labels. `PromptMeans` does the
+# same for numbers that the positions of a prompt have together, as in `dlens/measures/effective_rank.py`. What is no
+# mean extends `dlens.Measure`, with `start`, `update` and `result` of its own.
 
 
 # %%
 @final
 @dataclass(frozen=True, kw_only=True)
-class Kurtosis(dlens.Measure):
+class Kurtosis(PositionMeans):
     """Mean over positions of mean_c h^4 / (mean_c h^2)^2 at what leaves each block."""
 
-    @property
-    def points(self) -> tuple[str, ...]:
-        return ("resid_post",)
+    points = ("resid_post",)
+    formulas = {"kurtosis": "kurtosis of channels about zero"}
 
-    def start(self, span: Span) -> dict[str, torch.Tensor]:
-        size = (span.n_cells, span.n_layers)
-        return {key: torch.zeros(size, dtype=torch.float64, device=span.device) for key in ("sum", "n")}
-
-    def update(self, sums: dict[str, torch.Tensor], visit: Visit) -> None:
+    def values(self, visit: Visit) -> dict[str, torch.Tensor]:
         square = visit.values["resid_post"].double().square()
-        kurtosis = square.square().mean(-1) / square.mean(-1).square()  # [layer, batch, position]
-        visit.cells.add(sums["sum"][:, visit.at], kurtosis)
-        visit.cells.add(sums["n"][:, visit.at], torch.ones_like(kurtosis))
-
-    def result(self, sums: dict[str, torch.Tensor], span: Span) -> Any:
-        import xarray as xr
-
-        dims = (*span.cell_dims, "layer")
-        values = {"kurtosis": sums["sum"] / sums["n"], "n": sums["n"]}
-        variables = {name: (dims, span.split_cells(value, 0).cpu().numpy()) for name, value in values.items()}
-        about = {"estimator": "kurtosis of channels about zero", "positions": "all but padding"}
-        return xr.Dataset(variables, {dim: span.coords()[dim] for dim in dims}, about)
+        return {"kurtosis": square.square().mean(-1) / square.mean(-1).square()}
 
 
 record = plain.measure(Kurtosis()).forward(TEXTS[0])
@@ -212,8 +198,7 @@ styled(figure, "layer", "kurtosis")
 # %% [markdown]
 # How to read it: one row a layer, and the same as lines. The first two columns are equal: the result does not depend
 # on the batches. The third is lower than the first where the clamp acts and cut something. The last block is free, and
-# shows what it makes of a clamped stream. An autoregressive model has no noise, and the same measure serves it, since
-# `span` knows its cells.
+# shows what it makes of a clamped stream. An autoregressive model has no noise, and the same measure serves it.
 #
 # ## A family
 #
