@@ -45,8 +45,8 @@ from dlens.models.families.registry import register_family
 from dlens.models.family import Family, Fill, Layout, Site
 from dlens.models.load import load
 from dlens.models.model import Model
-from dlens.ops.edit import Edit
-from dlens.ops.op import Op, Structure
+from dlens.ops.base.edit import Edit
+from dlens.ops.base.op import Op, Structure
 from dlens.show.report.report import report
 from dlens.tracing.chain import Trace, trace
 from dlens.tracing.records.record import Record

@@ -38,6 +38,7 @@ FLOORS = {
     "tracing": ("planning", "records", "step", "engine", "probes"),
     "findings": ("scores", "layers", "skipping", "effects", "study"),
     "measures": ("base",),
+    "ops": ("base",),
     "show": ("figures", "report"),
 }
 # The rooms whose tests mirror them one to one; the files directly in dlens/ are a room too.

@@ -23,8 +23,8 @@ from transformers import ModernBertConfig, ModernBertForMaskedLM
 
 import dlens
 from dlens.measures import PositionMeans, Visit
-from dlens.ops.edit import Place
-from dlens.ops.target import Target
+from dlens.ops.base.edit import Place
+from dlens.ops.base.target import Target
 from dlens.show.figures import styled
 
 model = dlens.load("trio/diffusion")

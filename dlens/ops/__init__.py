@@ -1,4 +1,4 @@
-"""What can be done to a forward: plain picklable data, one operation a file over `op.py`.
+"""What can be done to a forward: plain picklable data, one operation a file over `base/op.py`.
 
 A trace holds them, `tracing` asks them where and when they act; they know no model and no run.
 """

@@ -8,10 +8,10 @@ from typing import Any, Literal, cast, final, get_args
 from torch import Tensor
 
 from dlens.axes import respell
-from dlens.ops.edit import Edit, Place
-from dlens.ops.given import as_tensor
-from dlens.ops.op import Calibration
-from dlens.ops.target import Target
+from dlens.ops.base.edit import Edit, Place
+from dlens.ops.base.given import as_tensor
+from dlens.ops.base.op import Calibration
+from dlens.ops.base.target import Target
 
 __all__ = ["Ablate", "AblateOutlier", "AblateValue", "as_value"]
 

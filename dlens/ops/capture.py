@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from dlens.axes import POINTS, hook_name
-from dlens.ops.op import Kept, Op, Touch
-from dlens.ops.target import Target
+from dlens.ops.base.op import Kept, Op, Touch
+from dlens.ops.base.target import Target
 
 __all__ = ["Capture"]
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from dlens.axes import POINTS, TokenMask, hook_name
-from dlens.ops.edit import Edit, Place
-from dlens.ops.target import Target
+from dlens.ops.base.edit import Edit, Place
+from dlens.ops.base.target import Target
 
 __all__ = ["Hook", "HookPoint"]
 

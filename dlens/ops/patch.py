@@ -10,8 +10,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dlens.axes import TokenMask
-from dlens.ops.edit import Edit, Place
-from dlens.ops.target import RunShape, Target
+from dlens.ops.base.edit import Edit, Place
+from dlens.ops.base.target import RunShape, Target
 
 __all__ = ["Patch", "Source"]
 

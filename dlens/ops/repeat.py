@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, final
 
-from dlens.ops.op import Op, Structure
-from dlens.ops.target import Target
+from dlens.ops.base.op import Op, Structure
+from dlens.ops.base.target import Target
 
 __all__ = ["Repeat"]
 

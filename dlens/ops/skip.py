@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, final, get_args
 
 from dlens.axes import Part, respell
-from dlens.ops.op import Op, Structure
-from dlens.ops.target import Target
+from dlens.ops.base.op import Op, Structure
+from dlens.ops.base.target import Target
 
 __all__ = ["Skip"]
 

@@ -7,9 +7,9 @@ from typing import Any, final
 
 from torch import Tensor
 
-from dlens.ops.edit import Edit, Place
-from dlens.ops.given import as_tensor
-from dlens.ops.target import Target
+from dlens.ops.base.edit import Edit, Place
+from dlens.ops.base.given import as_tensor
+from dlens.ops.base.target import Target
 
 __all__ = ["Steer", "as_vector"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from dlens.models.load import load
-from dlens.ops.given import as_index
+from dlens.ops.base.given import as_index
 from dlens.samplers import Sampler
 from dlens.tracing.planning.captures import capture_bytes
 from dlens.tracing.planning.inputs import as_batch

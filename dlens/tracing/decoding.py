@@ -12,8 +12,8 @@ from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
 from dlens.models.model import Model
-from dlens.ops.op import Op
-from dlens.ops.target import Target
+from dlens.ops.base.op import Op
+from dlens.ops.base.target import Target
 from dlens.samplers.autoregressive import Autoregressive
 from dlens.tracing.finish import Outcome, finish
 from dlens.tracing.planning.inputs import as_batch, refuse_too_long

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from dlens.axes import Logits, TokenIds, TokenMask
 from dlens.models.model import Model
-from dlens.ops.op import Op
-from dlens.ops.target import Target
+from dlens.ops.base.op import Op
+from dlens.ops.base.target import Target
 from dlens.samplers.sampler import Denoiser, Tokens
 from dlens.tracing.finish import Outcome, finish
 from dlens.tracing.planning.inputs import Batch, as_batch, refuse_masks, refuse_too_long

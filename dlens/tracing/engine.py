@@ -20,7 +20,7 @@ from dlens.axes import HALVES, POINTS
 from dlens.models.family import Layout, Site
 from dlens.models.model import Model
 from dlens.models.wrapper import resting
-from dlens.ops.target import Target
+from dlens.ops.base.target import Target
 from dlens.tracing.planning.plan import Plan, Planned
 from dlens.tracing.step.block import BlockWalk, read_site, write_site
 from dlens.tracing.step.collect import Collector

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
 from dlens.errors import NeverFired, UnfiredWarning
-from dlens.ops.target import RunKind
+from dlens.ops.base.target import RunKind
 from dlens.tracing.planning.inputs import Batch
 from dlens.tracing.prepare import Prepared
 from dlens.tracing.probes.flops import StepCost, count_steps

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from dlens.axes import HALVES, INNER_POINTS, TokenIds, TokenMask
 from dlens.models.model import Model
-from dlens.ops.op import Op
-from dlens.ops.target import RunShape, Target
+from dlens.ops.base.op import Op
+from dlens.ops.base.target import RunShape, Target
 from dlens.tracing.engine import StateOf, run_plan
 from dlens.tracing.planning.captures import capture_bytes, refuse_large_captures
 from dlens.tracing.planning.described import describe

@@ -10,8 +10,8 @@ import torch
 
 from dlens.axes import TokenIds, TokenMask
 from dlens.models.model import Model
-from dlens.ops.op import Op
-from dlens.ops.target import Target
+from dlens.ops.base.op import Op
+from dlens.ops.base.target import Target
 from dlens.tracing.decoding import run_decoding
 from dlens.tracing.denoising import run_denoising
 from dlens.tracing.finish import Outcome, finish

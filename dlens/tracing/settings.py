@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from dlens.axes import respell
 from dlens.models.model import Model
-from dlens.ops.target import Target
+from dlens.ops.base.target import Target
 from dlens.samplers import Autoregressive, Denoiser, Sampler, default_for
 from dlens.tracing.planning.kv_cache import CachePolicy
 from dlens.tracing.progress import OnStep, Watch

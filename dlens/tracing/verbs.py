@@ -13,19 +13,19 @@ from dlens.axes import POINTS, STREAM_POINTS, Part, parse_point, respell
 from dlens.measures.base.measure import Measure
 from dlens.models.model import Model
 from dlens.ops.ablate import Ablate, AblateOutlier, as_value
+from dlens.ops.base.edit import Edit
+from dlens.ops.base.given import Indices, as_index, as_indices, as_number
+from dlens.ops.base.op import Op
+from dlens.ops.base.scope import Scope, StepSpec
+from dlens.ops.base.target import Target
+from dlens.ops.base.tokens import TokenSpec, as_tokens
 from dlens.ops.capture import Capture
-from dlens.ops.edit import Edit
-from dlens.ops.given import Indices, as_index, as_indices, as_number
 from dlens.ops.hook import Hook, HookPoint
-from dlens.ops.op import Op
 from dlens.ops.patch import Patch
 from dlens.ops.repeat import Repeat
-from dlens.ops.scope import Scope, StepSpec
 from dlens.ops.skip import Skip
 from dlens.ops.steer import Steer, as_vector
 from dlens.ops.swap import Swap
-from dlens.ops.target import Target
-from dlens.ops.tokens import TokenSpec, as_tokens
 from dlens.tracing.planning.contradictions import refuse_contradictions
 from dlens.tracing.planning.measured import Measured
 from dlens.tracing.records.patching import source_of

@@ -21,7 +21,7 @@ from dlens.findings.study.results import (
     Thirds,
 )
 from dlens.findings.study.study import FULL, Study
-from dlens.ops.scope import Third
+from dlens.ops.base.scope import Third
 
 __all__ = ["ANSWERED", "CHANGES", "EARLY", "EVEN", "TRIO", "deep", "made_model", "made_study"]
 

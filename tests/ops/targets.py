@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from dlens.ops.edit import Place
-from dlens.ops.target import Target
+from dlens.ops.base.edit import Place
+from dlens.ops.base.target import Target
 
 DIFFUSION = Target("tiny", n_layers=4, d_model=3, has_noise=True)
 AR = Target("tiny-ar", n_layers=4, d_model=3, has_noise=False)

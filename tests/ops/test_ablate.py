@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dlens.ops.ablate import Ablate, AblateOutlier
-from dlens.ops.scope import Scope
+from dlens.ops.base.scope import Scope
 from tests.ops.targets import DIFFUSION, VALUE, place
 from tests.unchecked import unchecked
 

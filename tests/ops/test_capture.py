@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from dlens.ops.base.scope import Scope
 from dlens.ops.capture import Capture
-from dlens.ops.scope import Scope
 from tests.ops.targets import DIFFUSION
 
 

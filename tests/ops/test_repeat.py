@@ -2,8 +2,8 @@
 
 import pytest
 
+from dlens.ops.base.scope import Scope
 from dlens.ops.repeat import Repeat
-from dlens.ops.scope import Scope
 from tests.ops.targets import DIFFUSION
 
 

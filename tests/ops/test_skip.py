@@ -2,7 +2,7 @@
 
 import pytest
 
-from dlens.ops.scope import Scope
+from dlens.ops.base.scope import Scope
 from dlens.ops.skip import Skip
 from tests.ops.targets import AR, DIFFUSION
 from tests.unchecked import unchecked

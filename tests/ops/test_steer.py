@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dlens.ops.scope import Scope
+from dlens.ops.base.scope import Scope
 from dlens.ops.steer import Steer
 from tests.ops.targets import DIFFUSION, VALUE, place
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from dlens.ops.scope import Scope
+from dlens.ops.base.scope import Scope
 from dlens.ops.swap import Swap
 from tests.ops.targets import DIFFUSION
 

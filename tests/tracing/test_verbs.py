@@ -11,9 +11,9 @@ from torch import ones
 
 import dlens
 from dlens import trace
-from dlens.ops.op import Touch
+from dlens.ops.base.op import Touch
+from dlens.ops.base.target import Target
 from dlens.ops.skip import Skip
-from dlens.ops.target import Target
 from tests.refusing import STORY, Action, refused
 from tests.unchecked import unchecked
 

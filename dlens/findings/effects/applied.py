@@ -8,7 +8,7 @@ from typing import Any
 
 from dlens.findings.scores.accuracy import Scores
 from dlens.findings.skipping.skip_schedule import SkipSchedule
-from dlens.ops.op import Op
+from dlens.ops.base.op import Op
 from dlens.tracing.chain import Trace, trace
 from dlens.tracing.records.record import Record
 

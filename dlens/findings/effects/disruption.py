@@ -17,8 +17,8 @@ from dlens.findings.scores.batches import batched, token_rows
 from dlens.findings.scores.decoding import Decoding
 from dlens.findings.scores.intervals import LEVEL, mean_interval
 from dlens.models.model import Model
-from dlens.ops.given import as_number
-from dlens.ops.scope import Scope
+from dlens.ops.base.given import as_number
+from dlens.ops.base.scope import Scope
 from dlens.samplers import Sampler
 from dlens.tracing.chain import Trace
 from dlens.tracing.probes.calibration import calibration_texts

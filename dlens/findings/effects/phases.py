@@ -14,7 +14,7 @@ from dlens.findings.scores.accuracy import Scores, score_problems
 from dlens.findings.scores.batches import batched
 from dlens.findings.scores.decoding import Decoding
 from dlens.findings.skipping.choosable import bare
-from dlens.ops.scope import Third
+from dlens.ops.base.scope import Third
 from dlens.samplers import Sampler
 from dlens.tasks import Task
 from dlens.tracing.chain import Trace

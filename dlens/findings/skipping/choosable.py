@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dlens.findings.layers.profile import Profile
-from dlens.ops.given import as_index
+from dlens.ops.base.given import as_index
 from dlens.tracing.chain import Trace, trace
 
 __all__ = ["bare", "choosable"]

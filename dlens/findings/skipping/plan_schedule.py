@@ -14,7 +14,7 @@ from dlens.findings.skipping.choosable import bare, choosable
 from dlens.findings.skipping.scan import RemovalScan, removal_scan
 from dlens.findings.skipping.skip_schedule import SkipSchedule, widths
 from dlens.models.model import Model
-from dlens.ops.given import as_index, as_number
+from dlens.ops.base.given import as_index, as_number
 from dlens.tracing.chain import Trace
 
 __all__ = ["noise_losses", "plan_schedule"]

@@ -19,7 +19,7 @@ from dlens.findings.scores.batches import batched
 from dlens.findings.scores.canvases import Canvas, Canvases
 from dlens.findings.scores.loss import canvas_loss
 from dlens.models.model import Model
-from dlens.ops.edit import Edit, Place
+from dlens.ops.base.edit import Edit, Place
 from dlens.tracing.chain import Trace, trace
 from dlens.tracing.records.record import Record
 

@@ -20,7 +20,7 @@ from dlens.findings.scores.repetition import repetition
 from dlens.findings.study.results import Answers, Disrupted, Losses, Reading, Solved, TextReading, Thirds
 from dlens.measures import Cosine, Outliers, Recency
 from dlens.models.model import Model
-from dlens.ops.scope import Third
+from dlens.ops.base.scope import Third
 from dlens.samplers import LLaDA, Sampler
 from dlens.tasks import Problem, Task
 from dlens.tracing.chain import Trace

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from dlens.findings.effects.change import Change
 from dlens.findings.scores.estimate import Curve
 from dlens.models.family import Family
-from dlens.ops.scope import Third
+from dlens.ops.base.scope import Third
 
 __all__ = [
     "KINDS",

@@ -10,9 +10,9 @@ import torch
 from dlens.axes import POINTS
 from dlens.models.model import Model
 from dlens.models.sites import inner_widths
+from dlens.ops.base.op import Op
+from dlens.ops.base.target import RunKind, RunShape, Target
 from dlens.ops.capture import Capture
-from dlens.ops.op import Op
-from dlens.ops.target import RunKind, RunShape, Target
 
 __all__ = ["capture_bytes", "captured_dims", "refuse_large_captures"]
 

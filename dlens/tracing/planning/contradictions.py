@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 from dlens.axes import POINTS, Part
-from dlens.ops.op import Op
-from dlens.ops.scope import Scope
-from dlens.ops.target import Target
+from dlens.ops.base.op import Op
+from dlens.ops.base.scope import Scope
+from dlens.ops.base.target import Target
 from dlens.tracing.planning.described import Described, describe
 
 __all__ = ["joined_places", "refuse_contradictions", "refuse_pair", "refuse_same_keys"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from dlens.ops.op import Op, Structure, Touch
-from dlens.ops.target import Target
+from dlens.ops.base.op import Op, Structure, Touch
+from dlens.ops.base.target import Target
 
 __all__ = ["Described", "describe"]
 

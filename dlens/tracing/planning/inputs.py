@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
 from dlens.models.model import Model
-from dlens.ops.given import as_index
+from dlens.ops.base.given import as_index
 
 __all__ = ["Batch", "as_batch", "refuse_masks", "refuse_too_long"]
 

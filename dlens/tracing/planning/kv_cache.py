@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Literal
 
-from dlens.ops.target import Target
+from dlens.ops.base.target import Target
 from dlens.tracing.planning.plan import Plan
 
 __all__ = ["CachePolicy", "cache_policy", "fullest_cache"]

@@ -7,8 +7,8 @@ from typing import Any, final
 
 from dlens.axes import BLOCK_POINTS
 from dlens.measures.base.measure import Measure
-from dlens.ops.op import Kept, Op, Touch
-from dlens.ops.target import Target
+from dlens.ops.base.op import Kept, Op, Touch
+from dlens.ops.base.target import Target
 from dlens.tracing.planning.plan import Plan
 
 __all__ = ["Measured", "measures_of"]

@@ -9,8 +9,8 @@ from itertools import combinations
 from torch import Tensor
 
 from dlens.axes import TokenMask
-from dlens.ops.op import Op, Structure, Touch
-from dlens.ops.target import Target
+from dlens.ops.base.op import Op, Structure, Touch
+from dlens.ops.base.target import Target
 from dlens.tracing.planning.contradictions import joined_places, refuse_pair, refuse_same_keys
 from dlens.tracing.planning.described import Described, describe
 from dlens.tracing.planning.tokens import fixed_mask

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dlens.models.model import Model
-from dlens.ops.target import RunShape
+from dlens.ops.base.target import RunShape
 from dlens.samplers import Sampler
 from dlens.tracing.planning.inputs import Batch
 

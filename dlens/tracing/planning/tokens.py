@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from dlens.axes import TokenMask
-from dlens.ops.given import as_ints
-from dlens.ops.tokens import TokenSpec
+from dlens.ops.base.given import as_ints
+from dlens.ops.base.tokens import TokenSpec
 
 __all__ = ["after", "fixed_mask"]
 

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from dlens.models.model import Model
-from dlens.ops.op import Op
-from dlens.ops.scope import Scope
-from dlens.ops.target import Target
+from dlens.ops.base.op import Op
+from dlens.ops.base.scope import Scope
+from dlens.ops.base.target import Target
 from dlens.tracing.planning.described import describe
 from dlens.tracing.planning.kv_cache import fullest_cache
 from dlens.tracing.planning.plan import Plan, Planned

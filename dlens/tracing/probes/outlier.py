@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dlens.models.model import Model
+from dlens.ops.base.op import Calibration
+from dlens.ops.base.target import Target
 from dlens.ops.hook import Hook
-from dlens.ops.op import Calibration
-from dlens.ops.target import Target
 from dlens.tracing.planning.inputs import Batch, as_batch
 from dlens.tracing.planning.plan import plan_run
 from dlens.tracing.probes.calibration import calibration_texts

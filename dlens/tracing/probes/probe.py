@@ -10,7 +10,7 @@ import torch
 
 from dlens.axes import TokenIds
 from dlens.models.model import Model
-from dlens.ops.target import RunShape, Target
+from dlens.ops.base.target import RunShape, Target
 from dlens.tracing.engine import run_plan
 from dlens.tracing.planning.plan import Plan
 from dlens.tracing.step.collect import Collector

@@ -13,7 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask, hook_name, parse_point
-from dlens.ops.target import RunKind
+from dlens.ops.base.target import RunKind
 from dlens.tracing.records.captured import Captured
 
 if TYPE_CHECKING:

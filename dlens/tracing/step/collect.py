@@ -14,8 +14,8 @@ from dlens.axes import POINTS
 from dlens.measures.base.measure import Measure, Span, Sums, Visit
 from dlens.measures.base.readout import Readout
 from dlens.models.model import Model
+from dlens.ops.base.target import RunShape, Target
 from dlens.ops.capture import Capture
-from dlens.ops.target import RunShape, Target
 from dlens.tracing.planning.captures import captured_dims
 from dlens.tracing.planning.measured import measures_of
 from dlens.tracing.planning.plan import Plan

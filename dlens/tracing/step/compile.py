@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dlens.axes import POINTS
-from dlens.ops.target import Target
+from dlens.ops.base.target import Target
 from dlens.tracing.planning.plan import Plan
 from dlens.tracing.step.program import Acting, Active, Here, LayerProgram, MeasureGroup, StepProgram
 from dlens.tracing.step.state import StepState

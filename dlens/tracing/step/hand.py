@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dlens.axes import POINTS
-from dlens.ops.edit import Edit, Place
+from dlens.ops.base.edit import Edit, Place
 from dlens.tracing.step.collect import Collector
 from dlens.tracing.step.hooks import Reader
 from dlens.tracing.step.program import Acting, Active, MeasureGroup, Rows, Spot

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dlens.axes import Part
-from dlens.ops.op import Op
+from dlens.ops.base.op import Op
 from dlens.tracing.planning.plan import Planned
 from dlens.tracing.step.state import StepState
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from dlens.axes import STATES, TokenMask
 from dlens.measures.base.cells import Cells
 from dlens.measures.base.measure import N_NOISE_BINS
-from dlens.ops.tokens import TokenSpec
+from dlens.ops.base.tokens import TokenSpec
 from dlens.tracing.planning.tokens import after
 
 __all__ = ["StepState", "Window", "denoising_state", "forward_state", "noise_bin", "step_mask"]

@@ -8,7 +8,7 @@ import pytest
 
 import dlens
 from dlens import trace
-from dlens.ops.target import RunShape
+from dlens.ops.base.target import RunShape
 from dlens.tracing.planning.captures import capture_bytes
 from tests.refusing import STORY, WIDTH, Action, refused
 from tests.unchecked import unchecked

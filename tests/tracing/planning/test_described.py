@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import pytest
 
+from dlens.ops.base.op import Op, Structure, Touch
+from dlens.ops.base.target import Target
 from dlens.ops.capture import Capture
-from dlens.ops.op import Op, Structure, Touch
 from dlens.ops.skip import Skip
-from dlens.ops.target import Target
 from dlens.tracing.planning.described import describe
 
 TARGET = Target("tiny", n_layers=4, d_model=3, has_noise=True)

@@ -6,7 +6,7 @@ import pytest
 
 import dlens
 from dlens import trace
-from dlens.ops.target import RunShape
+from dlens.ops.base.target import RunShape
 from dlens.samplers import Autoregressive, Dream, LLaDA
 from dlens.tracing.planning.inputs import as_batch
 from dlens.tracing.planning.shape import run_shape

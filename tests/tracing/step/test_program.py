@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 import dlens
-from dlens.ops.op import Op
-from dlens.ops.target import Target
+from dlens.ops.base.op import Op
+from dlens.ops.base.target import Target
 from dlens.tracing.planning.plan import plan_run
 from dlens.tracing.step.compile import compile_step
 from dlens.tracing.step.program import Active, MeasureGroup, StepProgram, around_blocks

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from dlens.ops.scope import Scope
-from dlens.ops.tokens import as_tokens, check_tokens
+from dlens.ops.base.scope import Scope
+from dlens.ops.base.tokens import as_tokens, check_tokens
 from tests.ops.targets import AR, DIFFUSION
 from tests.unchecked import unchecked
 

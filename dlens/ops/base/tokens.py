@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from dlens.axes import respell
-from dlens.ops.given import as_ints, as_slice
-from dlens.ops.scope import range_words
-from dlens.ops.target import Target
+from dlens.ops.base.given import as_ints, as_slice
+from dlens.ops.base.scope import range_words
+from dlens.ops.base.target import Target
 
 __all__ = ["TOKEN_WORDS", "TokenSpec", "as_tokens", "check_tokens", "token_words"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, SupportsIndex
 
 from dlens.axes import BLOCK_POINTS, Part
-from dlens.ops.given import Indices, as_index, as_indices
+from dlens.ops.base.given import Indices, as_index, as_indices
 
 __all__ = ["RunKind", "RunShape", "Target"]
 

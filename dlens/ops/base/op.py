@@ -16,9 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dlens.axes import Part, TokenMask
-from dlens.ops.scope import Scope
-from dlens.ops.target import RunShape, Target
-from dlens.ops.tokens import TokenSpec
+from dlens.ops.base.scope import Scope
+from dlens.ops.base.target import RunShape, Target
+from dlens.ops.base.tokens import TokenSpec
 
 __all__ = ["Calibration", "Kept", "Op", "Structure", "Touch", "snake_case"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, SupportsIndex, cast, get_args
 
 from dlens.axes import respell
-from dlens.ops.given import as_ints, as_number, as_slice
+from dlens.ops.base.given import as_ints, as_number, as_slice
 
 __all__ = ["Scope", "StepSpec", "Third", "range_words"]
 

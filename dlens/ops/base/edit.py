@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from dlens.axes import POINTS, respell
-from dlens.ops.op import Op, Touch, snake_case
-from dlens.ops.scope import range_words
-from dlens.ops.target import Target
-from dlens.ops.tokens import TokenSpec, check_tokens, token_words
+from dlens.ops.base.op import Op, Touch, snake_case
+from dlens.ops.base.scope import range_words
+from dlens.ops.base.target import Target
+from dlens.ops.base.tokens import TokenSpec, check_tokens, token_words
 
 __all__ = ["Edit", "Place"]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dlens.ops.scope import Scope
+from dlens.ops.base.scope import Scope
 from dlens.ops.skip import Skip
 from tests.unchecked import unchecked
 

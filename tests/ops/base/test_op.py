@@ -9,11 +9,11 @@ import torch
 
 from dlens.measures import Cosine
 from dlens.ops.ablate import Ablate, AblateOutlier
+from dlens.ops.base.op import Op, Structure, Touch, snake_case
+from dlens.ops.base.scope import Scope
 from dlens.ops.capture import Capture
 from dlens.ops.hook import Hook
-from dlens.ops.op import Op, Structure, Touch, snake_case
 from dlens.ops.repeat import Repeat
-from dlens.ops.scope import Scope
 from dlens.ops.skip import Skip
 from dlens.ops.steer import Steer
 from dlens.ops.swap import Swap

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dlens.ops.given import as_index, as_indices, as_ints, as_number, as_slice, as_tensor
+from dlens.ops.base.given import as_index, as_indices, as_ints, as_number, as_slice, as_tensor
 from tests.unchecked import unchecked
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dlens.ops.edit import Edit, Place
-from dlens.ops.scope import Scope
-from dlens.ops.target import Target
+from dlens.ops.base.edit import Edit, Place
+from dlens.ops.base.scope import Scope
+from dlens.ops.base.target import Target
 from tests.ops.targets import AR, DIFFUSION
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dlens.ops.target import Target
+from dlens.ops.base.target import Target
 from tests.ops.targets import DIFFUSION
 
 
