@@ -47,7 +47,8 @@ def methods(found: Any) -> dict[str, str]:
     if not inspect.isclass(found):
         return {}
     plain = {name: getattr(value, "__func__", value) for name, value in vars(found).items() if name[0] != "_"}
-    known = {*dir(found.__base__), *getattr(found, "__dataclass_fields__", {})}
+    inherited = {name for base in found.__mro__[1:] for name in vars(base)}
+    known = {*inherited, *getattr(found, "__dataclass_fields__", {})}
     functions = {name: value for name, value in plain.items() if inspect.isfunction(value) and name not in known}
     return {name: inspect.cleandoc(value.__doc__) for name, value in functions.items() if value.__doc__}
 

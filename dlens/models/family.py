@@ -30,8 +30,10 @@ class Site:
     Examples:
         >>> Site("norm_2", "input")
         Site(path='norm_2', end='input', index=0, heads=False)
-        >>> Site("unembed", heads=True).split(torch.zeros(1, 5, 12), 3).shape
-        torch.Size([1, 5, 3, 4])
+        >>> site = Site("unembed", heads=True)
+        >>> heads = site.split(torch.zeros(1, 5, 12), 3)
+        >>> heads.shape, site.join(heads).shape
+        (torch.Size([1, 5, 3, 4]), torch.Size([1, 5, 12]))
     """
 
     path: str
@@ -88,8 +90,8 @@ class Layout:
     Examples:
         >>> layout = Layout(blocks="layers", embed="tokens", norm="norm", head="unembed", block_tuple=2)
         >>> packed = layout.pack(torch.zeros(1, 4, 8))
-        >>> packed[0].shape, packed[1]
-        (torch.Size([1, 4, 8]), None)
+        >>> packed[0].shape, packed[1], layout.skips("attn")
+        (torch.Size([1, 4, 8]), None, ())
     """
 
     blocks: str

@@ -39,6 +39,8 @@ class Decoding:
         4
         >>> decoding.generate(dlens.trace("trio/ar"), [[5, 6]]).tokens.shape[-1]
         6
+        >>> Decoding().of(dlens.tasks.get("trio-code")).length
+        32
     """
 
     sampler: Sampler | None = None

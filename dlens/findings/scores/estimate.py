@@ -59,6 +59,11 @@ class Curve:
     Args:
         value, low, high: at each place; NaN where there is none.
         n: how many texts or prompts.
+
+    Examples:
+        >>> curve = Curve(np.array([0.5, 0.75]), np.array([0.25, 0.5]), np.array([0.75, 1.0]), n=8)
+        >>> len(curve), curve.parts(first=1)
+        (2, ([0.75], [0.5], [1.0]))
     """
 
     value: Float[np.ndarray, " place"]

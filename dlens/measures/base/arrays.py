@@ -42,6 +42,11 @@ class DropsChannels:
 
     Args:
         drop: channels left out.
+
+    Examples:
+        >>> import dlens
+        >>> dlens.Cosine(drop=[3, 5]).left_out
+        (3, 5)
     """
 
     drop: Sequence[int] = ()

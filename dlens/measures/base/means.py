@@ -146,6 +146,9 @@ class PositionMeans(Means):
     A subclass gives its formula and the points that it reads. Where `drop` is one of its arguments it takes
     `DropsChannels` as its first base, and leaves the channels out with `left_out`.
 
+    Args:
+        name: key in the record, its class in snake case by default.
+
     Attributes:
         where_acted: the numbers that leave out the rows at which a block did not act, so that what they
             count is NaN at a skipped layer.
@@ -188,8 +191,22 @@ class PromptMeans(Means):
     Each variable is there twice: from the positions in one state alone, and under its name with "_all" from
     all measured positions, over step, noise and layer. "n" and "n_all" are the prompts with enough positions.
 
+    Args:
+        name: key in the record, its class in snake case by default.
+
     Attributes:
         min_rows: so many positions a prompt needs to count.
+
+    Examples:
+        >>> import dlens
+        >>> class Positions(PromptMeans):
+        ...     formulas = {"positions": "positions of a prompt"}
+        ...     def values(self, visit):
+        ...         sizes = visit.cells.sizes.double()
+        ...         return {"positions": sizes.expand(visit.values["resid_post"].shape[0], *sizes.shape)}
+        >>> record = dlens.trace("trio/ar").measure(Positions()).forward("Once upon a time")
+        >>> record.measures["positions"]["positions_all"].sel(layer=3).values.tolist()
+        [4.0]
     """
 
     without_state: ClassVar[tuple[str, ...]] = ("n_all",)

@@ -30,6 +30,9 @@ class Readout:
         >>> readout = Readout(unembed=lambda h: h @ torch.eye(4), vocab_size=4, shift=1)
         >>> readout.log_probabilities(torch.zeros(1, 4)).exp().tolist()
         [[0.25, 0.25, 0.25, 0.25]]
+        >>> masked = Readout(unembed=readout.unembed, vocab_size=4, mask_token_id=0)
+        >>> masked.probabilities(torch.zeros(1, 4))[0, 0].item()
+        0.0
         >>> wanted = torch.tensor([[False, True, True]])
         >>> [[each.tolist() for each in chunk] for chunk in readout.chunks(wanted, state=torch.tensor([[0, 1, 1]]))]
         [[[0, 0], [1, 2], [0, 1]]]

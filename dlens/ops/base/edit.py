@@ -29,6 +29,20 @@ class Place:
         masked: [batch, position], which positions of this value are masks.
         rows, columns: which part of the whole batch the value covers.
         halves: 2 under classifier-free guidance (conditional rows first), else 1.
+
+    Examples:
+        >>> import dlens
+        >>> from dataclasses import dataclass
+        >>> @dataclass(frozen=True, kw_only=True)
+        ... class Look(dlens.Edit):
+        ...     def edit(self, value, place):
+        ...         print(place.point, place.layer, place.step, place.noise, place.rows, place.columns)
+        ...         return value
+        ...     def words(self):
+        ...         return f"look at {self.where()}"
+        >>> record = dlens.trace("trio/diffusion").apply(Look(layers=(3,))).generate("Once upon a time", 2)
+        resid_post 3 0 (1.0,) (0,) slice(0, 6, None)
+        resid_post 3 1 (0.5,) (0,) slice(0, 6, None)
     """
 
     point: str
@@ -50,6 +64,7 @@ class Edit(Op):
         layers: places; None is every layer.
         tokens: which positions: "all", "prompt", "masked", "decoded", "last", a slice or list
             counted from each row's first real token, or a bool tensor [batch, position].
+        scope: the steps and noise levels at which it acts.
 
     Examples:
         >>> import dlens

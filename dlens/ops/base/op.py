@@ -46,6 +46,10 @@ class Structure:
         skips: place -> the part of its block that does not run.
         runs: place -> how often its block runs.
         swaps: pairs of places whose blocks trade places, one after the other.
+
+    Examples:
+        >>> bool(Structure()), bool(Structure(skips={3: "block"}, runs={5: 2}))
+        (False, True)
     """
 
     skips: Mapping[int, Part] = field(default_factory=dict)
@@ -101,8 +105,16 @@ class Op(ABC):
         ...         return "skip every other layer"
         ...     def structure(self, target):
         ...         return dlens.Structure(skips={layer: "block" for layer in range(1, target.n_layers, 2)})
-        >>> record = dlens.trace("trio/ar").apply(EveryOther()).forward("Once upon a time")
-        >>> record.saved_flops > 0
+        >>> trace, op = dlens.trace("trio/ar"), EveryOther()
+        >>> trace.apply(op).forward("Once upon a time").saved_flops > 0
+        True
+
+        What an operation says of itself, where it says nothing else:
+
+        >>> op.check(trace.target)
+        >>> op.touches(trace.target), op.changes(trace.target), op.selection(), op.keeps(), op.details(), op.to_json()
+        ((), True, 'all', None, {}, {'op': 'every_other'})
+        >>> op.resolved(trace.target) is op
         True
     """
 
@@ -127,6 +139,17 @@ class Op(ABC):
             shape: its size.
             steps: those at which the operation acts.
             real: [batch, position] over the whole run, what is not padding.
+
+        Examples:
+            A patch compares the run that it comes from with the one where it goes:
+
+            >>> import dlens
+            >>> trace = dlens.trace("trio/ar").capture("resid_post")
+            >>> try:
+            ...     trace.patch(trace.forward("Once upon")).forward("Once upon a time")
+            ... except ValueError as error:
+            ...     print(str(error)[:66])
+            the record to patch from has 1 rows of 2 computed positions, 2 of
         """
         return
 
@@ -147,7 +170,14 @@ class Op(ABC):
         return None
 
     def filled(self, calibration: Calibration) -> Op:
-        """Itself with everything that it left open until its run starts, for the record."""
+        """Itself with everything that it left open until its run starts, for the record.
+
+        Examples:
+            >>> import dlens
+            >>> op = dlens.trace("trio/diffusion").ablate_outlier()
+            >>> op.ops[0].channel, op.forward("Once upon a time").plan[0]["channel"]
+            (None, 111)
+        """
         return self
 
     def resolved(self, target: Target) -> Op:

@@ -44,6 +44,13 @@ class Target:
         absent: hook point -> why this model does not have it.
         attention_types: per layer the kind of attention ("full", "sliding", ...).
         whole: halves of a block that cannot be skipped alone, as no module of theirs is named.
+
+    Examples:
+        >>> import dlens
+        >>> target = dlens.trace("trio/ar").target
+        >>> target.layer(-1), target.layers([3, -1]), target.places(slice(-2, None))
+        (15, (3, 15), (14, 15))
+        >>> target.require_point("z")
     """
 
     name: str
