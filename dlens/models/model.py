@@ -43,7 +43,7 @@ class Model:
         >>> import dlens
         >>> model = dlens.load("trio/diffusion")
         >>> model.n_layers, model.d_model, model.n_heads, model.vocab_size, model.n_positions
-        (16, 192, 6, 4096, 512)
+        (16, 192, 3, 4096, 512)
         >>> model.family.objective, model.device.type, model.dtype
         ('diffusion', 'cpu', torch.float32)
         >>> model

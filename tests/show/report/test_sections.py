@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 
 from dlens.findings.scores.intervals import mean_interval
 from dlens.findings.study.claims import claims
+from dlens.findings.study.results import Disrupted, Solved, Thirds
 from dlens.findings.study.study import Study
+from dlens.ops.base.scope import Third
 from dlens.show.report.page import Section
 from dlens.show.report.sections import sections
 from tests.findings.studies import made_model, made_study
@@ -22,10 +25,11 @@ SHORT = [0.1, 0.99, 0.99, 0.95, 0.9, 0.9, 0.8]
 @pytest.fixture(scope="module")
 def study() -> Study:
     ar, diffusion = made_model("ar", EVEN), made_model("diffusion", SHORT)
-    lines = {part: [[value + shift] * 7 for shift in (0, 0.1)] for part, value in (("cosine", 0.5), ("low", 0.25))}
-    ar["disruption"] = {"fraction": [0.0, 0.5], "high": [[0.75] * 7] * 2} | lines
-    solved = {"before": [1, 1, 1, 1], "after": [1, 0, 1, 0]}
-    diffusion["thirds"] = {"kept": dict.fromkeys(("early", "middle", "late"), solved), "notes": ["a", "b"]}
+    cosine, low = (np.array([[value + shift] * 7 for shift in (0, 0.1)]) for value in (0.5, 0.25))
+    ar = replace(ar, disruption=Disrupted(cosine, low, np.full((2, 7), 0.75), (0.0, 0.5), 8))
+    solved = Solved((True,) * 4, (True, False, True, False))
+    kept: dict[Third, Solved] = {"early": solved, "middle": solved, "late": solved}
+    diffusion = replace(diffusion, thirds=Thirds(kept, ("a", "b")))
     return made_study({"ar": ar, "dllm": diffusion})
 
 

@@ -12,10 +12,12 @@ from torch import Tensor
 
 import dlens
 from dlens.measures.base.measure import Measure, Span, Sums, Visit
+from dlens.ops.base.target import Target
+from dlens.tracing.planning.described import describe
 from dlens.tracing.planning.measured import Measured
 from dlens.tracing.planning.plan import Planned
 from dlens.tracing.step import slab
-from dlens.tracing.step.program import Active, View
+from dlens.tracing.step.program import Active, MeasureGroup, Spot
 from dlens.tracing.step.state import Window, forward_state
 from tests.reference import block_outputs, fresh
 
@@ -121,15 +123,16 @@ def test_skipped_blocks_are_named(diffusion: dlens.Model) -> None:
 
 def test_a_number_type_that_changes_on_the_way_loses_nothing() -> None:
     kept = Kept()
-    view = View((Active(Planned(0, Measured(measure=kept), frozenset({0}), None), None),))
+    said = describe(Measured(measure=kept), Target("tiny", 2, 3, False))
+    group = MeasureGroup((Active(Planned(0, said, frozenset({0}), None), None),))
     real = torch.ones(2, 3, dtype=torch.bool)
     state = forward_state(Window((0, 1), 0), real, ~real, has_noise=False)
     sums = kept.start(Span(1, 2, 4, False, real.device))
-    copies = slab.Slab(view, 2, real.device, lambda view, visit: kept.update(sums, visit))
+    copies = slab.Slab(group, 2, real.device, lambda _group, visit: kept.update(sums, visit))
     stream = [torch.randn(2, 3, 4).to(dtype) for dtype in (torch.bfloat16, torch.bfloat16, torch.float32)]
     for layer in range(2):
-        copies.put("resid_pre", layer, stream[layer], state)
-        copies.put("resid_post", layer, stream[layer + 1], state)
+        copies.put(stream[layer], Spot("resid_pre", layer, state))
+        copies.put(stream[layer + 1], Spot("resid_post", layer, state))
         copies.close(None)
     for point, expected in (("resid_pre", stream[:-1]), ("resid_post", stream[1:])):
         assert torch.equal(kept.layers(point), torch.stack([value.float() for value in expected]))
