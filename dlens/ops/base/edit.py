@@ -59,6 +59,8 @@ class Place:
 class Edit(Op):
     """An operation that writes to the residual stream or to another hook point; extend it with `edit` and `words`.
 
+    Its settings reach `record.plan` through `details`. `where()` ends with tokens and scope, so words end with it.
+
     Args:
         at: the hook point.
         layers: places; None is every layer.
