@@ -326,7 +326,6 @@ class Verbs(ABC):
         return self._with(op)
 
     def _with(self: Chain, op: Op) -> Chain:
-        op.check(self.target)
         ops = (*self.ops, op)
         refuse_contradictions(ops, self.target)
         return replace(self, ops=ops)

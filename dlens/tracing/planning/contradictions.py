@@ -15,9 +15,9 @@ __all__ = ["joined_places", "refuse_contradictions", "refuse_pair", "refuse_same
 
 
 def refuse_contradictions(ops: Sequence[Op], target: Target) -> None:
-    """Refuse operations that contradict each other whatever the run: those without a limit on steps."""
-    refuse_same_keys(ops)
+    """Check each operation, and refuse those that contradict each other whatever the run: without a limit on steps."""
     said = [describe(op, target) for op in ops]
+    refuse_same_keys(ops)
     unlimited = [one for one in said if one.op.scope.steps is None]
     for a, b in combinations(unlimited, 2):
         refuse_pair(a, b, said)
