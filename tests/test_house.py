@@ -17,6 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FOLDERS = sorted({path.parent for path in FILES})
 LEVELS = {
     "axes": 0,
+    "digest": 0,
     "errors": 0,
     "html": 0,
     "tables": 0,

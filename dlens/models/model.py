@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from dlens.models.family import Family, Layout
+from dlens.models.identity import identity
 from dlens.models.wrapper import Wrapper, unwrap, wrapper_of
 
 if TYPE_CHECKING:
@@ -166,14 +167,21 @@ class Model:
             unwrap(self.module)
             self.memo.pop(Wrapper, None)
 
-    def fingerprint(self) -> int:
-        """A number that changes when weights change: from one sum over each parameter and buffer.
+    def fingerprint(self) -> str:
+        """The name of what the module computes; see `dlens.models.identity.identity`."""
+        return identity(self.module)
 
-        Counters of torch would be cheaper, but writing to `.data` passes them by.
+    def kept(self, what: str, name: str) -> dict[Any, Any]:
+        """What was found before of one kind, for a computation of this name; that of any other name is forgotten.
+
+        Args:
+            what: the kind.
+            name: all that it depends on beside its key: `identity` of the module, or its `structure`.
         """
-        tensors = (*self.module.parameters(), *self.module.buffers())
-        sums = [t.detach().sum(dtype=torch.float64 if t.is_floating_point() else None).item() for t in tensors]
-        return hash((self.n_layers, *sums))
+        held = self.memo.get(what)
+        if held is None or held[0] != name:
+            held = self.memo[what] = (name, {})
+        return held[1]
 
     def __repr__(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dlens.axes import POINTS, TokenIds
 from dlens.errors import VerificationError
 from dlens.models.family import Layout, Site, hidden_of
+from dlens.models.identity import structure
 from dlens.models.model import Model
 
 __all__ = ["as_built", "check_inner", "check_sites", "inner_widths"]
@@ -68,7 +69,7 @@ def check_sites(model: Model, ids: TokenIds) -> None:
     for layer in range(model.n_layers):
         _check_block_value(model, layer, seen.values[layer, "block"])
         _check_sum(model, layer, seen.values)
-    model.memo["inner widths"] = _widths(seen)
+    _kept_widths(model)["all"] = _widths(seen)
 
 
 def inner_widths(model: Model) -> dict[tuple[int, str], int]:
@@ -76,12 +77,15 @@ def inner_widths(model: Model) -> dict[tuple[int, str], int]:
 
     A model that was loaded unproved runs one forward of a single token when this is first asked.
     """
-    if "inner widths" not in model.memo:
+    kept = _kept_widths(model)
+    if not kept:
         with model.lock, torch.no_grad():
-            model.memo["inner widths"] = _widths(
-                _observe(model, torch.zeros(1, 1, dtype=torch.long, device=model.device))
-            )
-    return model.memo["inner widths"]
+            kept["all"] = _widths(_observe(model, torch.zeros(1, 1, dtype=torch.long, device=model.device)))
+    return kept["all"]
+
+
+def _kept_widths(model: Model) -> dict[str, dict[tuple[int, str], int]]:
+    return model.kept("inner widths", structure(model.module))
 
 
 def _widths(seen: _Seen) -> dict[tuple[int, str], int]:

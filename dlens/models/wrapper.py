@@ -121,3 +121,11 @@ def _earlier_forward(part: nn.Module, state: Any) -> Callable[..., Any] | None:
     if state.original is type(part).forward:
         return None
     return types.MethodType(state.original, part)
+
+
+def inner_forward(part: nn.Module) -> Callable[..., Any]:
+    """What a part computes with, beneath nnsight and accelerate, which only hand it on."""
+    state, own = vars(part).get(_STATE), vars(part).get("forward")
+    if "_hf_hook" in vars(part) or (state is None and own is None):
+        return type(part).forward
+    return own if state is None else state.body  # pyright: ignore

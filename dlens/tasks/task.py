@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import final
 
-__all__ = ["SPLITS", "Problem", "Task", "check_split"]
+from dlens.digest import class_digest
+
+__all__ = ["SPLITS", "Problem", "Task", "check_split", "task_identity"]
 
 SPLITS = ("train", "test")
 
@@ -76,3 +79,15 @@ def check_split(split: str) -> None:
     """
     if split not in SPLITS:
         raise ValueError(f"split={split!r}; expected one of {', '.join(SPLITS)}; check the spelling")
+
+
+def task_identity(task: Task) -> str:
+    """The name of a task by all that an answer's score depends on: its code, its settings and what it holds.
+
+    Examples:
+        >>> from dlens import tasks
+        >>> task_identity(tasks.get("trio-math")) == task_identity(tasks.get("trio-code"))
+        False
+    """
+    held = task.name, task.max_new_tokens, class_digest(type(task)), sorted(vars(task).items())
+    return hashlib.sha256(repr(held).encode()).hexdigest()

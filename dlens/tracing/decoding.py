@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
@@ -71,8 +71,8 @@ def run_decoding(model: Model, target: Target, ops: Sequence[Op], prompts: Any, 
         seconds = time.perf_counter() - start
     notes += _left_out(run)
     n_run = tokens.shape[-1] - width
-    costs = [StepCost(*shape) for shape in run.step_shapes(n_run, use_cache)]
-    plain = [StepCost(*shape) for shape in run.step_shapes(n_run, settings.cache != "off")]
+    costs = run.step_costs(n_run, use_cache, run.all_logits)
+    plain = run.step_costs(n_run, settings.cache != "off", False)
     return finish(prepared, batch, Outcome(tokens, n_run, seconds, costs, plain, None, settings.to_json(), notes))
 
 
@@ -184,12 +184,15 @@ class DecodingRun:
             noise_over=none[:, columns],
         )
 
-    def step_shapes(self, n_steps: int, use_cache: bool) -> list[tuple[int, int, int]]:
-        """Per step that ran the batch, the positions computed and the positions in the cache."""
+    def step_costs(self, n_steps: int, use_cache: bool, all_logits: bool) -> list[StepCost]:
+        """What each step cost; `generate` asks for the last position's logits alone where the module can."""
+        module: Any = self.model.module
         batch, prompt = self.prompts.shape
+        logits = 1 if module._supports_logits_to_keep() and not all_logits else 0
+        first = StepCost(batch, prompt, logits=logits)
         if not use_cache:
-            return [(batch, prompt + step, 0) for step in range(n_steps)]
-        return [(batch, prompt, 0)] + [(batch, 1, prompt + step - 1) for step in range(1, n_steps)]
+            return [replace(first, query=prompt + step) for step in range(n_steps)]
+        return [first, *(replace(first, query=1, cached=prompt + step - 1) for step in range(1, n_steps))]
 
 
 def _streamer(run: DecodingRun) -> Any:

@@ -1,4 +1,4 @@
-"""Facts of a model, its copies, its lock and its fingerprint."""
+"""Facts of a model, its copies, its lock and what it keeps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import copy
 from dataclasses import replace
 
 import torch
-from torch import nn
 
 import dlens
 from tests.models.conftest import build
@@ -30,17 +29,11 @@ def test_the_lock_belongs_to_the_module() -> None:
     assert dlens.load(module).lock is not dlens.load(copy.deepcopy(module)).lock
 
 
-def test_the_fingerprint_follows_the_weights() -> None:
+def test_what_was_found_is_kept_for_one_name_alone() -> None:
     model = dlens.load(build("qwen2"))
-    first = model.fingerprint()
-    assert model.fingerprint() == first
-    with torch.no_grad():
-        model.module.model.layers[1].mlp.up_proj.weight.mul_(2)
-    second = model.fingerprint()
-    model.module.model.norm.weight = nn.Parameter(torch.full((32,), 0.5))
-    third = model.fingerprint()
-    model.module.model.embed_tokens.weight.data[:, 3] += 1
-    assert len({first, second, third, model.fingerprint()}) == 4
+    model.kept("a kind", "first")["key"] = 1
+    assert model.kept("a kind", "first") == {"key": 1} and model.kept("another kind", "first") == {}
+    assert model.kept("a kind", "second") == {} == model.kept("a kind", "first")
 
 
 def test_padding_is_never_the_mask_nor_outside_the_embedding(diffusion: dlens.Model) -> None:

@@ -1,9 +1,15 @@
 """What holds of every task: where a prompt ends, and which answers are right."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 import dlens
-from dlens.tasks import Task, get, names
+from dlens.tasks import Task, from_file, get, names
+from dlens.tasks.task import task_identity
+
+DATA = Path(__file__).parent / "data"
 
 TASKS = pytest.mark.parametrize("task", [get(name) for name in names()], ids=names())
 
@@ -37,3 +43,14 @@ def test_ar_solves_problems_of_all_levels(name: str, ar: dlens.Model) -> None:
     record = dlens.trace(ar).generate([p.prompt for p in problems], max_new_tokens=task.max_new_tokens, progress=False)
     solved = sum(task.score(*pair) for pair in zip(problems, record.text, strict=True))
     assert solved >= 11
+
+
+def test_settings_and_entries_are_part_of_a_task(tmp_path: Path) -> None:
+    gsm8k = from_file(DATA / "gsm8k.jsonl", "gsm8k", shots=0)
+    code = from_file(DATA / "humaneval.jsonl", "humaneval", allow_code=True)
+    changed = tmp_path / "humaneval.jsonl"
+    changed.write_text((DATA / "humaneval.jsonl").read_text().replace("assert", "assert not"))
+    other = replace(code, entries=from_file(changed, "humaneval", allow_code=True).entries)  # pyright: ignore
+    kinds = [gsm8k, replace(gsm8k, flexible=True), replace(gsm8k, shots=({},)), code, other]  # pyright: ignore
+    assert len({task_identity(task) for task in kinds}) == len(kinds)
+    assert task_identity(from_file(DATA / "gsm8k.jsonl", "gsm8k", shots=0)) == task_identity(gsm8k)

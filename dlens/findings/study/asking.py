@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar, final
@@ -15,12 +16,14 @@ from dlens.findings.study import parts
 from dlens.findings.study.changes import changes
 from dlens.findings.study.results import Answers, Disrupted, Losses, ModelKind, ModelStudy, Part, Reading, Thirds
 from dlens.findings.study.stored import Store
+from dlens.models.model import Model
 from dlens.tasks import Task
+from dlens.tasks.task import task_identity
 from dlens.tracing.chain import Trace
 from dlens.tracing.probes.calibration import calibration_texts
 from dlens.tracing.records.record import versions
 
-__all__ = ["FULL", "QUICK", "Asking", "StudySettings", "n_parts"]
+__all__ = ["FULL", "QUICK", "Asking", "StudySettings", "model_identity", "n_parts"]
 
 P = TypeVar("P", bound=Part)
 _N_CHANGES = 8
@@ -136,20 +139,34 @@ class Asking:
             lambda: parts.thirds(self.chain, change.layers, self.task, n, self.settings.seed),
         )
 
-    def _problems(self, n: int) -> tuple[str, list[list[str]]]:
+    def _problems(self, n: int) -> list[Any]:
         """What is asked, as far as an answer depends on it."""
         problems = self.task.problems(n, self.settings.seed)
-        return self.task.name, [[problem.prompt, problem.answer] for problem in problems]
+        read = token_rows(self.chain.model, [problem.prompt for problem in problems])
+        return [self.task.name, task_identity(self.task), [asdict(problem) for problem in problems], read]
 
     def _part(self, read: Callable[[Any], P], name: str, asked: Any, compute: Callable[[], P]) -> P:
-        """A part, computed once for the same weights and question."""
-        model = self.chain.model
-        self.bar.set_description(f"{model.name}: {name}")
-        identity = [model.name, model.family.name, model.fingerprint()]
-        key = {"part": name, "asked": asked, "seed": self.settings.seed, "model": identity, "versions": versions()}
+        """A part, computed once for the same model and question."""
+        self.bar.set_description(f"{self.chain.model.name}: {name}")
+        key = {
+            "part": name,
+            "asked": asked,
+            "seed": self.settings.seed,
+            "model": model_identity(self.chain.model),
+            "versions": versions(),
+        }
         result = read(self.store.once(key, lambda: compute().to_json()))
         self.bar.update()
         return result
+
+
+def model_identity(model: Model) -> list[Any]:
+    """What a model's numbers depend on: what its module computes, how it is read, and how its tokens become text."""
+    family = model.family
+    reading = [family.name, family.objective, family.shift, family.mask_token_id, family.end_token_ids]
+    known = [model.eos_token_id, model.pad_token_id, model.honours_padding, sorted(model.tokenizer.get_vocab().items())]
+    settings = hashlib.sha256(repr([reading, known]).encode()).hexdigest()
+    return [model.name, family.name, settings, model.fingerprint()]
 
 
 def n_parts(settings: StudySettings) -> int:

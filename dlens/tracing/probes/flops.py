@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from dlens.models.identity import structure
 from dlens.models.model import Model
 from dlens.ops.base.op import Op
 from dlens.ops.base.scope import Scope
@@ -16,6 +17,7 @@ from dlens.ops.base.target import Target
 from dlens.tracing.planning.described import describe
 from dlens.tracing.planning.kv_cache import fullest_cache
 from dlens.tracing.planning.plan import Plan, Planned
+from dlens.tracing.probes.counting import counting
 from dlens.tracing.probes.probe import probe
 from dlens.tracing.step.program import Active, Rows
 
@@ -31,6 +33,7 @@ class StepCost:
         query: positions computed.
         cached: positions in the KV cache.
         halves: 2 under guidance.
+        logits: of how many last positions logits are computed; 0 for all.
         structural: the operations that change what runs, with their rows.
     """
 
@@ -38,6 +41,7 @@ class StepCost:
     query: int
     cached: int = 0
     halves: int = 1
+    logits: int = 0
     structural: tuple[tuple[int, Rows], ...] = ()
 
 
@@ -54,7 +58,12 @@ def count_steps(model: Model, target: Target, ops: Sequence[Op], steps: Sequence
         ops: the chain of the run; `StepCost.structural` points into it.
         steps: all steps.
     """
-    counts = _Counts(model, target, tuple(ops))
+    with model.lock:
+        counts = _Counts(model, target, tuple(ops), model.kept("flops", structure(model.module)))
+        return _count_steps(counts, steps)
+
+
+def _count_steps(counts: _Counts, steps: Sequence[StepCost]) -> int:
     groups: dict[StepCost, list[int]] = {}
     for step in steps:
         groups.setdefault(replace(step, cached=0 if step.cached == 0 else -1), []).append(step.cached)
@@ -75,19 +84,19 @@ def _count_lengths(counts: _Counts, kind: StepCost, lengths: list[int]) -> int:
 
 @dataclass(frozen=True)
 class _Counts:
-    """Counts one step of a kind, or remembers it."""
+    """Counts one step of a kind, or remembers it in `kept`."""
 
     model: Model
     target: Target
     ops: tuple[Op, ...]
+    kept: dict[Any, int]
 
     def __call__(self, cost: StepCost) -> int:
         acting = [(json.dumps(self.ops[index].to_json()), rows) for index, rows in cost.structural]
-        key = ("flops", self.target.n_layers, cost.batch, cost.query, cost.cached, cost.halves, tuple(acting))
-        if key not in self.model.memo:
-            with self.model.lock:
-                self.model.memo[key] = self._count(cost)
-        return self.model.memo[key]
+        key = (replace(cost, structural=()), tuple(acting))
+        if key not in self.kept:
+            self.kept[key] = self._count(cost)
+        return self.kept[key]
 
     def _count(self, cost: StepCost) -> int:
         plan = Plan(tuple(self._unscoped(index) for index, _ in cost.structural), 1)
@@ -95,9 +104,9 @@ class _Counts:
         cache = fullest_cache(self.model.config) if cost.cached else None
         if cache is not None:
             self._run(plan, actives, cost, cost.cached, cache)
-        with _counter() as counter:
+        with counting(self.model.module) as counted:
             self._run(plan, actives, cost, cost.query, cache)
-        return int(counter.get_total_flops())
+        return counted.total(self.model.name)
 
     def _unscoped(self, index: int) -> Planned:
         said = describe(replace(self.ops[index], scope=Scope()), self.target)
@@ -105,16 +114,7 @@ class _Counts:
 
     def _run(self, plan: Plan, actives: tuple[Active, ...], cost: StepCost, query: int, cache: Any) -> None:
         ids = torch.full((cost.batch, query), self.model.pad_token_id, device=self.model.device)
-        cached = {} if cache is None else {"past_key_values": cache, "use_cache": True}
-        probe(self.model, self.target, plan, ids, halves=cost.halves, actives=actives, **cached)
-
-
-def _counter() -> Any:
-    from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
-
-    def sdpa(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
-        return sdpa_flop_count(query, key, value)
-
-    # The stock counter takes attention on a CPU for free.
-    cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    return FlopCounterMode(display=False, custom_mapping={cpu: sdpa})
+        inputs: dict[str, Any] = {} if cache is None else {"past_key_values": cache, "use_cache": True}
+        if cost.logits:
+            inputs["logits_to_keep"] = cost.logits
+        probe(self.model, self.target, plan, ids, halves=cost.halves, actives=actives, **inputs)

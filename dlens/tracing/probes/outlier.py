@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import final
 
 import torch
@@ -18,7 +19,7 @@ from dlens.tracing.planning.plan import plan_run
 from dlens.tracing.probes.calibration import calibration_texts
 from dlens.tracing.probes.probe import probe
 
-__all__ = ["Calibrated", "channel_shares", "outlier_channel"]
+__all__ = ["Calibrated", "channel_shares"]
 
 _ROWS, _POSITIONS = 12, 64
 _OUTLIER = "the outlier channel is found on text; load with tokenizer=, or name the channel"
@@ -40,44 +41,50 @@ class Calibrated(Calibration):
     model: Model
     target: Target
 
+    @cached_property
+    def _name(self) -> str:
+        return self.model.fingerprint()
+
     def outlier(self) -> tuple[int, float]:
-        return outlier_channel(self.model, self.target)
+        share = channel_shares(self.model, self.target, name=self._name)
+        return int(share.argmax()), float(share.max())
 
     def means(self, point: str) -> Float[Tensor, "layer d_model"]:
-        return _calibrated(self.model, self.target, point, _MEAN)["mean"].float()
+        return _calibrated(self.model, self.target, point, _MEAN, self._name)["mean"].float()
 
 
-def outlier_channel(model: Model, target: Target) -> tuple[int, float]:
-    """The channel with the largest share of the stream's energy, and that share."""
-    share = channel_shares(model, target)
-    return int(share.argmax()), float(share.max())
-
-
-def channel_shares(model: Model, target: Target, n_blocks: int | None = None) -> Float[Tensor, " d_model"]:
+def channel_shares(
+    model: Model, target: Target, n_blocks: int | None = None, name: str | None = None
+) -> Float[Tensor, " d_model"]:
     """Each channel's share of the stream's energy.
 
     E_c(l) = sum_t h_{l,t,c}^2 / sum_t |h_{l,t}|^2 at resid_post on the shipped calibration text,
     averaged over the first blocks: by default 0 to L-2 (the last block removes the outlier).
+
+    Args:
+        n_blocks: how many blocks.
+        name: the model's fingerprint, where it is known already.
     """
-    sums = _calibrated(model, target, "resid_post", _OUTLIER)["energy"]
+    sums = _calibrated(model, target, "resid_post", _OUTLIER, name or model.fingerprint())["energy"]
     blocks = sums[: max(1, target.n_layers - 1) if n_blocks is None else n_blocks]
     return (blocks / blocks.sum(-1, keepdim=True)).mean(0)
 
 
-def _calibrated(model: Model, target: Target, point: str, why: str) -> dict[str, Tensor]:
+def _calibrated(model: Model, target: Target, point: str, why: str, name: str) -> dict[str, Tensor]:
     """Per layer and channel the mean and the energy on the calibration text; kept with the model.
 
     Args:
         why: what needs a tokenizer, and what to do without one.
+        name: the model's fingerprint.
     """
-    key = ("calibration", point, model.fingerprint())
-    if key not in model.memo:
-        model.memo[key] = _measure(model, target, point, why)
-    return model.memo[key]
-
-
-def _measure(model: Model, target: Target, point: str, why: str) -> dict[str, Tensor]:
     batch = _calibration_batch(model, why)
+    kept, key = model.kept("calibration", name), (point, tuple(batch.ids.flatten().tolist()))
+    if key not in kept:
+        kept[key] = _measure(model, target, point, batch)
+    return kept[key]
+
+
+def _measure(model: Model, target: Target, point: str, batch: Batch) -> dict[str, Tensor]:
     energy = torch.zeros(target.n_layers, target.d_model, dtype=torch.float64)
     total = torch.zeros_like(energy)
     for row, length in enumerate(batch.lengths):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dlens.errors import VerificationError
 from dlens.measures.base.readout import Readout
 from dlens.models.family import hidden_of
+from dlens.models.identity import structure
 from dlens.models.model import Model
 from dlens.tracing.planning.measured import measures_of
 from dlens.tracing.planning.plan import Plan
@@ -35,10 +36,11 @@ def readout_of(model: Model) -> Readout:
         VerificationError: its head does more than to normalise and unembed.
     """
     unembed = partial(_unembed, model)
-    if Readout not in model.memo:
+    proved = model.kept("readout", structure(model.module))
+    if not proved:
         with torch.no_grad():
             _prove(model, unembed)
-        model.memo[Readout] = "proved"
+        proved["proved"] = True
     diffusion = model.family.objective == "diffusion"
     return Readout(
         unembed=unembed,

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from tqdm.auto import tqdm
 
 import dlens
 from dlens import tasks
-from dlens.findings.study.asking import FULL, QUICK, Asking, StudySettings, n_parts
+from dlens.findings.study.asking import FULL, QUICK, Asking, StudySettings, model_identity, n_parts
+from dlens.findings.effects.change import Change
 from dlens.findings.study.stored import Store
+from dlens.tasks import Problem, Task
+from tests.reference import fresh
 
 SMALL = StudySettings(problems=2, texts=2, draws=1, answered=("whole",), deep=False)
 
@@ -27,7 +33,8 @@ def test_every_part_is_kept_under_its_question(ar: dlens.Model, tmp_path: Path) 
     kept = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
     names = [entry["asked"]["part"] for entry in kept]
     assert len(names) == n_parts(SMALL) and sorted(names) == ["answers", *["losses"] * 8, "reading"]
-    assert all(entry["asked"]["model"] == ["trio/ar", ar.family.name, ar.fingerprint()] for entry in kept)
+    assert all(entry["asked"]["model"] == model_identity(ar) for entry in kept)
+    assert model_identity(ar)[0] == "trio/ar" and model_identity(ar)[-1] == ar.fingerprint()
     asked = {entry["asked"]["asked"][0]["name"]: entry for entry in kept if entry["asked"]["part"] == "losses"}
     assert list(found.losses) == list(found.changes) and set(asked) == set(found.changes)
     assert asked["apart"]["asked"]["asked"][0]["layers"] == list(found.changes["apart"].layers)
@@ -36,3 +43,53 @@ def test_every_part_is_kept_under_its_question(ar: dlens.Model, tmp_path: Path) 
     again = asking.all("ar")
     assert json.dumps(again.to_json()) == json.dumps(found.to_json()), "NaN included"
     assert len(asking.store.reused) == n_parts(SMALL)
+
+
+@dataclass(frozen=True, eq=False)
+class Held(Task):
+    """One problem, and settings that decide how it is scored."""
+
+    right: str = " 4"
+    name, max_new_tokens = "held", 2
+
+    def problems(self, n: int, seed: int = 0, split: str = "test") -> tuple[Problem, ...]:
+        return tuple(Problem(f"{i} + {i} =", self.right, 1, str(i)) for i in range(n))
+
+    def score(self, problem: Problem, continuation: str) -> bool:
+        return continuation == self.right
+
+
+class Lenient(Held):
+    def score(self, problem: Problem, continuation: str) -> bool:
+        return self.right in continuation
+
+
+class Longer(Held):
+    max_new_tokens = 3
+
+
+def asked(model: dlens.Model, task: Task, folder: Path) -> set[str]:
+    """The names of the files in which answers to a task are kept."""
+    folder.mkdir()
+    asking = Asking(dlens.trace(model), task, SMALL, Store(folder), tqdm(disable=True))
+    asking._answers(Change("whole", layers=(3,)))
+    return {path.name for path in folder.glob("*.json")}
+
+
+def test_an_answer_is_kept_under_all_that_it_depends_on(ar: dlens.Model, tmp_path: Path) -> None:
+    def turned(module: Any) -> None:
+        weight = module.model.layers[0].mlp.up_proj.weight
+        weight.data = weight.data.flip(0).contiguous()
+
+    def narrowed(module: Any) -> None:
+        module.to(torch.bfloat16)
+
+    def steeper(module: Any) -> None:
+        module.model.norm.variance_epsilon = 0.1
+
+    found = [asked(ar, task, tmp_path / str(i)) for i, task in enumerate([Held(), Held(" 5"), Lenient(), Longer()])]
+    for edit in (turned, narrowed, steeper):
+        model = replace(ar, module=fresh(ar.module), memo={})
+        found.append(asked(model, Held(), tmp_path / edit.__name__) if edit(model.module) is None else set())
+    assert all(len(names) == 1 for names in found) and len(set.union(*found)) == len(found)
+    assert asked(replace(ar, module=fresh(ar.module), memo={}), Held(), tmp_path / "again") == found[0]

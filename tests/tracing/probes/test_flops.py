@@ -9,8 +9,10 @@ import pytest
 import torch
 
 import dlens
+from dlens.models.identity import structure
 from dlens.tracing.prepare import target_of
 from dlens.tracing.probes.flops import StepCost, count_steps
+from tests.models.conftest import build
 
 
 def weights(module: torch.nn.Module) -> int:
@@ -23,9 +25,10 @@ def block_flops(model: dlens.Model, query: int, keys: int) -> int:
     return 2 * query * (weights(model.blocks[0]) + 2 * keys * model.d_model)
 
 
-def step_flops(model: dlens.Model, query: int, keys: int) -> int:
-    """FLOPs of one forward of one row."""
-    return model.n_layers * block_flops(model, query, keys) + 2 * query * model.d_model * model.vocab_size
+def step_flops(model: dlens.Model, query: int, keys: int, logits: int | None = None) -> int:
+    """FLOPs of one forward of one row, with logits of all its positions or of some."""
+    head = 2 * (query if logits is None else logits) * model.d_model * model.vocab_size
+    return model.n_layers * block_flops(model, query, keys) + head
 
 
 def ids(model: dlens.Model, rows: int, width: int) -> torch.Tensor:
@@ -58,14 +61,21 @@ def test_a_denoising_run_costs_a_forward_a_step_and_guidance_doubles_it(
 def test_decoding_with_a_cache_computes_every_position_once(ar: dlens.Model) -> None:
     record = generated(dlens.trace(ar), ids(ar, 1, 16), 12)
     n_new = record.n_steps
-    expected = step_flops(ar, 16, 16) + sum(step_flops(ar, 1, 16 + step) for step in range(1, n_new))
+    expected = step_flops(ar, 16, 16, 1) + sum(step_flops(ar, 1, 16 + step) for step in range(1, n_new))
     assert record.flops == pytest.approx(expected, rel=0.01)
 
 
 def test_decoding_without_a_cache_computes_every_position_again(ar: dlens.Model) -> None:
     record = generated(dlens.trace(ar), ids(ar, 1, 16), 8, cache="off")
-    expected = sum(step_flops(ar, 16 + step, 16 + step) for step in range(record.n_steps))
+    expected = sum(step_flops(ar, 16 + step, 16 + step, 1) for step in range(record.n_steps))
     assert record.flops == pytest.approx(expected, rel=0.01)
+
+
+def test_logits_that_are_read_are_counted_as_computed(ar: dlens.Model) -> None:
+    prompt = ids(ar, 1, 16)
+    plain, read = (generated(trace, prompt, 4) for trace in (dlens.trace(ar), dlens.trace(ar).capture("logits")))
+    head = 2 * 15 * ar.d_model * ar.vocab_size
+    assert read.flops - plain.flops == head and read.saved_flops == -head
 
 
 @pytest.mark.parametrize("name", ["ar", "diffusion", "smol"])
@@ -120,13 +130,23 @@ def test_lengths_read_off_a_line_equal_those_counted_one_by_one(ar: dlens.Model,
     one_by_one = sum(count_steps(ar, target, trace.ops, [step]) for step in steps)
     ar.memo.clear()
     assert count_steps(ar, target, trace.ops, steps) == one_by_one
-    assert len([key for key in ar.memo if isinstance(key, tuple)]) == 3
+    assert len(ar.kept("flops", structure(ar.module))) == 3
 
 
 def test_a_count_is_kept_with_the_model(diffusion: dlens.Model) -> None:
     cost = StepCost(1, 10)
     target = target_of(diffusion)
     first = count_steps(diffusion, target, (), [cost])
-    before = dict(diffusion.memo)
+    before = dict(diffusion.kept("flops", structure(diffusion.module)))
     assert count_steps(diffusion, target, (), [cost, replace(cost)]) == 2 * first
-    assert diffusion.memo == before
+    assert diffusion.kept("flops", structure(diffusion.module)) == before
+
+
+def test_a_count_follows_the_module() -> None:
+    module = build("qwen2")
+    trace = dlens.trace(module)
+    wide = trace.forward(ids(trace.model, 1, 16)).flops
+    for block in module.model.layers:
+        for name, shape in (("gate_proj", (8, 32)), ("up_proj", (8, 32)), ("down_proj", (32, 8))):
+            getattr(block.mlp, name).weight = torch.nn.Parameter(torch.ones(shape))
+    assert wide - trace.forward(ids(trace.model, 1, 16)).flops == 4 * 2 * 16 * 3 * 32 * (48 - 8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 import dlens
 from dlens.tracing.prepare import target_of
@@ -43,3 +44,29 @@ def test_the_mean_is_that_of_the_calibration_text(ar: dlens.Model) -> None:
     mean = torch.cat(values).mean(0).float()
     trace = dlens.trace(ar).ablate(4, [7, 9], "mean", at="mlp_out").capture(point)
     torch.testing.assert_close(trace.forward(rows[0])[point][0, 0, [7, 9]], mean[[7, 9]])
+
+
+class Doubled(nn.Module):
+    """A layer that a flag doubles, as an adapter would."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.base, self.enabled = base, True
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.base(x) * (1 + self.enabled)
+
+
+def test_means_are_found_anew_when_an_adapter_is_taken_away(ar: dlens.Model) -> None:
+    module = fresh(ar.module)
+    mlp = module.model.layers[2].mlp  # pyright: ignore
+    mlp.up_proj = Doubled(mlp.up_proj)
+    model = dlens.load(module, tokenizer=ar.tokenizer)
+
+    def logits(of: dlens.Model) -> torch.Tensor:
+        return dlens.trace(of).ablate(5, value="mean").capture("logits").forward("Once upon a time")["logits"]
+
+    with_adapter = logits(model)
+    mlp.up_proj.enabled = False
+    without = logits(model)
+    assert not torch.equal(with_adapter, without) and torch.equal(without, logits(ar))

@@ -1,0 +1,227 @@
+"""What a module computes, in one name: what could change a logit changes it; it is the same in every process."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from inspect import isfunction
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlens.digest import function_digest
+from dlens.models.wrapper import inner_forward
+
+__all__ = ["identity", "structure"]
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+# What torch, nnsight and accelerate keep on every module, read apart or of no effect on what it computes.
+_KEPT = frozenset((*vars(nn.Module()), "forward", "__nnsight__", "_hf_hook", "_old_forward"))
+# Code of checkpoints stands in modules that are named by its commit.
+_KNOWN = ("torch", "transformers", "transformers_modules", "accelerate", "nnsight", "dlens", "builtins", "functools")
+# Of a config, what says where it came from.
+_NAMES = ("_name_or_path", "transformers_version")
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
+_DEPTH = 4
+_CHUNK = 1 << 20
+_unlike = itertools.count()
+
+
+def structure(module: nn.Module) -> str:
+    """The name of a computation whatever its weights hold: parts, shapes, dtypes, settings, adapters, code.
+
+    Args:
+        module: a model.
+
+    Returns:
+        Hexadecimal digits; new ones at every call where a function of someone else's hooks into the module, as
+        nothing is known of what it does.
+
+    Examples:
+        >>> a, b = nn.Linear(3, 2), nn.Linear(3, 2)
+        >>> structure(a) == structure(b) != structure(nn.Linear(2, 3))
+        True
+    """
+    return _digest(_facts(module))
+
+
+def identity(module: nn.Module) -> str:
+    """The name of a computation: its structure, and every byte of what it computes with.
+
+    Bytes are read at every call: torch counts the writes to a tensor, but not those to its `.data`.
+
+    Args:
+        module: a model.
+
+    Returns:
+        As `structure`.
+
+    Examples:
+        >>> part = nn.Linear(3, 2)
+        >>> before = identity(part)
+        >>> _ = part.weight.data[:, [0, 1]].neg_()
+        >>> identity(part) == before
+        True
+        >>> _ = part.weight.data[0].neg_()
+        >>> identity(part) == before
+        False
+    """
+    return _digest(itertools.chain(_facts(module), _contents(module)))
+
+
+def _digest(facts: Iterator[Any]) -> str:
+    return hashlib.sha256("\n".join(map(repr, facts)).encode()).hexdigest()
+
+
+def _facts(module: nn.Module) -> Iterator[Any]:
+    yield _settings(module)
+    yield torch.get_float32_matmul_precision(), *(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda"))
+    for name, part in module.named_modules(remove_duplicate=False):
+        yield name, _name(type(part)), _forward(part), _functions(part)
+        yield {key: _plain(value) for key, value in vars(part).items() if key not in _KEPT}
+        yield [(key, _form(value)) for held in (part._parameters, part._buffers) for key, value in held.items()]
+    hooks = torch.nn.modules.module
+    yield _known((*hooks._global_forward_hooks.values(), *hooks._global_forward_pre_hooks.values()))
+
+
+def _settings(module: nn.Module) -> str:
+    """The config, with what it leaves out of its own file: which kernels compute attention and experts."""
+    config: Any = getattr(module, "config", None)
+    if config is None:
+        return ""
+    kernels = [getattr(config, f"_{what}_implementation", None) for what in ("attn", "experts")]
+    settings = {key: value for key, value in config.to_dict().items() if key not in _NAMES}
+    return json.dumps([kernels, _attention(kernels[0]), settings], sort_keys=True, default=repr)
+
+
+def _attention(name: Any) -> Any:
+    """The function behind an attention kernel's name, as a user may register one."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    found = ALL_ATTENTION_FUNCTIONS.get(name) if isinstance(name, str) else None
+    return None if found is None else _known([found])
+
+
+def _functions(part: nn.Module) -> Any:
+    """The functions that stand around a part's forward."""
+    return _known([hook for kind in _HOOKS for hook in vars(part)[kind].values()])
+
+
+def _known(functions: Any) -> Any:
+    """Names of functions; something unlike anything before where one of them is somebody's own."""
+    names = [_name(function) for function in functions]
+    return names if all(name.split(".")[0] in _KNOWN for name in names) else next(_unlike)
+
+
+def _name(function: Any) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    own = function if hasattr(function, "__qualname__") else type(function)
+    return f"{own.__module__}.{own.__qualname__}"
+
+
+def _forward(part: nn.Module) -> Any:
+    """What a part computes, as its class says it; what stands in the way of that is somebody's own."""
+    own, forward = inner_forward(part), type(part).forward
+    if own is not forward:
+        return _known([own])
+    return _name(forward), function_digest(forward)
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """An attribute of a part as far as it is data; what holds more is named by its type."""
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, Tensor):
+        return _form(value)
+    if depth == _DEPTH:
+        return _name(type(value))
+    if isinstance(value, Mapping):
+        return [(str(key), _plain(item, depth + 1)) for key, item in value.items()]
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, depth + 1) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(str(_plain(item, depth + 1)) for item in value)
+    return _known([value]) if isfunction(value) or isinstance(value, functools.partial) else _name(type(value))
+
+
+def _form(tensor: Tensor | None) -> Any:
+    return None if tensor is None else (tuple(tensor.shape), str(tensor.dtype), tensor.device.type, _name(type(tensor)))
+
+
+def _contents(module: nn.Module) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Sums of all that a module computes with: weights, buffers, and tensors that stand elsewhere on its parts."""
+    seen: dict[Any, tuple[int, ...]] = {}
+    for name, part in module.named_modules():
+        offloaded = getattr(vars(part).get("_hf_hook"), "weights_map", None) or {}
+        held = part._parameters | part._buffers | {k: v for k, v in vars(part).items() if k not in _KEPT}
+        for key, value in held.items():
+            stands = offloaded[key] if isinstance(value, Tensor) and value.is_meta and key in offloaded else value
+            for tensor in _tensors(stands):
+                yield f"{name}.{key}", _checksum(tensor, seen)
+
+
+def _tensors(value: Any, depth: int = 0) -> Iterator[Tensor]:
+    """The plain tensors that something is made of."""
+    if depth == _DEPTH or isinstance(value, (nn.Module, *_PLAIN)) or callable(value):
+        return
+    if isinstance(value, Tensor):
+        yield from _made_of(value, depth)
+    elif isinstance(value, torch.ScriptObject):
+        yield from _tensors(value.__getstate__(), depth + 1)  # pyright: ignore
+    elif isinstance(value, Mapping):
+        yield from itertools.chain.from_iterable(_tensors(item, depth + 1) for item in value.values())
+    elif isinstance(value, (list, tuple)):
+        yield from itertools.chain.from_iterable(_tensors(item, depth + 1) for item in value)
+    elif hasattr(value, "__dict__"):
+        yield from itertools.chain.from_iterable(_tensors(item, depth + 1) for item in vars(value).values())
+
+
+def _made_of(tensor: Tensor, depth: int) -> Iterator[Tensor]:
+    """A tensor, or what a quantised one holds: the parts of a subclass, or those that hang on a parameter."""
+    flatten = getattr(tensor, "__tensor_flatten__", None)
+    if flatten is not None:
+        yield from (getattr(tensor, name) for name in flatten()[0])
+        return
+    yield tensor.dequantize() if tensor.is_quantized else tensor
+    yield from itertools.chain.from_iterable(_tensors(item, depth + 1) for item in vars(tensor).values())
+
+
+def _checksum(tensor: Tensor, seen: dict[Any, tuple[int, ...]]) -> tuple[int, ...]:
+    """Sums of a tensor's 64-bit words modulo 2^64, each times an odd number of its place.
+
+    One changed word always changes it, and so do words that change places, but for a chance of about 2^-63.
+    """
+    if tensor.is_meta:
+        return ()
+    key = tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device
+    if key not in seen:
+        words = _words(tensor.detach())
+        seen[key] = tuple(int(_weighted(part)) for part in words.split(_CHUNK))
+    return seen[key]
+
+
+def _weighted(words: Tensor) -> Tensor:
+    odd = _odd(words.device)[: len(words)]
+    # The product of integers is four times as fast as a sum of them on a CPU, and missing elsewhere.
+    return torch.dot(words, odd) if words.device.type == "cpu" else (words * odd).sum()
+
+
+def _words(tensor: Tensor) -> Tensor:
+    """The bytes of a tensor as whole 64-bit words, filled up with zeros."""
+    raw = tensor.contiguous().reshape(-1).view(torch.uint8)
+    lacking = -len(raw) % 8
+    return (nn.functional.pad(raw, (0, lacking)) if lacking else raw).view(torch.int64)
+
+
+@functools.cache
+def _odd(device: torch.device) -> Tensor:
+    """Odd numbers, always the same."""
+    generator = torch.Generator().manual_seed(1)
+    bounds = torch.iinfo(torch.int64)
+    drawn = torch.randint(bounds.min, bounds.max, (_CHUNK,), generator=generator)
+    return (drawn | 1).to(device)

@@ -1,0 +1,215 @@
+"""The name of a computation: any edit that changes a logit changes it, and nothing else does."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+import dlens
+from dlens.models.identity import identity, structure
+from tests.models.conftest import build
+
+IDS = torch.arange(3, 15)[None]
+
+
+def ran(module: Any) -> Tensor:
+    with torch.no_grad():
+        return module(input_ids=IDS, use_cache=False).logits
+
+
+def scaled(part: nn.Module) -> None:
+    part.register_forward_hook(lambda _m, _a, out: out * 2)
+
+
+class Adapted(nn.Module):
+    """A linear layer with a low-rank addition that a flag takes away."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base, self.enabled, self.scales = base, True, {"default": 2.0}
+        self.down = nn.Linear(base.in_features, 2, bias=False)
+        self.up = nn.Linear(2, base.out_features, bias=False)
+
+    @property
+    def weight(self) -> Tensor:
+        return self.base.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        added = self.up(self.down(x)) * self.scales["default"]
+        return self.base(x) + added * self.enabled
+
+
+def in_place(module: Any) -> None:
+    with torch.no_grad():
+        module.model.layers[1].mlp.up_proj.weight.mul_(2)
+
+
+def past_the_counter(module: Any) -> None:
+    module.model.embed_tokens.weight.data[:, 3] += 1
+
+
+def equal_sums(module: Any) -> None:
+    with torch.no_grad():
+        module.model.layers[0].mlp.down_proj.weight[0, :2] += torch.tensor([0.5, -0.5])
+
+
+def rows_reversed(module: Any) -> None:
+    weight = module.model.layers[2].self_attn.q_proj.weight
+    weight.data = weight.data.flip(0).contiguous()
+
+
+def places_exchanged(module: Any) -> None:
+    layers = module.model.layers._modules
+    layers["1"], layers["2"] = layers["2"], layers["1"]
+
+
+def other_activation(module: Any) -> None:
+    module.model.layers[0].mlp.act_fn = nn.GELU()
+
+
+def other_epsilon(module: Any) -> None:
+    module.model.norm.variance_epsilon = 1.0
+
+
+def other_scale(module: Any) -> None:
+    module.model.layers[0].self_attn.scaling *= 3
+
+
+def narrower(module: Any) -> None:
+    module.to(torch.bfloat16)
+
+
+def block_removed(module: Any) -> None:
+    del module.model.layers[3]
+
+
+def adapter_off(module: Any) -> None:
+    module.model.layers[0].mlp.up_proj.enabled = False
+
+
+def adapter_scaled(module: Any) -> None:
+    module.model.layers[0].mlp.up_proj.scales["default"] = 4.0
+
+
+def other_frequencies(module: Any) -> None:
+    module.model.rotary_emb.inv_freq.mul_(0.5)
+
+
+def foreign_hook(module: Any) -> None:
+    scaled(module.model.layers[1].mlp)
+
+
+def foreign_forward(module: Any) -> None:
+    part = module.model.layers[1].mlp
+    own = part.forward
+    part.forward = lambda x: 2 * own(x)
+
+
+def pruned(module: Any) -> None:
+    prune.l1_unstructured(module.model.layers[1].mlp.up_proj, "weight", 0.5)
+
+
+EDITS: dict[str, Callable[[Any], None]] = {
+    edit.__name__: edit
+    for edit in (
+        in_place, past_the_counter, equal_sums, rows_reversed, places_exchanged, other_activation, other_epsilon,
+        other_scale, narrower, block_removed, adapter_off, adapter_scaled, other_frequencies, foreign_hook,
+        foreign_forward, pruned,
+    )
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def adapted() -> Any:
+    module = build("qwen2")
+    torch.manual_seed(0)
+    module.model.layers[0].mlp.up_proj = Adapted(module.model.layers[0].mlp.up_proj)
+    return module
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_what_changes_a_logit_changes_the_name(adapted: Any, edit: str) -> None:
+    module = copy.deepcopy(adapted)
+    before, logits = identity(module), ran(module)
+    assert identity(module) == before
+    EDITS[edit](module)
+    changed = ran(module)
+    assert changed.dtype != logits.dtype or not torch.equal(changed, logits)
+    assert identity(module) != before
+
+
+def test_a_copy_and_a_traced_module_keep_the_name(adapted: Any) -> None:
+    module = build("qwen2")
+    before = identity(module)
+    assert identity(copy.deepcopy(module)) == before == identity(build("qwen2"))
+    model = dlens.load(module)
+    dlens.trace(model).skip([1]).ablate(2, [3]).forward(IDS)
+    assert model.fingerprint() == identity(module) == before
+    model.unwrap()
+    assert identity(module) == before
+
+
+def test_a_function_that_nobody_knows_is_never_named_twice(adapted: Any) -> None:
+    module = build("qwen2")
+    scaled(module.model.norm)
+    assert identity(module) != identity(module) and structure(module) != structure(module)
+
+
+def test_a_hook_on_every_module_is_seen() -> None:
+    module = build("qwen2")
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda *_: None)
+    try:
+        assert identity(module) != identity(module)
+    finally:
+        handle.remove()
+    assert identity(module) == identity(module)
+
+
+def test_structure_is_blind_to_numbers_alone() -> None:
+    module = build("qwen2")
+    before = structure(module)
+    in_place(module)
+    assert structure(module) == before
+    narrower(module)
+    assert structure(module) != before
+
+
+def test_the_kernel_of_attention_is_part_of_it() -> None:
+    module = build("qwen2")
+    before = identity(module)
+    module.set_attn_implementation("eager")
+    assert identity(module) != before
+    module.set_attn_implementation("sdpa")
+    assert identity(module) == before
+
+
+def test_what_a_class_does_is_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = build("qwen2")
+    before, kind = identity(module), type(module.model.norm)
+    monkeypatch.setattr(kind, "forward", lambda self, x: x)
+    assert identity(module) != before
+
+
+def test_packed_weights_are_read() -> None:
+    module = nn.Sequential(nn.Linear(4, 4))
+    module[0].packed = torch.ones(3, dtype=torch.int8)  # stands beside the parameters
+    before = identity(module)
+    module[0].packed[1] = 2
+    assert identity(module) != before
+
+
+def test_bytes_are_read_in_every_type() -> None:
+    names = set()
+    for dtype in (torch.float64, torch.bfloat16, torch.float8_e4m3fn, torch.bool, torch.int8, torch.complex64):
+        module = nn.Module()
+        module.register_buffer("held", torch.zeros(5).to(dtype))
+        names.add(identity(module))
+        module.held[4] = 1  # pyright: ignore
+        names.add(identity(module))
+    assert len(names) == 12

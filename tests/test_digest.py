@@ -1,0 +1,60 @@
+"""What a function or a class does decides its hash, its name and its place do not."""
+
+from __future__ import annotations
+
+import textwrap
+from functools import wraps
+from pathlib import Path
+from types import ModuleType
+
+from dlens.digest import class_digest, function_digest
+
+
+def test_constants_names_and_inner_functions_count() -> None:
+    functions = [
+        lambda x: x + 1,
+        lambda x: x + 2,
+        lambda x: x.first,
+        lambda x: x.second,
+        lambda x: [y + 1 for y in x],
+        lambda x: [y + 2 for y in x],
+    ]
+    assert len({function_digest(function) for function in functions}) == len(functions)
+
+
+def test_a_wrapped_function_counts_by_what_it_wraps() -> None:
+    def inner(x: int) -> int:
+        return x + 1
+
+    @wraps(inner)
+    def outer(x: int) -> int:
+        return inner(x)
+
+    assert function_digest(outer) == function_digest(inner)
+
+
+def test_a_class_counts_with_its_bases_and_its_file(tmp_path: Path) -> None:
+    def defined(helper: str) -> type:
+        path = tmp_path / "scoring.py"
+        path.write_text(textwrap.dedent(f"""
+            def helper(x): return {helper}
+            class Base:
+                def score(self, x): return helper(x)
+            class Task(Base): pass
+        """))
+        module = ModuleType("scoring")
+        module.__file__ = str(path)
+        exec(compile(path.read_text(), str(path), "exec"), vars(module))
+        return module.Task
+
+    class First:
+        def score(self) -> int:
+            return 1
+
+    class Second(First):
+        def score(self) -> int:
+            return 2
+
+    assert len({class_digest(kind) for kind in (First, Second)}) == 2
+    found = [class_digest(defined(helper)) for helper in ("x", "x + 1", "x")]
+    assert found[0] == found[2]
