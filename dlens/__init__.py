@@ -18,7 +18,7 @@ Beside these: `dlens.samplers` (how tokens are decoded), `dlens.tasks` (problems
 from typing import TYPE_CHECKING, Any
 
 from dlens import samplers, tasks
-from dlens.errors import Cancelled, NeverFired, UnfiredWarning, VerificationError
+from dlens.errors import Cancelled, NeverFired, UnfiredWarning, UnprovedWarning, VerificationError
 from dlens.findings.effects.collapse import Collapse, collapse
 from dlens.findings.effects.disruption import Disruption, disruption
 from dlens.findings.effects.phases import Phases, phases
@@ -101,6 +101,7 @@ __all__ = [
     "TopTokens",
     "Trace",
     "UnfiredWarning",
+    "UnprovedWarning",
     "VerificationError",
     "collapse",
     "compare",

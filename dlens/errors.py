@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["Cancelled", "NeverFired", "UnfiredWarning", "VerificationError"]
+__all__ = ["Cancelled", "NeverFired", "UnfiredWarning", "UnprovedWarning", "VerificationError"]
 
 
 class VerificationError(ValueError):
@@ -64,4 +64,15 @@ class UnfiredWarning(UserWarning):
         ...     record = trace.generate("Once upon a time", 4, sampler=at_once)
         >>> record.n_steps, len(record.unfired), [warning.category.__name__ for warning in caught]
         (1, 1, ['UnfiredWarning'])
+    """
+
+
+class UnprovedWarning(UserWarning):
+    """Something of a model could not be proved when it was loaded.
+
+    Examples:
+        >>> import dlens, warnings
+        >>> with warnings.catch_warnings(action="error", category=dlens.UnprovedWarning):
+        ...     dlens.load("trio/diffusion").n_layers
+        16
     """

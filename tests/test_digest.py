@@ -36,12 +36,14 @@ def test_a_wrapped_function_counts_by_what_it_wraps() -> None:
 def test_a_class_counts_with_its_bases_and_its_file(tmp_path: Path) -> None:
     def defined(helper: str) -> type:
         path = tmp_path / "scoring.py"
-        path.write_text(textwrap.dedent(f"""
+        path.write_text(
+            textwrap.dedent(f"""
             def helper(x): return {helper}
             class Base:
                 def score(self, x): return helper(x)
             class Task(Base): pass
-        """))
+        """)
+        )
         module = ModuleType("scoring")
         module.__file__ = str(path)
         exec(compile(path.read_text(), str(path), "exec"), vars(module))

@@ -72,7 +72,8 @@ def default_rope(config: Any, device: Any = None, seq_len: int | None = None, **
     """Unscaled rotary frequencies, base ** (-2i / dim), and their scale of 1.
 
     Args:
-        config: holds the base in `rope_parameters["rope_theta"]` or `rope_theta`, and the head's width.
+        config: holds the base in `rope_parameters["rope_theta"]` or `rope_theta`, the head's width, and the share of
+            it that is rotated.
         device: where the frequencies go.
         seq_len: not used.
         kwargs: not used.
@@ -83,7 +84,8 @@ def default_rope(config: Any, device: Any = None, seq_len: int | None = None, **
     settings = config.to_dict()
     parameters = settings.get("rope_parameters") or {}
     base = parameters.get("rope_theta") or settings["rope_theta"]
-    dim = settings.get("head_dim") or config.hidden_size // config.num_attention_heads
+    share = parameters.get("partial_rotary_factor") or settings.get("partial_rotary_factor") or 1.0
+    dim = int((settings.get("head_dim") or config.hidden_size // config.num_attention_heads) * share)
     exponent = torch.arange(0, dim, 2, dtype=torch.int64).to(device=device, dtype=torch.float) / dim
     return 1.0 / (base**exponent), 1.0
 

@@ -23,6 +23,13 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _KEPT = frozenset((*vars(nn.Module()), "forward", "__nnsight__", "_hf_hook", "_old_forward"))
 # Code of checkpoints stands in modules that are named by its commit.
 _KNOWN = ("torch", "transformers", "transformers_modules", "accelerate", "nnsight", "dlens", "builtins", "functools")
+# What transformers keeps of how a checkpoint was read, and would be spread over devices or saved.
+_READ = frozenset(
+    """_ep_plan _fsdp_plan _is_hf_initialized _keep_in_fp32_modules _keep_in_fp32_modules_strict
+    _keys_to_ignore_on_load_missing _keys_to_ignore_on_load_unexpected _keys_to_ignore_on_save _no_split_modules
+    _pp_plan _skip_keys_device_placement _tp_plan _tp_size _device_mesh _use_kernels _weight_conversions
+    all_tied_weights_keys hf_device_map loss_type name_or_path warnings_issued""".split()
+)
 # Of a config, what says where it came from.
 _NAMES = ("_name_or_path", "transformers_version")
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
@@ -82,7 +89,7 @@ def _facts(module: nn.Module) -> Iterator[Any]:
     yield torch.get_float32_matmul_precision(), *(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda"))
     for name, part in module.named_modules(remove_duplicate=False):
         yield name, _name(type(part)), _forward(part), _functions(part)
-        yield {key: _plain(value) for key, value in vars(part).items() if key not in _KEPT}
+        yield {key: _plain(value) for key, value in vars(part).items() if key not in _KEPT and key not in _READ}
         yield [(key, _form(value)) for held in (part._parameters, part._buffers) for key, value in held.items()]
     hooks = torch.nn.modules.module
     yield _known((*hooks._global_forward_hooks.values(), *hooks._global_forward_pre_hooks.values()))

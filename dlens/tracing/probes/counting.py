@@ -128,12 +128,10 @@ def counting(module: nn.Module) -> Iterator[Counted]:
 
 def _is_packed(part: nn.Module) -> bool:
     """A linear layer whose weight is no matrix of floating-point numbers: quantised, packed, or out of sight."""
-    widths = getattr(part, "out_features", None), getattr(part, "in_features", None)
-    if None in widths or next(part.children(), None) is not None and not isinstance(part, nn.Linear):
+    if getattr(part, "in_features", None) is None or next(part.children(), None) is not None:
         return False
     weight = part._parameters.get("weight")
-    plain = type(weight) in (Tensor, nn.Parameter) and type(getattr(weight, "data", None)) is Tensor
-    return not (plain and weight is not None and weight.is_floating_point() and tuple(weight.shape) == widths)
+    return weight is None or type(weight.data) is not Tensor or not weight.is_floating_point()
 
 
 @final
