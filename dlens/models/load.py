@@ -12,7 +12,7 @@ from torch import nn
 from dlens.models.buffers import is_remote
 from dlens.models.families.registry import choose_family, choose_layout
 from dlens.models.family import Family
-from dlens.models.model import Model
+from dlens.models.model import Model, Origin
 from dlens.models.sites import as_built
 from dlens.models.source import read_checkpoint, read_tokenizer, resolve
 from dlens.models.verify import check_paths, probe_padding
@@ -61,6 +61,7 @@ def load(
     if isinstance(source, Model):
         return _again(source, tokenizer, family, verify, kwargs)
     if isinstance(source, (str, Path)):
+        given = {} if tokenizer is None else {"tokenizer": tokenizer}
         where, arguments = resolve(source, kwargs)
         module = read_checkpoint(where, trust_remote_code, arguments)
         if tokenizer is None:
@@ -68,7 +69,8 @@ def load(
         chosen = choose_family(family, module.config)
         if not chosen.causal:
             _make_bidirectional(module)
-        return _build(module, tokenizer, chosen, _asked(family), str(source), verify)
+        origin = Origin(str(source), given | {"trust_remote_code": trust_remote_code, "family": family, **kwargs})
+        return replace(_build(module, tokenizer, chosen, _asked(family), str(source), verify), origin=origin)
     if kwargs:
         raise TypeError(
             f"arguments {', '.join(kwargs)} with a loaded module; expected them with a name or a folder only; "
@@ -85,11 +87,14 @@ def _again(model: Model, tokenizer: Any, family: str | Family | None, verify: bo
     """A Model passed once more: itself, or with another tokenizer or family."""
     if kwargs:
         raise TypeError(f"arguments {', '.join(kwargs)} with a Model; expected none; pass them when you load it")
+    changed = {key: value for key, value in (("tokenizer", tokenizer), ("family", family)) if value is not None}
+    origin = model.origin and Origin(model.origin.source, {**model.origin.arguments, **changed})
     if family is not None:
         chosen = choose_family(family, model.module.config)
-        return _build(model.module, tokenizer or model.tokenizer, chosen, _asked(family), model.name, verify)
+        built = _build(model.module, tokenizer or model.tokenizer, chosen, _asked(family), model.name, verify)
+        return replace(built, origin=origin)
     # What was found with the other tokenizer is forgotten: it depends on the text it made.
-    return model if tokenizer is None else replace(model, tokenizer=tokenizer, memo={})
+    return model if tokenizer is None else replace(model, tokenizer=tokenizer, memo={}, origin=origin)
 
 
 def _asked(family: str | Family | None) -> int | None:

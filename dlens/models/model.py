@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, final
 
@@ -18,12 +19,26 @@ from dlens.models.wrapper import Wrapper, unwrap, wrapper_of
 if TYPE_CHECKING:
     from nnsight import NNsight
 
-__all__ = ["Model"]
+__all__ = ["Model", "Origin"]
 
 _LOCKS: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
 _LOCKS_GUARD = threading.Lock()
 _CONTEXT_NAMES = ("max_position_embeddings", "max_sequence_length")
 _HEAD_NAMES = ("num_attention_heads", "n_heads", "n_head")
+
+
+@final
+@dataclass(frozen=True)
+class Origin:
+    """How a model was loaded, so that another process can load it again.
+
+    Args:
+        source: the name or folder.
+        arguments: of `dlens.load`.
+    """
+
+    source: str
+    arguments: Mapping[str, Any]
 
 
 @final
@@ -38,6 +53,7 @@ class Model:
         name: what it was loaded from, for records and plots.
         honours_padding: whether a padded position is really hidden; where it is not,
             prompts of unequal length run in groups of equal length.
+        origin: how `dlens.load` got it by name; None where a module was passed.
         memo: what is worth keeping between runs, such as FLOP counts.
 
     Examples:
@@ -61,6 +77,7 @@ class Model:
     family: Family
     name: str
     honours_padding: bool = True
+    origin: Origin | None = None
     memo: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -188,6 +205,48 @@ class Model:
         size = f"{self.n_layers} layers, d_model {self.d_model}"
         return f"{self.name}: {self.family.objective}, {size}, {dtype} on {self.device}"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As its name and what it computes: whoever unpickles it loads it anew, and checks that it is the same.
+
+        Raises:
+            TypeError: it was not loaded by name.
+        """
+        if self.origin is None:
+            raise TypeError(
+                f"{self.name} was made of a torch module and cannot be pickled; expected a model that dlens.load got "
+                f"by name or folder, which another process loads again; save the module and load it from its folder"
+            )
+        return _loaded_again, (self.origin, self.name, self.fingerprint())
+
+    def __copy__(self) -> Model:
+        """Another name for the same module."""
+        return replace(self)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Model:
         """A model on a copy of the module; nnsight's root must not be copied, as the copy's would act on nothing."""
         return replace(self, module=copy.deepcopy(self.module, memo), memo={})
+
+
+# Unpickled models of one origin share a module as long as any of them lives.
+_AGAIN: weakref.WeakValueDictionary[str, Model] = weakref.WeakValueDictionary()
+
+
+def _loaded_again(origin: Origin, name: str, fingerprint: str) -> Model:
+    """A pickled model in the process that reads it.
+
+    Raises:
+        ValueError: what loads under its name computes something else than what was pickled.
+    """
+    from dlens.models.load import load
+
+    key = f"{fingerprint} {name}"
+    model = _AGAIN.get(key)
+    if model is None or model.fingerprint() != fingerprint:
+        model = replace(load(origin.source, **origin.arguments), name=name)
+        _AGAIN[key] = model
+    if model.fingerprint() != fingerprint:
+        raise ValueError(
+            f"{name} was pickled with other weights, settings or hooks than {origin.source!r} loads with; expected the "
+            f"same; save the changed module with save_pretrained and load it from its folder, or pickle it unchanged"
+        )
+    return model

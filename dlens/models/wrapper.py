@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import types
 import weakref
 from collections.abc import Callable, Collection, Iterator
@@ -58,14 +59,28 @@ def wrapper_of(module: nn.Module) -> Wrapper:
 
 
 def _wrap(module: nn.Module) -> Wrapper:
+    ours = "nnsight" not in sys.modules
     from nnsight import NNsight
 
+    if ours:
+        _unmount()
     parts = [part for part in module.modules() if _STATE not in vars(part)]
     displaced = {part: vars(part)["forward"] for part in parts if "forward" in vars(part)}
     root = NNsight(module)
     children = {part: dict(part._modules) for part in module.modules()}
     idle = {part: vars(part)["forward"] for part in children if vars(part)[_STATE].body is type(part).forward}
     return Wrapper(root, displaced, children, idle)
+
+
+def _unmount() -> None:
+    """Take off the `.save` that nnsight hangs on every object of Python, by which other libraries tell what a value is.
+
+    Who wants it imports nnsight first; `nnsight.save(value)` works in any case.
+    """
+    from nnsight._c import unmount
+
+    if unmount is not None:
+        unmount("save")
 
 
 @contextmanager

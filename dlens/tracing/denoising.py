@@ -142,6 +142,12 @@ class DenoisingRun:
 
     def __call__(self, canvas: TokenIds, unconditional: TokenIds | None = None) -> Tensor:
         """One step: see `dlens.samplers.sampler.Forward`."""
+        if canvas.shape != self.canvas.shape:
+            raise ValueError(
+                f"{type(self.sampler).__name__} asked for a step of a canvas {list(canvas.shape)}; expected "
+                f"{list(self.canvas.shape)}, prompts and new tokens, at every step; write tokens into the canvas it "
+                f"was given, and leave undecided ones masked"
+            )
         self._ended(canvas)
         self.watch.begin()
         self.canvases.append(canvas.clone())

@@ -7,9 +7,10 @@ them, whatever order the operations were written in.
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, TypeVar, final
 
@@ -105,11 +106,30 @@ def _run(
     blocks = dict(model.blocks._modules)
     walker = _Walker(model, root, target, collector, actives_of)
     try:
-        with resting(model.module, _visited(model, plan)), walker.reader.hooked():
+        visited = _visited(model, plan)
+        with resting(model.module, visited), walker.reader.hooked(), _guarded(model, visited):
             _trace(root, lambda: result.append(drive()), lambda *seen: walker(state_of(*seen)))
     finally:
         model.blocks._modules.update(blocks)
     return result[0]
+
+
+@contextmanager
+def _guarded(model: Model, visited: set[nn.Module]) -> Iterator[None]:
+    """Refuse calls of another thread as long as a run lasts: they would count as its steps, and read its changes."""
+    owner = threading.get_ident()
+
+    def check(part: nn.Module, args: Any) -> None:
+        if threading.get_ident() != owner:
+            raise RuntimeError(
+                f"{model.name} was called while another thread runs a trace of it; expected calls of that run alone, "
+                f"as both would come out wrong; call it through dlens, which waits, or within 'with model.lock:'"
+            )
+
+    with ExitStack() as stack:
+        for part in visited.union(model.blocks):
+            stack.callback(part.register_forward_pre_hook(check, prepend=True).remove)
+        yield
 
 
 def _visited(model: Model, plan: Plan) -> set[nn.Module]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from dataclasses import replace
 
+import pytest
 import torch
 
 import dlens
+from dlens.models.families.decoder import MASKED
 from tests.models.conftest import build
 from tests.models.wrapped import traced
 
@@ -47,3 +50,34 @@ def test_padding_is_never_the_mask_nor_outside_the_embedding(diffusion: dlens.Mo
 def test_context_length() -> None:
     assert dlens.load(build("gpt2")).n_positions == 64
     assert dlens.load(build("pythia")).n_positions == 64
+
+
+def test_a_model_that_was_loaded_by_name_is_pickled_as_its_name(diffusion: dlens.Model) -> None:
+    trace = dlens.trace(diffusion).skip([3]).capture("logits")
+    sent = pickle.dumps(trace)
+    assert len(sent) < 3000
+    first, second = pickle.loads(sent), pickle.loads(sent)
+    assert first.model is second.model is not diffusion and str(first) == str(trace)
+    assert torch.equal(first.forward("Once upon")["logits"], trace.forward("Once upon")["logits"])
+    assert copy.copy(diffusion).module is diffusion.module
+
+
+def test_a_family_and_a_tokenizer_go_along() -> None:
+    family = replace(MASKED, name="mine")
+    model = dlens.load(dlens.load("trio/diffusion", verify=False), family=family)
+    again = pickle.loads(pickle.dumps(model))
+    assert again.family == model.family and again.family.name == "mine"
+
+
+def test_a_changed_model_is_not_taken_for_the_one_of_its_name() -> None:
+    model = dlens.load("trio/ar", verify=False)
+    with torch.no_grad():
+        model.module.model.norm.weight.mul_(2)  # pyright: ignore
+    sent = pickle.dumps(model)
+    with pytest.raises(ValueError, match="trio/ar was pickled with other weights, .*; expected the same; save"):
+        pickle.loads(sent)
+
+
+def test_a_model_of_a_module_says_how_it_could_be_pickled() -> None:
+    with pytest.raises(TypeError, match="Qwen2ForCausalLM was made of a torch module .*; expected .*; save the module"):
+        pickle.dumps(dlens.trace(build("qwen2")).skip([1]))

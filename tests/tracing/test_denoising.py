@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, final
 
 import pytest
 import torch
 
 import dlens
 from dlens.samplers import Dream, LLaDA, Threshold
+from dlens.samplers.sampler import Denoiser
 from tests.refusing import STORY, Action, refused
 from tests.tracing.plain import NEW, PROMPTS, plain_run
 from tests.unchecked import unchecked
@@ -56,3 +58,22 @@ def test_a_run_with_nothing_to_do(diffusion: dlens.Model, case: str) -> None:
     came, action = REFUSED[case]
     with unchecked(), refused(diffusion, ValueError, came):
         action(diffusion)
+
+
+@final
+@dataclass(frozen=True)
+class Lengthening(Denoiser):
+    """Appends a mask, as samplers of growing canvases do."""
+
+    def planned_steps(self, new_tokens: int, held: int = 0) -> int:
+        return 2
+
+    def decode(self, forward: Any, canvas: Any, generated: Any, new_tokens: int, tokens: Any, draw: Any) -> Any:
+        forward(canvas)
+        forward(torch.cat([canvas, canvas[:, -1:]], dim=-1))
+        return canvas
+
+
+def test_a_sampler_that_lengthens_the_canvas_is_refused(diffusion: dlens.Model) -> None:
+    with pytest.raises(ValueError, match=r"Lengthening asked .* \[1, 9\]; expected \[1, 8\], .*; write tokens"):
+        dlens.trace(diffusion).skip([2]).generate("Once upon a time", 4, sampler=Lengthening())

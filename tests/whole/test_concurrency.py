@@ -21,6 +21,7 @@ SCRIPT = """
 import torch, dlens
 torch.set_num_threads(1)
 record = dlens.trace("trio/ar").skip([3], steps=[0]).capture("resid_post").generate("Once upon a time", 2)
+print(hasattr(object(), "save"))
 print(torch.equal(record["resid_post"][3, :, :4], record["resid_post"][2, :, :4]), record.n_steps)
 """
 
@@ -185,4 +186,18 @@ def test_in_code_that_has_no_source(diffusion: dlens.Model) -> None:
 
 def test_in_a_script_from_a_pipe() -> None:
     done = subprocess.run([sys.executable, "-"], input=SCRIPT, capture_output=True, text=True, timeout=600, check=False)
-    assert (done.stdout.strip(), done.returncode) == ("True 2", 0), done.stderr
+    assert (done.stdout.strip(), done.returncode) == ("False\nTrue 2", 0), done.stderr
+
+
+def test_a_plain_call_from_another_thread_is_refused_and_the_run_is_right(diffusion: dlens.Model) -> None:
+    trace = dlens.trace(diffusion).skip([3]).steer(torch.ones(192), layers=5, at="mlp_out").capture("logits")
+    expected = trace.generate(STORY, 6)
+    ids, module = expected.tokens, diffusion.module
+    first = Running(trace)
+    for part, given in ((module, ids), (module.model, ids), (module.model.layers[5].mlp, torch.ones(1, 4, 192))):  # pyright: ignore
+        with pytest.raises(RuntimeError, match="called while another thread runs a trace of it; expected .*model.lock"):
+            part(given)
+    record = first.result()
+    assert torch.equal(record.tokens, expected.tokens) and torch.equal(record["logits"], expected["logits"])
+    with diffusion.lock, torch.no_grad():
+        assert module(ids).logits.shape[-1] == diffusion.vocab_size

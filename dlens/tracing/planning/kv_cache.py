@@ -45,18 +45,17 @@ def _fullest_cache_class() -> Any:
     class FullestCache(DynamicCache):
         """A cache whose length is that of its fullest layer, as a skipped layer's entry stays empty."""
 
-        def _fullest(self, kind: type[CacheLayerMixin]) -> int:
-            """The layer of a kind that holds most; 0 where there is none yet."""
-            held = {i: layer.get_seq_length() for i, layer in enumerate(self.layers) if isinstance(layer, kind)}
+        def _fullest(self, like: CacheLayerMixin | None = None) -> int:
+            """The layer that holds most, of those of one kind: a sliding one holds no more than its window."""
+            held = {i: x.get_seq_length() for i, x in enumerate(self.layers) if like is None or type(x) is type(like)}
             return max(held, key=lambda i: held[i], default=0)
 
         def get_seq_length(self, layer_idx: int = 0) -> int:
-            return super().get_seq_length(self._fullest(CacheLayerMixin))
+            return super().get_seq_length(self._fullest())
 
         def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
             asked = self.layers[layer_idx] if layer_idx < len(self.layers) else None
-            kind = type(asked) if isinstance(asked, CacheLayerMixin) else CacheLayerMixin
-            return super().get_mask_sizes(query_length, self._fullest(kind))
+            return super().get_mask_sizes(query_length, self._fullest(asked))
 
     return FullestCache
 

@@ -170,8 +170,9 @@ class Record:
     def flops(self) -> int:
         """Floating-point operations of the run, counted when first asked for.
 
-        Logits count at every position that a step computes, as in the usual arithmetic; in AR decoding
-        `generate` leaves out those of the prompt but the last.
+        Raises:
+            NotImplementedError: something ran whose operations cannot be counted; the message names it.
+            ValueError: a saved record that was not counted.
         """
         return self._counted().run
 
@@ -190,6 +191,19 @@ class Record:
                 )
             self.memo["flops"] = self.count_flops()
         return self.memo["flops"]
+
+    def counted(self) -> Flops | None:
+        """Both counts; None where they cannot be had."""
+        try:
+            return self._counted()
+        except (NotImplementedError, ValueError):
+            return None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All of it without the model: what is found when first asked for is found now, as in `save`."""
+        known = {"flops": self.counted(), "pieces": dict(self.pieces)}
+        memo = {key: value for key, value in known.items() if value is not None}
+        return vars(self) | {"count_flops": None, "read_pieces": None, "memo": memo}
 
     @property
     def pieces(self) -> Mapping[int, str]:

@@ -61,7 +61,7 @@ def _write_measures(folder: Path, datasets: dict[str, xr.Dataset]) -> None:
 
 
 def _header(record: Record, measures: dict[str, str]) -> dict[str, Any]:
-    counted = record.memo.get("flops") or (record.count_flops() if record.count_flops else None)
+    counted = record.counted()
     captured = {
         name: {"dims": kept.dims, "layers": kept.layers, "steps": kept.steps, "positions": kept.positions}
         for name, kept in record.captured.items()

@@ -11,10 +11,13 @@ from torch import Tensor
 import dlens
 from dlens import trace
 from dlens.tracing.planning.kv_cache import fullest_cache
+from tests.models.conftest import build
 from tests.reference import edited
 from tests.refusing import STORY, Action, refused
 from tests.tracing.plain import DECODED, PROMPTS, greedy
 from tests.unchecked import unchecked
+
+IDS = torch.arange(3, 9)[None]  # longer than the window of the small models, which is 4
 
 
 def test_skip_at_some_steps_recomputes_every_position(ar: dlens.Model, plain_ar: Any) -> None:
@@ -105,3 +108,14 @@ def test_the_length_of_a_cache_is_that_of_its_fullest_layer(ar: dlens.Model) -> 
     assert cache.get_seq_length() == 5 == cache.get_seq_length(0)
     assert cache.layers[0].get_seq_length() == 0
     assert cache.get_mask_sizes(1, 0) == (6, 0) == cache.get_mask_sizes(1, 1)
+
+
+@pytest.mark.parametrize(("name", "kernel"), [("gemma2", "eager"), ("gemma3", "eager"), ("gemma3", "sdpa")])
+def test_a_cache_of_sliding_and_full_layers_past_the_window(name: str, kernel: str) -> None:
+    module = build(name)
+    module.set_attn_implementation(kernel)
+    for skipped in ([1], [2, 3], [0]):
+        chain = trace(module).skip(skipped).capture("logits")
+        kept, again = (chain.generate(IDS, 8, cache=cache, progress=False) for cache in ("require", "off"))
+        assert torch.equal(kept.tokens, again.tokens)
+        torch.testing.assert_close(kept["logits"], again["logits"], atol=2e-5, rtol=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,11 @@ def test_a_loaded_record_says_what_it_does_not_hold(record: dlens.Record, tmp_pa
         record["blocks.99.hook_resid_post"]
     with pytest.raises(ValueError, match="'attn_oot'"):
         record["attn_oot"]
+
+
+def test_a_record_is_pickled_without_its_model(record: dlens.Record) -> None:
+    again = pickle.loads(pickle.dumps(record))
+    assert again.text == record.text and again.plan == record.plan and again.pieces == record.pieces
+    assert (again.flops, again.saved_flops) == (record.flops, record.saved_flops)
+    assert all(torch.equal(again[name], record[name]) for name in record) and set(again) == set(record)
+    assert all(again.measures[key].identical(record.measures[key]) for key in record.measures)
