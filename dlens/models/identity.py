@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dlens.digest import function_digest
+from dlens.models.packed import PLAIN, plain_tensors
 from dlens.models.wrapper import inner_forward
 
 __all__ = ["identity", "structure"]
@@ -32,7 +33,6 @@ _READ = frozenset(
 )
 # Of a config, what says where it came from.
 _NAMES = ("_name_or_path", "transformers_version")
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
 _DEPTH = 4
 _CHUNK = 1 << 20
 _unlike = itertools.count()
@@ -141,7 +141,7 @@ def _forward(part: nn.Module) -> Any:
 
 def _plain(value: Any, depth: int = 0) -> Any:
     """An attribute of a part as far as it is data; what holds more is named by its type."""
-    if isinstance(value, _PLAIN):
+    if isinstance(value, PLAIN):
         return value
     if isinstance(value, Tensor):
         return _form(value)
@@ -162,54 +162,28 @@ def _form(tensor: Tensor | None) -> Any:
 
 def _contents(module: nn.Module) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Sums of all that a module computes with: weights, buffers, and tensors that stand elsewhere on its parts."""
-    seen: dict[Any, tuple[int, ...]] = {}
+    known: dict[Any, tuple[int, ...]] = {}
     for name, part in module.named_modules():
         offloaded = getattr(vars(part).get("_hf_hook"), "weights_map", None) or {}
         held = part._parameters | part._buffers | {k: v for k, v in vars(part).items() if k not in _KEPT}
         for key, value in held.items():
             stands = offloaded[key] if isinstance(value, Tensor) and value.is_meta and key in offloaded else value
-            for tensor in _tensors(stands):
-                yield f"{name}.{key}", _checksum(tensor, seen)
+            for tensor in plain_tensors(stands):
+                # Tied weights are read once; what is made for the moment may stand where another one stood.
+                place = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor is value else None
+                if place is None or place not in known:
+                    known[place] = _checksum(tensor)
+                yield f"{name}.{key}", known[place]
 
 
-def _tensors(value: Any, depth: int = 0) -> Iterator[Tensor]:
-    """The plain tensors that something is made of."""
-    if depth == _DEPTH or isinstance(value, (nn.Module, *_PLAIN)) or callable(value):
-        return
-    if isinstance(value, Tensor):
-        yield from _made_of(value, depth)
-    elif isinstance(value, torch.ScriptObject):
-        yield from _tensors(value.__getstate__(), depth + 1)  # pyright: ignore
-    elif isinstance(value, Mapping):
-        yield from itertools.chain.from_iterable(_tensors(item, depth + 1) for item in value.values())
-    elif isinstance(value, (list, tuple)):
-        yield from itertools.chain.from_iterable(_tensors(item, depth + 1) for item in value)
-    elif hasattr(value, "__dict__"):
-        yield from itertools.chain.from_iterable(_tensors(item, depth + 1) for item in vars(value).values())
-
-
-def _made_of(tensor: Tensor, depth: int) -> Iterator[Tensor]:
-    """A tensor, or what a quantised one holds: the parts of a subclass, or those that hang on a parameter."""
-    flatten = getattr(tensor, "__tensor_flatten__", None)
-    if flatten is not None:
-        yield from (getattr(tensor, name) for name in flatten()[0])
-        return
-    yield tensor.dequantize() if tensor.is_quantized else tensor
-    yield from itertools.chain.from_iterable(_tensors(item, depth + 1) for item in vars(tensor).values())
-
-
-def _checksum(tensor: Tensor, seen: dict[Any, tuple[int, ...]]) -> tuple[int, ...]:
+def _checksum(tensor: Tensor) -> tuple[int, ...]:
     """Sums of a tensor's 64-bit words modulo 2^64, each times an odd number of its place.
 
     One changed word always changes it, and so do words that change places, but for a chance of about 2^-63.
     """
     if tensor.is_meta:
         return ()
-    key = tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device
-    if key not in seen:
-        words = _words(tensor.detach())
-        seen[key] = tuple(int(_weighted(part)) for part in words.split(_CHUNK))
-    return seen[key]
+    return tuple(int(_weighted(part)) for part in _words(tensor.detach()).split(_CHUNK))
 
 
 def _weighted(words: Tensor) -> Tensor:

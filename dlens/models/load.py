@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from dlens.models.buffers import is_remote
 from dlens.models.families.registry import choose_family, choose_layout
 from dlens.models.family import Family
+from dlens.models.given import module_of
 from dlens.models.model import Model, Origin
-from dlens.models.sites import as_built
-from dlens.models.source import read_checkpoint, read_tokenizer, resolve
-from dlens.models.verify import check_paths, probe_padding
-from dlens.models.verify import verify as prove
+from dlens.models.proofs.buffers import is_remote
+from dlens.models.proofs.sites import as_built
+from dlens.models.proofs.verify import check_paths, probe_padding
+from dlens.models.proofs.verify import verify as prove
+from dlens.models.source import adapted, add_adapter, read_checkpoint, read_tokenizer, resolve
 
 __all__ = ["load"]
 
@@ -34,8 +34,8 @@ def load(
 
     Args:
         source: "trio/ar", "trio/diffusion" or "trio/ar-init" (shipped, float32 unless `dtype=` says
-            otherwise); a name on the hub; a checkpoint folder; a torch module of transformers; or an
-            nnsight object.
+            otherwise); a name on the hub; a checkpoint folder, or one of a PEFT adapter; a torch module of
+            transformers, under PEFT too; or an nnsight object.
         tokenizer: used instead of the checkpoint's; needed with a module only where text is given.
         family: a name or a Family; None takes `dlens_family` of the config, else the model type's.
         trust_remote_code: allow the checkpoint's own code to run.
@@ -63,9 +63,14 @@ def load(
     if isinstance(source, (str, Path)):
         given = {} if tokenizer is None else {"tokenizer": tokenizer}
         where, arguments = resolve(source, kwargs)
-        module = read_checkpoint(where, trust_remote_code, arguments)
+        base = adapted(where)
+        module = read_checkpoint(base or where, trust_remote_code, arguments)
+        if base is not None:
+            add_adapter(module, where)
         if tokenizer is None:
             tokenizer = read_tokenizer(where, trust_remote_code, arguments)
+        if tokenizer is None and base is not None:
+            tokenizer = read_tokenizer(base, trust_remote_code, arguments)
         chosen = choose_family(family, module.config)
         if not chosen.causal:
             _make_bidirectional(module)
@@ -76,7 +81,7 @@ def load(
             f"arguments {', '.join(kwargs)} with a loaded module; expected them with a name or a folder only; "
             f"set them when you load the module"
         )
-    module = _unwrapped(source)
+    module = module_of(source)
     if tokenizer is None and module is not source:
         tokenizer = vars(source).get("tokenizer")
     chosen = choose_family(family, module.config)
@@ -102,33 +107,6 @@ def _asked(family: str | Family | None) -> int | None:
     return family.mask_token_id if isinstance(family, Family) else None
 
 
-def _unwrapped(source: Any) -> nn.Module:
-    """The torch module of a module or an nnsight object."""
-    from transformers import PreTrainedConfig
-
-    if "nnsight" in sys.modules:
-        from nnsight import Envoy
-
-        if isinstance(source, Envoy):
-            source = source._module
-    if not isinstance(source, nn.Module) or not isinstance(getattr(source, "config", None), PreTrainedConfig):
-        raise TypeError(
-            f"{type(source).__name__} is no model; expected a name, a folder, a transformers module (with its "
-            f".config), or an nnsight object around one; for other modules give them a PreTrainedConfig"
-        )
-    if any(parameter.is_meta for parameter in source.parameters()):
-        raise ValueError(
-            f"{type(source).__name__} has parameters on the meta device; expected weights; load them first (nnsight: "
-            f"dispatch=True)"
-        )
-    if source.config.is_encoder_decoder:  # pyright: ignore
-        raise ValueError(
-            f"{type(source).__name__} is an encoder-decoder model; expected a decoder-only model; "
-            f"dlens cannot trace this kind yet"
-        )
-    return source
-
-
 def _make_bidirectional(module: nn.Module) -> None:
     """Switch causality off in the mask and in every attention module; a mask alone leaves SDPA causal."""
     module.config.is_causal = False  # pyright: ignore
@@ -146,7 +124,7 @@ def _build(module: nn.Module, tokenizer: Any, family: Family, mask: int | None, 
     model = replace(model, family=replace(complete, end_token_ids=ends))
     if not verify:
         return replace(model, honours_padding=not is_remote(module))
-    prove(model)
+    model = replace(model, family=replace(model.family, layout=prove(model)))
     return replace(model, honours_padding=probe_padding(model))
 
 

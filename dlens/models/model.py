@@ -23,7 +23,7 @@ __all__ = ["Model", "Origin"]
 
 _LOCKS: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
 _LOCKS_GUARD = threading.Lock()
-_CONTEXT_NAMES = ("max_position_embeddings", "max_sequence_length")
+_CONTEXT_NAMES = ("max_position_embeddings", "max_sequence_length", "max_seq_len", "model_length")
 _HEAD_NAMES = ("num_attention_heads", "n_heads", "n_head")
 
 
@@ -109,9 +109,14 @@ class Model:
         return self.module.get_submodule(self.layout.embed)
 
     @property
+    def _table(self) -> torch.Tensor:
+        """The embedding's matrix, whatever it is called; with low-rank additions the first is its own."""
+        return next(weight for weight in self.embed.parameters() if weight.ndim == 2)
+
+    @property
     def d_model(self) -> int:
         """Width of the residual stream."""
-        return int(self.embed.weight.shape[-1])  # pyright: ignore
+        return int(self._table.shape[-1])
 
     @property
     def n_heads(self) -> int:
@@ -122,17 +127,20 @@ class Model:
     @property
     def vocab_size(self) -> int:
         """Number of rows of the embedding: token ids lie below it."""
-        return int(self.embed.weight.shape[0])  # pyright: ignore
+        return int(self._table.shape[0])
 
     @property
     def device(self) -> torch.device:
         """Where token ids go."""
-        return self.embed.weight.device  # pyright: ignore
+        hook = vars(self.embed).get("_hf_hook")
+        # The weights of an offloaded embedding are elsewhere until it runs.
+        moved_to = getattr(hook, "execution_device", None)
+        return self._table.device if moved_to is None else torch.device(moved_to)
 
     @property
     def dtype(self) -> torch.dtype:
         """The type of the residual stream's first tensor."""
-        return self.embed.weight.dtype  # pyright: ignore
+        return self._table.dtype
 
     @property
     def n_positions(self) -> int | None:

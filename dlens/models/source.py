@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -27,6 +28,7 @@ _HOW = (
     "offload_buffers", "offload_state_dict", "use_safetensors", "variant", "weights_only", "gguf_file", "tp_plan",
     "tp_size", "key_mapping", "experts_implementation", "generation_config", "use_kernels", "low_cpu_mem_usage",
 )  # fmt: skip
+_ADAPTER = "adapter_config.json"
 _TOKENIZER_FILES = ("tokenizer*.json", "tokenizer.model", "vocab.*", "spiece.model", "tekken.json", "*.tiktoken")
 _REFUSED: Mapping[str, str] = MappingProxyType(
     {"diffusion_gemma": "an encoder-decoder diffusion model with uniform noise and no mask token"}
@@ -53,13 +55,43 @@ def resolve(source: str | Path, kwargs: dict[str, Any]) -> tuple[str, dict[str, 
         if isinstance(source, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1:
             raise ValueError(f"no folder {name!r}; expected a checkpoint folder, or a name on the hub; check the path")
         return name, kwargs
-    config = folder / kwargs.get("subfolder", "") / "config.json"
-    if not config.is_file() and "gguf_file" not in kwargs:
+    inner = folder / kwargs.get("subfolder", "")
+    if not any((inner / name).is_file() for name in ("config.json", _ADAPTER)) and "gguf_file" not in kwargs:
         raise ValueError(
             f"folder {name!r} has no config.json; expected a checkpoint saved by save_pretrained; "
             f"give the folder that holds config.json, or gguf_file= for a GGUF checkpoint"
         )
     return str(folder), kwargs
+
+
+def adapted(source: str) -> str | None:
+    """The model that the adapter in a folder was trained on; None where the folder holds a model of its own.
+
+    Raises:
+        ValueError: the adapter does not say.
+    """
+    path = Path(source) / _ADAPTER
+    if not path.is_file() or (Path(source) / "config.json").is_file():
+        return None
+    base = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if not base:
+        raise ValueError(
+            f"{path} names no base model; expected base_model_name_or_path; load the base model, add the adapter with "
+            f"peft, and pass the module to dlens.load"
+        )
+    return resolve(base, {})[0]
+
+
+def add_adapter(module: nn.Module, folder: str) -> None:
+    """Put the adapter of a folder into a model's layers.
+
+    Raises:
+        ImportError: peft is not installed.
+        ValueError: its layers are not those of the model.
+    """
+    from peft import PeftModel  # pyright: ignore
+
+    PeftModel.from_pretrained(module, folder).eval()
 
 
 def read_checkpoint(source: str, trust_remote_code: bool, kwargs: dict[str, Any]) -> nn.Module:

@@ -52,7 +52,7 @@ def test_without_repair_the_rotary_buffers_are_lost(dream_folder: Path, monkeypa
     monkeypatch.setattr(
         compat, "repair", lambda module: [part.inv_freq.zero_() for _, part in compat.rope_parts(module)]
     )
-    with pytest.raises(dlens.models.verify.VerificationError, match="inv_freq of .* begins .*; expected"):
+    with pytest.raises(dlens.models.proofs.verify.VerificationError, match="inv_freq of .* begins .*; expected"):
         dlens.load(dream_folder, trust_remote_code=True)
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 import dlens
 from dlens.models.families.decoder import MASKED
@@ -81,3 +82,31 @@ def test_a_changed_model_is_not_taken_for_the_one_of_its_name() -> None:
 def test_a_model_of_a_module_says_how_it_could_be_pickled() -> None:
     with pytest.raises(TypeError, match="Qwen2ForCausalLM was made of a torch module .*; expected .*; save the module"):
         pickle.dumps(dlens.trace(build("qwen2")).skip([1]))
+
+
+class Table(nn.Module):
+    """An embedding whose matrix has another name."""
+
+    def __init__(self, embedding: nn.Embedding) -> None:
+        super().__init__()
+        self.table = embedding.weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.table[ids]
+
+
+def test_an_embedding_of_another_make() -> None:
+    module, ids = build("llama"), torch.arange(3, 12)[None]
+    expected = dlens.trace(module).skip([1]).capture("logits").forward(ids)["logits"]
+    module.model.embed_tokens = Table(module.model.embed_tokens)
+    model = dlens.load(module)
+    assert (model.vocab_size, model.d_model, model.device.type, model.dtype) == (100, 32, "cpu", torch.float32)
+    assert torch.equal(dlens.trace(model).skip([1]).capture("logits").forward(ids)["logits"], expected)
+
+
+def test_other_names_of_the_context_length() -> None:
+    for name in ("max_seq_len", "model_length"):
+        module = build("qwen2")
+        module.config.max_position_embeddings = None
+        setattr(module.config, name, 48)
+        assert dlens.load(module, verify=False).n_positions == 48

@@ -9,7 +9,7 @@ import torch
 
 from dlens.axes import POINTS
 from dlens.models.model import Model
-from dlens.models.sites import inner_widths
+from dlens.models.proofs.sites import inner_widths
 from dlens.ops.base.op import Op
 from dlens.ops.base.target import RunKind, RunShape, Target
 from dlens.ops.capture import Capture

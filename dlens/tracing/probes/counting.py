@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dlens.models.packed import is_packed
+
 __all__ = ["Counted", "counting"]
 
 Formula = Callable[..., int]
@@ -117,21 +119,13 @@ def counting(module: nn.Module) -> Iterator[Counted]:
     counter = _Counter(counted)
     with ExitStack() as stack:
         for part in module.modules():
-            if _is_packed(part):
+            if is_packed(part):
                 before = part.register_forward_pre_hook(lambda *_: counter.enter())
                 after = part.register_forward_hook(lambda own, _, output: counter.leave(own, output), always_call=True)
                 stack.callback(before.remove)
                 stack.callback(after.remove)
         stack.enter_context(counter)
         yield counted
-
-
-def _is_packed(part: nn.Module) -> bool:
-    """A linear layer whose weight is no matrix of floating-point numbers: quantised, packed, or out of sight."""
-    if getattr(part, "in_features", None) is None or next(part.children(), None) is not None:
-        return False
-    weight = part._parameters.get("weight")
-    return weight is None or type(weight.data) is not Tensor or not weight.is_floating_point()
 
 
 @final

@@ -11,7 +11,7 @@ import dlens
 from dlens.errors import VerificationError
 from dlens.models.families.decoder import llama_like
 from dlens.models.family import Family, Layout, Site
-from dlens.models.sites import inner_widths
+from dlens.models.proofs.sites import inner_widths
 from tests.models.conftest import build
 
 

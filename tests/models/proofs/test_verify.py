@@ -14,7 +14,7 @@ from torch import nn
 import dlens
 from dlens.models.families.decoder import MASKED, MASKED_SHIFTED, llama_like
 from dlens.models.family import Family, Layout, Site
-from dlens.models.verify import VerificationError
+from dlens.models.proofs.verify import VerificationError
 from tests.models.conftest import build
 from tests.standins import save_llada
 
@@ -150,3 +150,22 @@ def test_code_that_ignores_the_padding_mask_is_found_out(tmp_path: Path, llada: 
     deaf = dlens.load(save_llada(tmp_path, hides_padding=False), trust_remote_code=True)
     assert not deaf.honours_padding
     assert llada.honours_padding
+
+
+def test_a_module_that_cannot_run_the_proofs_says_so() -> None:
+    module = build("qwen2")
+
+    def only_of_sixteen(module: nn.Module, args: Any, kwargs: Any) -> None:
+        if kwargs["input_ids"].shape[-1] != 16:
+            raise RuntimeError("sizes differ")
+
+    module.register_forward_pre_hook(only_of_sixteen, with_kwargs=True)
+    with pytest.raises(
+        VerificationError, match="cannot be proved: RuntimeError, sizes differ; expected .*verify=False"
+    ):
+        dlens.load(module)
+    assert dlens.trace(dlens.load(module, verify=False)).forward(torch.arange(16)[None]).n_steps == 1
+
+
+def test_a_context_shorter_than_the_proofs() -> None:
+    assert dlens.load(build("gpt2", n_positions=6)).n_positions == 6

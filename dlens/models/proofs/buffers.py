@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dlens.errors import UnprovedWarning, VerificationError
 from dlens.models.compat import rope_parts
 from dlens.models.model import Model
-from dlens.models.rotary import RULES, frequencies
+from dlens.models.proofs.rotary import RULES, frequencies
 
 __all__ = ["check_rotary", "is_remote"]
 

@@ -12,9 +12,9 @@ import transformers
 import dlens
 from dlens.errors import VerificationError
 from dlens.models import compat
-from dlens.models.buffers import check_rotary
 from dlens.models.compat import default_rope
-from dlens.models.rotary import frequencies
+from dlens.models.proofs.buffers import check_rotary
+from dlens.models.proofs.rotary import frequencies
 from tests.models.conftest import SIZE, build
 
 LAYERS = ["sliding_attention", "sliding_attention", "sliding_attention", "full_attention"]

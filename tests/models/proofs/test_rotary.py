@@ -10,7 +10,7 @@ from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.glm.modeling_glm import GlmConfig, GlmRotaryEmbedding
 
-from dlens.models.rotary import RULES, frequencies
+from dlens.models.proofs.rotary import RULES, frequencies
 
 SHAPES: dict[str, dict[str, Any]] = {
     "dynamic": {"factor": 4.0},

@@ -10,14 +10,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dlens.axes import Logits, TokenIds
 from dlens.errors import VerificationError
-from dlens.models.buffers import check_rotary
 from dlens.models.family import Layout
 from dlens.models.model import Model
-from dlens.models.sites import check_inner, check_sites
+from dlens.models.packed import is_packed, plain_tensors
+from dlens.models.proofs.buffers import check_rotary
+from dlens.models.proofs.fills import as_spelled
+from dlens.models.proofs.sites import check_inner, check_sites
 
 __all__ = [
     "VerificationError",
@@ -39,28 +41,43 @@ _TEXT = (
     "play with her dog. One day the dog ran away, and she was very sad. She looked for him all day long, and when "
     "the sun went down she found him under a big tree. They were happy and went home together."
 )
+_PROOF_TOKENS = 8
 _SHIFT_MARGIN = 1.0  # nats a token
+_COARSE = 0.2
 _ROUNDING = 1e-5  # of the largest logit
 
 
-def verify(model: Model) -> None:
+def verify(model: Model) -> Layout:
     """Run every check.
 
     Args:
         model: what was loaded.
 
+    Returns:
+        Its layout, without the halves and points that its modules turned out not to give.
+
     Raises:
-        VerificationError: the model is not what its family and layout say.
+        VerificationError: the model is not what its family and layout say, or cannot run.
     """
-    check_size(model)
-    check_mask_token(model)
-    check_rotary(model)
-    with _undisturbed(model.module):
-        check_finite(model)
-        check_sites(model, _ids(model))
-        check_inner(model, _ids(model))
-        check_causality(model)
-        check_shift(model)
+    try:
+        check_size(model)
+        check_mask_token(model)
+        check_rotary(model)
+        with _undisturbed(model.module):
+            check_finite(model)
+            check_sites(model, _ids(model))
+            check_inner(model, _ids(model))
+            check_causality(model)
+            check_shift(model)
+            return as_spelled(model, _ids(model))
+    except VerificationError:
+        raise
+    except Exception as error:
+        raise VerificationError(
+            f"{model.name} cannot be proved: {type(error).__name__}, {error}; expected a module that gives logits of "
+            f"{_PROOF_TOKENS} tokens and keeps its parts where the layout says; give a Family with the right Layout "
+            f"and inputs, or verify=False for a module that runs otherwise"
+        ) from error
 
 
 def check_paths(module: nn.Module, layout: Layout) -> None:
@@ -123,11 +140,17 @@ def check_mask_token(model: Model) -> None:
 
 def check_finite(model: Model) -> None:
     """No parameter, buffer or logit is NaN or infinite."""
-    for name, tensor in (*model.module.named_parameters(), *model.module.named_buffers()):
-        if tensor.is_floating_point() and not tensor.is_meta and not torch.isfinite(tensor).all():
-            raise _not_finite(model, name)
+    for name, held in (*model.module.named_parameters(), *model.module.named_buffers()):
+        for tensor in plain_tensors(held):
+            if tensor.is_floating_point() and not tensor.is_meta and not _finite(tensor):
+                raise _not_finite(model, name)
     if not torch.isfinite(_logits(model, _ids(model))).all():
         raise _not_finite(model, "the output of a forward")
+
+
+def _finite(tensor: Tensor) -> bool:
+    # Types of one byte have no isfinite of their own.
+    return bool(torch.isfinite(tensor.float() if tensor.itemsize == 1 else tensor).all())
 
 
 def _not_finite(model: Model, what: str) -> VerificationError:
@@ -156,8 +179,10 @@ def _rounding(model: Model) -> float:
     """How far later tokens may move a causal position, as a share of its largest logit.
 
     Not at all; but experts, whose weights have a third axis, compute their tokens together, so that other
-    tokens move a position's rounding.
+    tokens move a position's rounding; and quantised layers may scale all tokens together.
     """
+    if any(map(is_packed, model.module.modules())):
+        return _COARSE
     if not any(weight.ndim == 3 for weight in model.module.parameters()):
         return 0.0
     return max(_ROUNDING, 4 * torch.finfo(model.dtype).eps)
@@ -211,7 +236,8 @@ def _ids(model: Model) -> TokenIds:
     """A row of unlike tokens, none of them special."""
     special = {model.family.mask_token_id, model.pad_token_id, model.eos_token_id, *model.family.end_token_ids}
     usable = [token for token in range(model.vocab_size) if token not in special]
-    chosen = [usable[(7 * i + len(usable) // 3) % len(usable)] for i in range(8)]
+    length = min(_PROOF_TOKENS, model.n_positions or _PROOF_TOKENS)
+    chosen = [usable[(7 * i + len(usable) // 3) % len(usable)] for i in range(length)]
     return torch.tensor([chosen], device=model.device)
 
 
