@@ -219,8 +219,8 @@ def probe_padding(model: Model) -> bool:
     Returns:
         False where the module ignores the attention mask; its prompts are then run grouped by length.
     """
-    ids = _ids(model)
-    n_padding = 3
+    ids, n_padding = _ids(model), 3
+    ids = ids[:, : (model.n_positions or len(ids[0]) + n_padding) - n_padding]
     padding = torch.full_like(ids[:, :n_padding], model.pad_token_id)
     padded = torch.cat((padding, ids), dim=1)
     real = torch.ones_like(padded, dtype=torch.bool)

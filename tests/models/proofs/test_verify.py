@@ -160,9 +160,7 @@ def test_a_module_that_cannot_run_the_proofs_says_so() -> None:
             raise RuntimeError("sizes differ")
 
     module.register_forward_pre_hook(only_of_sixteen, with_kwargs=True)
-    with pytest.raises(
-        VerificationError, match="cannot be proved: RuntimeError, sizes differ; expected .*verify=False"
-    ):
+    with pytest.raises(VerificationError, match="cannot be proved: RuntimeError, sizes differ; expected .*verify"):
         dlens.load(module)
     assert dlens.trace(dlens.load(module, verify=False)).forward(torch.arange(16)[None]).n_steps == 1
 
