@@ -14,10 +14,13 @@ import pytest
 import torch
 import transformers
 from torch import Tensor
+from transformers import MixtralConfig, MixtralForCausalLM
 
 import dlens
 from dlens.errors import VerificationError
+from dlens.models import compat
 from dlens.samplers import Denoiser, Dream, LLaDA, Threshold, Tokens
+from tests.models.conftest import SIZE
 from tests.reference import edited, fresh, rebuilt
 from tests.standins import build_remote, save_dream, save_llada
 
@@ -474,3 +477,48 @@ def test_trap_22_remote_code_that_ignores_the_attention_mask(tmp_path: Path, hid
     filled = dlens.trace(model).generate([[5, mask, 33], [8]], 0, infill=True)
     assert filled.tokens[0].tolist() == [5, filled.tokens[0, 1].item(), 33] and filled.tokens[0, 1] != mask
     assert (filled.n_steps, filled.tokens[1, -1].item()) == (1, 8)
+
+
+def test_trap_23_experts_that_the_counter_has_no_formula_for() -> None:
+    torch.manual_seed(0)
+    module = MixtralForCausalLM(MixtralConfig(**SIZE, num_local_experts=4, num_experts_per_tok=2)).eval()
+    ids = torch.arange(3, 19)[None]
+    grouped = dlens.trace(module).skip([1]).forward(ids)
+    experts, attention, router = 2 * 3 * 32 * 48, 2 * 32 * 32 + 2 * 32 * 16 + 2 * 16 * 32, 32 * 4
+    assert grouped.saved_flops == 2 * 16 * (experts + attention + router)
+    module.set_experts_implementation("eager")
+    assert dlens.trace(module).skip([1]).forward(ids).flops == grouped.flops
+
+
+def test_trap_24_what_is_remembered_of_a_model_that_changed() -> None:
+    model = dlens.load("trio/ar", verify=False)
+    trace = dlens.trace(model).ablate_outlier(value="mean").capture("logits")
+    before = trace.forward(STORY)["logits"]
+    weight = model.module.model.layers[3].mlp.down_proj.weight  # pyright: ignore
+    for edit in (lambda w: w.flip(0), lambda w: w.bfloat16().float()):
+        weight.data = edit(weight.data).contiguous()  # the sum of all numbers stays, or nearly
+        changed = trace.forward(STORY)["logits"]
+        anew = dlens.trace(dataclasses.replace(model, memo={})).ablate_outlier(value="mean").capture("logits")
+        assert torch.equal(changed, anew.forward(STORY)["logits"])
+        assert not torch.equal(changed, before)
+
+
+def test_trap_25_a_proof_that_shares_code_with_what_it_proves(tmp_path: Path) -> None:
+    module = build_remote(save_dream(tmp_path))
+    for _, part in compat.rope_parts(module):
+        part.rope_init_fn = lambda *_, **__: (torch.tensor([1.0, 0.5, 0.25, 0.125]), 1.0)  # pyright: ignore
+    compat.repair(module)
+    with pytest.raises(VerificationError, match="inv_freq"):
+        dlens.load(module)
+
+
+def test_trap_30_a_module_called_from_another_thread_while_a_trace_runs(diffusion: dlens.Model) -> None:
+    trace, ids = dlens.trace(diffusion).skip([3]).capture("logits"), ids_of(diffusion, STORY)
+    expected = trace.generate(STORY, 4)
+    with ThreadPoolExecutor(1) as pool:
+
+        def call(view: Any) -> None:
+            assert isinstance(pool.submit(diffusion.module, ids).exception(), RuntimeError)
+
+        record = trace.generate(STORY, 4, on_step=call)
+    assert torch.equal(record["logits"], expected["logits"])
