@@ -18,6 +18,7 @@ FOLDERS = sorted({path.parent for path in FILES})
 LEVELS = {
     "axes": 0,
     "errors": 0,
+    "files": 0,
     "html": 0,
     "tables": 0,
     "models": 1,

@@ -147,7 +147,7 @@ class Asking:
         self.bar.set_description(f"{model.name}: {name}")
         identity = [model.name, model.family.name, model.fingerprint()]
         key = {"part": name, "asked": asked, "seed": self.settings.seed, "model": identity, "versions": versions()}
-        result = read(self.store.once(key, lambda: compute().to_json()))
+        result = self.store.once(key, lambda: compute().to_json(), read)
         self.bar.update()
         return result
 
