@@ -21,12 +21,14 @@ __all__ = ["NONCE", "PROGRAM", "keep", "remove", "run"]
 NONCE = 32
 """Bytes that are sent back."""
 PROGRAM = "program.py"
+# Of one user, where the user is not root: a program that starts others without end leaves room for the rest.
+_PROCESSES = 4096
 # Killing may race with a program that starts processes as fast as it can.
 _SECONDS_TO_END = 10
 # From prctl(2): the program ends with its keeper; what loses its parent becomes a child of the keeper.
 _PARENT_DEATH_SIGNAL, _CHILD_SUBREAPER = 1, 36
 # By these a program could read the values of frames that still run, or jump over its checks.
-_REFUSED = ("code.__new__", "gc.get_objects", "gc.get_referents", "gc.get_referrers", "sys.setprofile", "sys.settrace")
+_REFUSED = ("gc.get_objects", "gc.get_referents", "gc.get_referrers", "sys.setprofile", "sys.settrace")
 _NATIVE = ("ctypes", "_ctypes", "_testcapi", "_testinternalcapi")
 
 
@@ -134,7 +136,10 @@ def run(channel: int, seconds: int, memory: int, largest_file: int) -> None:
         (resource.RLIMIT_AS, memory),
         (resource.RLIMIT_FSIZE, largest_file),
         (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NPROC, _PROCESSES),
     ):
+        _, most = resource.getrlimit(limit)
+        value = value if most == resource.RLIM_INFINITY else min(value, most)
         resource.setrlimit(limit, (value, value))
     os.write(channel, os.read(channel, NONCE) + _checked(channel))
     os._exit(0)
@@ -149,8 +154,8 @@ def _checked(channel: int) -> bytes:
         checks = compile(received.read(), "checks.py", "exec", dont_inherit=True)
     names = {"__name__": "program"}
     _guard()
-    exec(program, names)
-    exec(checks, names)
+    # The checks and what runs them are on the stack before the program begins, which then cannot put others there.
+    exec(checks, names, exec(program, names))
     return b""
 
 
