@@ -79,8 +79,8 @@ def in_words(path: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         what = (
-            f"{path} cannot be written ({error.strerror or error}); expected room for it in a folder of yours, and what "
-            f"was there before stays; make room, or name another place"
+            f"{path} cannot be written ({error.strerror or error}); expected room for it in a folder of yours, and "
+            f"what was there before stays; make room, or name another place"
         )
         raise (OSError(what) if error.errno is None else OSError(error.errno, what)) from error
 

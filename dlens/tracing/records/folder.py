@@ -105,9 +105,7 @@ def find(folder: Path, saved: str | None, name: str) -> Path:
     for path in ([] if saved is None else [folder / f".{saved}.saved" / name]) + [folder / name]:
         if path.is_file():
             return path
-    raise FileNotFoundError(
-        f"{folder} has no {name}; expected a folder written by record.save(folder); check the path"
-    )
+    raise FileNotFoundError(f"{folder} has no {name}; expected a folder written by record.save(folder); check the path")
 
 
 @contextmanager

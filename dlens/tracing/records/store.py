@@ -112,7 +112,7 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
 
     try:
         with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
             return tensors, (file.metadata() or {}).get(_SAVED)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged ({error}); expected what record.save wrote; save it again") from error
@@ -170,8 +170,8 @@ def _build(
 
 def _captured(name: str, described: CapturedEntry, tensors: dict[str, Tensor]) -> Captured:
     values = tensors[f"captured/{name}"]
-    axes = (described["dims"], described["layers"], described["steps"], described["positions"])
-    kept = Captured(values, *map(tuple, axes))
+    dims, positions = tuple(described["dims"]), tuple(described["positions"])
+    kept = Captured(values, dims, tuple(described["layers"]), tuple(described["steps"]), positions)
     sizes = {"layer": len(kept.layers), "step": len(kept.steps), "position": len(kept.positions)}
     expected = [sizes.get(dim, size) for dim, size in zip(kept.dims, values.shape, strict=False)]
     if list(values.shape) != expected or len(kept.dims) != values.ndim:

@@ -29,7 +29,9 @@ def made_record(number: int) -> dlens.Record:
         step_of_position=None,
         n_steps=1,
         planned_steps=1,
-        captured={"logits": Captured(torch.full((1, 4, 8), number), ("batch", "position", "vocab"), (), (), (0, 1, 2, 3))},
+        captured={
+            "logits": Captured(torch.full((1, 4, 8), number), ("batch", "position", "vocab"), (), (), (0, 1, 2, 3))
+        },
         measures={"even": measure} | ({"odd": measure} if number % 2 else {}),
         plan=(),
         settings={"seed": number},

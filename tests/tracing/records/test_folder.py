@@ -46,7 +46,9 @@ def test_a_save_killed_at_any_step_leaves_the_older_or_the_new_record(
         return keep
 
     with monkeypatch.context() as patched:
-        for owner, name in [(Path, n) for n in ("mkdir", "rename", "replace", "rmdir", "unlink")] + [(shutil, "rmtree")]:
+        for owner, name in [(Path, n) for n in ("mkdir", "rename", "replace", "rmdir", "unlink")] + [
+            (shutil, "rmtree")
+        ]:
             patched.setattr(owner, name, seen(getattr(owner, name)))
         made_record(2).save(folder)
     assert number_of(dlens.load_record(folder)) == 2 and names(folder) == PLAIN

@@ -167,7 +167,11 @@ DAMAGE: dict[str, tuple[type[Exception], str, Callable[[Path], Any]]] = {
     "tokens of one axis": (ValueError, "tokens of shape [4]", lambda f: edit_tensors(f, tokens=torch.ones(4).long())),
     "numbers for a mask": (ValueError, "is_pad of shape", lambda f: edit_tensors(f, is_pad=torch.zeros(1, 4).long())),
     "a narrower mask": (ValueError, "is_prompt of shape", lambda f: edit_tensors(f, is_prompt=torch.ones(1, 3).bool())),
-    "a canvas of other rows": (ValueError, "canvas of shape", lambda f: edit_tensors(f, canvas=torch.ones(1, 2, 4).long())),
+    "a canvas of other rows": (
+        ValueError,
+        "canvas of shape",
+        lambda f: edit_tensors(f, canvas=torch.ones(1, 2, 4).long()),
+    ),
     "denoising without a canvas": (ValueError, "lacks 'canvas'", lambda f: edit_header(f, kind="denoising")),
     "null for notes": (ValueError, "'notes'", lambda f: edit_header(f, notes=None)),
     "no tensors": (FileNotFoundError, "no tensors.safetensors", lambda f: (f / "tensors.safetensors").unlink()),
