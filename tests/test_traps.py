@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from dlens.errors import VerificationError
 from dlens.samplers import Denoiser, Dream, LLaDA, Threshold, Tokens
 from tests.reference import edited, fresh, rebuilt
 from tests.standins import build_remote, save_dream, save_llada
+from tests.tracing.records.made import made_record, number_of
 
 STORY = "Once upon a time"
 STORIES = [STORY, "The little dog ran to the big red house and", "Tom has"]
@@ -474,3 +476,19 @@ def test_trap_22_remote_code_that_ignores_the_attention_mask(tmp_path: Path, hid
     filled = dlens.trace(model).generate([[5, mask, 33], [8]], 0, infill=True)
     assert filled.tokens[0].tolist() == [5, filled.tokens[0, 1].item(), 33] and filled.tokens[0, 1] != mask
     assert (filled.n_steps, filled.tokens[1, -1].item()) == (1, 8)
+
+
+def test_trap_31_a_save_that_is_seen_half_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_record(1).save(tmp_path)
+    replace, seen = Path.replace, []
+
+    def read_first(path: Path, target: Path) -> Path:
+        seen.append(number_of(dlens.load_record(tmp_path)))
+        return replace(path, target)
+
+    # Without the lock, which a reader waits for, each moment of the save is seen.
+    with monkeypatch.context() as patched:
+        patched.setattr("dlens.tracing.records.store.read_alone", lambda _: nullcontext())
+        patched.setattr(Path, "replace", read_first)
+        made_record(2).save(tmp_path)
+    assert seen == [1, 2, 2] and number_of(dlens.load_record(tmp_path)) == 2
