@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dlens.errors import Cancelled, NeverFired
+from dlens.files import check_file, write_text
 from dlens.models.source import TRIO
 from dlens.tables import table_text
 
@@ -225,9 +226,15 @@ def profile(
         raise ValueError("no model named; expected at least one; write for example: dlens profile trio/diffusion")
     if out is not None and out.suffix not in (".json", ".html"):
         raise ValueError(f"--out {out}; expected a name that ends in .json or .html; give it one of these endings")
+    if out is not None:
+        check_file(out, ".json", ".html")
+        _check_different(models)
     profiles = []
     for name in models:
-        profiles.append(measure(load.load(name), inputs=inputs))
+        loaded = load.load(name)
+        if out is not None:
+            _check_different([*(own.model for own in profiles), loaded.name])
+        profiles.append(measure(loaded, inputs=inputs))
         _print_profile(profiles[-1])
     if out is not None:
         print(f"\nWrote {_write_profiles(profiles, out)}")
@@ -364,14 +371,18 @@ def _print_profile(profile: Any) -> None:
     print(table_text([column.replace("_", " ") for column in columns], [[row[c] for c in columns] for row in rows]))
 
 
+def _check_different(names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two models of the name {name}; expected different ones in one file; name each once")
+
+
 def _write_profiles(profiles: Sequence[Any], out: Path) -> Path:
     from dlens.show.report.page import profile_page, save_page
 
     if out.suffix == ".html":
         return save_page(profile_page(profiles), out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({p.model: json.loads(p.to_json()) for p in profiles}), encoding="utf-8")
-    return out
+    return write_text(out, json.dumps({p.model: json.loads(p.to_json()) for p in profiles}))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -139,6 +139,11 @@ def test_report_writes_a_page_and_goes_on(tmp_path: Path, capsys: pytest.Capture
         (["skip", "trio/ar", "--layers", "3", "--task", "maths"], "task 'maths'; expected one of"),
         (["skip", "trio/ar", "--layers", "3", "--task", "trio-math", "--problems", "1"], "n=1; expected at least 2"),
         (["profile"], "no model named; expected at least one"),
+        (
+            ["profile", "trio/ar", "trio/ar", "--out", "x.json"],
+            "two models of the name trio/ar; expected different ones",
+        ),
+        (["profile", "none/such", "--out", "/proc/x.json"], "/proc/x.json cannot be written; expected a file"),
         (["profile", "trio/ar", "--out", "x.png"], "--out x.png; expected a name that ends in .json or .html"),
     ],
 )

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from dlens.samplers import Denoiser, Dream, LLaDA, Threshold, Tokens
 from tests.models.conftest import SIZE
 from tests.reference import edited, fresh, rebuilt
 from tests.standins import build_remote, save_dream, save_llada
+from tests.tracing.records.made import made_record, number_of
 
 STORY = "Once upon a time"
 STORIES = [STORY, "The little dog ran to the big red house and", "Tom has"]
@@ -522,3 +524,19 @@ def test_trap_30_a_module_called_from_another_thread_while_a_trace_runs(diffusio
 
         record = trace.generate(STORY, 4, on_step=call)
     assert torch.equal(record["logits"], expected["logits"])
+
+
+def test_trap_31_a_save_that_is_seen_half_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_record(1).save(tmp_path)
+    replace, seen = Path.replace, []
+
+    def read_first(path: Path, target: Path) -> Path:
+        seen.append(number_of(dlens.load_record(tmp_path)))
+        return replace(path, target)
+
+    # Without the lock, which a reader waits for, each moment of the save is seen.
+    with monkeypatch.context() as patched:
+        patched.setattr("dlens.tracing.records.store.read_alone", lambda _: nullcontext())
+        patched.setattr(Path, "replace", read_first)
+        made_record(2).save(tmp_path)
+    assert seen == [1, 2, 2] and number_of(dlens.load_record(tmp_path)) == 2

@@ -64,4 +64,4 @@ class HumanEval(Benchmark):
         """Whether the completed function passes its tests."""
         entry = self.entries[problem.key]
         completed = problem.prompt + until(continuation, STOPS)
-        return passes(f"{completed}\n{entry['test']}\ncheck({entry['entry_point']})")
+        return passes(completed, checks=f"{entry['test']}\ncheck({entry['entry_point']})")

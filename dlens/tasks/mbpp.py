@@ -78,7 +78,7 @@ class Mbpp(Benchmark):
         answer = until(continuation, STOPS)
         fenced = _FENCED.search(answer)
         code = fenced[1] if fenced else answer
-        return passes("\n".join([code, entry.get("test_setup_code", ""), *entry["test_list"]]))
+        return passes(code, checks="\n".join([entry.get("test_setup_code", ""), *entry["test_list"]]))
 
 
 def _request(entry: Entry) -> str:

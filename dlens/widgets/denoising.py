@@ -120,8 +120,6 @@ class Denoising(Panel):
         self._frames = [frames_of(record, self.row) for record in self._records]
         known = sorted({int(i) for frames in self._frames for i in np.unique(frames.ids)})
         texts = {i: next(t for r in self._records if (t := piece(r, i))) if i >= 0 else "" for i in known}
-        number = np.zeros(max(known) + 1, dtype=np.int32)
-        number[known] = np.arange(len(known))
         mask = mask_id(self._records[0])
         generated = np.flatnonzero(self._frames[0].kind == 1)
         with self.hold_sync():
@@ -130,7 +128,7 @@ class Denoising(Panel):
             self.sides = [
                 {
                     "name": title(record),
-                    "ids": packed(number[frames.ids]),
+                    "ids": packed(np.searchsorted(known, frames.ids).astype(np.int32)),
                     "committed": packed(frames.committed),
                     "confidence": packed(frames.confidence),
                     "has_confidence": bool(np.isfinite(frames.confidence).any()),

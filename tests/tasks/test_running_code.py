@@ -1,7 +1,9 @@
 """What a program is kept from, and that nothing of it stays."""
 
 import os
+import socket
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -58,6 +60,113 @@ def test_what_a_program_starts_is_ended(tmp_path: Path) -> None:
         passed = passes(f"{start}open({str(note)!r}, 'w').write(str(child.pid))\n{end}", seconds=1)
         assert passed == (end == "")
         assert ended(int(note.read_text()))
+
+
+# Each ends, or tries to send what its channel expects, before its checks ran; none knows what to send.
+SEND = "\n    for fd in range(3, 12):\n        try: os.write(fd, found)\n        except OSError: pass\nos._exit(0)"
+WALK = """import os
+try:
+    1 / 0
+except ZeroDivisionError as error:
+    frame = error.__traceback__.tb_frame
+every = []
+while frame:
+    every += [*frame.f_locals.values(), *frame.f_globals.values(), *frame.f_code.co_consts]
+    frame = frame.f_back
+for found in [value for value in every if isinstance(value, bytes)] or [b"x" * 32]:"""
+READ = """import os
+every = []
+for fd in range(3, 12):
+    try:
+        every.append(os.read(fd, 64))
+    except OSError:
+        pass
+for found in every:"""
+AGAIN = """import os, sys
+main = sys.modules["__main__"]
+main._checked = lambda channel: b""
+main.run(*map(int, sys.argv[2:]))"""
+FAKES = {
+    "exit": "import os\nos._exit(97)",
+    "SystemExit": "raise SystemExit(97)",
+    "exit handler": "import atexit, os\natexit.register(os._exit, 97)\nraise SystemExit",
+    "finaliser": "import os\nclass A:\n    def __del__(self): os._exit(97)\nA()",
+    "thread": "import os, threading, time\nthreading.Thread(target=os._exit, args=(97,)).start()\ntime.sleep(9)",
+    "signal": "import os, signal\nsignal.signal(15, lambda *_: os._exit(97))\nos.kill(os.getpid(), 15)",
+    "exception hook": "import os, sys\nsys.excepthook = lambda *_: os._exit(97)\n1 / 0",
+    "another program": "import os\nos.execv('/bin/sh', ['sh', '-c', 'exit 97'])",
+    "fork": "import os\nif os.fork():\n    os._exit(97)\nos._exit(97)",
+    "frames": WALK + SEND,
+    "channel": READ + SEND,
+    "the run again": AGAIN,
+    "no checks": "import builtins\nbuiltins.exec = lambda *_: None\ndef f(x): return 0",
+    "open text": "x = '''",
+    "keeper ended": "import os\nos.kill(os.getppid(), 9)",
+}
+
+
+@pytest.mark.parametrize("case", FAKES)
+def test_a_pass_is_not_faked(case: str) -> None:
+    assert not passes(FAKES[case], seconds=2, checks="assert f(1) == 2\nx = ''''''")
+
+
+def test_checks_run_after_the_program_with_its_names() -> None:
+    assert passes("def f(x): return x + 1\\", checks="assert f(1) == 2")
+    assert not passes("def f(x): return x", checks="assert f(1) == 2")
+    assert passes("x = 1", checks="assert x == 1, '\ud800'")
+
+
+def test_what_leaves_the_process_group_is_ended(tmp_path: Path) -> None:
+    note = tmp_path / "pids"
+    program = f"""
+import os, time
+for _ in range(3):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            with open({str(note)!r}, "a") as file:
+                file.write(f"{{os.getpid()}}\\n")
+            time.sleep(60)
+        os._exit(0)
+while not os.path.exists({str(note)!r}) or open({str(note)!r}).read().count("\\n") < 3:
+    time.sleep(0.01)
+"""
+    assert passes(program)
+    pids = [int(line) for line in note.read_text().split()]
+    assert len(pids) == 3 and all(map(ended, pids))
+
+
+def test_a_program_ends_with_the_process_that_asked(tmp_path: Path) -> None:
+    folder, note = tmp_path / "program", tmp_path / "pid"
+    folder.mkdir()
+    program = f"import os, time\nopen({str(note)!r}, 'w').write(f'{{os.getpid()}}.')\ntime.sleep(60)"
+    (folder / "program.py").write_text(program)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        process = running_code._start(str(folder), theirs.fileno(), 10)
+        ours.sendall(b"x" * 32)
+        ours.shutdown(socket.SHUT_WR)
+        while not (note.exists() and note.read_text().endswith(".")):
+            time.sleep(0.01)
+        # As the system does when a process is killed.
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(20) == 0
+    assert ended(int(note.read_text()[:-1])) and not folder.exists()
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import os\nfor _ in range(1200):\n    os.mkdir('d')\n    os.chdir('d')",
+        "import os\nos.makedirs('a/b/c')\nfor path in ('a/b/c', 'a/b', 'a', '.'):\n    os.chmod(path, 0)",
+        "import os, shutil\nshutil.rmtree(os.getcwd())",
+    ],
+)
+def test_a_program_leaves_no_folder(program: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert passes(program)
+    assert not list(tmp_path.iterdir())
 
 
 def ended(pid: int) -> bool:

@@ -183,3 +183,8 @@ def test_one_step_and_one_layer(page: Any) -> None:
     shown = Shown(page, Denoising(denoised(1, n_layers=1)))
     shown.set(step=1)
     page.get_by_text("finished, 1 steps").wait_for()
+
+
+def test_ids_of_any_size_take_no_memory_of_their_size() -> None:
+    widget = Denoising(denoised(3, final=torch.tensor([[0, 1, 2, 10**12]])))
+    assert f"[{10**12}]" in widget.pieces and len(widget.pieces) == 5

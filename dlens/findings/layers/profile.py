@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, final, get_args
 
 import numpy as np
 
+from dlens.files import write_text
 from dlens.findings.scores.batches import batched, masked_rows, rng, token_rows
 from dlens.findings.scores.decoding import Decoding
 from dlens.measures import Cosine, Measure, Outliers, pool
@@ -120,10 +121,8 @@ class Profile:
         return Profile(**entry | {"plan": tuple(entry["plan"]), "notes": tuple(entry["notes"])})
 
     def save(self, path: str | Path) -> Path:
-        """Write it as JSON."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(self.to_json(), encoding="utf-8")
-        return Path(path)
+        """Write it as JSON, whole or not at all."""
+        return write_text(path, self.to_json())
 
 
 def _dataset_to_json(dataset: xr.Dataset) -> dict[str, Any]:

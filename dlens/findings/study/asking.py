@@ -155,7 +155,7 @@ class Asking:
             "model": model_identity(self.chain.model),
             "versions": versions(),
         }
-        result = read(self.store.once(key, lambda: compute().to_json()))
+        result = self.store.once(key, lambda: compute().to_json(), read)
         self.bar.update()
         return result
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, final
+
+from dlens.files import unfinished, write_text
 
 __all__ = ["Store", "code_digest"]
 
@@ -33,31 +35,59 @@ class Store:
     fresh: bool = False
     reused: list[Path] = field(default_factory=list)
 
-    def once(self, asked: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
+    def once(
+        self, asked: Mapping[str, Any], compute: Callable[[], Any], read: Callable[[Any], Any] = lambda result: result
+    ) -> Any:
         """What was computed before for the same question, or is computed now and kept.
+
+        A file that holds something else (it is cut, was edited, or answers another question) is computed again, with
+        a warning that names it.
 
         Args:
             asked: all that the result depends on, as plain data; this version of dlens's code is added.
             compute: gives plain data.
+            read: makes of the plain data what is returned; it raises where they are not such a result.
+
+        Raises:
+            OSError: the result cannot be kept.
 
         Examples:
             >>> Store().once({"part": "sum"}, lambda: 1 + 1)
             2
         """
         if self.folder is None:
-            return compute()
+            return read(compute())
         question = json.dumps({"code": code_digest()} | dict(asked), sort_keys=True)
         path = self.folder / f"{hashlib.sha256(question.encode()).hexdigest()}.json"
         if path.exists() and not self.fresh:
-            self.reused.append(path)
-            return json.loads(path.read_text(encoding="utf-8"))["result"]
-        result = compute()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        # Written whole or not at all: an interruption must not leave half a file under the final name.
-        unfinished = path.with_suffix(f".{os.getpid()}")
-        unfinished.write_text(json.dumps({"asked": json.loads(question), "result": result}), encoding="utf-8")
-        unfinished.replace(path)
-        return result
+            try:
+                result = read(_answer(path, question))
+            # What a reader makes of data that are no such result can be any error.
+            except Exception as error:
+                warnings.warn(f"{path} is damaged ({error}); it is computed again", stacklevel=2)
+            else:
+                self.reused.append(path)
+                return result
+        computed = compute()
+        if path.is_dir():
+            # Whose it is cannot be known, so it is not deleted.
+            path.rename(unfinished(path).with_suffix(".aside"))
+        write_text(path, json.dumps({"asked": json.loads(question), "result": computed}))
+        return read(computed)
+
+
+def _answer(path: Path, question: str) -> Any:
+    """The result in a file.
+
+    Raises:
+        ValueError, OSError, RecursionError: it holds no answer to this question.
+    """
+    entry = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(entry, dict) or "result" not in entry:
+        raise ValueError("it holds no result")
+    if json.dumps(entry.get("asked"), sort_keys=True) != question:
+        raise ValueError("it answers another question")
+    return entry["result"]
 
 
 @cache

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlens.files import write_text
 from dlens.findings.layers.profile import Profile
 from dlens.html import rendered
 from dlens.show import figures
@@ -187,13 +188,11 @@ def _method(profiles: Sequence[Profile]) -> str:
 
 
 def save_page(html: str, path: str | Path) -> Path:
-    """Write a page, making its folder.
+    """Write a page, whole or not at all, making its folder.
 
     Examples:
         >>> import tempfile
         >>> save_page("<!DOCTYPE html>", tempfile.mkdtemp() + "/page.html").name
         'page.html'
     """
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(html, encoding="utf-8")
-    return Path(path)
+    return write_text(path, html)

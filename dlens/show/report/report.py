@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
+from dlens.files import check_file, check_folder, write_text
 from dlens.findings.study.claims import Row, claims
 from dlens.findings.study.stored import Store
 from dlens.findings.study.study import FULL, QUICK, Study, StudySettings, plain, study
@@ -92,7 +91,7 @@ def write_report(
         Where the page is, and what it states, row by row.
     """
     page_path, json_path = check_paths(out, json)
-    store = Store(page_path.with_suffix(".parts"), fresh)
+    store = Store(_parts(page_path), fresh)
     found = study(models, task, settings, kinds=kinds, store=store, progress=progress)
     rows = claims(found)
     if json_path is not None:
@@ -121,7 +120,7 @@ def _write_json(found: Study, rows: Sequence[Row], path: Path) -> None:
     from json import dumps
 
     numbers = {"claims": plain([row.to_json() for row in rows])} | found.numbers()
-    path.write_text(dumps(numbers, indent=1, allow_nan=False), encoding="utf-8")
+    write_text(path, dumps(numbers, indent=1, allow_nan=False))
 
 
 def check_paths(out: str | Path, json: str | Path | None) -> tuple[Path, Path | None]:
@@ -130,19 +129,11 @@ def check_paths(out: str | Path, json: str | Path | None) -> tuple[Path, Path | 
     Raises:
         ValueError, OSError: they cannot be written.
     """
-    return _writable(out, ".html"), None if json is None else _writable(json, ".json")
+    page_path = check_file(out, ".html")
+    check_folder(_parts(page_path))
+    return page_path, None if json is None else check_file(json, ".json")
 
 
-def _writable(path: str | Path, suffix: str) -> Path:
-    where = Path(path)
-    if where.suffix != suffix:
-        raise ValueError(f"{where} to write; expected a name that ends in {suffix}; write {where.with_suffix(suffix)}")
-    try:
-        where.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=where.parent):
-            writable = not where.exists() or (where.is_file() and os.access(where, os.W_OK))
-    except OSError:
-        writable = False
-    if not writable:
-        raise PermissionError(f"{where} cannot be written; expected a file in a folder of yours; name another one")
-    return where
+def _parts(page_path: Path) -> Path:
+    """The folder of finished parts."""
+    return page_path.with_suffix(".parts")

@@ -231,10 +231,12 @@ class Record:
     def save(self, folder: str | Path) -> None:
         """Write the record to a folder: record.json, tensors.safetensors, and each measure as measures/KEY.nc.
 
-        The files of measures are netCDF: `xarray.open_dataset` reads them, and so do other tools.
+        The files of measures are netCDF: `xarray.open_dataset` reads them, and so do other tools. An older record in
+        the folder stays until the new one is whole.
 
         Raises:
             FileExistsError: the folder holds something else.
+            OSError: it cannot be written; an older record is as it was.
         """
         from dlens.tracing.records.store import save_record
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from torch import Tensor
 
 from dlens.tracing.records.captured import Captured
+from dlens.tracing.records.folder import INDEX, TENSORS, find, read_alone, replaced
 from dlens.tracing.records.format_1 import measures_of_format_1
+from dlens.tracing.records.header import FORMAT, PLAIN, CapturedEntry, Header, header_of, measure_file, read_header
 from dlens.tracing.records.netcdf import read_dataset, write_dataset
 from dlens.tracing.records.record import Flops, Record
 
@@ -19,64 +21,34 @@ if TYPE_CHECKING:
 
 __all__ = ["load_record", "save_record"]
 
-FORMAT = 2
-_READ = (1, FORMAT)
-_JSON, _TENSORS, _MEASURES = "record.json", "tensors.safetensors", "measures"
-_PLAIN = ("kind", "model", "family", "n_layers", "text", "n_steps", "planned_steps", "settings", "seconds", "versions")
 _TENSOR_FIELDS = ("tokens", "is_pad", "is_prompt", "canvas", "committed_at", "step_of_position")
+_REQUIRED = ("tokens", "is_pad", "is_prompt", "committed_at")
+_MASKS = ("is_pad", "is_prompt")
+_TOKEN_LIMIT = 2**31
+_SAVED = "dlens_saved"
+"""Where each file has the name of the save that it is of."""
 
 
 def save_record(record: Record, folder: str | Path) -> None:
     """Write a record; see `Record.save`."""
-    from safetensors.torch import save_file
-
-    folder = Path(folder)
-    _refuse_others(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: value for name in _TENSOR_FIELDS if (value := getattr(record, name)) is not None}
     tensors |= {f"captured/{name}": kept.values for name, kept in record.captured.items()}
-    save_file({name: value.contiguous() for name, value in tensors.items()}, folder / _TENSORS)
-    # Any text may be the key of a measure; a name of a file may not.
-    measures = {key: f"{_MEASURES}/{quote(key, safe='')}.nc" for key in record.measures}
-    _write_measures(folder, {name: record.measures[key] for key, name in measures.items()})
-    (folder / _JSON).write_text(json.dumps(_header(record, measures), indent=1), encoding="utf-8")
+    header = header_of(record)
+    with replaced(Path(folder)) as (new, saved):
+        _write_tensors({name: value.contiguous() for name, value in tensors.items()}, new / TENSORS, saved)
+        for key, dataset in record.measures.items():
+            write_dataset(dataset.assign_attrs({_SAVED: saved}), new / measure_file(key))
+        (new / INDEX).write_text(json.dumps(header | {"saved": saved}, indent=1), encoding="utf-8")
 
 
-def _refuse_others(folder: Path) -> None:
-    """Nothing but an older record is written over."""
-    own = (_JSON, _TENSORS, _MEASURES)
-    if folder.is_file() or folder.exists() and any(p.name not in own for p in folder.iterdir()):
-        raise FileExistsError(
-            f"{folder} is a file or holds other files; expected a new folder or an older record; give another folder"
-        )
+def _write_tensors(tensors: dict[str, Tensor], path: Path, saved: str) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
 
-
-def _write_measures(folder: Path, datasets: dict[str, xr.Dataset]) -> None:
-    """Write one file a measure, and remove those of an older record."""
-    for old in (folder / _MEASURES).glob("*.nc") if (folder / _JSON).is_file() else ():
-        old.unlink()
-    for name, dataset in datasets.items():
-        (folder / _MEASURES).mkdir(exist_ok=True)
-        write_dataset(dataset, folder / name)
-
-
-def _header(record: Record, measures: dict[str, str]) -> dict[str, Any]:
-    counted = record.counted()
-    captured = {
-        name: {"dims": kept.dims, "layers": kept.layers, "steps": kept.steps, "positions": kept.positions}
-        for name, kept in record.captured.items()
-    }
-    return {
-        "format": FORMAT,
-        **{name: getattr(record, name) for name in _PLAIN},
-        "plan": list(record.plan),
-        "notes": list(record.notes),
-        "unfired": list(record.unfired),
-        "pieces": {str(token): text for token, text in record.pieces.items()},
-        "flops": None if counted is None else [counted.run, counted.plain],
-        "captured": captured,
-        "measures": measures,
-    }
+    try:
+        save_file(tensors, path, {_SAVED: saved})
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
 
 
 def load_record(folder: str | Path) -> Record:
@@ -98,58 +70,92 @@ def load_record(folder: str | Path) -> Record:
         torch.Size([1, 4, 4096])
     """
     folder = Path(folder)
-    header, tensors = _read_header(_there(folder, _JSON)), _read_tensors(_there(folder, _TENSORS))
-    try:
-        return _build(header, tensors, _read_measures(folder, header, tensors))
-    except (KeyError, TypeError) as error:
+    with read_alone(folder):
+        header = read_header(find(folder, None, INDEX))
+        try:
+            return _read(folder, header)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{folder} lacks {error}; expected all that record.save wrote; one of its files is damaged or from "
+                f"another record, save it again"
+            ) from error
+
+
+def _read(folder: Path, header: Header) -> Record:
+    saved = header.get("saved")
+    tensors, *names = _read_tensors(find(folder, saved, TENSORS))
+    measures = _read_measures(folder, header, tensors)
+    captured = {name: _captured(name, kept, tensors) for name, kept in header["captured"].items()}
+    _check_tensors(folder, header, tensors)
+    # Older records have no name of their save.
+    names += [dataset.attrs.pop(_SAVED, None) for dataset in measures.values()]
+    if saved is not None and set(names) != {saved}:
         raise ValueError(
-            f"{folder} lacks {error}; expected all that record.save wrote; one of its files is damaged or from another "
-            f"record, save it again"
-        ) from error
-
-
-def _there(folder: Path, name: str) -> Path:
-    if not (folder / name).is_file():
-        raise FileNotFoundError(
-            f"{folder} has no {name}; expected a folder written by record.save(folder); check the path"
+            f"{folder} holds files of several saves; expected those of one; save the record again, or load it when "
+            f"nothing writes to it"
         )
-    return folder / name
+    return _build(header, tensors, captured, measures)
 
 
-def _read_header(path: Path) -> dict[str, Any]:
+def _read_measures(folder: Path, header: Header, tensors: dict[str, Tensor]) -> dict[str, xr.Dataset]:
+    if header["format"] == FORMAT:
+        return {key: read_dataset(find(folder, header.get("saved"), measure_file(key))) for key in header["measures"]}
     try:
-        header = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON ({error}); expected what record.save wrote; save it again") from error
-    if not isinstance(header, dict) or header.get("format") not in _READ:
-        came = header.get("format") if isinstance(header, dict) else type(header).__name__
-        raise ValueError(
-            f"{path} has format {came!r}; expected {' or '.join(map(str, _READ))}; read it with the dlens that wrote it"
-        )
-    return header
+        return measures_of_format_1(cast(Any, header["measures"]), tensors)
+    except ValueError as error:
+        raise _damaged(folder, f"its measures ({error!r})") from error
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    """The tensors of a file, and the name of its save."""
+    from safetensors import SafetensorError, safe_open
 
     try:
-        return load_file(path)
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            return tensors, (file.metadata() or {}).get(_SAVED)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged ({error}); expected what record.save wrote; save it again") from error
 
 
-def _read_measures(folder: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, xr.Dataset]:
-    if header["format"] == 1:
-        return measures_of_format_1(header["measures"], tensors)
-    return {key: read_dataset(_there(folder, name)) for key, name in header["measures"].items()}
+def _check_tensors(folder: Path, header: Header, tensors: dict[str, Tensor]) -> None:
+    """Refuse tensors that cannot be those of a record.
+
+    Raises:
+        KeyError, ValueError: one lacks, or has another shape, type or range.
+    """
+    for name in _REQUIRED + (("canvas",) if header["kind"] == "denoising" else ()):
+        if name not in tensors:
+            raise KeyError(name)
+    size = list(tensors["tokens"].shape)
+    shapes = dict.fromkeys(_REQUIRED, size) | {"canvas": [*_steps(tensors), *size], "step_of_position": [-1]}
+    for name in _TENSOR_FIELDS:
+        if (value := tensors.get(name)) is None:
+            continue
+        fits = list(value.shape) == shapes[name] or shapes[name] == [-1] and value.ndim == 1
+        typed = value.dtype == torch.bool if name in _MASKS else value.dtype in (torch.int32, torch.int64)
+        if len(size) != 2 or not fits or not typed:
+            raise _damaged(folder, f"{name} of shape {list(value.shape)} and {value.dtype}")
+        if name in ("tokens", "canvas") and value.numel() and not 0 <= value.min() <= value.max() < _TOKEN_LIMIT:
+            raise _damaged(folder, f"{name} from {value.min()} to {value.max()}")
 
 
-def _build(header: dict[str, Any], tensors: dict[str, Tensor], measures: dict[str, xr.Dataset]) -> Record:
-    captured = {name: _captured(name, kept, tensors) for name, kept in header["captured"].items()}
+def _steps(tensors: dict[str, Tensor]) -> list[int]:
+    return list(tensors["canvas"].shape[:1]) if "canvas" in tensors else []
+
+
+def _damaged(folder: Path, what: str) -> ValueError:
+    return ValueError(
+        f"{folder} holds a damaged {TENSORS}: {what}; expected what record.save wrote; save the record again"
+    )
+
+
+def _build(
+    header: Header, tensors: dict[str, Tensor], captured: dict[str, Captured], measures: dict[str, xr.Dataset]
+) -> Record:
     flops = header["flops"]
     pieces = {int(token): text for token, text in header.get("pieces", {}).items()}
-    fields: dict[str, Any] = {name: header[name] for name in _PLAIN}
+    fields: dict[str, Any] = {name: header[name] for name in PLAIN}
     fields |= {name: tensors.get(name) for name in _TENSOR_FIELDS}
     return Record(
         **fields,
@@ -162,9 +168,10 @@ def _build(header: dict[str, Any], tensors: dict[str, Tensor], measures: dict[st
     )
 
 
-def _captured(name: str, described: dict[str, Any], tensors: dict[str, Tensor]) -> Captured:
+def _captured(name: str, described: CapturedEntry, tensors: dict[str, Tensor]) -> Captured:
     values = tensors[f"captured/{name}"]
-    kept = Captured(values, *(tuple(described[k]) for k in ("dims", "layers", "steps", "positions")))
+    dims, positions = tuple(described["dims"]), tuple(described["positions"])
+    kept = Captured(values, dims, tuple(described["layers"]), tuple(described["steps"]), positions)
     sizes = {"layer": len(kept.layers), "step": len(kept.steps), "position": len(kept.positions)}
     expected = [sizes.get(dim, size) for dim, size in zip(kept.dims, values.shape, strict=False)]
     if list(values.shape) != expected or len(kept.dims) != values.ndim:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import dlens
 from dlens.findings.study.stored import Store, code_digest
+from tests.test_files import full_disk
 
 
 def test_the_same_question_is_answered_from_disk(tmp_path: Path) -> None:
@@ -55,3 +59,45 @@ def test_the_digest_is_that_of_the_code_that_computes(tmp_path: Path) -> None:
     assert not any(map(changed, ("show/page.py", "widgets/panel.py", "cli.py")))
     code_digest.cache_clear()
     assert code_digest(tmp_path) == before != code_digest() == code_digest(Path(dlens.__file__).parent)
+
+
+def other_answer(path: Path) -> None:
+    Store(path.parent).once({"part": "other"}, lambda: 2)
+    [other] = set(path.parent.iterdir()) - {path}
+    other.replace(path)
+
+
+DAMAGE: dict[str, Callable[[Path], Any]] = {
+    "empty": lambda path: path.write_text(""),
+    "cut": lambda path: path.write_text(path.read_text()[:-3]),
+    "binary": lambda path: path.write_bytes(b"\xff\xfe\x00"),
+    "null": lambda path: path.write_text("null"),
+    "lists in lists": lambda path: path.write_text("[" * 200_000),
+    "10,000 digits": lambda path: path.write_text("9" * 10_000),
+    "without a result": lambda path: path.write_text("{}"),
+    "a result that is none": lambda path: path.write_text(path.read_text().replace('"result": 1', '"result": null')),
+    "folder": lambda path: (path.unlink(), path.mkdir()),
+    "folder with a file": lambda path: (path.unlink(), path.mkdir(), (path / "mine").touch()),
+    "swapped": other_answer,
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_a_damaged_part_is_computed_again_and_named(tmp_path: Path, case: str) -> None:
+    def ask(result: int) -> float:
+        return store.once({"part": "sum"}, lambda: result, float)
+
+    store = Store(tmp_path)
+    assert ask(1) == 1
+    [path] = tmp_path.iterdir()
+    DAMAGE[case](path)
+    with pytest.warns(UserWarning, match=re.escape(f"{path} is damaged (")):
+        assert ask(3) == 3
+    assert store.reused == [] and ask(4) == 3 and store.reused == [path]
+    assert len(list(tmp_path.rglob("mine"))) == (case == "folder with a file")
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
+    with full_disk(1000), pytest.raises(OSError, match="cannot be written"):
+        Store(tmp_path).once({}, lambda: "x" * 2000)
+    assert not list(tmp_path.iterdir())

@@ -101,6 +101,9 @@ def test_what_cannot_be_written_is_refused_before_anything_is_computed(ar: dlens
     for taken in (tmp_path / "folder.html", tmp_path / "file" / "x.html"):
         with pytest.raises(PermissionError, match="cannot be written; expected a file"):
             report([ar], taken)
+    (tmp_path / "page.parts").write_text("mine")
+    with pytest.raises(PermissionError, match="page.parts is no folder that can be written to; expected one of yours"):
+        report([ar], tmp_path / "page.html")
     with pytest.raises(ValueError, match="task 'math'; expected one of"):
         report([ar], tmp_path / "x.html", task="math")
     handle.remove()

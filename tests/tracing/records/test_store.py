@@ -140,6 +140,13 @@ def other_tensors(folder: Path) -> None:
     save_file({"tokens": torch.ones(1, 2)}, folder / "tensors.safetensors")
 
 
+def edit_tensors(folder: Path, **changes: torch.Tensor | None) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "tensors.safetensors") | changes
+    save_file({k: v for k, v in tensors.items() if v is not None}, folder / "tensors.safetensors")
+
+
 DAMAGE: dict[str, tuple[type[Exception], str, Callable[[Path], Any]]] = {
     "cut header": (ValueError, "record.json is not JSON", lambda f: cut(f / "record.json")),
     "binary header": (
@@ -154,6 +161,19 @@ DAMAGE: dict[str, tuple[type[Exception], str, Callable[[Path], Any]]] = {
     "cut tensors": (ValueError, "tensors.safetensors is damaged", lambda f: cut(f / "tensors.safetensors")),
     "empty tensors": (ValueError, "is damaged", lambda f: (f / "tensors.safetensors").write_bytes(b"")),
     "other tensors": (ValueError, "captured/resid_post", other_tensors),
+    "no tokens": (ValueError, "lacks 'tokens'", lambda f: edit_tensors(f, tokens=None)),
+    "a token of 10^12": (ValueError, "tokens from", lambda f: edit_tensors(f, tokens=torch.full((1, 4), 10**12))),
+    "a token below 0": (ValueError, "tokens from", lambda f: edit_tensors(f, tokens=torch.full((1, 4), -1))),
+    "tokens of one axis": (ValueError, "tokens of shape [4]", lambda f: edit_tensors(f, tokens=torch.ones(4).long())),
+    "numbers for a mask": (ValueError, "is_pad of shape", lambda f: edit_tensors(f, is_pad=torch.zeros(1, 4).long())),
+    "a narrower mask": (ValueError, "is_prompt of shape", lambda f: edit_tensors(f, is_prompt=torch.ones(1, 3).bool())),
+    "a canvas of other rows": (
+        ValueError,
+        "canvas of shape",
+        lambda f: edit_tensors(f, canvas=torch.ones(1, 2, 4).long()),
+    ),
+    "denoising without a canvas": (ValueError, "lacks 'canvas'", lambda f: edit_header(f, kind="denoising")),
+    "null for notes": (ValueError, "'notes'", lambda f: edit_header(f, notes=None)),
     "no tensors": (FileNotFoundError, "no tensors.safetensors", lambda f: (f / "tensors.safetensors").unlink()),
     "no header": (FileNotFoundError, "no record.json", lambda f: (f / "record.json").unlink()),
     "empty folder": (FileNotFoundError, "no record.json", lambda f: (shutil.rmtree(f), f.mkdir())),
