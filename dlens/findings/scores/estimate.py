@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, isfinite, nan
+from math import inf, nan
 from typing import Any, final
 
 import numpy as np
@@ -133,13 +133,15 @@ def kept_less(
         >>> kept_less((solved, half), [(solved, solved)]).value
         -0.5
     """
-    shares = [kept_share(*answers) for answers in (own, *others)]
-    if missing := [share for share in shares if not isfinite(share.value)]:
-        return missing[0]
-    values, ends = np.array([s.value for s in shares]), np.array([[s.low, s.high] for s in shares])
+    all_answers = (own, *others)
+    for before, after in all_answers:
+        if not any(before):
+            return kept_share(before, after)
+    values = np.array([sum(after) / sum(before) for before, after in all_answers])
+    ends = np.array([ratio_interval(before, after) for before, after in all_answers])
     weights = np.array([1.0, *[-1 / len(others)] * len(others)])
-    low, high = contrast_interval(values, ends, weights, _correlation((own, *others), values))
-    return Estimate(float(weights @ values), low, high, n=shares[0].n)
+    low, high = contrast_interval(values, ends, weights, _correlation(all_answers, values))
+    return Estimate(float(weights @ values), low, high, n=len(own[0]))
 
 
 def _correlation(

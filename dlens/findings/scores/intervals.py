@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from math import nan
 
 import numpy as np
@@ -44,6 +45,8 @@ def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
 def share_interval(right: Sequence[bool]) -> tuple[float, float]:
     """95 % interval of the share of answers that are right, by Wilson's score.
 
+    It covers 95 % on average over shares; at some near 0 and 1 less, down to 0.84.
+
     Examples:
         >>> low, high = share_interval([True] * 9 + [False])
         >>> round(low, 2), round(high, 2)
@@ -69,8 +72,12 @@ def ratio_interval(before: Sequence[bool], after: Sequence[bool]) -> tuple[float
         (0.7, 1.4)
     """
     pairs = list(zip(before, after, strict=True))
-    counts = (sum(own == pair for own in pairs) for pair in ((True, True), (True, False), (False, True)))
-    low, high = ratio_ends(*(np.array([count], float) for count in counts))
+    return _ends_of(*(pairs.count(pair) for pair in ((True, True), (True, False), (False, True))))
+
+
+@lru_cache(maxsize=1024)
+def _ends_of(both: int, lost: int, won: int) -> tuple[float, float]:
+    low, high = ratio_ends(*(np.array([count], float) for count in (both, lost, won)))
     return low.item(), high.item()
 
 
@@ -164,16 +171,14 @@ def _leaning(t: Float[np.ndarray, " place"], lean: Float[np.ndarray, " place"]) 
     return np.where(flat, t, 3 / lean * (np.cbrt(1 + lean * (t - lean / 6)) - 1))
 
 
-def jackknife_interval(
-    samples: Sequence[Float[np.ndarray, "sample ..."]], statistic: Callable[..., float]
-) -> tuple[float, float]:
+def jackknife_interval(samples: Sequence[np.ndarray], statistic: Callable[..., float]) -> tuple[float, float]:
     """95 % interval of a smooth statistic of independent samples: leave one out, and Student's t.
 
     The variance is the sum of the jackknife variances of the samples (Arvesen, Annals of Mathematical Statistics
     40, 1969), the degrees of freedom Welch's. NaN where a sample has fewer than two rows.
 
     Args:
-        samples: each with a row for each text or problem.
+        samples: [row, ...], a row for each text or problem.
         statistic: of all of them.
 
     Examples:

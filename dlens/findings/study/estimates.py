@@ -70,7 +70,7 @@ def dynamics(study: Study, name: str) -> Estimate:
     return Estimate(_place(own, line), low, high, why, n=len(own))
 
 
-def _place(own: Float[np.ndarray, "text depth"], line: Float[np.ndarray, "text 2 depth"]) -> float:
+def _place(own: Float[np.ndarray, "text depth"], line: Float[np.ndarray, "other 2 depth"]) -> float:
     """Where the mean profile lies between two others: 0 at the first, 1 at the second."""
     start, end = line.mean(0)
     way = end - start

@@ -41,11 +41,6 @@ class Study:
     versions: Mapping[str, str]
     reused: int = 0
 
-    @property
-    def n_texts(self) -> int:
-        """How many texts each model read."""
-        return max(len(own.reading.clean.cosine) for own in self.models.values())
-
     def skipped(self, change: str) -> str:
         """How many blocks a change skips, in words, such as "3 of 16 blocks (18.75 %)"."""
         sizes = {(len(own.changes[change].layers), own.n_layers) for own in self.models.values()}

@@ -50,7 +50,7 @@ def _outcome(cells: Sequence[Cell]) -> str:
 
 def _size(found: Study) -> str:
     settings = found.settings
-    much = f"{_count(found.n_texts, 'text')} and {_count(settings.problems, 'problem')} of {found.task}"
+    much = f"{_count(_n_texts(found), 'text')} and {_count(settings.problems, 'problem')} of {found.task}"
     if settings.deep:
         return f"Measured on {much}."
     return f"This is a quick run: {much}; run without --quick for narrower intervals."
@@ -112,9 +112,8 @@ def method(found: Study) -> str:
         for name, model in found.models.items()
     )
     versions = ", ".join(f"{package} {version}" for package, version in found.versions.items())
-    texts, shipped = found.n_texts, len(calibration_texts())
     lines = [
-        f"Texts: {texts} of the {shipped} that ship with dlens, stories, word problems and code, the same for all "
+        f"Texts: {_n_texts(found)} of the {len(calibration_texts())} that ship with dlens, stories, word problems and code, the same for all "
         f"models, each read in a forward of its own, clean, and by diffusion models also with {noise} of the tokens "
         f"masked at random: masks alone would make early layers look alike. Layers are read at resid_pre and "
         f"resid_post, never at the output of the final norm. Cosine per token, averaged over positions; recency from "
@@ -122,15 +121,15 @@ def method(found: Study) -> str:
         f"energy over all blocks but the last, on the whole calibration text.",
         f"Loss: {estimators}; the same masks for every change.",
         f"Accuracy: {settings.problems} test problems of {found.task}, the same for every model and change, greedy; "
-        f"diffusion models with LLaDA's sampler, at half as many steps as tokens. A share of nothing is not measurable: where a "
-        f"model solves no problem as it is, there is no number.",
+        f"diffusion models with LLaDA's sampler, at half as many steps as tokens. A share of nothing is not measurable: "
+        f"where a model solves no problem as it is, there is no number.",
         *([_deep(found)] if settings.deep else []),
         f"Intervals: {LEVEL:.0%}. Shares that are kept: the score of Nam and Blackwelder for answers to the same "
         f"problems, with a continuity correction; a difference of two of them by the method of variance estimates "
         f"recovery. Means over texts: Student's t, corrected for skewness by Hall's transformation. Places between two "
         f"profiles: jackknife over texts. Simulations in dlens's tests say that each covers as often as it should.",
-        "Figures after “reported” are those of the papers' models as others who wrote of the papers give them, for other "
-        "models, problems and samplers than these.",
+        "Figures after “reported” are of the papers' models, problems and samplers, as others who wrote of the papers "
+        "give them.",
         "Kinds: a diffusion model whose logits are shifted by one is taken to have started from an autoregressive "
         "model, as Dream has, unless the kind was given. How the papers measured is not known in all details: claims "
         "are put as dlens measures them, and arXiv 2605.06366 does not say how it prunes the channel.",
@@ -142,10 +141,14 @@ def method(found: Study) -> str:
 
 
 def _deep(found: Study) -> str:
-    prompts = min(PROMPTS, found.n_texts)
+    prompts = min(PROMPTS, _n_texts(found))
     return (
-        f"Matched points: the model as it is continues the first {PROMPT_TOKENS} tokens of {_count(prompts, 'text')} by "
-        f"{NEW_TOKENS} tokens; where half of these are decided, its canvas is read with and without the skip. Thirds: "
-        f"{found.settings.n_thirds} of the problems, thirds of the planned steps of a diffusion model, and of an "
+        f"Matched points: the model as it is continues the first {PROMPT_TOKENS} tokens of {_count(prompts, 'text')} "
+        f"by {NEW_TOKENS} tokens; where half of these are decided, its canvas is read with and without the skip. "
+        f"Thirds: {found.settings.n_thirds} of the problems, thirds of the planned steps of a diffusion model, and of an "
         f"autoregressive model's own answer."
     )
+
+
+def _n_texts(found: Study) -> int:
+    return min(found.settings.texts, len(calibration_texts()))
