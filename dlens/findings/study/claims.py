@@ -64,7 +64,7 @@ class Claim:
 
     Args:
         title: in a few words.
-        question: what is asked of every kind of model; the papers' answers differ by kind. {blocks} are those of `change`.
+        question: what is asked of every kind of model, of {blocks} of `change`; the papers' answers differ by kind.
         source: which paper.
         effect: what is measured.
         bars: for each kind of model what the paper says of it, as an answer to the question.
@@ -314,9 +314,10 @@ CLAIMS: Sequence[Claim] = (
     ),
     Claim(
         "Without that channel the model breaks",
-        "Does the model break without that channel?",
+        "Does the model break without its largest channel?",
         COLLAPSE,
-        "accuracy with the channel set to zero after every block but the last, as a share of the accuracy with it",
+        "accuracy with the channel of the largest share over all blocks but the last set to zero after each of them, "
+        "as a share of the accuracy with it",
         {
             "diffusion": Bar(
                 "yes, it falls apart: less than {percent} is kept",

@@ -154,8 +154,8 @@ def _accuracies(found: Study) -> Section:
     ]
     text = (
         f"Accuracy on {found.task} after a change, as a share of the accuracy without it. apart: skips "
-        f"{found.skipped('apart')}, no two neighbours; early run, late run: as many in a row; no outlier: the largest channel "
-        f"to zero; no random: a random one; no next: the next largest, of as much energy together."
+        f"{found.skipped('apart')}, no two neighbours; early run, late run: as many in a row; no outlier: the "
+        f"largest channel to zero; no random: a random one; no next: the next largest, of as much energy together."
     )
     return Section("What is kept of the accuracy", text, points(series, 1), columns, rows)
 

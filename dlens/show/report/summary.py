@@ -8,8 +8,8 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from dlens.findings.scores.estimate import Estimate
-from dlens.findings.study.claims import PAPERS, Cell, Row, Verdict
 from dlens.findings.scores.intervals import LEVEL
+from dlens.findings.study.claims import PAPERS, Cell, Row, Verdict
 from dlens.findings.study.parts import NEW_TOKENS, PROMPT_TOKENS, PROMPTS, READING_RATES
 from dlens.findings.study.results import ModelKind
 from dlens.findings.study.study import Study
@@ -113,16 +113,16 @@ def method(found: Study) -> str:
     )
     versions = ", ".join(f"{package} {version}" for package, version in found.versions.items())
     lines = [
-        f"Texts: {_n_texts(found)} of the {len(calibration_texts())} that ship with dlens, stories, word problems and code, the same for all "
-        f"models, each read in a forward of its own, clean, and by diffusion models also with {noise} of the tokens "
-        f"masked at random: masks alone would make early layers look alike. Layers are read at resid_pre and "
-        f"resid_post, never at the output of the final norm. Cosine per token, averaged over positions; recency from "
-        f"the cosine of two positions of a text; the largest channel is the one with the largest share of the "
-        f"energy over all blocks but the last, on the whole calibration text.",
+        f"Texts: {_n_texts(found)} of the {len(calibration_texts())} that ship with dlens, stories, word problems and "
+        f"code, the same for all models, each read in a forward of its own, clean, and by diffusion models also with "
+        f"{noise} of the tokens masked at random: masks alone would make early layers look alike. Layers are read at "
+        f"resid_pre and resid_post, never at the output of the final norm. Cosine per token, averaged over positions; "
+        f"recency from the cosine of two positions of a text; the largest channel is the one with the largest share "
+        f"of the energy over all blocks but the last, on the whole calibration text.",
         f"Loss: {estimators}; the same masks for every change.",
         f"Accuracy: {settings.problems} test problems of {found.task}, the same for every model and change, greedy; "
-        f"diffusion models with LLaDA's sampler, at half as many steps as tokens. A share of nothing is not measurable: "
-        f"where a model solves no problem as it is, there is no number.",
+        f"diffusion models with LLaDA's sampler, at half as many steps as tokens. A share of nothing is not "
+        f"measurable: where a model solves no problem as it is, there is no number.",
         *([_deep(found)] if settings.deep else []),
         f"Intervals: {LEVEL:.0%}. Shares that are kept: the score of Nam and Blackwelder for answers to the same "
         f"problems, with a continuity correction; a difference of two of them by the method of variance estimates "
@@ -145,8 +145,8 @@ def _deep(found: Study) -> str:
     return (
         f"Matched points: the model as it is continues the first {PROMPT_TOKENS} tokens of {_count(prompts, 'text')} "
         f"by {NEW_TOKENS} tokens; where half of these are decided, its canvas is read with and without the skip. "
-        f"Thirds: {found.settings.n_thirds} of the problems, thirds of the planned steps of a diffusion model, and of an "
-        f"autoregressive model's own answer."
+        f"Thirds: {found.settings.n_thirds} of the problems, thirds of the planned steps of a diffusion model, and of "
+        f"an autoregressive model's own answer."
     )
 
 
