@@ -332,7 +332,7 @@ def report(
         fresh=fresh,
     )
     verdicts = [cell.verdict for row in rows for cell in row.cells if cell.claimed]
-    print(f"{len(verdicts)} verdicts on claims: {verdicts.count('holds')} hold, ", end="")
+    print(f"{len(verdicts)} verdicts: {verdicts.count('holds')} hold, ", end="")
     print(f"{verdicts.count('does not hold')} do not, {verdicts.count('undecided')} undecided")
     print(f"Wrote {page}")
 
