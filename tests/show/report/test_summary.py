@@ -97,7 +97,8 @@ def test_counts_leave_out_what_no_paper_claims() -> None:
         str(n) for n in counts
     ]
     assert words.count("2 more cells are about what the papers do not claim.") == 1
-    assert "more cell" not in lead(alone := made_study({"ar": made_model("ar", EVEN)}), claims(alone))
+    alone = made_study({"ar": made_model("ar", EVEN)})
+    assert "more cell" not in lead(alone, claims(alone))
 
 
 def test_what_so_few_problems_cannot_decide_and_what_is_reported_is_in_the_cell() -> None:
