@@ -95,7 +95,7 @@ def main(
         for n in blocks:
             for rule, plan in _plans(model, n, seed):
                 kept = dlens.retention(model, plan, baseline=whole, **options)
-                rise = mean_interval(_losses(_applied(model, plan), draws, seed) - before, resamples=9999)
+                rise = mean_interval(_losses(_applied(model, plan), draws, seed) - before)
                 judged = Judged(rule, _words(plan), tuple(map(float, rise)), kept)
                 rows += judged.rows(name)
                 print(f"| {' | '.join(judged.cells(name))} |", flush=True)

@@ -321,7 +321,7 @@ def report(
         problems: of the task; 64, or 12 with --quick.
         allow_code: programs that the model writes may be run, which humaneval and mbpp need; there is no sandbox.
         kind: for each model diffusion, ar, ar-init, or auto, which goes by its family.
-        seed: of problems, masks, random channels and resamples.
+        seed: of problems, masks and random channels.
         fresh: compute everything again.
     """
     from dlens import tasks
@@ -338,7 +338,7 @@ def report(
         kinds=[None if name == "auto" else name for name in kind],
         fresh=fresh,
     )
-    verdicts = [cell.verdict for row in rows for cell in row.cells]
+    verdicts = [cell.verdict for row in rows for cell in row.cells if cell.claimed]
     print(f"{len(verdicts)} verdicts: {verdicts.count('holds')} hold, ", end="")
     print(f"{verdicts.count('does not hold')} do not, {verdicts.count('undecided')} undecided")
     print(f"Wrote {page}")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -19,8 +20,12 @@ from transformers import MixtralConfig, MixtralForCausalLM
 
 import dlens
 from dlens.errors import VerificationError
+from dlens.findings.scores.intervals import ratio_interval
+from dlens.findings.study.claims import claims
 from dlens.models import compat
 from dlens.samplers import Denoiser, Dream, LLaDA, Threshold, Tokens
+from dlens.show.report.summary import lead
+from tests.findings.studies import ANSWERED, EVEN, made_model, made_study
 from tests.models.conftest import SIZE
 from tests.reference import edited, fresh, rebuilt
 from tests.standins import build_remote, save_dream, save_llada
@@ -540,3 +545,33 @@ def test_trap_31_a_save_that_is_seen_half_done(tmp_path: Path, monkeypatch: pyte
         patched.setattr(Path, "replace", read_first)
         made_record(2).save(tmp_path)
     assert seen == [1, 2, 2] and number_of(dlens.load_record(tmp_path)) == 2
+
+
+def test_trap_27_a_claim_is_decided_by_what_its_sentence_says() -> None:
+    answers = dict.fromkeys(ANSWERED, "1" * 36)
+    dllm = made_model("diffusion", EVEN, solved=answers | {"apart": "1" * 9 + "0" * 27})
+    init = made_model("ar-init", EVEN, solved=answers | {"apart": "1" * 21 + "0" * 15})
+    study = made_study({"dllm": dllm, "init": init})
+    rows = claims(study)
+    less = rows[3].cells[1]
+    # 0.58 of the accuracy is less than 0.9, and more than the 0.25 of native diffusion.
+    assert less.says == "no, less is kept than in native diffusion" and less.verdict == "does not hold"
+    claimed = [cell.verdict for row in rows for cell in row.cells if cell.claimed]
+    assert len(claimed) == 2 * 8 - 2
+    assert f"Of 14 verdicts on what they claim of each kind of model, {claimed.count('holds')} hold" in lead(
+        study, rows
+    )
+    few = made_study({"dllm": made_model("diffusion", EVEN, solved=dict.fromkeys(ANSWERED, "1" * 12))})
+    assert claims(few)[3].cells[0].limit == "cannot be confirmed with 12 problems, whatever the answers"
+
+
+@pytest.mark.parametrize(("n", "baseline", "retained"), [(64, 0.95, 0.95), (64, 0.9, 0.95), (16, 0.6, 0.95)])
+def test_trap_29_an_interval_covers_where_few_answers_differ(n: int, baseline: float, retained: float) -> None:
+    """Simulations of every interval are in tests/findings/scores/test_intervals.py and test_estimate.py."""
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(1000):
+        before = rng.random(n) < baseline
+        after = before & (rng.random(n) < retained)
+        low, high = ratio_interval(before.tolist(), after.tolist())
+        hits += low <= retained <= high
+    assert hits >= 930

@@ -163,8 +163,8 @@ print(rows[columns].round(3).T.to_string())
 
 # %% [markdown]
 # - `baseline` and `accuracy`: share of the problems solved without and with the skip. `retained` is their ratio.
-# - `low` and `high`: an interval of 95 % for `retained`, from drawing the problems anew many times (bootstrap, in
-#   pairs).
+# - `low` and `high`: an interval of 95 % for `retained`: all ratios that a score test of paired answers does not
+#   refuse.
 # - `p_value`: the exact test of McNemar. It looks at the problems that only one of the two solves: is it as often the
 #   one as the other? Above 0.05 the answers do not show a difference.
 # - `flops_saved`: counted on the run, with attention and head. `time_ratio`: seconds with the skip over seconds

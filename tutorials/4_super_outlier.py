@@ -161,9 +161,9 @@ effect_bars([found], "loss")
 # How to read it: `none` is the model as it is. The next four rows take out the outlier: the channel set to zero or to
 # its mean after every block but the last; *rows*, the weights that write to it; *columns*, the weights that read from
 # it. `loss` is in nats a token of the denoising loss on the texts above. `accuracy` is on a handful of problems; `low`
-# and `high` bound the share of it that is kept (95 %, bootstrap over problems), and `p_value` tests whether anything
-# changed. With so few problems they say little: where every resample agrees the interval has no width, which is no
-# certainty, and NaN stands where too many resamples hold no solved problem.
+# and `high` bound the share of it that is kept (95 %, over problems, in pairs), and `p_value` tests whether anything
+# changed. With so few problems they say little, as the width of the interval shows; NaN stands where the model as it
+# is solves nothing.
 #
 # Compare a row with the controls before you blame the outlier:
 #

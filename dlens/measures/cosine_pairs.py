@@ -33,15 +33,20 @@ def unit(h: Float[Tensor, "layer *rows d_model"]) -> Float[Tensor, "layer *rows 
 class CosinePairs(DropsChannels, Measure):
     """Cosine of resid_post at one layer with resid_post at another, for every two layers.
 
-    The variants of the code behind arXiv 2605.06366, each per (noise, state) cell:
-    average="cosines": mean over positions t of cos(h[l, t], h[m, t]), and
-    average="positions": cos(mean_t h[l, t], mean_t h[m, t]) over the positions of one prompt at
-    one step, averaged over prompts and steps. `detrended` first takes from each position and
-    channel its mean over layers, and divides by the (unbiased) standard deviation over layers: what
-    all layers share, an outlier channel among it, no longer counts.
+    Per (noise, state) cell, by what is averaged: average="cosines": mean over positions t of cos(h[l, t], h[m, t]);
+    average="positions": cos(mean_t h[l, t], mean_t h[m, t]) over the positions of one prompt at one step, averaged
+    over prompts and steps; average="all": the same cosine with one mean over the positions of all prompts and steps.
+    `detrended` first takes from each position and channel its mean over layers, and divides by the
+    (unbiased) standard deviation over layers: what all layers share, an outlier channel among it, no longer counts.
+
+    The code behind arXiv 2605.06366 leaves the last block out, last=False, and knows no cells: its per-token
+    cosine is "cosine" of average="cosines", weighted by "n" over cells; its pooled cosine is "cosine_all" of
+    average="all"; detrended=True gives the detrended ones. average="positions" is dlens's own, and another number
+    wherever there are several prompts.
 
     The dataset holds "cosine" over noise (where it is defined), state, layer and layer_b, and "n":
-    positions, or for average="positions" pairs of prompt and step.
+    positions, or for average="positions" pairs of prompt and step; for average="all" also "cosine_all", with one mean
+    over all cells, and "n_all".
 
     Args:
         average: what is averaged.
@@ -55,14 +60,14 @@ class CosinePairs(DropsChannels, Measure):
         'cosine_pairs'
     """
 
-    average: Literal["cosines", "positions"] = "cosines"
+    average: Literal["cosines", "positions", "all"] = "cosines"
     detrended: bool = False
     last: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.average not in ("cosines", "positions"):
-            raise ValueError(f"average={self.average!r}; expected 'cosines' or 'positions'; check the spelling")
+        if self.average not in ("cosines", "positions", "all"):
+            raise ValueError(f"average={self.average!r}; expected 'cosines', 'positions' or 'all'; check the spelling")
 
     @property
     def points(self) -> tuple[str, ...]:
@@ -72,6 +77,8 @@ class CosinePairs(DropsChannels, Measure):
         check_channels(self.drop, span.d_model)
         layers = span.n_layers - (not self.last)
         sizes = {"cosine": (span.n_cells, layers, layers), "n": (span.n_cells,)}
+        if self.average == "all":
+            sizes = {"position": (span.n_cells, layers, span.d_model), "n": (span.n_cells,)}
         return {key: torch.zeros(size, dtype=torch.float64, device=span.device) for key, size in sizes.items()}
 
     def update(self, sums: Sums, visit: Visit) -> None:
@@ -81,9 +88,10 @@ class CosinePairs(DropsChannels, Measure):
             # The memory of a visit is used again.
             parts.append(h.clone())
             return
-        h = torch.cat([*parts, h])[: sums["cosine"].shape[-1]]
-        h = detrend(h) if self.detrended else h
-        (self._add_cosines if self.average == "cosines" else self._add_positions)(sums, visit, h)
+        h = torch.cat([*parts, h])
+        h = h if self.last else h[:-1]
+        add = {"cosines": self._add_cosines, "positions": self._add_positions, "all": self._add_all}[self.average]
+        add(sums, visit, detrend(h) if self.detrended else h)
 
     def _add_cosines(self, sums: Sums, visit: Visit, h: LayerValues) -> None:
         by_row = unit(h.flatten(1, 2)).transpose(0, 1)
@@ -100,22 +108,50 @@ class CosinePairs(DropsChannels, Measure):
         cells.add_states(sums["cosine"], torch.where(some[..., None] > 0, products, 0))
         cells.add_states(sums["n"][:, None], some[None])
 
+    def _add_all(self, sums: Sums, visit: Visit, h: LayerValues) -> None:
+        cells = visit.cells
+        cells.add_states(sums["position"], torch.einsum("bns,lbnd->lbsd", cells.member.to(h), h))
+        cells.add_states(sums["n"][:, None], cells.sizes[None, :, :-1])
+
     def result(self, sums: Sums, span: Span) -> xr.Dataset:
         n = sums["n"].cpu()
-        cosine = (sums["cosine"].cpu() / n[:, None, None]).clamp(-1, 1)
+        cosine = _cosines(sums["position"].cpu(), n) if self.average == "all" else sums["cosine"].cpu()
+        cosine = cosine if self.average == "all" else (cosine / n[:, None, None]).clamp(-1, 1)
         layers = list(range(cosine.shape[-1]))
-        trend = ", without the mean and spread over layers of each position and channel" if self.detrended else ""
-        of = "each position" if self.average == "cosines" else "the mean position of a prompt at a step"
+        variables: dict[str, tuple[tuple[str, ...], Tensor]] = {
+            "cosine": ((*span.cell_dims, "layer", "layer_b"), span.split_cells(cosine, axis=0)),
+            "n": (span.cell_dims, span.split_cells(n.long(), axis=0)),
+        }
+        if self.average == "all":
+            overall = _cosines(sums["position"].sum(0, keepdim=True).cpu(), n.sum(0, keepdim=True))
+            variables |= {"cosine_all": (("layer", "layer_b"), overall[0]), "n_all": ((), n.sum().long())}
         return labelled(
-            {
-                "cosine": ((*span.cell_dims, "layer", "layer_b"), span.split_cells(cosine, axis=0)),
-                "n": (span.cell_dims, span.split_cells(n.long(), axis=0)),
-            },
+            variables,
             span,
             coords={"layer": layers, "layer_b": layers},
-            estimator=f"cosine of resid_post at two layers, of {of}{trend}",
-            pooling="mean over " + ("positions and steps" if self.average == "cosines" else "prompts and steps"),
+            estimator=f"cosine of resid_post at two layers, of {self._of}{self._trend}",
+            pooling=f"mean over {self._over}",
             positions="all but padding and what follows the end of a row",
             channels_left_out=list(self.left_out),
             n=int(n.sum()),
         )
+
+    @property
+    def _of(self) -> str:
+        means = {"cosines": "each position", "positions": "the mean position of a prompt at a step"}
+        return means.get(self.average, "the mean position of all prompts and steps")
+
+    @property
+    def _over(self) -> str:
+        return {"cosines": "positions and steps", "positions": "prompts and steps"}.get(self.average, "positions first")
+
+    @property
+    def _trend(self) -> str:
+        return ", without the mean and spread over layers of each position and channel" if self.detrended else ""
+
+
+def _cosines(position: Float[Tensor, "cell layer d_model"], n: Float[Tensor, " cell"]) -> Float[Tensor, "cell layer l"]:
+    """Of sums over positions at every two layers; NaN where there is no position."""
+    means = unit(position)
+    products = torch.einsum("cld,cmd->clm", means, means).clamp(-1, 1)
+    return torch.where(n[:, None, None] > 0, products, torch.nan)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Literal, final
 
 import torch
 from jaxtyping import Float
@@ -27,8 +27,10 @@ class Outliers(Measure):
     """The largest channels of what leaves each block, how far they stand out, and where they persist.
 
     With h the stream at resid_post and sums over positions t:
-    energy share of channel c = sum_t h[t, c]^2 / sum_t |h[t]|^2 (of the super-outlier in arXiv 2605.06366), and
+    energy share of channel c = sum_t h[t, c]^2 / sum_t |h[t]|^2, and
     max over median = max_c m[c] / median_c m[c] with m[c] = mean_t |h[t, c]|.
+    Both are dlens's own; the code behind arXiv 2605.06366 looks for its super-outlier by the mean magnitude of what
+    enters attention after its norm.
     A channel peaks at a position where its magnitude is the largest there.
 
     The dataset holds the `top` channels, largest first by their energy share averaged over all
@@ -40,9 +42,13 @@ class Outliers(Measure):
     positions. Per layer, all cells together: the largest channel "top_channel" with "top_share".
 
     With `massive`, also over noise, state and layer: "mmr", the mean over positions of max_c |h[t, c]| /
-    median_c |h[t, c]| (as in the code of arXiv 2509.23500), and "massive_share", the share of
+    median_c |h[t, c]| (the ratio of arXiv 2509.23500), and "massive_share", the share of
     positions where that ratio is above `massive`. Sun et al. (arXiv 2402.17762) call an activation massive
     above 1000 times the median and above 100; the second is a matter of scale and left out.
+
+    The median is the middle value, the mean of the middle two where the channels are even in number. The code behind
+    arXiv 2605.06366 takes torch's, the lower of the two, which makes its mmr a little larger: median="lower" gives
+    that number.
 
     Memory is the same for every number of steps and positions.
 
@@ -50,6 +56,7 @@ class Outliers(Measure):
         top: how many channels to keep.
         massive: the ratio above which a position has a massive activation; None leaves this out,
             as medians of every position take longer than all the rest.
+        median: of an even number of channels, "middle" or "lower".
         name: key in `record.measures`, "outliers" by default.
 
     Examples:
@@ -59,12 +66,15 @@ class Outliers(Measure):
 
     top: int = 8
     massive: float | None = None
+    median: Literal["middle", "lower"] = "middle"
 
     def __post_init__(self) -> None:
         if self.top < 1:
             raise ValueError(f"top={self.top}; expected at least 1, the number of channels to keep; give 8")
         if self.massive is not None and not self.massive > 1:
             raise ValueError(f"massive={self.massive}; expected a ratio above 1, or None; give 1000")
+        if self.median not in ("middle", "lower"):
+            raise ValueError(f"median={self.median!r}; expected 'middle' or 'lower'; check the spelling")
 
     @property
     def points(self) -> tuple[str, ...]:
@@ -93,7 +103,7 @@ class Outliers(Measure):
             self._add(here, zeroed(value, cells), visit)
         if self.massive is not None:
             size = value.abs()
-            ratio = wide(size.amax(-1)) / wide(_median(size))
+            ratio = wide(size.amax(-1)) / wide(_median(size, self.median))
             for key, each in (("mmr", ratio), ("massive", (ratio > self.massive).to(ratio))):
                 cells.add(here[key], each)
 
@@ -132,7 +142,7 @@ class Outliers(Measure):
             "peak_share": ((*cells, "channel"), by_cell(peaks[..., channels] / n[..., None])),
             "steps_led": (("layer", "channel"), sums["steps_led"][:, channels] / sums["steps"][:, None]),
             "layers_led": (("channel",), led.double().mean(0)),
-            "max_median": (cells, by_cell(mean.amax(-1) / _median(mean))),
+            "max_median": (cells, by_cell(mean.amax(-1) / _median(mean, self.median))),
             "n": (cells, by_cell(n.long())),
             "top_channel": (("layer",), top_channel),
             "top_share": (("layer",), top_share),
@@ -158,8 +168,10 @@ def _by_state(value: LayerValues, cells: Cells) -> Float[Tensor, "layer batch st
     return cells.member.mT.to(value) @ value
 
 
-def _median(values: Tensor) -> Tensor:
-    """The middle value of the last axis, the mean of the middle two where their number is even."""
+def _median(values: Tensor, which: str) -> Tensor:
+    """The middle value of the last axis; where their number is even the mean of the middle two, or the lower."""
+    if which == "lower":
+        return values.median(-1).values
     ordered = values.sort(-1).values
     size = ordered.shape[-1]
     return (ordered[..., (size - 1) // 2] + ordered[..., size // 2]) / 2

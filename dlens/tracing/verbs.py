@@ -138,7 +138,8 @@ class Verbs(ABC):
             layers: places; None is all blocks but the last.
             value: as in `ablate`.
 
-        Source: Layer Collapse in Diffusion Language Models (arXiv:2605.06366).
+        After Layer Collapse in Diffusion Language Models (arXiv:2605.06366), which does not say how it prunes the
+        channel: setting its values is dlens's choice.
 
         Examples:
             >>> import dlens

@@ -34,7 +34,7 @@ class Estimate:
         baseline_loss, loss: without and with the plan, nats a token.
         baseline, accuracy: share of the problems so far that are solved, without and with the plan.
         low, high: 95 % interval of `accuracy` over problems, by Wilson.
-        retained, retained_low, retained_high: accuracy / baseline, with its 95 % interval by bootstrap over pairs.
+        retained, retained_low, retained_high: accuracy / baseline, with its 95 % interval, of pairs.
         n: problems so far.
     """
 
@@ -121,7 +121,7 @@ class Planner:
 def scored(estimate: Estimate, was: Sequence[bool], now: Sequence[bool]) -> Estimate:
     """An estimate with the accuracy on these problems, in pairs: solved without the plan, and with it."""
     low, high = share_interval(now)
-    retained_low, retained_high = ratio_interval(was, now, 999)
+    retained_low, retained_high = ratio_interval(was, now)
     return replace(
         estimate,
         baseline=sum(was) / len(was),

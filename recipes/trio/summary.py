@@ -15,7 +15,6 @@ __all__ = ["summarize_effects", "summarize_run"]
 
 # Points of a loss curve; each is the mean over the steps since the one before.
 _CURVE = 100
-_RESAMPLES = 9999
 
 
 def summarize_run(folder: Path) -> dict[str, Any]:
@@ -34,8 +33,8 @@ def summarize_run(folder: Path) -> dict[str, Any]:
 def summarize_effects(found: Mapping[str, Any]) -> dict[str, Any]:
     """What `effects` measured, with intervals.
 
-    Depth profiles are means over texts with a bootstrap interval over texts; accuracies have Wilson's
-    interval; their changes against the untouched model on the same problems a paired bootstrap interval.
+    Depth profiles are means over texts with an interval over texts; accuracies have Wilson's interval; their changes
+    against the untouched model on the same problems one over problems, in pairs.
 
     Args:
         found: the file that `effects` wrote.
@@ -62,7 +61,7 @@ def _depth(measured: Mapping[str, Any]) -> dict[str, Any]:
 
 def _means(by_text: np.ndarray) -> dict[str, list[float]]:
     """Mean over the first axis, with its interval."""
-    mean, low, high = mean_interval(by_text, resamples=_RESAMPLES)
+    mean, low, high = mean_interval(by_text)
     return _rounded({"mean": mean.tolist(), "low": low.tolist(), "high": high.tolist()})
 
 
@@ -76,7 +75,7 @@ def _accuracy(solved: str, untouched: str) -> dict[str, Any]:
 
 def _change(change: np.ndarray) -> dict[str, float]:
     """Mean change a problem; an interval of no width where no problem changed."""
-    mean, low, high = mean_interval(change.astype(float), resamples=_RESAMPLES)
+    mean, low, high = mean_interval(change.astype(float))
     return {"value": float(mean), "low": float(low), "high": float(high)}
 
 

@@ -74,5 +74,38 @@ def test_neighbours_equal_the_cosine_of_a_block(diffusion: dlens.Model) -> None:
 
 
 def test_wrong_settings_are_refused() -> None:
-    with unchecked(), pytest.raises(ValueError, match="average='mean'; expected 'cosines' or 'positions'"):
+    with unchecked(), pytest.raises(ValueError, match="average='mean'; expected 'cosines', 'positions' or 'all'"):
         CosinePairs(average="mean")  # pyright: ignore
+
+
+@pytest.mark.parametrize("span", [SPANS[0], replace(SPANS[1], n_layers=3)])
+@pytest.mark.parametrize("settings", [{}, {"detrended": True, "last": False}, {"drop": (1, 3)}])
+def test_one_mean_over_all_prompts_and_steps(span: Span, settings: dict) -> None:
+    """As published: torch.cosine_similarity of means over every row there is."""
+    measure, run = CosinePairs(average="all", **settings), random_run(span)
+    layers = span.n_layers - (not measure.last)
+    keep = [c for c in range(span.d_model) if c not in measure.drop]
+    h = run.resid_post[:, :layers].double().numpy()[..., keep]
+    if measure.detrended:
+        h = (h - h.mean(1, keepdims=True)) / h.std(1, ddof=1, keepdims=True).clip(1e-8)
+    rows = np.moveaxis(h, 1, 0)
+    for at in (None, 3):
+        data = observe(measure, run, layers=at)
+        means = rows[:, run.cell >= 0].mean(1)
+        assert_close(data["cosine_all"], cosine(means[:, None], means[None]))
+        assert int(data["n_all"]) == int((run.cell >= 0).sum()) == int(data["n"].sum())
+        cosines = data["cosine"].values.reshape(-1, layers, layers)
+        for cell in range(span.n_cells):
+            inside = run.cell == cell
+            if not inside.any():
+                assert np.isnan(cosines[cell]).all()
+                continue
+            means = rows[:, inside].mean(1)
+            np.testing.assert_allclose(cosines[cell], cosine(means[:, None], means[None]), atol=1e-6)
+
+
+def test_one_mean_over_prompts_is_another_number_than_a_mean_over_prompts() -> None:
+    run = random_run(SPANS[0])
+    by_prompt, pooled = (observe(CosinePairs(average=average), run)["cosine"] for average in ("positions", "all"))  # pyright: ignore
+    off = ~np.eye(SPANS[0].n_layers, dtype=bool)
+    assert np.nanmax(np.abs(by_prompt.values - pooled.values)[..., off]) > 0.05

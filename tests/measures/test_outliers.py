@@ -4,6 +4,7 @@ import pytest
 from dlens.measures import Outliers
 from dlens.measures.base.measure import Span
 from tests.measures.runs import SPANS, Run, assert_close, observe, random_run
+from tests.unchecked import unchecked
 
 
 def states(run: Run, layer: int, cell: int | None = None) -> np.ndarray:
@@ -69,6 +70,25 @@ def test_massive_activations_equal_a_two_pass_reference(span: Span) -> None:
         assert_close(data["mmr"][at][layer], ratios.mean())
         assert_close(data["massive_share"][at][layer], (ratios > 4).mean() if len(values) else np.nan)
     assert data.attrs["massive"] == "above 4 x the median of the same position"
+
+
+def test_the_published_ratio_takes_the_lower_median() -> None:
+    span, run = SPANS[0], random_run(SPANS[0])
+    lower, middle = (observe(Outliers(massive=4, median=which), run) for which in ("lower", "middle"))  # pyright: ignore
+    assert span.d_model % 2 == 0
+    for cell, layer in np.ndindex(span.n_cells, span.n_layers):
+        values = np.abs(states(run, layer, cell))
+        if not len(values):
+            continue
+        at = np.unravel_index(cell, lower["n"].shape[:-1])
+        ordered = np.sort(values, -1)
+        assert_close(lower["mmr"][at][layer], (ordered[:, -1] / ordered[:, span.d_model // 2 - 1]).mean())
+        assert lower["mmr"][at][layer] > middle["mmr"][at][layer]
+
+
+def test_a_median_is_the_middle_or_the_lower() -> None:
+    with unchecked(), pytest.raises(ValueError, match="median='upper'; expected 'middle' or 'lower'"):
+        Outliers(median="upper")  # pyright: ignore
 
 
 def test_a_channel_that_leads_everywhere_persists() -> None:

@@ -167,7 +167,7 @@ def collapse(
     _check_size(chain, channel, n_random)
     canvases = text_canvases(chain.model, texts, draws, seed)
     decoding = Decoding(sampler, max_new_tokens, batch_size=batch_size, seed=seed, progress=progress)
-    exam = _Exam(chain, task, problems, canvases, decoding, resamples)
+    exam = _Exam(chain, task, problems, canvases, decoding)
     shares = _shares(chain)
     found = int(shares.argmax()) if channel is None else channel
     changes, notes = _changes(chain, found, shares, n_random, seed)
@@ -198,7 +198,6 @@ class _Exam:
     problems: tuple[Problem, ...]
     canvases: Canvases
     decoding: Decoding
-    resamples: int
 
     def answers(self, trace: Trace) -> Scores:
         return score_problems(trace, self.task, self.problems, self.decoding)
@@ -216,7 +215,7 @@ class _Exam:
             where=change.where,
             value=change.value,
             share=float(shares[list(change.channels)].sum()),
-            kept=judged(self.chain.model.name, before, after, seed, resamples=self.resamples),
+            kept=judged(self.chain.model.name, before, after, seed),
             loss=loss.value,
             repetition=repetition(tokens),
             distinct_1=distinct(tokens, 1),

@@ -130,8 +130,8 @@ def disruption(
         fractions: shares of the generated tokens that are decided, from 0 to below 1.
         sampler, max_new_tokens: of the decoding run; see `dlens.findings.scores.decoding.Decoding`.
         batch_size: prompts a forward; two streams of all layers are held in memory.
-        resamples: of the bootstrap over prompts.
-        seed: of the decoding run and the resamples.
+        resamples: without effect: the interval is a formula now.
+        seed: of the decoding run.
 
     Raises:
         ValueError: before anything is computed: no change, operations limited to some steps or noise levels, or
@@ -156,10 +156,10 @@ def disruption(
             cosines, plans = _compared(bare, chain, points_of(bare, record, part, share))
             at.append(cosines)
         means.append(torch.stack(at, dim=1))
-    data = _dataset(torch.cat(means).numpy(), shares, resamples, seed)
+    data = _dataset(torch.cat(means).numpy(), shares)
     notes = (
         f"canvases of the model's own run of {max_new_tokens} new tokens, without the change",
-        f"{LEVEL:.0%} intervals by percentile bootstrap over prompts",
+        f"{LEVEL:.0%} intervals over prompts by Student's t, corrected for skewness",
     )
     return Disruption(bare.model.name, plans, bare.target.n_layers, data, len(rows), seed, notes)
 
@@ -223,17 +223,15 @@ def _need_finite(bare: Trace, cosine: Float[Tensor, "layer batch position"], is_
         )
 
 
-def _dataset(
-    values: Float[np.ndarray, "prompt fraction positions layer"], shares: Sequence[float], resamples: int, seed: int
-) -> xr.Dataset:
+def _dataset(values: Float[np.ndarray, "prompt fraction positions layer"], shares: Sequence[float]) -> xr.Dataset:
     import xarray as xr
 
-    mean, low, high = mean_interval(values, resamples, seed)
+    mean, low, high = mean_interval(values)
     return xr.Dataset(
         {"cosine": (_DIMS, mean), "low": (_DIMS, low), "high": (_DIMS, high)},
         coords={"fraction": list(shares), "positions": list(POSITIONS), "layer": list(range(values.shape[-1]))},
         attrs={"estimator": "cos(resid_post as it is, resid_post changed), mean over positions, then over prompts"}
-        | {"n": len(values), "interval": f"{LEVEL:.0%}, percentile bootstrap over prompts"},
+        | {"n": len(values), "interval": f"{LEVEL:.0%}, over prompts, by Student's t, corrected for skewness"},
     )
 
 

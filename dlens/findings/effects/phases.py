@@ -116,7 +116,7 @@ def phases(
         else:
             after = score_problems(chain.skip(layers, steps=third), task, problems, decoding)
         saved = len(layers) / chain.target.n_layers / len(THIRDS)
-        thirds[third] = judged(chain.model.name, before, after, seed, saved, resamples)
+        thirds[third] = judged(chain.model.name, before, after, seed, saved)
     return Phases(chain.model.name, layers, thirds, (_CAUSAL if causal else _NOISY,))
 
 

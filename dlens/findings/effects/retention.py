@@ -16,7 +16,7 @@ from dlens.tasks import Problem, Task, get
 
 __all__ = ["Retention", "asked_of_both", "enough", "judged", "retention"]
 
-METHOD = f"{LEVEL:.0%} interval by percentile bootstrap over problems, in pairs; p by McNemar's exact test"
+METHOD = f"{LEVEL:.0%} interval of the ratio by the score of paired answers; p by McNemar's exact test"
 
 
 @final
@@ -109,12 +109,12 @@ def retention(
         plan: what is applied after those: a SkipPlan, a SkipSchedule, or layers to skip.
         task: a task, or its name.
         n: problems; at least 2.
-        seed: draws the problems, the sampler's random numbers and the resamples.
+        seed: draws the problems and the sampler's random numbers.
         baseline: the model as it is, scored before by `dlens.findings.scores.accuracy.score_task` with the same
             arguments, so that many changes share it; scored here by default.
         split: of the problems, "test" or "train".
         sampler, max_new_tokens, batch_size, progress: see `dlens.findings.scores.decoding.Decoding`.
-        resamples: of the bootstrap.
+        resamples: without effect: the interval is a formula now.
 
     Returns:
         `.baseline`, `.accuracy`, `.retained`, `.low`, `.high`, `.n` and more.
@@ -136,22 +136,19 @@ def retention(
     # First what may not fit, so that it is refused before anything is computed.
     after = score_problems(chain, task, problems, decoding, count_flops=True)
     before = score_problems(bare, task, problems, decoding) if baseline is None else baseline
-    return judged(bare.model.name, before, after, seed, saved, resamples)
+    return judged(bare.model.name, before, after, seed, saved)
 
 
-def judged(
-    model: str, before: Scores, after: Scores, seed: int, saved: float = nan, resamples: int = 9999
-) -> Retention:
+def judged(model: str, before: Scores, after: Scores, seed: int, saved: float = nan) -> Retention:
     """The comparison of answers that were scored before.
 
     Args:
         model: whose answers they are.
         before, after: to the same problems.
-        seed: of the problems and of the resamples.
+        seed: of the problems.
         saved: skipped blocks as a share of all.
-        resamples: of the bootstrap.
     """
-    low, high = ratio_interval(before.correct, after.correct, resamples, seed)
+    low, high = ratio_interval(before.correct, after.correct)
     return Retention(
         model=model,
         task=after.task,
@@ -170,18 +167,12 @@ def judged(
         time_ratio=after.seconds / before.seconds,
         before=before,
         after=after,
-        notes=tuple(dict.fromkeys((*_caveats(before, low, high), *after.notes, *after.unfired))),
+        notes=tuple(dict.fromkeys((*_caveats(before), *after.notes, *after.unfired))),
     )
 
 
-def _caveats(before: Scores, low: float, high: float) -> tuple[str, ...]:
-    if not any(before.correct):
-        return ("the model as it is solves no problem, so nothing can be retained",)
-    if isnan(low):
-        return ("the model as it is solves too few problems for an interval",)
-    if low == high:
-        return ("every resample agrees, so the interval has no width and says less than p",)
-    return ()
+def _caveats(before: Scores) -> tuple[str, ...]:
+    return () if any(before.correct) else ("the model as it is solves no problem, so nothing can be retained",)
 
 
 def asked_of_both(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from math import isnan, nan
+from dataclasses import dataclass
+from math import inf, nan
 from typing import Any, final
 
 import numpy as np
 from jaxtyping import Float
 
-from dlens.findings.scores.intervals import LEVEL, mean_interval, ratio_interval
+from dlens.findings.scores.intervals import contrast_interval, mean_interval, ratio_interval
 
-__all__ = ["Curve", "Estimate", "kept_share", "mean_curve", "mean_of"]
+__all__ = ["Curve", "Estimate", "kept_less", "kept_share", "mean_curve", "mean_of"]
 
 
 @final
@@ -26,6 +26,7 @@ class Estimate:
         beside: further numbers of the same kind, by what they are.
         shown: those without which the number would mislead, by words for a reader.
         n: how many texts or problems it is over.
+        extremes: the lowest upper end and the highest lower end that any answers to these problems could give.
         unit: what it counts, such as "nats a token"; empty for a plain number.
 
     Examples:
@@ -40,10 +41,11 @@ class Estimate:
     beside: tuple[tuple[str, Estimate], ...] = ()
     shown: tuple[tuple[str, Estimate], ...] = ()
     n: int = 0
+    extremes: tuple[float, float] = (-inf, inf)
     unit: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain data, but what it counts."""
+        """All of it as plain data, but what it counts and could have been."""
         others = {
             name: tuple((words, other.to_json()) for words, other in getattr(self, name))
             for name in ("beside", "shown")
@@ -80,47 +82,77 @@ class Curve:
         return value, low, high
 
 
-def mean_of(values: Float[np.ndarray, " sample"], resamples: int = 999, seed: int = 0, unit: str = "") -> Estimate:
+def mean_of(values: Float[np.ndarray, " sample"], unit: str = "") -> Estimate:
     """The mean over texts or problems.
 
     Examples:
         >>> mean_of(np.array([0.25, 0.25, 0.25])).low
         0.25
     """
-    mean, low, high = mean_interval(np.asarray(values, float)[:, None], resamples, seed)
-    return Estimate(float(mean[0]), float(low[0]), float(high[0]), n=len(values), unit=unit)
+    mean, low, high = mean_interval(np.asarray(values, float))
+    return Estimate(float(mean), float(low), float(high), n=len(values), unit=unit)
 
 
-def mean_curve(values: Float[np.ndarray, "sample place"], resamples: int = 999, seed: int = 0) -> Curve:
+def mean_curve(values: Float[np.ndarray, "sample place"]) -> Curve:
     """The mean over texts or prompts at each place.
 
     Examples:
         >>> mean_curve(np.array([[0.0, 1.0], [0.0, 1.0]])).parts()
         ([0.0, 1.0], [0.0, 1.0], [0.0, 1.0])
     """
-    return Curve(*mean_interval(values, resamples, seed), n=len(values))
+    return Curve(*mean_interval(values), n=len(values))
 
 
-def kept_share(before: Sequence[bool], after: Sequence[bool], seed: int = 0) -> Estimate:
-    """sum(after) / sum(before) with a paired bootstrap interval over problems.
-
-    Where every resample agrees, as where no answer changed, the bootstrap says nothing of how few problems there
-    were; there the exact (Clopper-Pearson) interval of the share of solved problems is taken.
+def kept_share(before: Sequence[bool], after: Sequence[bool]) -> Estimate:
+    """sum(after) / sum(before), of answers to the same problems, with the interval of `ratio_interval`.
 
     Examples:
-        >>> kept_share([True, True, True, False], [False] * 4).high > 0.5
-        True
+        >>> kept_share([True, True, True, False], [False] * 4).value
+        0.0
     """
-    from scipy.stats import binomtest
-
-    solved, none = sum(before), Estimate(nan, nan, nan, n=len(before))
-    why = f"baseline solves {solved} of {len(before)}"
+    solved, why = sum(before), f"baseline solves {sum(before)} of {len(before)}"
     if not solved:
-        return replace(none, why=f"not measurable: {why}")
-    low, high = ratio_interval(before, after, seed=seed)
-    if isnan(low):
-        return replace(none, value=sum(after) / solved, why=f"{why}, too few for an interval")
-    if low == high:
-        exact = binomtest(min(sum(after), solved), solved).proportion_ci(LEVEL, "exact")
-        low, high = float(exact.low), float(exact.high)
-    return Estimate(sum(after) / solved, low, high, why, n=len(before))
+        return Estimate(nan, nan, nan, f"not measurable: {why}", n=len(before))
+    low, high = ratio_interval(before, after)
+    (_, least), (most, _) = (ratio_interval(before, [own] * len(before)) for own in (False, True))
+    return Estimate(sum(after) / solved, low, high, why, n=len(before), extremes=(least, most))
+
+
+def kept_less(
+    own: tuple[Sequence[bool], Sequence[bool]], others: Sequence[tuple[Sequence[bool], Sequence[bool]]]
+) -> Estimate:
+    """The kept share of one model minus the mean kept share of others, where all answered the same problems.
+
+    The interval is that of `contrast_interval`, with the correlation of the shares over problems.
+
+    Args:
+        own, others: of each model, whether each problem is solved before and after.
+
+    Examples:
+        >>> solved, half = [True] * 8, [True, False] * 4
+        >>> kept_less((solved, half), [(solved, solved)]).value
+        -0.5
+    """
+    all_answers = (own, *others)
+    for before, after in all_answers:
+        if not any(before):
+            return kept_share(before, after)
+    values = np.array([sum(after) / sum(before) for before, after in all_answers])
+    ends = np.array([ratio_interval(before, after) for before, after in all_answers])
+    weights = np.array([1.0, *[-1 / len(others)] * len(others)])
+    low, high = contrast_interval(values, ends, weights, _correlation(all_answers, values))
+    return Estimate(float(weights @ values), low, high, n=len(own[0]))
+
+
+def _correlation(
+    answers: Sequence[tuple[Sequence[bool], Sequence[bool]]], values: Float[np.ndarray, " model"]
+) -> Float[np.ndarray, "model model"]:
+    """Of kept shares: of what each problem adds to them, which is after minus share times before."""
+    before, after = np.array(answers, float).transpose(1, 0, 2)
+    added = after - values[:, None] * before
+    spread = added.std(1)
+    products = (added - added.mean(1, keepdims=True)) @ added.T / added.shape[1]
+    scale = np.outer(spread, spread)
+    correlation = np.divide(products, scale, out=np.zeros(scale.shape), where=scale > 0)
+    np.fill_diagonal(correlation, 1)
+    return correlation

@@ -1,20 +1,28 @@
-"""How sure a number is: bootstrap intervals and a paired test, with `scipy.stats`."""
+"""How sure a number is: 95 % intervals that cover as often as they say, and a paired test."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from math import nan
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["LEVEL", "mcnemar", "mean_interval", "ratio_interval", "share_interval"]
+__all__ = [
+    "LEVEL",
+    "contrast_interval",
+    "jackknife_interval",
+    "mcnemar",
+    "mean_interval",
+    "ratio_ends",
+    "ratio_interval",
+    "share_interval",
+]
 
 LEVEL = 0.95
-# Values that a batch of resamples may hold at once.
-_HELD = 2**24
+# Halvings of what is left of an interval: to the last digits of a float.
+_HALVINGS = 45
 
 
 def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
@@ -37,6 +45,8 @@ def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
 def share_interval(right: Sequence[bool]) -> tuple[float, float]:
     """95 % interval of the share of answers that are right, by Wilson's score.
 
+    It covers 95 % on average over shares; at some near 0 and 1 less, down to 0.84.
+
     Examples:
         >>> low, high = share_interval([True] * 9 + [False])
         >>> round(low, 2), round(high, 2)
@@ -48,69 +58,175 @@ def share_interval(right: Sequence[bool]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def ratio_interval(
-    before: Sequence[bool], after: Sequence[bool], resamples: int = 9999, seed: int = 0
-) -> tuple[float, float]:
-    """95 % interval of sum(after) / sum(before): percentile bootstrap over pairs.
+def ratio_interval(before: Sequence[bool], after: Sequence[bool]) -> tuple[float, float]:
+    """95 % interval of sum(after) / sum(before), of answers to the same problems: paired, by the score.
 
-    A resample in which nothing is right before has no ratio and is left out. The interval is NaN
-    where more resamples than lie outside of it are left out, or where there is one pair.
+    See `ratio_ends`. NaN where nothing is right before.
+
+    Args:
+        before, after: whether each answer is right.
+
+    Examples:
+        >>> low, high = ratio_interval([True] * 12, [True] * 12)
+        >>> round(low, 2), round(high, 2)
+        (0.7, 1.4)
     """
-    ratios = _resampled([np.asarray(series, float) for series in (before, after)], _ratio, resamples, seed)
-    if ratios is None or np.isnan(ratios).mean() > 1 - LEVEL:
-        return nan, nan
-    low, high = np.nanquantile(ratios, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    pairs = list(zip(before, after, strict=True))
+    return _ends_of(*(pairs.count(pair) for pair in ((True, True), (True, False), (False, True))))
 
 
-def mean_interval(
-    values: Float[np.ndarray, "sample ..."], resamples: int = 999, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Means over the first axis with 95 % intervals: percentile bootstrap, whole samples at a time.
+@lru_cache(maxsize=1024)
+def _ends_of(both: int, lost: int, won: int) -> tuple[float, float]:
+    low, high = ratio_ends(*(np.array([count], float) for count in (both, lost, won)))
+    return low.item(), high.item()
 
-    NaN is left out of a mean. There is no interval, so NaN, where there is one sample, or where
-    some resample has nothing to average.
+
+def ratio_ends(
+    both: Float[np.ndarray, " series"], lost: Float[np.ndarray, " series"], won: Float[np.ndarray, " series"]
+) -> tuple[Float[np.ndarray, " series"], Float[np.ndarray, " series"]]:
+    """Ends of the 95 % interval of (both + won) / (both + lost): all ratios that a score test does not refuse.
+
+    The test of Nam and Blackwelder (Statistics in Medicine 21, 2002; Tang, Tang and Chan, ibid. 22, 2003)
+    for the ratio of two proportions of the same problems, with a continuity correction of half an answer, as Newcombe's
+    (ibid. 17, 1998) of one proportion, which it equals where nothing is wrong before. Without it coverage falls to
+    0.92 at 16 problems.
+
+    Args:
+        both, lost, won: of each series, how many are right before and after, only before, only after.
+
+    Returns:
+        Both ends; NaN where nothing is right before.
+    """
+    from scipy.stats import norm
+
+    limit = norm.ppf((1 + LEVEL) / 2)
+    before, after = both + lost, both + won
+    value = np.divide(after, before, out=np.full(before.shape, nan), where=before > 0)
+    # The ratio r on the scale of r / (1 + r), which ends at 1; the statistic falls as r rises.
+    middle = value / (1 + value)
+    ends = []
+    for start, stop, sign in ((np.zeros_like(middle), middle, 1), (middle, np.ones_like(middle), -1)):
+        for _ in range(_HALVINGS):
+            half = (start + stop) / 2
+            above = _score(half / (1 - half), both, lost, won) > sign * limit
+            start, stop = np.where(above, half, start), np.where(above, stop, half)
+        stop = np.where(np.isnan(value), nan, stop)
+        ends.append(stop / (1 - stop))
+    return np.where(after == 0, value, ends[0]), ends[1]
+
+
+def _score(ratio: np.ndarray, both: np.ndarray, lost: np.ndarray, won: np.ndarray) -> np.ndarray:
+    """How many standard deviations what is right after lies above `ratio` times what is right before."""
+    n = both + lost + won
+    # The likeliest share that is lost, of all with something right, if the ratio were true: root of a quadratic.
+    a = (1 + ratio) * n
+    b = both * (ratio**2 - 1) + lost * (ratio**2 - 2) - won
+    share = np.sqrt(np.maximum(b**2 - 4 * a * lost * (1 - ratio), 0)) - b
+    share = np.divide(share, 2 * a, out=np.zeros_like(a), where=a > 0)
+    variance = np.maximum(n * ((1 + ratio) * share + ratio - 1), 0)
+    excess = both + won - ratio * (both + lost)
+    excess = np.sign(excess) * np.maximum(np.abs(excess) - 0.5, 0)
+    return np.divide(excess, np.sqrt(variance), out=np.zeros_like(excess), where=(variance > 0) & (excess != 0))
+
+
+def mean_interval(values: Float[np.ndarray, "sample ..."]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Means over the first axis with 95 % intervals: Student's t, corrected for skewness.
+
+    Hall's monotone transformation of t (Journal of the Royal Statistical Society B 54, 1992), with
+    quantiles of Student's t where his are of the normal distribution. NaN is left out of a mean; there is no
+    interval, so NaN, where fewer than two samples are left.
+
+    Args:
+        values: samples, each with any number of numbers.
 
     Returns:
         The means and the ends of their intervals.
+
+    Examples:
+        >>> mean, low, high = mean_interval(np.array([1.0, 2.0, 3.0, 6.0]))
+        >>> mean.item(), round(low.item(), 2), round(high.item(), 2)
+        (3.0, 0.74, 13.8)
     """
-    mean = _mean(values, axis=0)
-    means = _resampled([values], _mean, resamples, seed)
-    if means is None:
-        return mean, np.full(mean.shape, nan), np.full(mean.shape, nan)
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=-1)
+    from scipy.stats import t
+
+    flat = values.reshape(len(values), -1)
+    some = np.isfinite(flat)
+    n = some.sum(0)
+    mean = np.divide(np.where(some, flat, 0).sum(0), n, out=np.full(n.shape, nan), where=n > 0)
+    away, free = np.where(some, flat - mean, 0), np.maximum(n - 1, 1)
+    spread = np.sqrt((away**2).sum(0) / free)
+    cubes = (away**3).sum(0) * n / free / np.maximum(n - 2, 1)
+    skew = np.divide(cubes, spread**3, out=np.zeros(n.shape), where=(spread**3 > 0) & (n > 2))
+    error = np.where(n > 1, spread / np.sqrt(np.maximum(n, 1)), nan)
+    lean, limit = skew / np.sqrt(np.maximum(n, 1)), t.ppf((1 + LEVEL) / 2, free)
+    low, high = (mean - error * _leaning(end, lean) for end in (limit, -limit))
+    mean, low, high = (part.reshape(values.shape[1:]) for part in (mean, low, high))
     return mean, low, high
 
 
-def _mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
-    n = np.isfinite(values).sum(axis)
-    return np.divide(np.nansum(values, axis), n, out=np.full(n.shape, nan), where=n > 0)
+def _leaning(t: Float[np.ndarray, " place"], lean: Float[np.ndarray, " place"]) -> Float[np.ndarray, " place"]:
+    """The quantile of a Student's t whose sample leans by skewness / sqrt(n), by Hall's transformation turned round."""
+    flat = np.abs(lean) < 1e-6
+    lean = np.where(flat, 1, lean)
+    return np.where(flat, t, 3 / lean * (np.cbrt(1 + lean * (t - lean / 6)) - 1))
 
 
-def _ratio(before: np.ndarray, after: np.ndarray, axis: int = -1) -> np.ndarray:
-    total = before.sum(axis)
-    return np.divide(after.sum(axis), total, out=np.full(total.shape, nan), where=total > 0)
+def jackknife_interval(samples: Sequence[np.ndarray], statistic: Callable[..., float]) -> tuple[float, float]:
+    """95 % interval of a smooth statistic of independent samples: leave one out, and Student's t.
+
+    The variance is the sum of the jackknife variances of the samples (Arvesen, Annals of Mathematical Statistics
+    40, 1969), the degrees of freedom Welch's. NaN where a sample has fewer than two rows.
+
+    Args:
+        samples: [row, ...], a row for each text or problem.
+        statistic: of all of them.
+
+    Examples:
+        >>> low, high = jackknife_interval([np.array([1.0, 2.0, 3.0])], np.mean)
+        >>> round(low, 2), round(high, 2)
+        (-0.48, 4.48)
+    """
+    from scipy.stats import t
+
+    if min(map(len, samples)) < 2:
+        return nan, nan
+    variances = []
+    for place, sample in enumerate(samples):
+        left = [
+            statistic(*samples[:place], np.delete(sample, row, axis=0), *samples[place + 1 :])
+            for row in range(len(sample))
+        ]
+        variances.append((len(left) - 1) * float(np.var(left)))
+    total = sum(variances)
+    by_sample = sum(own**2 / (len(sample) - 1) for own, sample in zip(variances, samples, strict=True))
+    reach = float(t.ppf((1 + LEVEL) / 2, total**2 / by_sample)) * total**0.5 if total else 0.0
+    value = float(statistic(*samples))
+    return value - reach, value + reach
 
 
-def _resampled(samples: list[np.ndarray], statistic: Any, resamples: int, seed: int) -> np.ndarray | None:
-    """A statistic of resamples of the first axis, along a last axis; None for fewer than two samples."""
-    from scipy.stats import DegenerateDataWarning, bootstrap
+def contrast_interval(
+    values: Float[np.ndarray, " part"],
+    ends: Float[np.ndarray, "part 2"],
+    weights: Float[np.ndarray, " part"],
+    correlation: Float[np.ndarray, "part part"],
+) -> tuple[float, float]:
+    """95 % interval of a weighted sum of numbers that have intervals of their own.
 
-    if len(samples[0]) < 2:
-        return None
-    with warnings.catch_warnings():
-        # Said of every NaN among the resamples; what becomes of these is up to the caller.
-        warnings.simplefilter("ignore", DegenerateDataWarning)
-        found = bootstrap(
-            samples,
-            statistic,
-            n_resamples=resamples,
-            batch=max(1, _HELD // samples[0].size),
-            vectorized=True,
-            paired=True,
-            axis=0,
-            method="percentile",
-            confidence_level=LEVEL,
-            rng=np.random.default_rng(seed),
-        )
-    return found.bootstrap_distribution
+    The method of variance estimates recovery (Zou and Donner, Statistics in Medicine 27, 2008): from the value to
+    an end of the sum, variances are taken from the ends of the parts on that side.
+
+    Args:
+        values, ends: of the parts, ends low and high.
+        weights: of the parts in the sum, such as 1 and -1 for a difference.
+        correlation: of the values.
+
+    Examples:
+        >>> ends = np.array([[2.0, 8.0], [-2.0, 6.0]])
+        >>> contrast_interval(np.array([5.0, 2.0]), ends, np.array([1.0, -1.0]), np.eye(2))
+        (-2.0, 8.0)
+    """
+    below, above = np.abs(ends - values[:, None]).T
+    away = [np.where(weights > 0, below, above) * weights, np.where(weights > 0, above, below) * weights]
+    down, up = (float(np.sqrt(max(own @ correlation @ own, 0.0))) for own in away)
+    value = float(weights @ values)
+    return value - down, value + up

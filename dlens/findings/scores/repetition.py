@@ -26,8 +26,8 @@ def repetition(texts: Sequence[Sequence[Hashable]], n: int = 4) -> float:
 def distinct(texts: Sequence[Sequence[Hashable]], n: int) -> float:
     """Different n-grams of all texts together, as a share of all their n-grams.
 
-    The distinct-n of Li et al. (arXiv 1510.03055). It falls with the amount of text, so compare equal
-    amounts; NaN where there is no n-gram.
+    After the distinct-n of Li et al. (arXiv 1510.03055), who divide by the number of tokens, which is larger for n
+    above 1. It falls with the amount of text, so compare equal amounts; NaN where there is no n-gram.
 
     Examples:
         >>> distinct([[1, 2, 1, 2, 1], [1, 2, 3]], n=2)

@@ -41,7 +41,7 @@ class StudySettings:
         answered: the changes whose accuracy is measured; the loss is measured for all.
         deep: also compare representations with and without a skip at matched points of decoding, and skip in
             one third of decoding only.
-        seed: of the problems, masks, random channels and resamples.
+        seed: of the problems, masks and random channels.
     """
 
     problems: int
@@ -50,6 +50,11 @@ class StudySettings:
     answered: tuple[str, ...]
     deep: bool
     seed: int = 0
+
+    @property
+    def n_thirds(self) -> int:
+        """On how many problems blocks are skipped in one third of decoding: half of them."""
+        return max(2, self.problems // 2)
 
 
 _NEEDED = ("whole", "apart", "early run", "no outlier", "no random")
@@ -130,8 +135,7 @@ class Asking:
         )
 
     def _thirds(self, change: Change) -> Thirds:
-        """On half of the problems."""
-        n = max(2, self.settings.problems // 2)
+        n = self.settings.n_thirds
         return self._part(
             Thirds.from_json,
             "thirds",

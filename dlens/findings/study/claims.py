@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any, Literal, final
 
 from dlens.findings.scores.estimate import Estimate
 from dlens.findings.study import estimates
+from dlens.findings.study.estimates import Measure
 from dlens.findings.study.results import ModelKind
 from dlens.findings.study.study import Study
 
-__all__ = ["CLAIMS", "PAPERS", "Cell", "Claim", "Row", "Verdict", "claims", "verdict_of"]
+__all__ = ["CLAIMS", "PAPERS", "Cell", "Claim", "Row", "Verdict", "claims", "limit_of", "verdict_of"]
 
 Verdict = Literal["holds", "does not hold", "undecided"]
 SKIPPING = "arXiv 2603.07475"
@@ -27,22 +28,33 @@ UNCLAIMED = "no claim; judged as native diffusion"
 @final
 @dataclass(frozen=True)
 class Bar:
-    """What a paper says of one kind of model, as an inequality.
+    """What a paper says of one kind of model, as an inequality that says the same.
 
     Args:
-        words: what it says.
+        words: what it says; {margin}, or {percent} for a share, where the margin is named.
         sign: on which side of the margin the effect is to lie.
         margin: in the unit of the effect.
+        ours: whether the margin is dlens's; False where a paper names it, or the sentence is one of more or less.
         claimed: whether it says so; False where it says nothing of this kind, and another's bar is taken.
+        reported: figures of the paper's models, as others who wrote of the paper give them.
+        measure: the effect, where it is another than that of the claim's other kinds.
     """
 
     words: str
     sign: Literal["<", ">"]
     margin: float
+    ours: bool = False
     claimed: bool = True
+    reported: str = ""
+    measure: Measure | None = None
+
+    @property
+    def says(self) -> str:
+        """What it says, with its margin."""
+        return self.words.format(margin=f"{self.margin:g}", percent=f"{100 * self.margin:g} %")
 
     def __str__(self) -> str:
-        return f"{self.sign} {self.margin:g}"
+        return f"{self.sign} {self.margin:g}" + (" (our bar)" if self.ours else "")
 
 
 @final
@@ -52,11 +64,12 @@ class Claim:
 
     Args:
         title: in a few words.
-        question: what is asked of every kind of model; the papers' answers differ by kind.
+        question: what is asked of every kind of model, of {blocks} of `change`; the papers' answers differ by kind.
         source: which paper.
         effect: what is measured.
         bars: for each kind of model what the paper says of it, as an answer to the question.
         measure: the effect of one model of a study.
+        change: whose blocks are meant.
     """
 
     title: str
@@ -64,13 +77,25 @@ class Claim:
     source: str
     effect: str
     bars: Mapping[ModelKind, Bar]
-    measure: Callable[[Study, str], Estimate]
+    measure: Measure
+    change: str = "apart"
 
 
 @final
 @dataclass(frozen=True)
 class Cell:
-    """What a study says of a claim, for one model."""
+    """What a study says of a claim, for one model.
+
+    Args:
+        model, kind: of whom.
+        says: what is claimed of this kind.
+        bar: the inequality that decides it.
+        effect: what was measured.
+        verdict: whether the claim holds.
+        claimed: whether a paper claims it.
+        reported: figures of the paper's models, as others give them.
+        limit: why this many problems cannot decide it; empty where they can.
+    """
 
     model: str
     kind: ModelKind
@@ -79,6 +104,8 @@ class Cell:
     effect: Estimate
     verdict: Verdict
     claimed: bool = True
+    reported: str = ""
+    limit: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """All of it as plain data."""
@@ -117,18 +144,49 @@ def verdict_of(effect: Estimate, bar: Bar) -> Verdict:
     return "undecided"
 
 
+def limit_of(effect: Estimate, bar: Bar) -> str:
+    """Why no answers to as many problems could put the interval on one side of the margin; empty where some could.
+
+    Examples:
+        >>> limit_of(Estimate(1.0, 0.7, 1.4, n=12, extremes=(0.5, 0.7)), Bar("", ">", 0.9))
+        'cannot be confirmed with 12 problems, whatever the answers'
+    """
+    least, most = effect.extremes
+    below, above = least >= bar.margin, most <= bar.margin
+    if not (below or above):
+        return ""
+    confirmed = below if bar.sign == "<" else above
+    what = "decided" if below and above else "confirmed" if confirmed else "refuted"
+    return f"cannot be {what} with {effect.n} problems, whatever the answers"
+
+
 def claims(found: Study) -> tuple[Row, ...]:
     """Every claim with the numbers and the verdict for every model of a study."""
     return tuple(_row(claim, found) for claim in CLAIMS)
 
 
 def _row(claim: Claim, found: Study) -> Row:
-    cells = []
-    for name, model in found.models.items():
-        bar, effect = claim.bars[model.kind], claim.measure(found, name)
-        cells.append(Cell(name, model.kind, bar.words, str(bar), effect, verdict_of(effect, bar), bar.claimed))
-    return Row(claim.title, claim.source, claim.effect, tuple(cells), claim.question)
+    blocks = found.skipped(claim.change)
+    cells = tuple(_cell(claim, found, name) for name in found.models)
+    return Row(
+        claim.title, claim.source, claim.effect.format(blocks=blocks), cells, claim.question.format(blocks=blocks)
+    )
 
+
+def _cell(claim: Claim, found: Study, name: str) -> Cell:
+    kind = found.models[name].kind
+    bar = claim.bars[kind]
+    effect = (bar.measure or claim.measure)(found, name)
+    verdict = verdict_of(effect, bar)
+    limit = limit_of(effect, bar) if verdict == "undecided" else ""
+    return Cell(name, kind, bar.says, str(bar), effect, verdict, bar.claimed, bar.reported, limit)
+
+
+COLLAPSES = Bar("no, it collapses: less than {percent} is kept", "<", 0.5, ours=True)
+EARLY_LIKE_LATE = Bar(
+    "no, the cosine of early blocks is at most {margin} above that of late ones", "<", 0.02, ours=True
+)
+LATE_EASIER = Bar("no, the reverse: the loss rises less without late blocks than without early ones", "<", 0.0)
 
 CLAIMS: Sequence[Claim] = (
     Claim(
@@ -138,9 +196,15 @@ CLAIMS: Sequence[Claim] = (
         "cosine of what enters with what leaves a block: mean over the first third of depth (without block 0) minus "
         "mean over the last third, on text without masks",
         {
-            "diffusion": Bar("yes, they change the stream less than late ones", ">", 0.02),
-            "ar": Bar("no, similarity is lower and more even, or larger late", "<", 0.02),
-            "ar-init": Bar("no, as the autoregressive model it started from", "<", 0.02),
+            "diffusion": Bar(
+                "yes, the cosine of early blocks is more than {margin} above that of late ones",
+                ">",
+                0.02,
+                ours=True,
+                reported="LLaDA-8B: above 0.95 in the first 60 to 70 % of depth, lower after it",
+            ),
+            "ar": replace(EARLY_LIKE_LATE, reported="Qwen2.5-7B: lower than LLaDA-8B, and more even"),
+            "ar-init": replace(EARLY_LIKE_LATE, reported="Dream-7B: as Qwen2.5-7B"),
         },
         estimates.early_redundancy,
     ),
@@ -153,8 +217,8 @@ CLAIMS: Sequence[Claim] = (
         "texts (diffusion against AR, AR and AR-initialised against diffusion)",
         {
             "diffusion": Bar("weaker than in an autoregressive model", "<", 0.0),
-            "ar": Bar("stronger than in a diffusion model", ">", 0.0),
-            "ar-init": Bar("stronger than in a diffusion model, as in autoregressive ones", ">", 0.0),
+            "ar": Bar("stronger than in a native diffusion model", ">", 0.0),
+            "ar-init": Bar("stronger than in a native diffusion model", ">", 0.0),
         },
         estimates.recency,
     ),
@@ -174,40 +238,59 @@ CLAIMS: Sequence[Claim] = (
     ),
     Claim(
         "Skipping 18.75 % of the blocks, no two neighbours",
-        "Skipping 18.75 % of the blocks (3 of 16), no two neighbours: is the accuracy kept?",
+        "Skipping {blocks}, no two neighbours: is the accuracy kept?",
         SKIPPING,
-        "accuracy with the blocks skipped, as a share of the accuracy without",
+        "accuracy with the blocks skipped, as a share of the accuracy without; of AR-initialised models, minus that "
+        "share of native diffusion",
         {
-            "diffusion": Bar("yes, more than 90 %", ">", 0.9),
-            "ar": Bar("no, it collapses", "<", 0.9),
-            "ar-init": Bar("no, less is kept than in native diffusion", "<", 0.9),
+            "diffusion": Bar(
+                "yes, more than {percent}",
+                ">",
+                0.9,
+                reported="LLaDA-8B, 6 of 32 blocks: 91.8 % of GSM8K, 88.2 % of HumanEval, 102.1 % of MATH500",
+            ),
+            "ar": replace(COLLAPSES, reported="Qwen2.5-7B, 2 of 28 blocks: 34.9 % of GSM8K, 64.7 % of HumanEval"),
+            "ar-init": Bar(
+                "no, less is kept than in native diffusion",
+                "<",
+                0.0,
+                reported="Dream-7B, 2 of 28 blocks: 76.8 % of GSM8K, 66.2 % of HumanEval, 81.4 % of MATH500; LLaDA-8B, "
+                "2 of 32: 101.3 %, 100 %, 108.5 %",
+                measure=estimates.kept_beside_diffusion("apart"),
+            ),
         },
         estimates.kept("apart"),
     ),
     Claim(
         "Skipping 18.75 % of the blocks, consecutive and early",
-        "Skipping 18.75 % of the blocks (3 of 16), consecutive and early: is the accuracy kept?",
+        "Skipping {blocks}, consecutive and early: is the accuracy kept?",
         SKIPPING,
         "accuracy with the blocks skipped, as a share of the accuracy without",
         {
-            "diffusion": Bar("no, less than 90 % where neighbours are skipped", "<", 0.9),
-            "ar": Bar("no, it collapses", "<", 0.9),
-            "ar-init": Bar("no, it collapses", "<", 0.9),
+            "diffusion": Bar(
+                "no, less than {percent} where neighbours are skipped",
+                "<",
+                0.9,
+                reported="LLaDA-8B, 6 of 32 blocks, neighbours allowed: 75.3 % of GSM8K, 64.7 % of HumanEval",
+            ),
+            "ar": COLLAPSES,
+            "ar-init": replace(COLLAPSES, reported="Dream-7B, 2 of 28 blocks, neighbours allowed: 14.1 % of GSM8K"),
         },
         estimates.kept("early run"),
+        change="early run",
     ),
     Claim(
         "Early blocks are easier to skip than late ones",
         "Are early blocks easier to skip than late ones?",
         f"{SKIPPING}, {COLLAPSE}",
-        "loss of text without 18.75 % of the blocks (3 of 16) in a row late in depth, minus the loss without as many "
-        "early; nats a token",
+        "loss of text without {blocks} in a row late in depth, minus the loss without as many early; nats a token",
         {
-            "diffusion": Bar("yes, redundancy is strongest early", ">", 0.0),
-            "ar": Bar("no, the reverse", "<", 0.0),
-            "ar-init": Bar("no, as the autoregressive model it started from", "<", 0.0),
+            "diffusion": Bar("yes, the loss rises less without early blocks than without late ones", ">", 0.0),
+            "ar": LATE_EASIER,
+            "ar-init": LATE_EASIER,
         },
         estimates.late_minus_early,
+        change="late run",
     ),
     Claim(
         "One channel dominates early layers",
@@ -216,21 +299,41 @@ CLAIMS: Sequence[Claim] = (
         "share of the stream's energy in the largest channel, averaged over what leaves the first third of the blocks, "
         "on text without masks",
         {
-            "diffusion": Bar("yes, one super-outlier dominates", ">", 0.25),
-            "ar": Bar("no, there is no such channel", "<", 0.25),
-            "ar-init": Bar(UNCLAIMED, ">", 0.25, claimed=False),
+            "diffusion": Bar(
+                "yes, one channel holds more than {percent} of the energy",
+                ">",
+                0.25,
+                ours=True,
+                reported="LLaDA-8B-Base, channel 3848: 63 % after the attention of block 0, 72 % at most, as others "
+                "measured",
+            ),
+            "ar": Bar("no, no channel holds as much as {percent} of it", "<", 0.25, ours=True),
+            "ar-init": Bar(UNCLAIMED, ">", 0.25, ours=True, claimed=False),
         },
         estimates.outlier_share,
     ),
     Claim(
         "Without that channel the model breaks",
-        "Does the model break without that channel?",
+        "Does the model break without its largest channel?",
         COLLAPSE,
-        "accuracy with the channel set to zero after every block but the last, as a share of the accuracy with it",
+        "accuracy with the channel of the largest share over all blocks but the last set to zero after each of them, "
+        "as a share of the accuracy with it",
         {
-            "diffusion": Bar("yes, it falls apart", "<", 0.5),
-            "ar": Bar("no, it loses a few per cent", ">", 0.9),
-            "ar-init": Bar(UNCLAIMED, "<", 0.5, claimed=False),
+            "diffusion": Bar(
+                "yes, it falls apart: less than {percent} is kept",
+                "<",
+                0.5,
+                ours=True,
+                reported="LLaDA-8B: 17 % of GSM8K is kept",
+            ),
+            "ar": Bar(
+                "no, more than {percent} is kept",
+                ">",
+                0.9,
+                ours=True,
+                reported="Llama-3.1-8B: 96 % of GSM8K is kept",
+            ),
+            "ar-init": Bar(UNCLAIMED, "<", 0.5, ours=True, claimed=False),
         },
         estimates.kept("no outlier"),
     ),

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from math import nan
+from math import isnan, nan
+from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Float
 
 from dlens.findings.layers.compare import relative_depth, third
-from dlens.findings.scores.estimate import Estimate, kept_share, mean_of
-from dlens.findings.scores.intervals import LEVEL
+from dlens.findings.scores.estimate import Estimate, kept_less, kept_share, mean_of
+from dlens.findings.scores.intervals import jackknife_interval
 from dlens.findings.study.results import ModelKind, ModelStudy, TextReading
 from dlens.findings.study.study import Study
 
 __all__ = [
+    "Measure",
     "dynamics",
     "early_redundancy",
     "kept",
+    "kept_beside_diffusion",
     "late_minus_early",
     "loss_change",
     "outlier_share",
@@ -26,8 +29,10 @@ __all__ = [
 ]
 
 _DEPTHS = 16
-_RESAMPLES = 999
 _NATS = "nats a token"
+
+# An effect of one model of a study.
+Measure = Callable[[Study, str], Estimate]
 
 
 def early_redundancy(study: Study, name: str) -> Estimate:
@@ -37,7 +42,7 @@ def early_redundancy(study: Study, name: str) -> Estimate:
     def at(texts: TextReading) -> Estimate:
         n = third(texts.cosine.shape[1])
         early, late = texts.cosine[:, 1 : 1 + n].mean(1), texts.cosine[:, -n:].mean(1)
-        return mean_of(early - late, _RESAMPLES, study.settings.seed)
+        return mean_of(early - late)
 
     return _beside(at(reading.clean), {_masked(rate): at(texts) for rate, texts in reading.masked.items()})
 
@@ -46,57 +51,72 @@ def recency(study: Study, name: str) -> Estimate:
     """Recency index of the model minus that of the other kind of model, text by text."""
     other: ModelKind = "ar" if study.models[name].kind == "diffusion" else "diffusion"
     against = [_index(own) for own in _of_kind(study, other)]
-    own, seed = _index(study.models[name]), study.settings.seed
-    itself = {"the index itself": mean_of(own, _RESAMPLES, seed)}
+    own = _index(study.models[name])
+    itself = {"the index itself": mean_of(own)}
     if not against:
         return _beside(_nothing(other), itself)
-    return _beside(mean_of(own - np.mean(against, axis=0), _RESAMPLES, seed), itself)
+    return _beside(mean_of(own - np.mean(against, axis=0)), itself)
 
 
 def dynamics(study: Study, name: str) -> Estimate:
     """Where the profile of a model lies between native diffusion and AR, with the line from other texts."""
-    from scipy.stats import bootstrap
-
     ends = [[_profile(own) for own in _of_kind(study, kind)] for kind in ("diffusion", "ar")]
     if not all(ends):
         return _nothing("ar" if ends[0] else "diffusion")
-    zero, one = (np.mean(end, axis=0)[1::2] for end in ends)
+    line = np.stack([np.mean(end, axis=0)[1::2] for end in ends], axis=1)
     own = _profile(study.models[name])[0::2]
-
-    def place(texts: np.ndarray, others: np.ndarray) -> float:
-        start, line = zero[others].mean(0), one[others].mean(0) - zero[others].mean(0)
-        return float((own[texts].mean(0) - start) @ line / (line @ line))
-
-    samples = (np.arange(len(own)), np.arange(len(zero)))
-    value = place(*samples)
-    if min(map(len, samples)) < 2:
-        return Estimate(value, nan, nan, "too few texts for an interval", n=len(own))
-    rng = np.random.default_rng(study.settings.seed)
-    drawn = bootstrap(
-        samples, place, n_resamples=_RESAMPLES, vectorized=False, method="percentile", confidence_level=LEVEL, rng=rng
-    ).confidence_interval
-    return Estimate(value, float(drawn.low), float(drawn.high), n=len(own))
+    low, high = jackknife_interval([own, line], _place)
+    why = "too few texts for an interval" if isnan(low) else ""
+    return Estimate(_place(own, line), low, high, why, n=len(own))
 
 
-def kept(change: str) -> Callable[[Study, str], Estimate]:
+def _place(own: Float[np.ndarray, "text depth"], line: Float[np.ndarray, "other 2 depth"]) -> float:
+    """Where the mean profile lies between two others: 0 at the first, 1 at the second."""
+    start, end = line.mean(0)
+    way = end - start
+    return float((own.mean(0) - start) @ way / (way @ way))
+
+
+def kept(change: str) -> Measure:
     """The share of the accuracy that is left after a change, with the loss, and with the controls of an ablation."""
 
     def measure(study: Study, name: str) -> Estimate:
-        model, loss = study.models[name], loss_change(study, name, change)
-        answers, beside = model.answers, {f"loss, {_NATS}": loss}
-        if change == "early run" and "late run" in answers:
-            beside["kept where as many late blocks are skipped"] = _kept(study, name, "late run")
-        if change == "no outlier":
-            beside["kept without a random channel"] = _kept(study, name, "no random")
-            if "no next" in answers:
-                beside["kept without the next largest"] = _kept(study, name, "no next")
-        effect = _kept(study, name, change)
-        problems = f"the verdict is about {effect.n} problems"
-        why = f"{_blocks(model, change)}{model.changes[change].words}; {problems}; {effect.why}"
-        shown = ((f"rise of the loss, {_NATS}", loss),)
-        return replace(effect, why=why, beside=tuple(beside.items()), shown=shown)
+        return _told(study, name, change, _kept(study, name, change))
 
     return measure
+
+
+def kept_beside_diffusion(change: str) -> Measure:
+    """The share of the accuracy that is left after a change, minus that share of native diffusion."""
+
+    def measure(study: Study, name: str) -> Estimate:
+        own, others = study.models[name], _of_kind(study, "diffusion")
+        if not others:
+            return _told(study, name, change, _nothing("diffusion"), {"kept": _kept(study, name, change)})
+        effect = kept_less(_answers(own, change), [_answers(other, change) for other in others])
+        names = [name, *(other for other, model in study.models.items() if model.kind == "diffusion")]
+        return _told(study, name, change, effect, {f"kept by {each}": _kept(study, each, change) for each in names})
+
+    return measure
+
+
+def _told(
+    study: Study, name: str, change: str, effect: Estimate, parts: Mapping[str, Estimate] = MappingProxyType({})
+) -> Estimate:
+    """An effect on the accuracy with what a reader needs beside it."""
+    model, loss = study.models[name], loss_change(study, name, change)
+    beside = {**parts, f"loss, {_NATS}": loss}
+    if change == "early run" and "late run" in model.answers:
+        beside["kept where as many late blocks are skipped"] = _kept(study, name, "late run")
+    if change == "no outlier":
+        beside["kept without a random channel"] = _kept(study, name, "no random")
+        if "no next" in model.answers:
+            beside["kept without the next largest"] = _kept(study, name, "no next")
+    n = len(model.answers["whole"].correct)
+    problems = f"the verdict is about {n} problems"
+    why = "; ".join(filter(None, [_blocks(model, change) + model.changes[change].words, problems, effect.why]))
+    shown = {**parts, f"rise of the loss, {_NATS}": loss}
+    return replace(effect, why=why, beside=tuple(beside.items()), shown=tuple(shown.items()))
 
 
 def _blocks(model: ModelStudy, change: str) -> str:
@@ -105,15 +125,19 @@ def _blocks(model: ModelStudy, change: str) -> str:
 
 
 def _kept(study: Study, name: str, change: str) -> Estimate:
-    answers = study.models[name].answers
-    return kept_share(answers["whole"].correct, answers[change].correct, study.settings.seed)
+    return kept_share(*_answers(study.models[name], change))
+
+
+def _answers(model: ModelStudy, change: str) -> tuple[Sequence[bool], Sequence[bool]]:
+    """Whether each problem is solved before and after."""
+    return model.answers["whole"].correct, model.answers[change].correct
 
 
 def loss_change(study: Study, name: str, change: str, against: str = "whole") -> Estimate:
     """Loss after a change minus the loss of the model as it is, text by text."""
     losses = study.models[name].losses
     rise = np.subtract(losses[change].losses, losses[against].losses)
-    return mean_of(rise, _RESAMPLES, study.settings.seed, _NATS)
+    return mean_of(rise, _NATS)
 
 
 def late_minus_early(study: Study, name: str) -> Estimate:
@@ -131,7 +155,7 @@ def outlier_share(study: Study, name: str) -> Estimate:
     early, clean = third(n_layers), reading.clean
 
     def at(values: Float[np.ndarray, "text layer"], n: int = early) -> Estimate:
-        return mean_of(values[:, :n].mean(1), _RESAMPLES, study.settings.seed)
+        return mean_of(values[:, :n].mean(1))
 
     channel, following = reading.early_channels
     masked = {rate: at(own.early_share) for rate, own in reading.masked.items()}

@@ -26,14 +26,26 @@ from dlens.tasks import Problem, Task
 from dlens.tracing.chain import Trace
 from dlens.tracing.probes.outlier import channel_shares
 
-__all__ = ["READING_RATES", "answers", "disrupted", "losses", "reading", "thirds", "two_tokens_a_step"]
+__all__ = [
+    "NEW_TOKENS",
+    "PROMPTS",
+    "PROMPT_TOKENS",
+    "READING_RATES",
+    "answers",
+    "disrupted",
+    "losses",
+    "reading",
+    "thirds",
+    "two_tokens_a_step",
+]
 
 # Shares of masked tokens at which a diffusion model reads, besides text without masks.
 READING_RATES = (0.25, 0.5, 0.75)
+# What is continued to compare representations at matched points: so many texts, so many tokens of each, by so many.
+PROMPTS, PROMPT_TOKENS, NEW_TOKENS = 16, 24, 32
 _DISTANCES = 32
 _BLOCK = 32
 _EXAMPLES, _EXAMPLE_LENGTH = 2, 200
-_PROMPTS, _PROMPT_TOKENS, _NEW_TOKENS = 16, 24, 32
 
 
 def reading(chain: Trace, rows: Sequence[list[int]], seed: int = 0) -> Reading:
@@ -110,9 +122,9 @@ def answers(trace: Trace, task: Task, problems: Sequence[Problem], seed: int = 0
 
 def disrupted(chain: Trace, layers: Sequence[int], rows: Sequence[list[int]], seed: int = 0) -> Disrupted:
     """Cosine of the stream with and without blocks, by share of decided tokens and by layer, at deciding positions."""
-    prompts = [row[:_PROMPT_TOKENS] for row in rows[:_PROMPTS]]
-    sampler = _sampler(chain, _NEW_TOKENS)
-    found = disruption(chain, layers, prompts, sampler=sampler, max_new_tokens=_NEW_TOKENS, seed=seed)
+    prompts = [row[:PROMPT_TOKENS] for row in rows[:PROMPTS]]
+    sampler = _sampler(chain, NEW_TOKENS)
+    found = disruption(chain, layers, prompts, sampler=sampler, max_new_tokens=NEW_TOKENS, seed=seed)
     data = found.data.sel(positions="deciding")
     cosine, low, high = (data[name].values for name in ("cosine", "low", "high"))
     return Disrupted(cosine, low, high, tuple(data["fraction"].values.tolist()), len(prompts))

@@ -45,7 +45,7 @@ def report(
         quick: fewer problems and texts, so wider intervals, and no comparison at matched points.
         problems: how many; 64 by default, 12 for a quick report.
         kinds: for each model "diffusion", "ar", "ar-init" or None, which goes by its family.
-        seed: of problems, masks, random channels and resamples.
+        seed: of problems, masks and random channels.
         json: where the numbers are written, too.
         fresh: compute everything again.
         progress: show a progress bar.

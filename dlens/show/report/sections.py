@@ -72,8 +72,7 @@ def _profiles(
     """Lines over depth, of values [text, layer], with their numbers by layer; a name begins with that of its model."""
     models = list(found.models)
     measured = [
-        _over_texts(name, label, "layer", range(values.shape[1]), mean_curve(values, seed=found.settings.seed))
-        for name, values in series.items()
+        _over_texts(name, label, "layer", range(values.shape[1]), mean_curve(values)) for name, values in series.items()
     ]
     figure = bands(
         [own.after(first) for own in _on_one_axis(measured)],
@@ -119,7 +118,7 @@ def _masked(found: Study) -> Iterator[Section]:
 def _by_distance(found: Study) -> Section:
     measured = []
     for name, own in found.models.items():
-        curve = mean_curve(own.reading.clean.similarity, seed=found.settings.seed)
+        curve = mean_curve(own.reading.clean.similarity)
         measured.append(_over_texts(name, "cosine", "distance", range(1, len(curve) + 1), curve))
     text = (
         "Cosine of two positions of a text by their distance in tokens, averaged over layers, on text without masks. A "
@@ -133,7 +132,7 @@ def _accuracies(found: Study) -> Section:
     for name, own in found.models.items():
         before, effects = own.answers["whole"].correct, []
         for change, answers in own.answers.items():
-            effect = kept_share(before, answers.correct, found.settings.seed)
+            effect = kept_share(before, answers.correct)
             n, solved = len(before), sum(answers.correct)
             words = own.changes[change].words
             rows.append([name, change, words, solved / n, effect.value, effect.low, effect.high, n])
@@ -154,9 +153,9 @@ def _accuracies(found: Study) -> Section:
         "an answer",
     ]
     text = (
-        f"Accuracy on {found.task} after a change, as a share of the accuracy without it. apart: 18.75 % of the "
-        f"blocks (3 of 16), no two neighbours; early run, late run: as many in a row; no outlier: the largest channel "
-        f"to zero; no random: a random one; no next: the next largest, of as much energy together."
+        f"Accuracy on {found.task} after a change, as a share of the accuracy without it. apart: skips "
+        f"{found.skipped('apart')}, no two neighbours; early run, late run: as many in a row; no outlier: the "
+        f"largest channel to zero; no random: a random one; no next: the next largest, of as much energy together."
     )
     return Section("What is kept of the accuracy", text, points(series, 1), columns, rows)
 
@@ -189,7 +188,7 @@ def _disruption(found: Study) -> Iterator[Section]:
     if not measured:
         return
     text = (
-        "How far skipping 18.75 % of the blocks (3 of 16), no two neighbours, moves what leaves each block: cosine "
+        f"How far skipping {found.skipped('apart')}, no two neighbours, moves what leaves each block: cosine "
         "with and without, on the same canvas of the model's own decoding with half of the tokens decided, at the "
         "positions whose logits decide the tokens to come. The same point for both kinds of model, so that they can be "
         "compared."
@@ -202,15 +201,12 @@ def _thirds(found: Study) -> Iterator[Section]:
     for name, own in found.models.items():
         if own.thirds is None:
             continue
-        effects = [
-            (third, kept_share(solved.before, solved.after, found.settings.seed))
-            for third, solved in own.thirds.kept.items()
-        ]
+        effects = [(third, kept_share(solved.before, solved.after)) for third, solved in own.thirds.kept.items()]
         series.append(_estimated(name, "accuracy kept", effects))
         rows += [[name, third, e.value, e.low, e.high, e.n, " ".join(own.thirds.notes)] for third, e in effects]
     if series:
         text = (
-            "What is kept of the accuracy where the same blocks, 18.75 % (3 of 16), no two neighbours, are skipped in "
+            f"What is kept of the accuracy where {found.skipped('apart')}, no two neighbours, are skipped in "
             "one third of decoding only. Both kinds of model compute the whole sequence at every step, so that a skip "
             "means the same."
         )

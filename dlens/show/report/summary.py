@@ -8,11 +8,13 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from dlens.findings.scores.estimate import Estimate
+from dlens.findings.scores.intervals import LEVEL
 from dlens.findings.study.claims import PAPERS, Cell, Row, Verdict
-from dlens.findings.study.parts import READING_RATES
+from dlens.findings.study.parts import NEW_TOKENS, PROMPT_TOKENS, PROMPTS, READING_RATES
 from dlens.findings.study.results import ModelKind
 from dlens.findings.study.study import Study
 from dlens.html import rendered
+from dlens.tracing.probes.calibration import calibration_texts
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -21,12 +23,6 @@ __all__ = ["lead", "margin", "method", "number", "summary"]
 
 _CLASS: Mapping[Verdict, str] = {"holds": "holds", "does not hold": "not", "undecided": "undecided"}
 _OF: Mapping[ModelKind, str] = {"diffusion": "native diffusion", "ar": "AR", "ar-init": "AR-initialised"}
-
-_DEEP = (
-    "Matched points: the model as it is continues the first 24 tokens of 16 texts by 32 tokens; where half of these "
-    "are decided, its canvas is read with and without the skip. Thirds: half of the problems, thirds of the planned "
-    "steps of a diffusion model, and of an autoregressive model's own answer.",
-)
 
 
 def lead(found: Study, rows: Sequence[Row]) -> str:
@@ -40,20 +36,21 @@ def lead(found: Study, rows: Sequence[Row]) -> str:
 
 
 def _outcome(cells: Sequence[Cell]) -> str:
-    counted = Counter(cell.verdict for cell in cells)
+    claimed = [cell.verdict for cell in cells if cell.claimed]
+    counted = Counter(claimed)
     holds, fails, undecided = (counted[verdict] for verdict in _CLASS)
-    unclaimed = sum(not cell.claimed for cell in cells)
-    besides = f"; for {unclaimed} of them the papers claim nothing of such a model" if unclaimed else ""
+    others = len(cells) - len(claimed)
+    besides = f" {_count(others, 'more cell')} {'is' if others == 1 else 'are'} about what the papers do not claim."
     return (
-        f"Of {_count(len(cells), 'verdict')} on what they claim of each kind of model, {holds} "
+        f"Of {_count(len(claimed), 'verdict')} on what they claim of each kind of model, {holds} "
         f"{'holds' if holds == 1 else 'hold'}, {fails} {'does' if fails == 1 else 'do'} not hold and {undecided} "
-        f"{'is' if undecided == 1 else 'are'} undecided{besides}."
+        f"{'is' if undecided == 1 else 'are'} undecided.{besides if others else ''}"
     )
 
 
 def _size(found: Study) -> str:
     settings = found.settings
-    much = f"{_count(settings.texts, 'text')} and {_count(settings.problems, 'problem')} of {found.task}"
+    much = f"{_count(_n_texts(found), 'text')} and {_count(settings.problems, 'problem')} of {found.task}"
     if settings.deep:
         return f"Measured on {much}."
     return f"This is a quick run: {much}; run without --quick for narrower intervals."
@@ -65,7 +62,7 @@ def _count(n: int, what: str) -> str:
 
 def summary(asked: str, rows: Sequence[Row]) -> Markup:
     """Who was asked, then a row a question and a cell a model: what is claimed of it, the verdict, the effect."""
-    shown = {"says": _says, "colour": _colour, "margin": margin, "number": number, "about": _about}
+    shown = {"says": _says, "colour": _colour, "margin": margin, "number": number, "about": _about, "beside": _beside}
     return rendered("show/report/summary.html.j2", asked=asked, rows=rows, **shown)
 
 
@@ -80,6 +77,10 @@ def _colour(cell: Cell) -> str:
 def _about(effect: Estimate) -> list[str]:
     lines = [effect.why, *(f"{words}: {number(own)}" for words, own in effect.shown)]
     return [line for line in lines if line]
+
+
+def _beside(cell: Cell) -> list[str]:
+    return [line for line in (cell.limit, cell.reported and f"reported: {cell.reported}") if line]
 
 
 def margin(cell: Cell) -> str:
@@ -112,24 +113,42 @@ def method(found: Study) -> str:
     )
     versions = ", ".join(f"{package} {version}" for package, version in found.versions.items())
     lines = [
-        f"Texts: {settings.texts} of the 24 that ship with dlens, stories, word problems and code, the same for all "
-        f"models, each read in a forward of its own, clean, and by diffusion models also with {noise} of the tokens "
-        f"masked at random: masks alone would make early layers look alike. Layers are read at resid_pre and "
-        f"resid_post, never at the output of the final norm. Cosine per token, averaged over positions; recency from "
-        f"the cosine of two positions of a text; the largest channel is the one with the largest share of the "
-        f"energy over all blocks but the last, on the whole calibration text.",
+        f"Texts: {_n_texts(found)} of the {len(calibration_texts())} that ship with dlens, stories, word problems and "
+        f"code, the same for all models, each read in a forward of its own, clean, and by diffusion models also with "
+        f"{noise} of the tokens masked at random: masks alone would make early layers look alike. Layers are read at "
+        f"resid_pre and resid_post, never at the output of the final norm. Cosine per token, averaged over positions; "
+        f"recency from the cosine of two positions of a text; the largest channel is the one with the largest share "
+        f"of the energy over all blocks but the last, on the whole calibration text.",
         f"Loss: {estimators}; the same masks for every change.",
         f"Accuracy: {settings.problems} test problems of {found.task}, the same for every model and change, greedy; "
-        f"diffusion models with LLaDA's sampler, two tokens a step. A share of nothing is not measurable: where a "
-        f"model solves no problem as it is, there is no number.",
-        *(_DEEP if settings.deep else ()),
-        "Intervals: 95 %, percentile bootstrap over texts or problems, in pairs; where all resamples agree, the exact "
-        "interval of the share of solved problems that are kept.",
+        f"diffusion models with LLaDA's sampler, at half as many steps as tokens. A share of nothing is not "
+        f"measurable: where a model solves no problem as it is, there is no number.",
+        *([_deep(found)] if settings.deep else []),
+        f"Intervals: {LEVEL:.0%}. Shares that are kept: the score of Nam and Blackwelder for answers to the same "
+        f"problems, with a continuity correction; a difference of two of them by the method of variance estimates "
+        f"recovery. Means over texts: Student's t, corrected for skewness by Hall's transformation. Places between two "
+        f"profiles: jackknife over texts. Simulations in dlens's tests say that each covers as often as it should.",
+        "Figures after “reported” are of the papers' models, problems and samplers, as others who wrote of the papers "
+        "give them.",
         "Kinds: a diffusion model whose logits are shifted by one is taken to have started from an autoregressive "
         "model, as Dream has, unless the kind was given. How the papers measured is not known in all details: claims "
         "are put as dlens measures them, and arXiv 2605.06366 does not say how it prunes the channel.",
         f"Changes. {changes}",
-        f"Seed {settings.seed}, of problems, masks, the random channel and resamples. {versions}. "
+        f"Seed {settings.seed}, of problems, masks and the random channel. {versions}. "
         f"{found.reused} parts were read from an earlier run with the same code, weights and settings.",
     ]
     return "\n".join(lines)
+
+
+def _deep(found: Study) -> str:
+    prompts = min(PROMPTS, _n_texts(found))
+    return (
+        f"Matched points: the model as it is continues the first {PROMPT_TOKENS} tokens of {_count(prompts, 'text')} "
+        f"by {NEW_TOKENS} tokens; where half of these are decided, its canvas is read with and without the skip. "
+        f"Thirds: {found.settings.n_thirds} of the problems, thirds of the planned steps of a diffusion model, and of "
+        f"an autoregressive model's own answer."
+    )
+
+
+def _n_texts(found: Study) -> int:
+    return min(found.settings.texts, len(calibration_texts()))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from math import isnan, nan
+import re
+from math import inf, isnan, nan
 
 import pytest
 
 from dlens.findings.scores.estimate import Estimate
-from dlens.findings.study.claims import CLAIMS, Bar, claims, verdict_of
+from dlens.findings.study.claims import CLAIMS, Bar, claims, limit_of, verdict_of
 from dlens.findings.study.results import KINDS
-from tests.findings.studies import EVEN, TRIO, made_model, made_study
+from tests.findings.studies import ANSWERED, EVEN, TRIO, made_model, made_study
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,104 @@ def test_rows_are_plain_data_whose_effects_keep_their_fields() -> None:
     row = claims(made_study({"dllm": made_model("diffusion", EVEN)}))[6].to_json()
     assert list(row) == ["title", "source", "effect", "cells", "question"]
     [cell] = row["cells"]
-    assert list(cell) == ["model", "kind", "says", "bar", "effect", "verdict", "claimed"]
+    assert list(cell) == ["model", "kind", "says", "bar", "effect", "verdict", "claimed", "reported", "limit"]
     assert list(cell["effect"]) == ["value", "low", "high", "why", "beside", "shown"]
     words, beside = cell["effect"]["beside"][0]
     assert words == "in all blocks but the last" and beside["value"] == pytest.approx(0.1, abs=0.01)
+
+
+def solved(**changed: str) -> dict[str, str]:
+    """All of 36 problems solved, but by some changes."""
+    return dict.fromkeys(ANSWERED, "1" * 36) | {name.replace("_", " "): digits for name, digits in changed.items()}
+
+
+def test_less_than_native_diffusion_is_decided_against_native_diffusion() -> None:
+    """0.58 is less than 0.9, and more than 0.25: "less is kept than in native diffusion" does not hold."""
+    dllm = made_model("diffusion", EVEN, solved=solved(apart="1" * 9 + "0" * 27))
+    init = made_model("ar-init", EVEN, solved=solved(apart="1" * 21 + "0" * 15))
+    cells = {cell.model: cell for cell in claims(made_study({"dllm": dllm, "init": init}))[3].cells}
+    cell = cells["init"]
+    assert (cell.says, cell.bar) == ("no, less is kept than in native diffusion", "< 0")
+    assert cell.effect.value == pytest.approx(21 / 36 - 9 / 36) and cell.effect.low > 0
+    assert cell.verdict == "does not hold"
+    shown = {words: own.value for words, own in cell.effect.shown}
+    assert (shown["kept by init"], shown["kept by dllm"]) == pytest.approx((21 / 36, 9 / 36))
+    turned = claims(made_study({"dllm": made_model("diffusion", EVEN, solved=solved()), "init": init}))[3].cells[1]
+    assert turned.verdict == "holds" and turned.effect.high < 0
+    alone = claims(made_study({"init": init}))[3].cells[0]
+    assert alone.verdict == "undecided" and "no native diffusion model to compare with" in alone.effect.why
+    assert [words for words, _ in alone.effect.shown][0] == "kept"
+
+
+def test_a_sentence_names_the_margin_that_decides_it() -> None:
+    """Every number of a sentence is its margin; a margin that the sentence does not name says more or less."""
+    for claim in CLAIMS:
+        for kind, bar in claim.bars.items():
+            numbers = re.findall(r"\d+(?:\.\d+)?", bar.says)
+            expected = {f"{bar.margin:g}", f"{100 * bar.margin:g}"}
+            assert set(numbers) <= expected, (claim.title, kind)
+            if bar.claimed and not numbers:
+                assert bar.margin in (0.0, 0.5) and not bar.ours, (claim.title, kind)
+                assert re.search("nearer|less|weaker|stronger", bar.says), (claim.title, kind)
+
+
+def test_a_bar_is_ours_unless_a_paper_names_it_or_the_sentence_compares() -> None:
+    others = {
+        (claim.title, kind)
+        for claim in CLAIMS
+        for kind, bar in claim.bars.items()
+        if not bar.ours and bar.margin and "nearer" not in bar.says
+    }
+    assert others == {
+        ("Skipping 18.75 % of the blocks, no two neighbours", "diffusion"),
+        ("Skipping 18.75 % of the blocks, consecutive and early", "diffusion"),
+    }
+    assert str(Bar("", "<", 0.25, ours=True)) == "< 0.25 (our bar)" and str(Bar("", ">", 0.9)) == "> 0.9"
+
+
+def test_what_collapses_keeps_less_than_half() -> None:
+    """Where 0.69 is kept, less than 0.9 is, and nothing collapsed."""
+    model = made_model("ar", EVEN, solved=solved(apart="1" * 25 + "0" * 11, early_run="1" * 5 + "0" * 31))
+    apart, run = (row.cells[0] for row in claims(made_study({"ar": model}))[3:5])
+    assert apart.says == run.says == "no, it collapses: less than 50 % is kept"
+    assert apart.bar == "< 0.5 (our bar)"
+    assert (apart.verdict, run.verdict) == ("does not hold", "holds")
+
+
+@pytest.mark.parametrize(
+    ("extremes", "sign", "words"),
+    [
+        ((0.4, 0.7), ">", "confirmed"),
+        ((0.4, 0.7), "<", "refuted"),
+        ((0.95, 1.2), "<", "confirmed"),
+        ((0.95, 1.2), ">", "refuted"),
+        ((0.95, 0.7), ">", "decided"),
+        ((0.4, 1.2), ">", ""),
+        ((-inf, inf), "<", ""),
+    ],
+)
+def test_a_bar_that_so_few_problems_cannot_reach_is_said(extremes: tuple[float, float], sign: str, words: str) -> None:
+    found = limit_of(Estimate(0.8, 0.5, 1.1, n=12, extremes=extremes), Bar("", sign, 0.9))  # pyright: ignore
+    assert found == (f"cannot be {words} with 12 problems, whatever the answers" if words else "")
+
+
+def test_twelve_of_twelve_cannot_confirm_that_more_than_nine_tenths_are_kept() -> None:
+    limits = []
+    for n in (12, 44, 45):
+        study = made_study({"dllm": made_model("diffusion", EVEN, solved=dict.fromkeys(ANSWERED, "1" * n))})
+        cell = claims(study)[3].cells[0]
+        limits.append((cell.verdict, cell.limit))
+    assert limits == [
+        ("undecided", "cannot be confirmed with 12 problems, whatever the answers"),
+        ("undecided", "cannot be confirmed with 44 problems, whatever the answers"),
+        ("holds", ""),
+    ]
+
+
+def test_blocks_in_words_are_those_that_were_skipped() -> None:
+    study = made_study({"ar": made_model("ar", EVEN), "deep": made_model("diffusion", [0.1, *[0.99] * 4, *[0.8] * 4])})
+    rows = claims(study)
+    for row in rows[3:5]:
+        assert row.question.startswith("Skipping 1 of 7 or 1 of 9 blocks (11.11 % or 14.29 %), ")
+    assert "without 1 of 7 or 1 of 9 blocks (11.11 % or 14.29 %) in a row" in rows[5].effect
+    assert not any("16" in row.question + row.effect for row in rows)

@@ -61,7 +61,7 @@ def drawn(section: Section) -> Any:
 
 def test_a_figure_by_layer_begins_at_layer_1_and_its_table_at_0(shown: dict[str, Section], study: Study) -> None:
     section = shown["What each block changes"]
-    mean, low, high = mean_interval(study.models["dllm"].reading.clean.cosine, seed=0)
+    mean, low, high = mean_interval(study.models["dllm"].reading.clean.cosine)
     line = drawn(section)[1]
     assert (line.name, list(line.x)) == ("dllm", [1, 2, 3, 4, 5, 6])
     np.testing.assert_array_equal(line.y, mean[1:])

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from dlens.show.report.seeds import seeds_section
+from recipes.trio import effects
 
 EARLY = [0.1, 0.99, 0.99, 0.95, 0.9, 0.9, 0.8]
 
@@ -40,3 +41,11 @@ def test_training_seeds_are_shown_where_their_files_are(tmp_path: Path) -> None:
     first = dict(zip(section.columns, section.rows[0], strict=True))
     assert first["trio-code accuracy"] == 0.8 and first["kept, early consecutive"] == 0.5
     assert first["cosine, early minus late"] == pytest.approx(0.99 - 0.85)
+
+
+def test_the_blocks_and_texts_in_words_are_those_that_were_measured() -> None:
+    section = seeds_section()
+    assert section is not None
+    for name in ("early non-adjacent", "early consecutive", "late consecutive"):
+        assert f"{', '.join(map(str, effects.SKIPS[name]))} ({name})" in section.text
+    assert f"on {effects._TEXTS} held-out texts" in section.text  # pyright: ignore

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from html import escape as html_of
 
@@ -11,8 +12,8 @@ from dlens.findings.study import study as studies
 from dlens.findings.study.claims import claims
 from dlens.findings.study.study import Study
 from dlens.show.report.report import report_page
-from dlens.show.report.summary import number
-from tests.findings.studies import made_model, made_study
+from dlens.show.report.summary import lead, method, number
+from tests.findings.studies import ANSWERED, made_model, made_study
 
 EARLY = [0.1, 0.99, 0.99, 0.95, 0.9, 0.9, 0.8]
 EVEN = [0.1, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9]
@@ -83,6 +84,39 @@ def test_the_page_leads_with_the_question_and_the_outcome() -> None:
         assert paper in lead
     quick = replace(found, settings=studies.QUICK)
     assert "quick run: 8 texts and 12 problems of trio-code; run without --quick" in report_page(quick, claims(quick))
+
+
+def test_counts_leave_out_what_no_paper_claims() -> None:
+    found = made_study({"ar": made_model("ar", EVEN, 0.3), "init": made_model("ar-init", EVEN, share=0.6)})
+    rows = claims(found)
+    claimed = [cell.verdict for row in rows for cell in row.cells if cell.claimed]
+    words = lead(found, rows)
+    counts = [claimed.count(verdict) for verdict in ("holds", "does not hold", "undecided")]
+    assert len(claimed) == 14 == sum(counts) and "Of 14 verdicts on what they claim" in words
+    assert re.findall(r"(\d+) (?:holds?|does not hold|do not hold|is undecided|are undecided)", words) == [
+        str(n) for n in counts
+    ]
+    assert words.count("2 more cells are about what the papers do not claim.") == 1
+    alone = made_study({"ar": made_model("ar", EVEN)})
+    assert "more cell" not in lead(alone, claims(alone))
+
+
+def test_what_so_few_problems_cannot_decide_and_what_is_reported_is_in_the_cell() -> None:
+    study = made_study({"dllm": made_model("diffusion", EARLY, solved=dict.fromkeys(ANSWERED, "1" * 12))})
+    cell = report_page(study, claims(study)).split('<table class="claims">')[1].split("<td ")[4]
+    assert "<small>cannot be confirmed with 12 problems, whatever the answers</small>" in cell
+    assert "<small>reported: LLaDA-8B, 6 of 32 blocks: 91.8 % of GSM8K" in cell
+    assert "our bar" not in cell
+    assert "(our bar)" in report_page(study, claims(study)).split("<td ")[1]
+
+
+def test_numbers_in_words_are_those_of_the_study(found: Study) -> None:
+    few = replace(found, settings=replace(found.settings, texts=5, problems=30))
+    words = method(few)
+    assert "Texts: 5 of the 24" in words and "the first 24 tokens of 5 texts by 32 tokens" in words
+    assert "Thirds: 15 of the problems" in words
+    page = report_page(found, claims(found)).split("How it was measured")[0]
+    assert "of 16 blocks" not in page and "1 of 7 or 1 of 9 blocks" in page
 
 
 def test_it_says_how_it_was_measured(html: str) -> None:
