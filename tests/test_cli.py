@@ -21,9 +21,9 @@ def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert any(line.startswith("llada") for line in lines)
 
 
-def test_generate_prints_the_continuation(capsys: pytest.CaptureFixture[str]) -> None:
+def test_generate_prints_the_prompt_and_its_continuation(capsys: pytest.CaptureFixture[str]) -> None:
     main(["generate", "trio/ar", "Once upon a", "--max-new-tokens", "2", "--skip", "3"])
-    assert capsys.readouterr().out.startswith(" time")
+    assert capsys.readouterr().out.startswith("Once upon a time")
 
 
 @pytest.mark.parametrize(

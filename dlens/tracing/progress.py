@@ -11,7 +11,7 @@ from typing import Any, final
 from dlens.axes import TokenIds
 from dlens.errors import Cancelled
 
-__all__ = ["OnStep", "StepView", "Watch", "hold", "refuse_stray_call"]
+__all__ = ["OnStep", "StepView", "Watch", "hold", "quiet", "refuse_stray_call"]
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,14 @@ class Watch:
             return
         from tqdm.auto import tqdm
 
-        with tqdm(total=self.n_steps, unit="step", delay=1.0, leave=False) as bar:
+        with tqdm(total=self.n_steps, unit="step", delay=1.0, leave=False, disable=quiet(self.progress)) as bar:
             self.bar = bar
             yield
+
+
+def quiet(progress: bool) -> bool | None:
+    """What tqdm takes as `disable`: None shows a bar in notebooks and on terminals, and none in pipes and files."""
+    return None if progress else True
 
 
 def refuse_stray_call(step: int, begun: int) -> None:

@@ -17,6 +17,7 @@ from dlens.measures.base.measure import Span, Sums, Visit
 from dlens.samplers import Sampler
 from dlens.tracing.chain import Trace, trace
 from dlens.tracing.probes.calibration import calibration_texts
+from dlens.tracing.records.measured import Measures
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -71,6 +72,9 @@ class Profile:
     plan: tuple[Mapping[str, Any], ...]
     measures: Mapping[str, xr.Dataset]
     notes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "measures", Measures(self.measures))
 
     def __str__(self) -> str:
         head = f"Profile of {self.model} on {self.inputs} inputs (prompts: {self.n_prompts}): {self.n_layers} layers"

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from dlens.models.model import Model
+from dlens.ops.base.given import as_seed
 from dlens.tracing.planning.inputs import as_batch
 
 __all__ = ["batched", "mask_share", "masked_rows", "rng", "token_rows"]
@@ -38,8 +39,12 @@ def batched(rows: Sequence[T], batch_size: int) -> Iterator[Sequence[T]]:
 
 
 def rng(seed: int) -> torch.Generator:
-    """A source of random numbers of its own, on the CPU, so that every device draws the same."""
-    return torch.Generator().manual_seed(seed)
+    """A source of random numbers of its own, on the CPU, so that every device draws the same.
+
+    Raises:
+        ValueError: no seed that every source takes.
+    """
+    return torch.Generator().manual_seed(as_seed(seed))
 
 
 def mask_share(ids: Sequence[int], share: float, mask_token_id: int, generator: torch.Generator) -> list[int]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from dlens.axes import TokenIds, TokenMask, hook_name, parse_point
 from dlens.ops.base.target import RunKind
 from dlens.tracing.records.captured import Captured
+from dlens.tracing.records.measured import Measures
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,6 +108,9 @@ class Record:
     count_flops: Callable[[], Flops] | None = None
     read_pieces: Callable[[], dict[int, str]] | None = None
     memo: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "measures", Measures(self.measures))
 
     def __getitem__(self, name: str) -> Tensor:
         """A captured tensor, on the CPU, in the model's type.
@@ -240,7 +244,8 @@ class Record:
             )
         lines += [f"  captured: {captured}"] if captured else []
         lines += [f"  measures: {', '.join(self.measures)}"] if self.measures else []
-        lines += [f"  {entry['words']}" for entry in self.plan]
+        # A measure is named above, with its key alone.
+        lines += [f"  {entry['words']}" for entry in self.plan if entry["op"] != "measure"]
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)
 
