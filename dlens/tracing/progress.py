@@ -111,11 +111,25 @@ def hold(lock: threading.RLock, cancel: threading.Event | None) -> Iterator[None
 
     Raises:
         Cancelled: the event was set while waiting.
+        KeyboardInterrupt: for what a library below made of one.
     """
     while not lock.acquire(timeout=-1 if cancel is None else 0.05):
         if cancel is not None and cancel.is_set():
             raise Cancelled("the run was cancelled while it waited for the model; nothing was computed; run it again")
     try:
         yield
+    except Exception as error:
+        if _interrupted(error):
+            raise KeyboardInterrupt from error
+        raise
     finally:
         lock.release()
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether an error came about while an interrupt was handled."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -113,6 +113,19 @@ class Collapse:
     effects: tuple[Effect, ...]
     notes: tuple[str, ...]
 
+    def __str__(self) -> str:
+        layers = f"largest after layers {', '.join(map(str, self.layers))}" if self.layers else "nowhere the largest"
+        head = (
+            f"Collapse of {self.model} on {self.task}: channel {self.channel}, {self.share:.1%} of the energy, {layers}"
+        )
+        rows = [
+            f"  {own.name}: {sum(own.kept.after.correct)} of {self.n} solved, loss {own.loss:.4f}"
+            for own in self.effects
+        ]
+        return "\n".join([head, *rows])
+
+    __repr__ = __str__
+
     def table(self) -> list[dict[str, Any]]:
         """One row a change."""
         return [{"model": self.model} | effect.row() for effect in self.effects]

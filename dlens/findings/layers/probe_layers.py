@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dlens.findings.layers.profile import MASK_RATES
 from dlens.findings.scores.batches import batched, masked_rows, rng, token_rows
+from dlens.ops.base.given import as_index, as_seed
 from dlens.tracing.chain import Trace, trace
 from dlens.tracing.probes.calibration import calibration_texts
 
@@ -114,8 +115,9 @@ def probe_layers(
     """
     base = model if isinstance(model, Trace) else trace(model)
     names = _targets(base, targets)
+    as_seed(seed)
     rows = token_rows(base.model, calibration_texts() if prompts is None else prompts)
-    if not 2 <= folds <= len(rows):
+    if not 2 <= as_index(folds, "folds") <= len(rows):
         raise ValueError(
             f"folds={folds} with {len(rows)} prompts; expected 2 folds at least and a prompt for each, as folds share "
             f"none; give more prompts, or fewer folds"
@@ -127,13 +129,14 @@ def probe_layers(
 def _targets(base: Trace, targets: Sequence[str] | None) -> tuple[str, ...]:
     has_noise = base.model.family.objective == "diffusion"
     known = TARGETS if has_noise else ("position", "token")
-    for name in targets or ():
+    named = (targets,) if isinstance(targets, str) else tuple(targets or ())
+    for name in named:
         if name not in known:
             raise ValueError(
-                f"target {name!r} of {base.model.name}; expected of {', '.join(known)}; leave it out, or check the "
+                f"target {name!r} of {base.model.name}; expected one of {', '.join(known)}; leave it out, or check the "
                 f"spelling"
             )
-    return tuple(targets) if targets else known
+    return named or known
 
 
 def _canvases(base: Trace, rows: list[list[int]], rates: Sequence[float], generator: torch.Generator) -> list[_Canvas]:

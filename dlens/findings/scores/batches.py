@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from dlens.models.model import Model
-from dlens.ops.base.given import as_seed
+from dlens.ops.base.given import as_index, as_seed
 from dlens.tracing.planning.inputs import as_batch
 
 __all__ = ["batched", "mask_share", "masked_rows", "rng", "token_rows"]
@@ -33,7 +33,7 @@ def batched(rows: Sequence[T], batch_size: int) -> Iterator[Sequence[T]]:
         >>> list(batched([1, 2, 3], 2))
         [[1, 2], [3]]
     """
-    if batch_size < 1:
+    if as_index(batch_size, "batch_size") < 1:
         raise ValueError(f"batch_size={batch_size}; expected at least 1, the number of prompts a forward; give 8")
     return (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
 

@@ -15,6 +15,7 @@ from dlens.findings.study import parts
 from dlens.findings.study.changes import changes
 from dlens.findings.study.results import Answers, Disrupted, Losses, ModelKind, ModelStudy, Part, Reading, Thirds
 from dlens.findings.study.stored import Store
+from dlens.ops.base.given import as_seed
 from dlens.tasks import Task
 from dlens.tracing.chain import Trace
 from dlens.tracing.probes.calibration import calibration_texts
@@ -47,6 +48,9 @@ class StudySettings:
     answered: tuple[str, ...]
     deep: bool
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        as_seed(self.seed)
 
 
 _NEEDED = ("whole", "apart", "early run", "no outlier", "no random")
