@@ -7,16 +7,14 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial, wraps
 from importlib.metadata import version
-from itertools import groupby
 from math import isnan
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from dlens.arguments import asked
 from dlens.errors import Cancelled, NeverFired
 from dlens.tables import table_text
 
@@ -439,7 +437,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        _asked(given)()
+        commands = (models, generate, profile, skip, report)
+        asked(commands, given)()
     except BrokenPipeError:
         # Who read the output has enough of it, as `| head` has; the exit must not write to it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -447,62 +446,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _stop(error)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def _asked(arguments: Sequence[str]) -> Callable[[], None]:
-    """The command that the arguments ask for, not yet run.
-
-    Raises:
-        ValueError: they ask for none.
-        SystemExit: they ask for help, which was printed.
-    """
-    import tyro
-
-    commands = {each.__name__: _later(each) for each in (models, generate, profile, skip, report)}
-    said = io.StringIO()
-    try:
-        with redirect_stderr(said):
-            return tyro.extras.subcommand_cli_from_dict(
-                commands,
-                prog="dlens",
-                description="Trace, change and measure diffusion and autoregressive language models. "
-                "`dlens --version` prints the version.",
-                args=arguments,
-                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
-            )
-    except SystemExit as stopped:
-        if not stopped.code:
-            raise
-        raise ValueError(_unboxed(said.getvalue())) from None
-
-
-def _later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
-    """The same arguments, for a call that waits until all of them were read."""
-
-    @wraps(command)
-    def bound(*args: Any, **kwargs: Any) -> Callable[[], None]:
-        return partial(command, *args, **kwargs)
-
-    return bound
-
-
-def _unboxed(message: str) -> str:
-    """What the argument parser says in a box of several lines, on one.
-
-    Examples:
-        >>> _unboxed("╭─ Title ─╮\\n│ No such │\\n│ option. │\\n│ ─────── │\\n│ For full helptext, run dlens --help │")
-        'No such option; see dlens --help'
-    """
-    inner = [line[1:-1].strip() for line in _COLOUR.sub("", message).splitlines() if line[:1] in ("│", "|")]
-    parts = [list(part) for rule, part in groupby(inner, lambda line: set(line) <= {"─", "-"}) if not rule]
-    said = [" ".join(part).rstrip(".") for part in parts if not part[0].startswith(("For full", "Argument help"))]
-    more = [f"see {found[0]}" for part in parts if (found := _HELP.search(" ".join(part)))]
-    return "; ".join(said + more) or message
-
-
-# How the argument parser colours, and where it says what to read.
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_HELP = re.compile(r"\bdlens (?:[a-z]+ )?--help")
 
 
 def _stop(error: BaseException) -> None:

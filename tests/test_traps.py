@@ -474,3 +474,42 @@ def test_trap_22_remote_code_that_ignores_the_attention_mask(tmp_path: Path, hid
     filled = dlens.trace(model).generate([[5, mask, 33], [8]], 0, infill=True)
     assert filled.tokens[0].tolist() == [5, filled.tokens[0, 1].item(), 33] and filled.tokens[0, 1] != mask
     assert (filled.n_steps, filled.tokens[1, -1].item()) == (1, 8)
+
+
+def test_trap_26_a_text_that_has_its_special_tokens(ar: dlens.Model) -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    backend = copy.deepcopy(ar.tokenizer.backend_tokenizer)
+    start = backend.token_to_id("<|endoftext|>")
+    backend.post_processor = TemplateProcessing(single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", start)])
+    tokenizer = type(ar.tokenizer)(tokenizer_object=backend)
+    tokenizer.chat_template = "<|endoftext|>{% for m in messages %}{{ m.content }}{% endfor %}"
+    trace = dlens.trace(dataclasses.replace(ar, tokenizer=tokenizer))
+    messages = [{"role": "user", "content": STORY}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False)
+    ids = [start, *ar.tokenizer(STORY)["input_ids"]]
+    assert tokenizer(text)["input_ids"] == [start, *ids]
+    for prompt in (STORY, text, messages, [text, messages]):
+        for row in trace.generate(prompt, 1).tokens[:, :-1].tolist():
+            assert row == ids
+
+
+def test_trap_28_a_picture_labelled_with_what_was_chosen_since() -> None:
+    from dlens.widgets import LayerCollapse
+    from tests.widgets.records import layered
+
+    widget = LayerCollapse(layered())
+    seen = []
+    widget.observe(lambda change: seen.append((change.name, change.new)), ["token_shares", "detail", "similarity"])
+    widget.channel, widget.without = 4, True
+    shown = dict(seen)
+    assert (
+        shown["token_shares"]["channel"]
+        == shown["detail"]["channel"]
+        == shown["similarity"]["without"]
+        == widget.channel
+    )
+    # What the kernel has not computed yet keeps the label of what it is of.
+    widget.unobserve_all()
+    widget.channel = widget.channels[0]
+    assert widget.token_shares["channel"] == 4 != widget.channel

@@ -55,6 +55,8 @@ class TopTokens(ReadsTokens, Measure):
         require_count("k", self.k, "the number of tokens to keep", 5, most=2**17)
         if self.layers is not None:
             object.__setattr__(self, "layers", whole_numbers("layers", self.layers))
+        if self.layers == ():
+            raise ValueError("layers=() names no layer; expected at least one; name some, or leave it out for all")
 
     def start(self, span: Span) -> Sums:
         size = (span.n_steps if span.has_noise else 1, len(self._places(span.n_layers)), 0, 0, self.k)

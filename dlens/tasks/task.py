@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import final
 
-__all__ = ["SPLITS", "Problem", "Task", "check_split"]
+__all__ = ["SPLITS", "Problem", "Task", "check_drawn", "check_split"]
 
 SPLITS = ("train", "test")
 
@@ -76,3 +77,17 @@ def check_split(split: str) -> None:
     """
     if split not in SPLITS:
         raise ValueError(f"split={split!r}; expected one of {', '.join(SPLITS)}; check the spelling")
+
+
+def check_drawn(n: int, seed: int, split: str) -> None:
+    """Refuse what does not say which problems are to be drawn.
+
+    Raises:
+        ValueError: numbers that are not whole, or an unknown split.
+    """
+    for name, number in {"n": n, "seed": seed}.items():
+        try:
+            operator.index(number)
+        except TypeError:
+            raise ValueError(f"{name}={number!r}; expected a whole number; pass an int, such as 8") from None
+    check_split(split)

@@ -198,7 +198,7 @@ def asked_of_both(
     Raises:
         ValueError: an unknown task, too few problems, or a baseline on others, which cannot be paired.
     """
-    task = get(task) if isinstance(task, str) else task
+    task = get(task)
     problems = task.problems(enough(n), seed, split)
     if baseline is not None and (baseline.task != task.name or baseline.problems != problems):
         raise ValueError(

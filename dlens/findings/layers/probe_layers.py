@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -116,6 +116,9 @@ def probe_layers(
     base = model if isinstance(model, Trace) else trace(model)
     names = _targets(base, targets)
     as_seed(seed)
+    for name, number in {"positions": positions, "n_tokens": n_tokens}.items():
+        if as_index(number, name) < 1:
+            raise ValueError(f"{name}={number}; expected at least 1; give for example 8")
     rows = token_rows(base.model, calibration_texts() if prompts is None else prompts)
     if not 2 <= as_index(folds, "folds") <= len(rows):
         raise ValueError(
@@ -129,6 +132,8 @@ def probe_layers(
 def _targets(base: Trace, targets: Sequence[str] | None) -> tuple[str, ...]:
     has_noise = base.model.family.objective == "diffusion"
     known = TARGETS if has_noise else ("position", "token")
+    if targets is not None and not isinstance(targets, Iterable):
+        raise ValueError(f"targets={targets!r}; expected some of {', '.join(known)}; give a list of names")
     named = (targets,) if isinstance(targets, str) else tuple(targets or ())
     for name in named:
         if name not in known:

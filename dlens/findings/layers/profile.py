@@ -288,7 +288,8 @@ def _listed(measures: Any) -> list[Measure]:
         return [Cosine(), Outliers()]
     if isinstance(measures, Measure):
         return [measures]
-    listed = list(measures) if isinstance(measures, Iterable) and not isinstance(measures, str) else [measures]
+    several = isinstance(measures, Iterable) and not isinstance(measures, str)
+    listed: list[Any] = list(measures) if several else [measures]
     if not listed or not all(isinstance(each, Measure) for each in listed):
         raise ValueError(f"measures={measures!r}; expected measures; pass a list, such as [dlens.Cosine()]")
     return listed

@@ -108,7 +108,7 @@ def score_task(
         >>> scores.n, len(scores.texts), scores.accuracy
         (8, 8, 0.0)
     """
-    task = get(task) if isinstance(task, str) else task
+    task = get(task)
     decoding = Decoding(sampler, max_new_tokens, cache, batch_size, seed, progress)
     return score_problems(trace, task, task.problems(n, seed, split), decoding, count_flops=count_flops)
 

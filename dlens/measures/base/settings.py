@@ -21,8 +21,8 @@ def whole_numbers(name: str, numbers: Any) -> tuple[int, ...]:
         >>> whole_numbers("drop", [3, 5]), whole_numbers("drop", 3)
         ((3, 5), (3,))
     """
-    listed = isinstance(numbers, Iterable) and not isinstance(numbers, (str, bytes))
-    found = [_whole(number) for number in (numbers if listed else [numbers])]
+    alone = _whole(numbers) is not None or isinstance(numbers, (str, bytes)) or not isinstance(numbers, Iterable)
+    found = [_whole(number) for number in ([numbers] if alone else numbers)]
     whole = tuple(number for number in found if number is not None)
     if len(whole) < len(found):
         raise ValueError(f"{name}={numbers!r}; expected whole numbers; give a list of ints, such as [3, 5]")
@@ -38,9 +38,9 @@ def require_count(name: str, number: Any, meaning: str, give: int, most: int | N
     whole = _whole(number)
     if whole is None or whole < 1:
         kind = "a whole number, at least 1" if whole is None else "at least 1"
-        raise ValueError(f"{name}={number!r}; expected {kind}{meaning and f', {meaning}'}; give {give}")
+        raise ValueError(f"{name}={number!r}; expected {kind}{meaning and f', {meaning}'}; give for example {give}")
     if most is not None and whole > most:
-        raise ValueError(f"{name}={number!r}; expected at most {most}; give {give}")
+        raise ValueError(f"{name}={number!r}; expected at most {most}; give for example {give}")
 
 
 def require_above(name: str, number: Any, least: float, expected: str, give: float) -> None:
@@ -49,12 +49,12 @@ def require_above(name: str, number: Any, least: float, expected: str, give: flo
     Raises:
         ValueError: says what was expected, and a usual number.
     """
-    finite = False
+    above = False
     if not isinstance(number, (bool, str, bytes)):
         with suppress(TypeError, ValueError, OverflowError):
-            finite = math.isfinite(number)
-    if not (finite and number > least):
-        raise ValueError(f"{name}={number!r}; expected {expected}; give {give:g}")
+            above = math.isfinite(number) and number > least
+    if not above:
+        raise ValueError(f"{name}={number!r}; expected {expected}; give for example {give:g}")
 
 
 def _whole(number: Any) -> int | None:

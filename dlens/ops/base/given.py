@@ -143,6 +143,8 @@ def as_tensor(values: Any, what: str) -> Tensor:
     kept: Tensor | None = None
     with suppress(TypeError, ValueError, RuntimeError, OverflowError):
         kept = torch.as_tensor(values).detach().clone()
+    if kept is not None and kept.dtype == torch.bool:
+        kept = None
     if kept is not None and not bool(kept.isfinite().all()):
         raise ValueError(
             f"{what} holds {int((~kept.isfinite()).sum())} numbers that are NaN or infinite; expected finite ones; "

@@ -129,7 +129,7 @@ def bands(
         dash = _DASHES[(0 if dashes is None else dashes[number]) % len(_DASHES)]
         if own.low is not None and own.high is not None:
             edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
-            edge |= {"x": list(map(spelt, own.places)), "legendgroup": own.name}
+            edge |= {"x": list(map(spelt, own.places)), "legendgroup": spelt(own.name)}
             figure.add_trace(go.Scatter(y=list(own.low), **edge))
             figure.add_trace(go.Scatter(y=list(own.high), fill="tonexty", fillcolor=faint(colour), **edge))
         figure.add_trace(_line(own, colour, dash, marker={"size": 4}))
@@ -176,7 +176,7 @@ def _line(own: Statistic, colour: str, dash: str, **look: Any) -> go.Scatter:
         x=list(map(spelt, own.places)),
         y=list(own.values),
         name=spelt(own.name),
-        legendgroup=own.name,
+        legendgroup=spelt(own.name),
         mode="lines+markers",
         line={"color": colour, "width": 2, "dash": dash},
         hovertemplate=f"{hover}<extra>%{{fullData.name}}</extra>",

@@ -66,7 +66,7 @@ def report(
         >>> dlens.report(["trio/ar"], path, quick=True, problems=2, progress=False).name
         'report.html'
     """
-    task = get(task) if isinstance(task, str) else task
+    task = get(task)
     models, kinds = (
         [given] if isinstance(given, str) or not isinstance(given, Sequence) else given for given in (models, kinds)
     )

@@ -155,7 +155,7 @@ class Record:
         return {dim: known[dim] for dim in self.dims(name) if dim in known}
 
     def _find(self, name: str) -> tuple[Captured, int | None]:
-        if name in self.captured:
+        if isinstance(name, str) and name in self.captured:
             return self.captured[name], None
         point = parse_point(name)
         if point.layer is not None and -self.n_layers <= point.layer < 0:
