@@ -17,106 +17,27 @@ Beside these: `dlens.samplers` (how tokens are decoded), `dlens.tasks` (problems
 
 from typing import TYPE_CHECKING, Any
 
-from dlens import samplers, tasks
-from dlens.errors import Cancelled, NeverFired, UnfiredWarning, UnprovedWarning, VerificationError
-from dlens.findings.effects.collapse import Collapse, collapse
-from dlens.findings.effects.disruption import Disruption, disruption
-from dlens.findings.effects.phases import Phases, phases
-from dlens.findings.effects.retention import Retention, retention
-from dlens.findings.layers.compare import Comparison, compare
-from dlens.findings.layers.probe_layers import probe_layers
-from dlens.findings.layers.profile import Profile, profile
-from dlens.findings.skipping.plan_schedule import plan_schedule
-from dlens.findings.skipping.plan_skip import SkipPlan, plan_skip
-from dlens.findings.skipping.skip_schedule import SkipSchedule
-from dlens.measures.attention import Attention
-from dlens.measures.base.measure import Measure
-from dlens.measures.cka import CKA
-from dlens.measures.commit_order import CommitOrder
-from dlens.measures.cosine import Cosine
-from dlens.measures.drift import Drift
-from dlens.measures.effective_rank import EffectiveRank
-from dlens.measures.logit_lens import LogitLens
-from dlens.measures.norms import Norms
-from dlens.measures.outliers import Outliers
-from dlens.measures.recency import Recency
-from dlens.measures.top_tokens import TopTokens
-from dlens.models.families.registry import register_family
-from dlens.models.family import Family, Fill, Layout, Site
-from dlens.models.load import load
-from dlens.models.model import Model
-from dlens.ops.base.edit import Edit
-from dlens.ops.base.op import Op, Structure
-from dlens.show.report.report import report
-from dlens.tracing.chain import Trace, trace
-from dlens.tracing.records.record import Record
-from dlens.tracing.records.store import load_record
-
 if TYPE_CHECKING:
     from dlens import widgets as widgets
+    from dlens.public import *  # noqa: F403
+    from dlens.public import __all__ as __all__
 else:
-
+    # torch takes seconds to load, and `dlens --help` needs none of it.
     def __getattr__(name: str) -> Any:
-        if name == "widgets":
-            from importlib import import_module
+        from importlib import import_module
 
+        if name == "widgets":
             return import_module("dlens.widgets")
+        if name == "__all__" or not name.startswith("_"):
+            public = import_module("dlens.public")
+            # While that file loads, it asks here for the packages that it imports.
+            known = getattr(public, "__all__", ())
+            globals().update({each: getattr(public, each) for each in known}, __all__=list(known))
+            if name in known or (known and name == "__all__"):
+                return globals()[name]
         raise AttributeError(f"module 'dlens' has no attribute {name!r}")
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), "widgets"})
+        from dlens.public import __all__
 
-
-__all__ = [
-    "CKA",
-    "Attention",
-    "Cancelled",
-    "Collapse",
-    "Comparison",
-    "CommitOrder",
-    "Cosine",
-    "Disruption",
-    "Drift",
-    "Edit",
-    "EffectiveRank",
-    "Family",
-    "Fill",
-    "Layout",
-    "LogitLens",
-    "Measure",
-    "Model",
-    "NeverFired",
-    "Norms",
-    "Op",
-    "Outliers",
-    "Phases",
-    "Profile",
-    "Recency",
-    "Record",
-    "Retention",
-    "Site",
-    "SkipPlan",
-    "SkipSchedule",
-    "Structure",
-    "TopTokens",
-    "Trace",
-    "UnfiredWarning",
-    "UnprovedWarning",
-    "VerificationError",
-    "collapse",
-    "compare",
-    "disruption",
-    "load",
-    "load_record",
-    "phases",
-    "plan_schedule",
-    "plan_skip",
-    "probe_layers",
-    "profile",
-    "register_family",
-    "report",
-    "retention",
-    "samplers",
-    "tasks",
-    "trace",
-]
+        return sorted({*globals(), *__all__, "widgets"})

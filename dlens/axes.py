@@ -163,6 +163,8 @@ def parse_point(name: str) -> PointName:
         >>> parse_point("mlp_out")
         PointName(point='mlp_out', layer=None)
     """
+    if not isinstance(name, str):
+        raise ValueError(f"hook point {name!r}; expected the name of one; write for example 'resid_post'")
     if name in POINTS:
         return PointName(name)
     if (False, name) in _BY_HOOK:
@@ -172,5 +174,12 @@ def parse_point(name: str) -> PointName:
         return PointName(_BY_HOOK[True, match[2]], int(match[1]))
     raise ValueError(
         f"unknown hook point {name!r}; expected a short form ({', '.join(POINTS)}) or a full name "
-        f"such as 'blocks.5.hook_resid_post'; {respell(name, POINTS)}"
+        f"such as 'blocks.5.hook_resid_post'; {_respell_point(name)}"
     )
+
+
+def _respell_point(name: str) -> str:
+    """The usual fix of a name that is no hook point: for TransformerLens's name without its block, the short form."""
+    last = name.rpartition(".")[2]
+    short = next((point.name for point in _TABLE if point.hook.rpartition(".")[2] == last), None)
+    return respell(name, POINTS) if short is None else f"for all layers write {short!r}"

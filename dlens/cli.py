@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from importlib.metadata import version
 from math import isnan
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from dlens.arguments import asked
 from dlens.errors import Cancelled, NeverFired
 from dlens.files import check_file, write_text
-from dlens.models.source import TRIO
 from dlens.tables import table_text
 
 __all__ = ["generate", "main", "models", "profile", "report", "skip"]
@@ -25,11 +29,15 @@ KindName = Literal["auto", "diffusion", "ar", "ar-init"]
 _USER_ERRORS = (ValueError, LookupError, OSError, MemoryError, ImportError, NeverFired, Cancelled)
 
 
-def _named(name: str) -> Any:
-    """How a positional argument is called in the help."""
+# More layers than any model has: a range beyond is a slip.
+_LAYERS = 10_000
+
+
+def _named(name: str, hint: str | None = None) -> Any:
+    """How an argument is called in the help, and what stands there for its default."""
     import tyro
 
-    return tyro.conf.arg(metavar=name)
+    return tyro.conf.arg(metavar=name, help_behavior_hint=hint)
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,23 @@ class LoadOptions:
         import dlens
 
         placed = {name: value for name in ("dtype", "device_map") if (value := getattr(self, name)) is not None}
+        _check_placed(**placed)
         return dlens.load(model, trust_remote_code=self.trust_remote_code, family=self.family, **placed)
+
+
+def _check_placed(dtype: str = "auto", device_map: str = "auto") -> None:
+    """Refuse a type that torch does not have, and a GPU that it does not see."""
+    import torch
+
+    kind = getattr(torch, dtype, None)
+    if dtype != "auto" and not (isinstance(kind, torch.dtype) and kind.is_floating_point):
+        raise ValueError(f"--dtype {dtype}; expected a type of torch; write float32, bfloat16 or float16")
+    device, _, number = device_map.partition(":")
+    seen = torch.cuda.device_count()
+    if device == "cuda" and int(number or 0 if number.isdecimal() or not number else -1) not in range(seen):
+        raise ValueError(
+            f"--device-map {device_map} where torch sees {seen} GPUs; expected one of these; write auto or cpu"
+        )
 
 
 @dataclass(frozen=True)
@@ -139,12 +163,21 @@ def parse_layers(text: str) -> list[int]:
     """
     layers: list[int] = []
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-") if not part.strip().startswith("-") else (part.strip(), "", "")
-        try:
-            layers += range(int(first), int(last) + 1) if dash else [int(first)]
-        except ValueError:
-            raise ValueError(f"layers {text!r}; expected numbers, such as 3,4,5 or 3-5; check the commas") from None
+        found = _LAYERS_PART.fullmatch(part.strip())
+        if found is None:
+            raise ValueError(f"layers {text[:80]!r}; expected numbers, such as 3,4,5 or 3-5; check the commas")
+        first, last = int(found[1] or found[2]), int(found[1] or found[3])
+        if not first <= last < first + _LAYERS:
+            raise ValueError(
+                f"layers {part.strip()!r}; expected a range that rises, of at most {_LAYERS} layers; write for example "
+                f"3-5"
+            )
+        layers += range(first, last + 1)
     return layers
+
+
+# A number, or a range of such from 0.
+_LAYERS_PART = re.compile(r"(-?[0-9]{1,9})|([0-9]{1,9})-([0-9]{1,9})")
 
 
 def models() -> None:
@@ -172,7 +205,7 @@ def generate(
     skip: str | None = None,
     watch: bool = False,
 ) -> None:
-    """Continue a prompt.
+    """Continue a prompt; it is printed with its continuation.
 
     Args:
         model: name of a shipped model, hub id or folder.
@@ -183,13 +216,14 @@ def generate(
         watch: show the text while it is being decoded.
     """
     import dlens
-    from dlens.show.terminal import terminal_view
+    from dlens.show.terminal import printable, terminal_view
     from dlens.tracing.planning.inputs import as_batch
 
+    places = None if skip is None else parse_layers(skip)
     loaded = load.load(model)
     trace = dlens.trace(loaded)
-    if skip is not None:
-        trace = trace.skip(parse_layers(skip))
+    if places is not None:
+        trace = trace.skip(places)
     view = terminal_view(loaded, as_batch(loaded, prompt).ids.shape[1]) if watch else None
     record = trace.generate(
         prompt,
@@ -200,13 +234,12 @@ def generate(
         on_step=view,
     )
     if not watch:
-        print(record.text[0])
-    for note in record.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(printable(f"{prompt}{record.text[0]}"))
+    _print_notes(record.notes)
 
 
 def profile(
-    models: Annotated[tuple[str, ...], _named("MODEL")],
+    models: Annotated[tuple[str, ...], _named("MODEL", "(required)")],
     /,
     *,
     load: LoadOptions = LoadOptions(),
@@ -252,6 +285,8 @@ def skip(
     seed: int = 0,
     task: str | None = None,
     problems: int = 64,
+    shots: int | None = None,
+    examples: Path | None = None,
     allow_code: bool = False,
 ) -> None:
     """Show what skipping layers does: to the text, to the loss, to the FLOPs, and to the accuracy on a task.
@@ -265,24 +300,30 @@ def skip(
         seed: of the random draws, the masks and the problems.
         task: trio-math, trio-code, gsm8k:PATH, humaneval:PATH or mbpp:PATH.
         problems: of the task.
+        shots: worked examples in each prompt (gsm8k, mbpp); the format's by default.
+        examples: the file that they come from; the task's own by default.
         allow_code: programs that the model writes may be run, which humaneval and mbpp need; there is no sandbox.
     """
     import dlens
     from dlens import tasks
     from dlens.findings.effects.applied import flops_saved
     from dlens.findings.effects.retention import enough
+    from dlens.findings.scores.accuracy import refuse_long_problems
     from dlens.findings.scores.loss import text_loss
+    from dlens.show.terminal import printable
 
-    asked = None if task is None else tasks.get(task, allow_code=allow_code)
-    if asked is not None:
-        asked.problems(enough(problems), seed)
+    asked = None if task is None else tasks.get(task, shots=shots, examples=examples, allow_code=allow_code)
+    drawn = () if asked is None else asked.problems(enough(problems), seed)
+    places = parse_layers(layers)
     plain = dlens.trace(load.load(model))
-    skipped = plain.skip(parse_layers(layers), part=part)
+    skipped = plain.skip(places, part=part)
+    if asked is not None:
+        refuse_long_problems(plain.model, asked, drawn)
     losses = []
     for name, trace in (("all layers", plain), ("skipped", skipped)):
         record = trace.generate(prompt, max_new_tokens=max_new_tokens, seed=seed)
         losses.append(text_loss(trace, seed=seed))
-        print(f"{name}: {prompt}{record.text[0]}\n")
+        print(printable(f"{name}: {prompt}{record.text[0]}\n"))
     before, after = losses
     print(f"loss: {before.value:.4f} with all layers, {after.value:.4f} skipped, {after.value - before.value:+.4f}")
     print(f"      ({after.estimator}, nats a token, {after.n_tokens} tokens of the shipped calibration text)")
@@ -294,7 +335,7 @@ def skip(
 
 
 def report(
-    models: Annotated[tuple[str, ...], _named("MODEL")] = TRIO,
+    models: Annotated[tuple[str, ...], _named("MODEL", "(default: the trio)")] = (),
     /,
     *,
     load: LoadOptions = LoadOptions(),
@@ -303,8 +344,10 @@ def report(
     quick: bool = False,
     task: str = "trio-code",
     problems: int | None = None,
+    shots: int | None = None,
+    examples: Path | None = None,
     allow_code: bool = False,
-    kind: tuple[KindName, ...] = (),
+    kind: Annotated[tuple[KindName, ...], _named("KIND", "(default: auto)")] = (),
     seed: int = 0,
     fresh: bool = False,
 ) -> None:
@@ -319,18 +362,21 @@ def report(
         quick: fewer problems and texts, so wider intervals.
         task: trio-code, trio-math, gsm8k:PATH, humaneval:PATH or mbpp:PATH.
         problems: of the task; 64, or 12 with --quick.
+        shots: worked examples in each prompt (gsm8k, mbpp); the format's by default.
+        examples: the file that they come from; the task's own by default.
         allow_code: programs that the model writes may be run, which humaneval and mbpp need; there is no sandbox.
         kind: for each model diffusion, ar, ar-init, or auto, which goes by its family.
         seed: of problems, masks and random channels.
         fresh: compute everything again.
     """
     from dlens import tasks
+    from dlens.models.source import TRIO
     from dlens.show.report.report import check_paths, settings_of, write_report
 
-    asked = tasks.get(task, allow_code=allow_code)
+    asked = tasks.get(task, shots=shots, examples=examples, allow_code=allow_code)
     check_paths(out, json)
     page, rows = write_report(
-        [load.load(name) for name in models],
+        [load.load(name) for name in models or TRIO],
         out,
         json,
         asked,
@@ -356,8 +402,14 @@ def _print_retention(kept: Any) -> None:
     print(f"      {kept.flops_saved:.1%} of the FLOPs saved")
     if kept.p_value >= 0.05:
         print("      undecided whether anything is lost")
-    for note in kept.notes:
-        print(f"note: {note}", file=sys.stderr)
+    _print_notes(kept.notes)
+
+
+def _print_notes(notes: Sequence[str]) -> None:
+    from dlens.show.terminal import printable
+
+    for note in notes:
+        print(f"note: {printable(note)}", file=sys.stderr)
 
 
 def _interval(low: float, high: float) -> str:
@@ -387,23 +439,31 @@ def _write_profiles(profiles: Sequence[Any], out: Path) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a wrong argument ends it with one line on stderr and exit code 2."""
-    import tyro
-
-    commands: dict[str, Any] = {"models": models, "generate": generate, "profile": profile, "skip": skip}
-    commands |= {"report": report}
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given == ["--version"]:
+        print(f"dlens {version('dlens')}")
+        return
+    for stream in (sys.stdout, sys.stderr):
+        # What the encoding of a terminal lacks is spelt out, and does not end a run.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            commands,
-            prog="dlens",
-            description="Trace, change and measure diffusion and autoregressive language models.",
-            args=arguments,
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
-        )
+        commands = (models, generate, profile, skip, report)
+        asked(commands, given)()
+    except BrokenPipeError:
+        # Who read the output has enough of it, as `| head` has; the exit must not write to it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except _USER_ERRORS as error:
-        print(f"dlens: {_one_line(error)}", file=sys.stderr)
-        sys.exit(2)
+        _stop(error)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _stop(error: BaseException) -> None:
+    from dlens.show.terminal import printable
+
+    print(f"dlens: {printable(_one_line(error))}", file=sys.stderr)
+    sys.exit(2)
 
 
 def _one_line(error: BaseException) -> str:

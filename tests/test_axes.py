@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 import dlens
@@ -48,3 +50,18 @@ def test_what_is_no_name_is_refused(name: str) -> None:
 def test_only_a_close_word_is_offered() -> None:
     assert respell("resid_psot", BLOCK_POINTS) == "did you mean 'resid_post'?"
     assert respell("stream", BLOCK_POINTS) == respell(3, BLOCK_POINTS) == "check the spelling"
+
+
+@pytest.mark.parametrize("name", [5, None, ("resid_post",)])
+def test_a_hook_point_is_named_by_text(name: Any) -> None:
+    with unchecked(), pytest.raises(ValueError, match="hook point .*; expected the name of one; write for example"):
+        parse_point(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [("hook_z", "z"), ("attn.hook_z", "z"), ("mlp.hook_post", "mlp_post"), ("hook_resid_post", "resid_post")],
+)
+def test_a_name_without_its_block_says_the_short_form(name: str, short: str) -> None:
+    with pytest.raises(ValueError, match=f"unknown hook point '{name}'; .*; for all layers write '{short}'"):
+        parse_point(name)

@@ -1,7 +1,9 @@
+import io
 import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version as metadata_version
 from pathlib import Path
 
 import pytest
@@ -21,9 +23,9 @@ def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert any(line.startswith("llada") for line in lines)
 
 
-def test_generate_prints_the_continuation(capsys: pytest.CaptureFixture[str]) -> None:
+def test_generate_prints_the_prompt_and_its_continuation(capsys: pytest.CaptureFixture[str]) -> None:
     main(["generate", "trio/ar", "Once upon a", "--max-new-tokens", "2", "--skip", "3"])
-    assert capsys.readouterr().out.startswith(" time")
+    assert capsys.readouterr().out.startswith("Once upon a time")
 
 
 @pytest.mark.parametrize(
@@ -144,6 +146,19 @@ def test_report_writes_a_page_and_goes_on(tmp_path: Path, capsys: pytest.Capture
             "two models of the name trio/ar; expected different ones",
         ),
         (["profile", "none/such", "--out", "/proc/x.json"], "/proc/x.json cannot be written; expected a file"),
+        (["generate", "trio/ar", "x", "--skip", "0-9999999"], "layers '0-9999999'; expected a range that rises, of at"),
+        (["generate", "trio/ar", "x", "--skip", "5-3"], "layers '5-3'; expected a range that rises"),
+        (["generate", "trio/ar", "x", "--dtype", "bf16"], "--dtype bf16; expected a type of torch; write float32"),
+        (["generate", "trio/ar", "x", "--dtype", "int8"], "--dtype int8; expected a type of torch; write float32"),
+        (["generate", "trio/ar", "x", "--device-map", "cuda:99"], "--device-map cuda:99 where torch sees"),
+        (["generate", "trio/ar", "x", "--temperature", "inf"], "temperature=inf; expected 0 or more, and finite"),
+        (["generate", "trio/ar", "x", "--seed", "-1"], "seed=-1; expected 0 to"),
+        (["generat", "trio/ar"], "Unrecognized options: generat, trio/ar; Available subcommands: models, generate"),
+        (["generate", "trio/ar", "x", "--foo"], "Unrecognized options: --foo; see dlens"),
+        (["generate"], "Missing from dlens generate: MODEL name of a shipped model"),
+        (["generate", "x", "y", "--seed", "abc"], "Error parsing --seed: invalid literal for int()"),
+        (["generate", "x", "y", "--sampler", "beam"], "invalid choice 'beam' for argument '--sampler'"),
+        ([], "Expected one of {models, generate, profile, skip, report}; see dlens --help"),
         (["profile", "trio/ar", "--out", "x.png"], "--out x.png; expected a name that ends in .json or .html"),
     ],
 )
@@ -151,7 +166,7 @@ def test_errors_are_one_line(arguments: list[str], message: str, capsys: pytest.
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
-    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("dlens: ")]
+    [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"dlens: {message}")
 
 
@@ -161,6 +176,62 @@ def test_the_command_runs_as_a_module() -> None:
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
     assert result.stderr.splitlines()[-1].startswith("dlens: ")
+
+
+def gsm8k(path: Path) -> str:
+    entries = [{"question": f"{'One and ' * 60}{i}?", "answer": f"It is {i}.\n#### {i}"} for i in range(9)]
+    path.write_text("\n".join(map(json.dumps, entries)))
+    return f"gsm8k:{path}"
+
+
+@pytest.mark.parametrize("command", [["skip", "trio/ar", "--layers", "3"], ["report", "trio/ar"]])
+def test_a_task_that_does_not_fit_is_refused_before_anything_is_computed(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dlens.tracing.chain.Trace.generate", lambda *_, **__: pytest.fail("it computes"))
+    monkeypatch.setattr("dlens.tracing.chain.Trace.forward", lambda *_, **__: pytest.fail("it computes"))
+    with pytest.raises(SystemExit):
+        main([*command, "--task", gsm8k(tmp_path / "test.jsonl"), "--problems", "2"])
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("dlens: gsm8k takes ") and "expected at most 512, which trio/ar has" in line
+    assert line.endswith("or fewer shots (shots=, --shots)")
+
+
+def test_fewer_shots_make_it_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    task = gsm8k(tmp_path / "test.jsonl")
+    options = ["--layers", "3", "--max-new-tokens", "1", "--task", task, "--problems", "2", "--shots", "0"]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("dlens.tasks.gsm8k.Gsm8k.max_new_tokens", 2)
+        main(["skip", "trio/ar", *options])
+    assert "gsm8k: 0.0% of 2 problems solved" in capsys.readouterr().out
+
+
+def test_help_names_no_empty_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("generate", "profile", "skip", "report"):
+        with pytest.raises(SystemExit) as stopped:
+            main([command, "--help"])
+        said = capsys.readouterr().out
+        assert stopped.value.code == 0 and "(default: )" not in said and "{None}" not in said
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--version"])
+    assert capsys.readouterr().out == f"dlens {metadata_version('dlens')}\n"
+
+
+@pytest.mark.parametrize("watch", [False, True])
+def test_a_terminal_that_lacks_letters_and_a_text_that_commands_it(
+    watch: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(said, encoding="latin-1", write_through=True))
+    prompt = "Once \x1b[31mupon\ra\u4e2d"
+    main(["generate", "trio/diffusion", prompt, "--max-new-tokens", "2", *(["--watch"] if watch else [])])
+    found = said.getvalue()
+    assert b"\x1b" not in found and b"\r" not in found
+    assert found.startswith(b"step 1 of 2: " if watch else rb"Once \x1b[31mupon\x0da\u4e2d")
+    assert (b"_" in found) == watch
 
 
 def test_layers_are_read_from_text() -> None:

@@ -519,6 +519,75 @@ def test_trap_25_a_proof_that_shares_code_with_what_it_proves(tmp_path: Path) ->
         dlens.load(module)
 
 
+def test_trap_26_a_text_that_has_its_special_tokens(ar: dlens.Model) -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    backend = copy.deepcopy(ar.tokenizer.backend_tokenizer)
+    start = backend.token_to_id("<|endoftext|>")
+    backend.post_processor = TemplateProcessing(single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", start)])
+    tokenizer = type(ar.tokenizer)(tokenizer_object=backend)
+    tokenizer.chat_template = "<|endoftext|>{% for m in messages %}{{ m.content }}{% endfor %}"
+    trace = dlens.trace(dataclasses.replace(ar, tokenizer=tokenizer))
+    messages = [{"role": "user", "content": STORY}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False)
+    ids = [start, *ar.tokenizer(STORY)["input_ids"]]
+    assert tokenizer(text)["input_ids"] == [start, *ids]
+    for prompt in (STORY, text, messages, [text, messages]):
+        for row in trace.generate(prompt, 1).tokens[:, :-1].tolist():
+            assert row == ids
+
+
+def test_trap_27_a_claim_is_decided_by_what_its_sentence_says() -> None:
+    answers = dict.fromkeys(ANSWERED, "1" * 36)
+    dllm = made_model("diffusion", EVEN, solved=answers | {"apart": "1" * 9 + "0" * 27})
+    init = made_model("ar-init", EVEN, solved=answers | {"apart": "1" * 21 + "0" * 15})
+    study = made_study({"dllm": dllm, "init": init})
+    rows = claims(study)
+    less = rows[3].cells[1]
+    # 0.58 of the accuracy is less than 0.9, and more than the 0.25 of native diffusion.
+    assert less.says == "no, less is kept than in native diffusion" and less.verdict == "does not hold"
+    claimed = [cell.verdict for row in rows for cell in row.cells if cell.claimed]
+    assert len(claimed) == 2 * 8 - 2
+    assert f"Of 14 verdicts on what they claim of each kind of model, {claimed.count('holds')} hold" in lead(
+        study, rows
+    )
+    few = made_study({"dllm": made_model("diffusion", EVEN, solved=dict.fromkeys(ANSWERED, "1" * 12))})
+    assert claims(few)[3].cells[0].limit == "cannot be confirmed with 12 problems, whatever the answers"
+
+
+def test_trap_28_a_picture_labelled_with_what_was_chosen_since() -> None:
+    from dlens.widgets import LayerCollapse
+    from tests.widgets.records import layered
+
+    widget = LayerCollapse(layered())
+    seen = []
+    widget.observe(lambda change: seen.append((change.name, change.new)), ["token_shares", "detail", "similarity"])
+    widget.channel, widget.without = 4, True
+    shown = dict(seen)
+    assert (
+        shown["token_shares"]["channel"]
+        == shown["detail"]["channel"]
+        == shown["similarity"]["without"]
+        == widget.channel
+    )
+    # What the kernel has not computed yet keeps the label of what it is of.
+    widget.unobserve_all()
+    widget.channel = widget.channels[0]
+    assert widget.token_shares["channel"] == 4 != widget.channel
+
+
+@pytest.mark.parametrize(("n", "baseline", "retained"), [(64, 0.95, 0.95), (64, 0.9, 0.95), (16, 0.6, 0.95)])
+def test_trap_29_an_interval_covers_where_few_answers_differ(n: int, baseline: float, retained: float) -> None:
+    """Simulations of every interval are in tests/findings/scores/test_intervals.py and test_estimate.py."""
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(1000):
+        before = rng.random(n) < baseline
+        after = before & (rng.random(n) < retained)
+        low, high = ratio_interval(before.tolist(), after.tolist())
+        hits += low <= retained <= high
+    assert hits >= 930
+
+
 def test_trap_30_a_module_called_from_another_thread_while_a_trace_runs(diffusion: dlens.Model) -> None:
     trace, ids = dlens.trace(diffusion).skip([3]).capture("logits"), ids_of(diffusion, STORY)
     expected = trace.generate(STORY, 4)
@@ -545,33 +614,3 @@ def test_trap_31_a_save_that_is_seen_half_done(tmp_path: Path, monkeypatch: pyte
         patched.setattr(Path, "replace", read_first)
         made_record(2).save(tmp_path)
     assert seen == [1, 2, 2] and number_of(dlens.load_record(tmp_path)) == 2
-
-
-def test_trap_27_a_claim_is_decided_by_what_its_sentence_says() -> None:
-    answers = dict.fromkeys(ANSWERED, "1" * 36)
-    dllm = made_model("diffusion", EVEN, solved=answers | {"apart": "1" * 9 + "0" * 27})
-    init = made_model("ar-init", EVEN, solved=answers | {"apart": "1" * 21 + "0" * 15})
-    study = made_study({"dllm": dllm, "init": init})
-    rows = claims(study)
-    less = rows[3].cells[1]
-    # 0.58 of the accuracy is less than 0.9, and more than the 0.25 of native diffusion.
-    assert less.says == "no, less is kept than in native diffusion" and less.verdict == "does not hold"
-    claimed = [cell.verdict for row in rows for cell in row.cells if cell.claimed]
-    assert len(claimed) == 2 * 8 - 2
-    assert f"Of 14 verdicts on what they claim of each kind of model, {claimed.count('holds')} hold" in lead(
-        study, rows
-    )
-    few = made_study({"dllm": made_model("diffusion", EVEN, solved=dict.fromkeys(ANSWERED, "1" * 12))})
-    assert claims(few)[3].cells[0].limit == "cannot be confirmed with 12 problems, whatever the answers"
-
-
-@pytest.mark.parametrize(("n", "baseline", "retained"), [(64, 0.95, 0.95), (64, 0.9, 0.95), (16, 0.6, 0.95)])
-def test_trap_29_an_interval_covers_where_few_answers_differ(n: int, baseline: float, retained: float) -> None:
-    """Simulations of every interval are in tests/findings/scores/test_intervals.py and test_estimate.py."""
-    rng, hits = np.random.default_rng(0), 0
-    for _ in range(1000):
-        before = rng.random(n) < baseline
-        after = before & (rng.random(n) < retained)
-        low, high = ratio_interval(before.tolist(), after.tolist())
-        hits += low <= retained <= high
-    assert hits >= 930

@@ -14,6 +14,7 @@ from dlens.measures.base.arrays import wide
 from dlens.measures.base.cells import cell_of
 from dlens.measures.base.means import Means, Samples
 from dlens.measures.base.measure import Visit
+from dlens.measures.base.settings import require_above
 
 __all__ = ["Attention"]
 
@@ -56,8 +57,7 @@ class Attention(Means):
     positions = "all but padding and what follows the end of a row, as queries and as keys; state is the key's"
 
     def __post_init__(self) -> None:
-        if not self.margin > 0:
-            raise ValueError(f"margin={self.margin}; expected a number above 0, in average masses; give 3")
+        require_above("margin", self.margin, 0, "a number above 0, in average masses", 3)
 
     @property
     def points(self) -> tuple[str, ...]:

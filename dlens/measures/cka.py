@@ -15,6 +15,7 @@ from dlens.measures.base.arrays import DropsChannels, check_channels, labelled, 
 from dlens.measures.base.cells import Groups
 from dlens.measures.base.gram import Gram, Matrices, gram_of, join
 from dlens.measures.base.measure import Measure, Span, Sums, Visit
+from dlens.measures.base.settings import require_above
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -149,8 +150,7 @@ class CKA(DropsChannels, Measure):
         super().__post_init__()
         if self.kernel not in ("linear", "rbf"):
             raise ValueError(f"kernel={self.kernel!r}; expected 'linear' or 'rbf'; check the spelling")
-        if not self.fraction > 0:
-            raise ValueError(f"fraction={self.fraction}; expected more than 0; give 0.5")
+        require_above("fraction", self.fraction, 0, "more than 0", 0.5)
 
     @property
     def key(self) -> str:

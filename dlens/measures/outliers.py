@@ -12,6 +12,7 @@ from torch import Tensor
 from dlens.measures.base.arrays import LayerValues, fused, labelled, scratch, wide, wide_dtype, zeroed
 from dlens.measures.base.cells import Cells
 from dlens.measures.base.measure import Measure, Span, Sums, Visit
+from dlens.measures.base.settings import require_above, require_count
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -39,7 +40,8 @@ class Outliers(Measure):
     channel peaks. Over layer and channel: "steps_led", the share of steps, of all prompts, at which it
     peaks at more than half of the prompt's positions; over channel: "layers_led", the share of layers
     at which it does so over all positions together. Over noise, state and layer: "max_median" and "n", the number of
-    positions. Per layer, all cells together: the largest channel "top_channel" with "top_share".
+    positions. Per layer, all cells together: the largest channel "top_channel" with "top_share"; -1 and NaN
+    where the stream is not finite, or nothing but zeros.
 
     With `massive`, also over noise, state and layer: "mmr", the mean over positions of max_c |h[t, c]| /
     median_c |h[t, c]| (the ratio of arXiv 2509.23500), and "massive_share", the share of
@@ -69,10 +71,9 @@ class Outliers(Measure):
     median: Literal["middle", "lower"] = "middle"
 
     def __post_init__(self) -> None:
-        if self.top < 1:
-            raise ValueError(f"top={self.top}; expected at least 1, the number of channels to keep; give 8")
-        if self.massive is not None and not self.massive > 1:
-            raise ValueError(f"massive={self.massive}; expected a ratio above 1, or None; give 1000")
+        require_count("top", self.top, "the number of channels to keep", 8)
+        if self.massive is not None:
+            require_above("massive", self.massive, 1, "a ratio above 1, or None", 1000)
         if self.median not in ("middle", "lower"):
             raise ValueError(f"median={self.median!r}; expected 'middle' or 'lower'; check the spelling")
 
@@ -144,7 +145,7 @@ class Outliers(Measure):
             "layers_led": (("channel",), led.double().mean(0)),
             "max_median": (cells, by_cell(mean.amax(-1) / _median(mean, self.median))),
             "n": (cells, by_cell(n.long())),
-            "top_channel": (("layer",), top_channel),
+            "top_channel": (("layer",), torch.where(top_share.isnan(), -1, top_channel)),
             "top_share": (("layer",), top_share),
         }
         if self.massive is not None:

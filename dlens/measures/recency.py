@@ -12,11 +12,15 @@ from torch import Tensor
 from dlens.measures.base.arrays import DropsChannels, check_channels, labelled, scratch
 from dlens.measures.base.gram import Matrices, cosines, gram_of
 from dlens.measures.base.measure import Measure, Span, Sums, Visit
+from dlens.measures.base.settings import require_count
 
 if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["Recency"]
+
+# Beyond any context; the profiles of 32 layers at ten noise levels then take 0.7 GB.
+_FARTHEST = 2**17
 
 
 def by_distance(
@@ -92,7 +96,7 @@ class Recency(DropsChannels, Measure):
     is that of the prompt. A forward over the finished tokens has them all.
 
     Args:
-        max_distance: of the profiles; the index and the mean use every distance.
+        max_distance: of the profiles, at most 131072; the index and the mean use every distance.
         drop: channels left out.
         name: key in `record.measures`, "recency" by default.
 
@@ -105,8 +109,7 @@ class Recency(DropsChannels, Measure):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.max_distance < 1:
-            raise ValueError(f"max_distance={self.max_distance}; expected at least 1; give 128")
+        require_count("max_distance", self.max_distance, "", 128, most=_FARTHEST)
 
     @property
     def points(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from dlens.measures.base.arrays import labelled
 from dlens.measures.base.measure import Measure, Span, Sums, Visit
 from dlens.measures.base.readout import Readout, ReadsTokens
+from dlens.measures.base.settings import require_count, whole_numbers
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -51,10 +52,11 @@ class TopTokens(ReadsTokens, Measure):
     layers: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise ValueError(f"k={self.k}; expected at least 1, the number of tokens to keep; give 5")
+        require_count("k", self.k, "the number of tokens to keep", 5, most=2**17)
         if self.layers is not None:
-            object.__setattr__(self, "layers", tuple(self.layers))
+            object.__setattr__(self, "layers", whole_numbers("layers", self.layers))
+        if self.layers == ():
+            raise ValueError("layers=() names no layer; expected at least one; name some, or leave it out for all")
 
     def start(self, span: Span) -> Sums:
         size = (span.n_steps if span.has_noise else 1, len(self._places(span.n_layers)), 0, 0, self.k)

@@ -10,6 +10,8 @@ from dlens.ops.base.target import Target
 
 __all__ = ["Repeat"]
 
+_MOST = 10_000
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +24,11 @@ class Repeat(Op):
     def check(self, target: Target) -> None:
         super().check(target)
         target.layer(self.layer)
+        if self.times > _MOST:
+            raise ValueError(
+                f"repeat({self.layer}, times={self.times}); expected at most {_MOST}, as each is a run of the block; "
+                f"give fewer"
+            )
         if self.times < 2:
             raise ValueError(
                 f"repeat({self.layer}, times={self.times}); expected at least 2, the number of runs in all; "

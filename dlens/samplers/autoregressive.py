@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, final
 
-from dlens.samplers.checks import Number, require_at_least, require_between
+from dlens.samplers.checks import Number, require_at_least, require_between, require_given, require_whole
 from dlens.samplers.sampler import Sampler
 
 __all__ = ["Autoregressive"]
@@ -31,9 +31,10 @@ class Autoregressive(Sampler):
     top_k: int | None = None
 
     def __post_init__(self) -> None:
+        require_given("temperature", self.temperature, "0 takes the likeliest token")
         require_at_least("temperature", self.temperature, 0, "0 takes the likeliest token")
         require_between("top_p", self.top_p, 0, 1, "it is a probability mass, None is all")
-        require_at_least("top_k", self.top_k, 1, "None is all tokens")
+        require_whole("top_k", self.top_k, 1, "None is all tokens")
 
     def planned_steps(self, max_new_tokens: int, infill: int = 0) -> int:
         if infill:

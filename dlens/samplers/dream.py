@@ -11,7 +11,14 @@ from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
 from dlens.samplers.blocks import block_columns, infilled
-from dlens.samplers.checks import Number, require_at_least, require_between, require_one_of
+from dlens.samplers.checks import (
+    Number,
+    require_at_least,
+    require_between,
+    require_given,
+    require_one_of,
+    require_whole,
+)
 from dlens.samplers.commit import candidates, commit, most_confident
 from dlens.samplers.read import Guess, Picked, Scores, keep_top_k, keep_top_p, read
 from dlens.samplers.sampler import Denoiser, Draw, Forward, Tokens
@@ -62,12 +69,14 @@ class Dream(Denoiser):
     eps: Number = 1e-3
 
     def __post_init__(self) -> None:
-        require_at_least("steps", self.steps, 1, "None is one token a step")
+        require_whole("steps", self.steps, 1, "None is one token a step")
         require_one_of("algorithm", self.algorithm, ALGORITHMS)
+        require_given("temperature", self.temperature, "0 takes the likeliest token")
         require_at_least("temperature", self.temperature, 0, "0 takes the likeliest token")
         require_between("top_p", self.top_p, 0, 1, "it is a probability mass, None is all")
-        require_at_least("top_k", self.top_k, 1, "None is all tokens")
+        require_whole("top_k", self.top_k, 1, "None is all tokens")
         require_at_least("alg_temp", self.alg_temp, 0, "None takes the most confident positions")
+        require_given("eps", self.eps, "it is the noise level at the end, usually 0.001")
         require_between("eps", self.eps, 0, 0.5, "it is the noise level at the end, usually 0.001")
 
     def planned_steps(self, max_new_tokens: int, infill: int = 0) -> int:

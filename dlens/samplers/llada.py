@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
 from dlens.samplers.blocks import block_columns, infilled, resolve_block, resolve_steps
-from dlens.samplers.checks import Number, require_at_least, require_one_of
+from dlens.samplers.checks import Number, require_at_least, require_given, require_one_of, require_whole
 from dlens.samplers.commit import candidates, commit, most_confident
 from dlens.samplers.read import Guess, Picked, Scores, gumbel, read, without
 from dlens.samplers.sampler import Denoiser, Draw, Forward, Tokens
@@ -60,9 +60,11 @@ class LLaDA(Denoiser):
     confidence_eos_inf: bool = False
 
     def __post_init__(self) -> None:
-        require_at_least("steps", self.steps, 1, "None is one token a step")
-        require_at_least("block_length", self.block_length, 1, "None chooses one")
+        require_whole("steps", self.steps, 1, "None is one token a step")
+        require_whole("block_length", self.block_length, 1, "None chooses one")
+        require_given("temperature", self.temperature, "0 takes the likeliest token")
         require_at_least("temperature", self.temperature, 0, "0 takes the likeliest token")
+        require_given("guidance", self.guidance, "0 is no guidance")
         require_at_least("guidance", self.guidance, 0, "0 is no guidance")
         require_one_of("remasking", self.remasking, REMASKINGS)
         if self.confidence_eos_inf and self.remasking == "random":

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
 from dlens.samplers.blocks import block_columns, infilled, resolve_block
-from dlens.samplers.checks import Number, require_at_least, require_between
+from dlens.samplers.checks import Number, require_at_least, require_between, require_given, require_whole
 from dlens.samplers.commit import candidates, commit, rank
 from dlens.samplers.read import Guess, Picked, Scores, gumbel, read
 from dlens.samplers.sampler import Denoiser, Draw, Forward, Tokens
@@ -52,9 +52,11 @@ class Threshold(Denoiser):
     temperature: Number = 0.0
 
     def __post_init__(self) -> None:
+        require_given("threshold", self.threshold, "it is a probability, for example 0.9")
         require_between("threshold", self.threshold, 0, 1, "it is a probability, for example 0.9")
         require_at_least("factor", self.factor, 0, "None uses the threshold instead")
-        require_at_least("block_length", self.block_length, 1, "None chooses one")
+        require_whole("block_length", self.block_length, 1, "None chooses one")
+        require_given("temperature", self.temperature, "0 takes the likeliest token")
         require_at_least("temperature", self.temperature, 0, "0 takes the likeliest token")
 
     def planned_steps(self, max_new_tokens: int, infill: int = 0) -> int:

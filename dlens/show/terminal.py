@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,10 +14,22 @@ from typing import Any, final
 from dlens.tracing.progress import StepView
 from dlens.tracing.records.text import MASK_SIGN
 
-__all__ = ["TerminalView", "terminal_view"]
+__all__ = ["TerminalView", "printable", "terminal_view"]
 
+# Line breaks and tabs move the cursor as text does; all other control characters command the terminal.
+_COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _PLAIN = "\x1b[0m"
 _STYLE: dict[str, str] = {"mask": "\x1b[2m", "new": "\x1b[1;32m", "old": _PLAIN}
+
+
+def printable(text: str) -> str:
+    r"""Text that a terminal shows and does not obey: control characters become visible.
+
+    Examples:
+        >>> print(printable("red \x1b[31m"))
+        red \x1b[31m
+    """
+    return _COMMANDS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 @final
@@ -23,7 +38,7 @@ class TerminalView:
     """Draws the first row of a run after each step; pass it as `on_step`.
 
     Masks are shown as ░ and what the step changed stands out. On a terminal each step is drawn
-    over the one before; elsewhere each is a plain line.
+    over the one before; elsewhere each is a plain line. Control characters of the text are shown, not obeyed.
 
     Args:
         decode: token ids to text.
@@ -31,6 +46,8 @@ class TerminalView:
         mask_token_id: the mask token; None for an autoregressive model.
         write: takes what is to be shown.
         columns: width of the terminal; None writes plain lines.
+        coloured: mark what is new and dim the masks.
+        mask_sign: one mask.
     """
 
     decode: Callable[[list[int]], str]
@@ -38,6 +55,8 @@ class TerminalView:
     mask_token_id: int | None
     write: Callable[[str], None]
     columns: int | None
+    coloured: bool = True
+    mask_sign: str = MASK_SIGN
     before: list[int] = field(default_factory=list)
     drawn: int = 0
 
@@ -57,7 +76,7 @@ class TerminalView:
         pieces: list[tuple[str, str]] = []
         for status, group in groupby(zip(statuses, tokens, strict=True), key=lambda pair: pair[0]):
             ids = [token for _, token in group]
-            pieces.append((status, MASK_SIGN * len(ids) if status == "mask" else self.decode(ids)))
+            pieces.append((status, self.mask_sign * len(ids) if status == "mask" else printable(self.decode(ids))))
         return pieces
 
     def _status(self, position: int, token: int) -> str:
@@ -68,18 +87,39 @@ class TerminalView:
 
     def _redraw(self, header: str, pieces: list[tuple[str, str]], columns: int) -> None:
         plain = f"{header}\n{''.join(text for _, text in pieces)}"
-        styled = "".join(f"{_STYLE[status]}{text}{_PLAIN}" for status, text in pieces)
+        shown = "".join(self._styled(status, text) for status, text in pieces)
         back = f"\x1b[{self.drawn}F\x1b[J" if self.drawn else ""
-        self.write(f"{back}{header}\n{styled}\n")
+        self.write(f"{back}{header}\n{shown}\n")
         self.drawn = sum(max(1, -(-len(line) // columns)) for line in plain.split("\n"))
+
+    def _styled(self, status: str, text: str) -> str:
+        return f"{_STYLE[status]}{text}{_PLAIN}" if self.coloured else text
 
 
 def terminal_view(model: Any, prompt_width: int) -> TerminalView:
-    """A view on the standard output: drawn over on a terminal, plain lines elsewhere."""
-    import shutil
-    import sys
+    """A view on the standard output: drawn over on a terminal, plain lines elsewhere.
 
-    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    write = partial(print, end="", flush=True)
-    decode = partial(model.tokenizer.decode, skip_special_tokens=True)
-    return TerminalView(decode, prompt_width, model.family.mask_token_id, write, columns)
+    With NO_COLOR (https://no-color.org) nothing is coloured; a terminal that is "dumb" gets plain lines. Where the
+    output cannot spell ░, a mask is "_".
+    """
+    import shutil
+
+    drawn_over = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    return TerminalView(
+        decode=partial(model.tokenizer.decode, skip_special_tokens=True),
+        prompt_width=prompt_width,
+        mask_token_id=model.family.mask_token_id,
+        write=partial(print, end="", flush=True),
+        columns=shutil.get_terminal_size().columns if drawn_over else None,
+        coloured=not os.environ.get("NO_COLOR"),
+        mask_sign=MASK_SIGN if _spells(MASK_SIGN) else "_",
+    )
+
+
+def _spells(text: str) -> bool:
+    """Whether the encoding of the standard output has these characters."""
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
-from dlens.tasks.task import Problem, Task, check_split
+from dlens.tasks.task import Problem, Task, check_drawn
 
 __all__ = ["Benchmark", "Entry", "first_shots", "until"]
 
@@ -52,7 +52,7 @@ class Benchmark(Task):
         Raises:
             ValueError: the file holds fewer, or the format has no such split.
         """
-        check_split(split)
+        check_drawn(n, seed, split)
         keys = list(self.keys(split))
         if not 1 <= n <= len(keys):
             raise ValueError(

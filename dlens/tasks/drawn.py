@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import final
 
-from dlens.tasks.task import Problem, Task, check_split
+from dlens.tasks.task import Problem, Task, check_drawn
 
 __all__ = ["LEVELS", "TEST_LIMIT", "DrawnTask", "split_of"]
 
@@ -53,6 +53,7 @@ class DrawnTask(Task):
         Raises:
             ValueError: n, split or levels is not one of those.
         """
+        check_drawn(n, seed, split)
         _check(n, split, levels)
         rng = random.Random(f"{self.name} {split} {seed}")
         seen: set[str] = set()
@@ -81,7 +82,6 @@ def split_of(name: str, key: str) -> str:
 
 
 def _check(n: int, split: str, levels: Sequence[int]) -> None:
-    check_split(split)
     if not levels or len(set(levels)) < len(levels) or not set(levels) <= set(LEVELS):
         raise ValueError(
             f"levels={list(levels)}; expected some of {', '.join(map(str, LEVELS))}, each once; "

@@ -50,6 +50,8 @@ def from_file(
         >>> task.score(task.problems(1)[0], " 2 + 2 = 4\\n#### 4")
         True
     """
+    if not isinstance(path, (str, Path)):
+        raise ValueError(f"path={path!r}; expected where a .jsonl file is; give its path as text")
     where = Path(path)
     given: dict[str, Any] = {"shots": shots, "examples": None if examples is None else Path(examples)}
     options = {name: value for name, value in given.items() if value is not None}

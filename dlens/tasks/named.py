@@ -25,11 +25,13 @@ def names() -> tuple[str, ...]:
     return tuple(_TASKS)
 
 
-def get(name: str, *, shots: int | None = None, examples: str | Path | None = None, allow_code: bool = False) -> Task:
+def get(
+    name: str | Task, *, shots: int | None = None, examples: str | Path | None = None, allow_code: bool = False
+) -> Task:
     """A task by its name, or a benchmark from a file as `format:path`, such as `gsm8k:test.jsonl`.
 
     Args:
-        name: "trio-math", "trio-code", "gsm8k:PATH", "humaneval:PATH" or "mbpp:PATH".
+        name: "trio-math", "trio-code", "gsm8k:PATH", "humaneval:PATH" or "mbpp:PATH"; a task is what it is.
         shots, examples: of a benchmark from a file; see `from_file`.
         allow_code: programs that the model writes may be run; see `from_file`.
 
@@ -41,6 +43,10 @@ def get(name: str, *, shots: int | None = None, examples: str | Path | None = No
         >>> get("trio-math").problems(8)[5].steps
         2
     """
+    if isinstance(name, Task):
+        return name
+    if not isinstance(name, str):
+        raise ValueError(f"task {name!r}; expected a task, or its name; write for example 'trio-math'")
     format, colon, path = name.partition(":")
     if colon and format in FORMATS:
         return from_file(path, format, shots=shots, examples=examples, allow_code=allow_code)

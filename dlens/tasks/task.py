@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import final
 
 from dlens.digest import class_digest
 
-__all__ = ["SPLITS", "Problem", "Task", "check_split", "task_identity"]
+__all__ = ["SPLITS", "Problem", "Task", "check_drawn", "check_split", "task_identity"]
 
 SPLITS = ("train", "test")
 
@@ -91,3 +92,17 @@ def task_identity(task: Task) -> str:
     """
     held = task.name, task.max_new_tokens, class_digest(type(task)), sorted(vars(task).items())
     return hashlib.sha256(repr(held).encode()).hexdigest()
+
+
+def check_drawn(n: int, seed: int, split: str) -> None:
+    """Refuse what does not say which problems are to be drawn.
+
+    Raises:
+        ValueError: numbers that are not whole, or an unknown split.
+    """
+    for name, number in {"n": n, "seed": seed}.items():
+        try:
+            operator.index(number)
+        except TypeError:
+            raise ValueError(f"{name}={number!r}; expected a whole number; pass an int, such as 8") from None
+    check_split(split)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from dlens.models.load import load
-from dlens.ops.base.given import as_index
+from dlens.ops.base.given import as_index, as_seed
 from dlens.samplers import Sampler
 from dlens.tracing.planning.captures import capture_bytes
 from dlens.tracing.planning.inputs import as_batch
@@ -29,7 +29,8 @@ def trace(model: Any) -> Trace:
     """Start a chain of operations on a model.
 
     Args:
-        model: what `dlens.load` returned, or anything it takes: a name, a torch module, an nnsight object.
+        model: what `dlens.load` returned, or anything it takes: a name, a torch module, an nnsight object. A name is
+            loaded at each call: for several traces load it once, or go on from one trace.
 
     Returns:
         An empty trace; every verb returns a new one.
@@ -112,7 +113,7 @@ class Trace(Verbs):
             prompts: text, token ids, chat messages, or a list of these.
             max_new_tokens: how many tokens at most (exactly as many for diffusion models).
             sampler: one of `dlens.samplers`; None is the family's: one token a step, temperature 0.
-            seed: of the sampler's random numbers.
+            seed: of the sampler's random numbers; 0 to 2**64 - 1.
             infill: fill the mask tokens that prompts hold, too.
             cache: AR decoding keeps its KV cache unless an operation forbids it ("auto"); "require" makes
                 that an error, "off" always computes every position again.
@@ -135,7 +136,7 @@ class Trace(Verbs):
         settings = RunSettings(
             new_tokens=as_index(max_new_tokens, "max_new_tokens"),
             sampler=sampler_for(self.model, sampler),
-            seed=as_index(seed, "seed"),
+            seed=as_seed(seed),
             infill=infill,
             cache=cache,
             capture_limit=as_index(capture_limit, "capture_limit"),

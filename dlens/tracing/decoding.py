@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
@@ -16,6 +17,7 @@ from dlens.ops.base.op import Op
 from dlens.ops.base.target import Target
 from dlens.samplers.autoregressive import Autoregressive
 from dlens.tracing.finish import Outcome, finish
+from dlens.tracing.finite import broken, broken_notes
 from dlens.tracing.planning.inputs import as_batch, refuse_too_long
 from dlens.tracing.planning.kv_cache import cache_policy, fullest_cache
 from dlens.tracing.planning.shape import run_shape
@@ -69,7 +71,7 @@ def run_decoding(model: Model, target: Target, ops: Sequence[Op], prompts: Any, 
         with watch.shown():
             tokens = prepared.run(run.state, run.drive)
         seconds = time.perf_counter() - start
-    notes += _left_out(run)
+    notes += _left_out(run) + broken_notes(run.broken)
     n_run = tokens.shape[-1] - width
     costs = run.step_costs(n_run, use_cache, run.all_logits)
     plain = run.step_costs(n_run, settings.cache != "off", False)
@@ -100,6 +102,7 @@ class DecodingRun:
         all_logits: whether the logits of every position are wanted.
         watch: told of every step.
         seed: of torch's random numbers, forked for the run.
+        broken: per step whether the logits were NaN or infinite.
     """
 
     model: Model
@@ -113,6 +116,7 @@ class DecodingRun:
     all_logits: bool
     watch: Watch
     seed: int
+    broken: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._window = Window(tuple(range(len(self.prompts))), 0)
@@ -136,6 +140,7 @@ class DecodingRun:
             "pad_token_id": self.model.pad_token_id,
             "use_cache": self.use_cache,
             "streamer": _streamer(self),
+            "logits_processor": [self._look],
             "return_dict_in_generate": False,
             **self.sampler.generate_arguments(),
         }
@@ -146,6 +151,16 @@ class DecodingRun:
         if self.all_logits:
             arguments["logits_to_keep"] = 0
         return arguments
+
+    def _look(self, ids: TokenIds, scores: Float[Tensor, "batch vocab"]) -> Float[Tensor, "batch vocab"]:
+        """Told of the scores that a token is chosen from; changes nothing."""
+        self.broken.append(broken(scores))
+        if self.sampler.temperature > 0 and bool(self.broken[-1]):
+            raise ValueError(
+                f"the logits of step {len(self.broken) - 1} are NaN or infinite; expected finite ones to draw a token "
+                f"from; look for the first layer whose capture is not finite, or change less"
+            )
+        return scores
 
     def neutral(self) -> dict[str, Any]:
         """What takes back the choices of the checkpoint's generation config: penalties, beams and the like."""

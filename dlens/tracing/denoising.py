@@ -16,6 +16,7 @@ from dlens.ops.base.op import Op
 from dlens.ops.base.target import Target
 from dlens.samplers.sampler import Denoiser, Tokens
 from dlens.tracing.finish import Outcome, finish
+from dlens.tracing.finite import broken, broken_notes
 from dlens.tracing.planning.inputs import Batch, as_batch, refuse_masks, refuse_too_long
 from dlens.tracing.planning.shape import run_shape
 from dlens.tracing.prepare import check_run, prepare, windows
@@ -63,7 +64,9 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
         seconds = time.perf_counter() - start
     history, final = _whole_canvas(canvas.ids, runs)
     costs = [StepCost(len(r.canvas) * h, r.canvas.shape[-1], halves=h) for r, _ in runs for h in r.halves]
-    outcome = Outcome(final, len(history), seconds, costs, costs, history, settings.to_json(), *_grouped(runs))
+    notes, row_steps = _grouped(runs)
+    notes += broken_notes(_by_step(runs))
+    outcome = Outcome(final, len(history), seconds, costs, costs, history, settings.to_json(), notes, row_steps)
     return finish(prepared, batch, outcome)
 
 
@@ -77,6 +80,14 @@ def _grouped(runs: Sequence[tuple[DenoisingRun, Tensor]]) -> tuple[tuple[str, ..
         f"steps that a group did not need is NaN"
     )
     return (note,), tuple(steps[row] for row in sorted(steps))
+
+
+def _by_step(runs: Sequence[tuple[DenoisingRun, Tensor]]) -> list[Tensor]:
+    """Per step whether any group of rows was broken."""
+    longest = max(len(run.broken) for run, _ in runs)
+    return [
+        torch.stack([run.broken[step] for run, _ in runs if step < len(run.broken)]).any() for step in range(longest)
+    ]
 
 
 def _canvas(batch: Batch, new_tokens: int, mask: int) -> Batch:
@@ -118,6 +129,7 @@ class DenoisingRun:
         seed: of the sampler's random numbers.
         canvases: the canvas at the start of each step, filled while running.
         halves: per step 2 where guidance ran, else 1.
+        broken: per step whether the logits of a mask were NaN or infinite.
     """
 
     model: Model
@@ -132,6 +144,7 @@ class DenoisingRun:
     seed: int
     canvases: list[TokenIds] = field(default_factory=list)
     halves: list[int] = field(default_factory=list)
+    broken: list[Tensor] = field(default_factory=list)
 
     def drive(self) -> TokenIds:
         """Decode; returns the finished canvas."""
@@ -158,7 +171,9 @@ class DenoisingRun:
         mask = real if self._padded else None
         logits = self.model.module(**self.model.family.inputs(ids, mask)).logits
         logits = aligned(logits, self.model.family.shift, real)
-        return logits if unconditional is None else logits.unflatten(0, (2, len(canvas)))
+        logits = logits if unconditional is None else logits.unflatten(0, (2, len(canvas)))
+        self.broken.append(broken(logits[..., (canvas == self.tokens.mask) & self.generated, :]))
+        return logits
 
     def __post_init__(self) -> None:
         self._padded = not bool(self.real.all())  # once, so that no step asks the device

@@ -11,7 +11,7 @@ from typing import Any, final
 from dlens.axes import TokenIds
 from dlens.errors import Cancelled
 
-__all__ = ["OnStep", "StepView", "Watch", "hold", "refuse_stray_call"]
+__all__ = ["OnStep", "StepView", "Watch", "hold", "quiet", "refuse_stray_call"]
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,14 @@ class Watch:
             return
         from tqdm.auto import tqdm
 
-        with tqdm(total=self.n_steps, unit="step", delay=1.0, leave=False) as bar:
+        with tqdm(total=self.n_steps, unit="step", delay=1.0, leave=False, disable=quiet(self.progress)) as bar:
             self.bar = bar
             yield
+
+
+def quiet(progress: bool) -> bool | None:
+    """What tqdm takes as `disable`: None shows a bar in notebooks and on terminals, and none in pipes and files."""
+    return None if progress else True
 
 
 def refuse_stray_call(step: int, begun: int) -> None:
@@ -106,11 +111,25 @@ def hold(lock: threading.RLock, cancel: threading.Event | None) -> Iterator[None
 
     Raises:
         Cancelled: the event was set while waiting.
+        KeyboardInterrupt: for what a library below made of one.
     """
     while not lock.acquire(timeout=-1 if cancel is None else 0.05):
         if cancel is not None and cancel.is_set():
             raise Cancelled("the run was cancelled while it waited for the model; nothing was computed; run it again")
     try:
         yield
+    except Exception as error:
+        if _interrupted(error):
+            raise KeyboardInterrupt from error
+        raise
     finally:
         lock.release()
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether an error came about while an interrupt was handled."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

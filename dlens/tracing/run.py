@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
 from dlens.models.model import Model
@@ -15,6 +17,7 @@ from dlens.ops.base.target import Target
 from dlens.tracing.decoding import run_decoding
 from dlens.tracing.denoising import run_denoising
 from dlens.tracing.finish import Outcome, finish
+from dlens.tracing.finite import broken_forward, broken_notes
 from dlens.tracing.planning.inputs import as_batch, refuse_too_long
 from dlens.tracing.planning.shape import run_shape
 from dlens.tracing.prepare import Prepared, check_run, prepare, windows
@@ -35,18 +38,21 @@ def run_forward(model: Model, target: Target, ops: Sequence[Op], inputs: Any, ca
         shape = run_shape(model, batch)
         prepared = prepare(model, target, ops, shape, check_run(model, target, ops, shape, batch.real, capture_limit))
         start = time.perf_counter()
-        costs = [_forward_window(prepared, *window) for window in windows(model, batch)]
+        costs, broken = zip(*(_forward_window(prepared, *window) for window in windows(model, batch)), strict=True)
         seconds = time.perf_counter() - start
-    return finish(prepared, batch, Outcome(batch.ids, 1, seconds, costs, costs))
+    notes = broken_notes([torch.stack(broken).any()])
+    return finish(prepared, batch, Outcome(batch.ids, 1, seconds, list(costs), list(costs), notes=notes))
 
 
-def _forward_window(prepared: Prepared, window: Window, ids: TokenIds, real: TokenMask) -> StepCost:
+def _forward_window(
+    prepared: Prepared, window: Window, ids: TokenIds, real: TokenMask
+) -> tuple[StepCost, Bool[Tensor, ""]]:
     model, has_noise = prepared.model, prepared.target.has_noise
     masked = ids == model.family.mask_token_id if has_noise else torch.zeros_like(real)
     state = forward_state(window, real, masked, has_noise)
     inputs = model.family.inputs(ids, None if bool(real.all()) else real)
-    prepared.run(lambda step, args, kwargs: state, lambda: model.module(**inputs))
-    return StepCost(len(ids), ids.shape[-1])
+    logits = prepared.run(lambda step, args, kwargs: state, lambda: model.module(**inputs).logits)
+    return StepCost(len(ids), ids.shape[-1]), broken_forward(logits, real)
 
 
 def run_generation(model: Model, target: Target, ops: Sequence[Op], prompts: Any, settings: RunSettings) -> Record:

@@ -80,8 +80,20 @@ def check_settings(model: Model, target: Target, settings: RunSettings) -> None:
             f"infill=True on {model.name}; expected a diffusion model, as an autoregressive model only "
             f"appends; leave it out"
         )
+    _check_followers(settings)
     if settings.new_tokens < least:
         raise ValueError(f"max_new_tokens={settings.new_tokens}; expected at least {least}; ask for more tokens")
+
+
+def _check_followers(settings: RunSettings) -> None:
+    if settings.on_step is not None and not callable(settings.on_step):
+        raise ValueError(
+            f"on_step={settings.on_step!r}; expected a function of one StepView; pass the function itself, uncalled"
+        )
+    if settings.cancel is not None and not callable(getattr(settings.cancel, "is_set", None)):
+        raise ValueError(
+            f"cancel={settings.cancel!r}; expected a threading.Event; make one, and set it from another thread"
+        )
 
 
 def watch_of(n_steps: int, settings: RunSettings, decode: Any) -> Watch:

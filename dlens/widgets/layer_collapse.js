@@ -2,14 +2,16 @@
 
 function render({ model, el }) {
   const layers = model.get("layers");
-  const of = (name) => { const held = model.get(name); return held.data ? unpack(held) : null; };
+  const of = (name) => { const held = model.get(name); return held.data ? { ...held, ...unpack(held) } : null; };
   const range = (values) => {
     let low = Infinity, high = -Infinity;
     values.forEach((v) => { if (Number.isFinite(v)) { low = Math.min(low, v); high = Math.max(high, v); } });
     return low <= high ? { low, high } : { low: 0, high: 1 };
   };
 
-  const measure = () => (model.get("kind") === "cka" ? "CKA" : "cosine");
+  // What is on screen carries its own labels: what was just chosen may be newer, while the kernel works.
+  const measure = () => ((model.get("similarity").kind ?? model.get("kind")) === "cka" ? "CKA" : "cosine");
+  const left = () => model.get("similarity").without ?? (model.get("without") ? model.get("channel") : -1);
   const pairs = heatmap({
     label: "similarity of every two layers; arrow keys move to another pair",
     rowName: "layer", columnName: "layer", aspect: 0.85, most: 360,
@@ -21,11 +23,16 @@ function render({ model, el }) {
   const tokens = heatmap({
     label: "share of the channel by layer and token; arrow keys move",
     rowName: "layer", columnName: "token position", aspect: 0.4, most: 300,
-    read: (row, column, value) => `layer ${row}, ${model.get("group") > 1 ? "around " : ""}position ${first() + column * model.get("group")} ${here(column)}: ${(100 * value).toFixed(1)} % of the energy in channel ${model.get("channel")}`,
-    pick: (layer, column) => put(model, { layer, position: column * model.get("group") }),
+    read: (row, column, value) => `layer ${row}, ${group() > 1 ? "around " : ""}position ${first() + column * group()} ${here(column)}: ${(100 * value).toFixed(1)} % of the energy in channel ${model.get("token_shares").channel}`,
+    pick: (layer, column) => put(model, { layer, position: column * group() }),
   });
   const first = () => model.get("detail").first ?? 0;
-  const here = (column) => (Math.floor(model.get("position") / model.get("group")) === column ? JSON.stringify(model.get("detail").token ?? "") : "");
+  const group = () => model.get("token_shares").group ?? 1;
+  // The token is named once the kernel said which it is.
+  const here = (column) => {
+    const { position, token } = model.get("detail");
+    return position != null && Math.floor((position - first()) / group()) === column ? JSON.stringify(token) : "";
+  };
   const tokensScale = scale("0 %", "");
   const bySteps = plot({ label: "share of the channel by step", xName: "step", yName: "share of energy", tall: 170 });
 
@@ -38,6 +45,7 @@ function render({ model, el }) {
   const withoutText = make("span", {});
   const ablate = make("button", { "aria-pressed": "false", onclick: () => put(model, { ablated: !model.get("ablated") }) });
   const status = make("p", { class: "quiet", role: "status" });
+  const waiting = make("p", { class: "quiet", role: "status" }, "Waiting for the kernel: the pictures are of what was chosen before.");
   const message = make("p", { class: "message", role: "status" });
   const name = make("h3", {});
   const place = make("h3", {});
@@ -47,18 +55,19 @@ function render({ model, el }) {
   const detailPart = make("section", {}, place, make("div", { class: "columns" }, chosen, bySteps.node));
   const pairTitle = make("h3", {}), note = make("p", { class: "quiet" });
 
-  el.append(make("div", { class: "dlens collapse" },
+  const root = make("div", { class: "dlens collapse" },
     name,
     make("div", { class: "controls" }, ...(steps.length > 1 ? [time.node] : []), kind.node, channel.node, layer.node, make("label", {}, without, withoutText), ablate),
-    status, message,
+    status, waiting, message,
     make("div", { class: "columns" },
       make("section", {}, pairTitle, pairsScale.node, pairs.node),
       make("section", {}, make("h3", {}, "Energy share of the largest channels"), profile.node)),
-    tokenPart, note, detailPart, texts));
+    tokenPart, note, detailPart, texts);
+  el.append(root);
 
   const drawPairs = () => {
     const held = of("similarity");
-    pairTitle.textContent = `Similarity of layers (${measure()}${model.get("without") ? ` without channel ${model.get("channel")}` : ""})`;
+    pairTitle.textContent = `Similarity of layers (${measure()}${left() >= 0 ? ` without channel ${left()}` : ""})`;
     message.textContent = model.get("message");
     message.hidden = !model.get("message");
     if (!held) { pairs.draw(null); pairsScale.node.hidden = true; return; }
@@ -77,11 +86,10 @@ function render({ model, el }) {
     const held = of("token_shares");
     tokenPart.hidden = detailPart.hidden = !held;
     if (!held) { note.textContent = "Tokens are shown for records that captured the stream: add .capture('resid_post', steps=[0]) to the trace."; return; }
-    const group = model.get("group");
-    note.textContent = group > 1 ? `Each column is the mean of ${group} positions.` : "";
+    note.textContent = group() > 1 ? `Each column is the mean of ${group()} positions.` : "";
     const { high } = range(held.values);
     tokensScale.set("0 %", `${(100 * high).toFixed(0)} %`);
-    tokens.draw({ values: held.values, rows: held.shape[0], columns: held.shape[1], columnStep: group, low: 0, high, at: [model.get("layer"), Math.min(Math.floor(model.get("position") / group), held.shape[1] - 1)] });
+    tokens.draw({ values: held.values, rows: held.shape[0], columns: held.shape[1], columnStep: group(), low: 0, high, at: [model.get("layer"), Math.min(Math.floor(model.get("position") / group()), held.shape[1] - 1)] });
   };
   const drawDetail = () => {
     const detail = model.get("detail");
@@ -95,6 +103,13 @@ function render({ model, el }) {
     bySteps.node.hidden = detail.steps.length < 2;
     bySteps.draw({ series: [{ name: `channel ${detail.channel}, layer ${detail.layer}`, x: detail.steps.map((s) => s[0]), y: detail.steps.map((s) => s[1]) }], mark: model.get("step") });
   };
+  // What is chosen and what is on screen, part by part: they differ while the kernel works.
+  const behind = () => {
+    const held = (name, wanted) => { const own = model.get(name); return Object.keys(own).length === 0 || Object.keys(wanted).every((key) => own[key] === wanted[key]); };
+    const { step, channel, layer, kind } = Object.fromEntries(["step", "channel", "layer", "kind"].map((name) => [name, model.get(name)]));
+    return !(held("similarity", { kind, step, without: model.get("without") ? channel : -1 }) && held("token_shares", { channel, step }) && held("detail", { channel, layer, step }));
+  };
+  const drawWaiting = () => { waiting.hidden = !behind(); root.setAttribute("aria-busy", behind()); };
   const drawControls = () => {
     const c = model.get("channel"), i = model.get("steps").indexOf(model.get("step"));
     const other = model.get("other_name");
@@ -122,6 +137,7 @@ function render({ model, el }) {
     follow(model, ["shares", "layer"], drawShares),
     follow(model, ["token_shares", "layer", "position", "detail"], drawTokens),
     follow(model, ["detail"], drawDetail),
+    follow(model, ["step", "channel", "layer", "kind", "without", "similarity", "token_shares", "detail"], drawWaiting),
   ];
   return () => { ends.forEach((end) => end()); [pairs, profile, tokens, bySteps].forEach((each) => each.stop()); };
 }

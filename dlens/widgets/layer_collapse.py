@@ -52,6 +52,9 @@ class LayerCollapse(Panel):
     ("cosine" or "cka"), `without` (leave out the channel), `ablated` (show the run with the channel ablated). Where
     one is set to what the record does not have, the nearest is shown, and `message` says so.
 
+    `similarity`, `token_shares` and `detail` say what they are of: what was chosen may be newer than they are, while
+    the kernel works.
+
     Args:
         source: a record, or anything `dlens.trace` takes.
         other: for a record, the same run with a channel ablated, for `ablated`.
@@ -208,7 +211,8 @@ class LayerCollapse(Panel):
             values = similarity(self._stream()[0], kind, drop)
         else:
             values = measured_similarity(record, kind, drop)
-        self.similarity = {} if values is None else packed(values)
+        of = {"kind": self.kind, "without": -1 if drop is None else drop, "step": self.step}
+        self.similarity = {} if values is None else packed(values) | of
         known = values is not None and bool(np.isfinite(values).any())
         self._about = self._thinned(kind) if known else _advice(kind, drop, values is None)
         self._say(self._correction)
@@ -229,7 +233,8 @@ class LayerCollapse(Panel):
         self.shares = packed((energy[:, self.channels] / energy.sum(-1, keepdim=True)).numpy())
         of_tokens = share_of(h, self.channel)
         self.group = -(-len(positions) // _COLUMNS)
-        self.token_shares = packed(_grouped(of_tokens, self.group).numpy())
+        of = {"channel": self.channel, "step": self.step, "group": self.group}
+        self.token_shares = packed(_grouped(of_tokens, self.group).numpy()) | of
 
     def _details(self, changed: str | None) -> dict[str, Any]:
         """The tokens of a layer and channel, and its steps."""
@@ -245,6 +250,7 @@ class LayerCollapse(Panel):
         return {
             "layer": self.layer,
             "channel": self.channel,
+            "step": self.step,
             "tokens": tokens,
             # Steps are read anew only where they may have changed, as each is a pass over its stream.
             "steps": self.detail["steps"]

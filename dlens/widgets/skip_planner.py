@@ -95,7 +95,7 @@ class SkipPlanner(Panel):
         live: bool = True,
     ) -> None:
         chain = bare(model, "SkipPlanner")
-        task = get(task) if isinstance(task, str) else task
+        task = get(task)
         self._chain, self._texts, self._batch_size = chain, texts, batch_size
         self._planner = Planner(
             chain,

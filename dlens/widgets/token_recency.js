@@ -3,7 +3,8 @@
 function render({ model, el }) {
   const near = plot({ label: "similarity of two tokens by distance", xName: "distance in tokens", yName: "cosine" });
   const index = plot({ label: "recency index by layer", xName: "layer", yName: "recency index" });
-  const group = () => model.get("group");
+  // What is on screen carries its own labels: what was just chosen may be newer, while the kernel works.
+  const group = () => model.get("matrix").group ?? 1;
   const tokens = heatmap({
     label: "similarity token by token; arrow keys move to another pair",
     rowName: "position", columnName: "position", aspect: 0.8, most: 420,
@@ -21,15 +22,19 @@ function render({ model, el }) {
   const step = slider("Step", 0, (i) => put(model, { step: model.get("steps")[i] }));
   const whose = choice("Tokens of", model.get("names").map((name, i) => [i, name]), 0, (value) => put(model, { chosen: Number(value) }));
   const message = make("p", { class: "message", role: "status" }), note = make("p", { class: "quiet" });
+  const waiting = make("p", { class: "quiet", role: "status" }, "Waiting for the kernel: the pictures are of what was chosen before.");
+  const nearTitle = make("h3", {}), tokensTitle = make("h3", {});
   const part = make("div", {}, tokensScale.node, tokens.node);
-  el.append(make("div", { class: "dlens recency" },
+  const root = make("div", { class: "dlens recency" },
     make("div", { class: "controls" }, layer.node, ...(levels.length ? [noise.node] : [])),
+    waiting,
     make("div", { class: "columns" },
-      make("section", {}, make("h3", {}, "Similarity by distance"), near.node),
+      make("section", {}, nearTitle, near.node),
       make("section", {}, make("h3", {}, "Recency index: near minus far"), index.node)),
-    make("h3", {}, "Token by token"),
+    tokensTitle,
     make("div", { class: "controls" }, whose.node, step.node),
-    message, note, part));
+    message, note, part);
+  el.append(root);
 
   const words = (level) => (level < 0 ? "all" : `${10 * level} to ${10 * level + 10} % masked`);
   const drawControls = () => {
@@ -43,6 +48,7 @@ function render({ model, el }) {
   };
   const drawProfiles = () => {
     const profiles = model.get("profiles");
+    nearTitle.textContent = `Similarity by distance, layer ${profiles[0]?.layer ?? model.get("layer")}`;
     const lines = (key, first) => profiles.map((profile) => {
       const y = Array.from(unpack(profile[key]).values);
       return { name: `${profile.name} (${profile.about})`, x: y.map((_, i) => i + first), y };
@@ -58,6 +64,7 @@ function render({ model, el }) {
     part.hidden = !held.data;
     note.textContent = held.data && group() > 1 ? `Each cell is the mean of ${group()} by ${group()} tokens.` : "";
     note.hidden = !note.textContent;
+    tokensTitle.textContent = held.data ? `Token by token, layer ${held.layer}` : "Token by token";
     if (!held.data) return;
     const { values, shape } = unpack(held);
     const low = values.reduce((a, b) => (b < a ? b : a), 1);
@@ -65,11 +72,18 @@ function render({ model, el }) {
     const cell = (name) => Math.min(Math.floor(model.get(name) / group()), shape[0] - 1);
     tokens.draw({ values, rows: shape[0], columns: shape[1], rowStep: group(), columnStep: group(), low, high: 1, at: [cell("position"), cell("position_b")] });
   };
+  const drawWaiting = () => {
+    const chosen = (own, names) => !own || !Object.keys(own).length || names.every((name) => own[name] === model.get(name));
+    const behind = !(chosen(model.get("profiles")[0], ["layer", "noise"]) && chosen(model.get("matrix"), ["layer", "step", "chosen"]));
+    waiting.hidden = !behind;
+    root.setAttribute("aria-busy", behind);
+  };
   const ends = [
     hidePicture(model),
     follow(model, ["layer", "noise", "step", "steps", "chosen", "noises"], drawControls),
     follow(model, ["profiles", "layer"], drawProfiles),
     follow(model, ["matrix", "pair", "message", "position", "position_b"], drawTokens),
+    follow(model, ["layer", "noise", "step", "chosen", "profiles", "matrix"], drawWaiting),
   ];
   return () => { ends.forEach((end) => end()); [near, index, tokens].forEach((each) => each.stop()); };
 }

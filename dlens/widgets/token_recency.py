@@ -138,6 +138,8 @@ class TokenRecency(Panel):
                 "similarity": packed([] if profile is None else profile.similarity.astype("<f4")),
                 "index": packed([] if profile is None else profile.index.astype("<f4")),
                 "about": "nothing measured here" if profile is None else profile.about,
+                "layer": self.layer,
+                "noise": self.noise,
             }
             for name, profile in zip(self.names, found, strict=True)
         ]
@@ -166,7 +168,12 @@ class TokenRecency(Panel):
             self._about = ""
             self._say(self._correction)
             self.group = group
-            self.matrix = packed(cosines.numpy())
+            self.matrix = packed(cosines.numpy()) | {
+                "layer": self.layer,
+                "step": self.step,
+                "chosen": self.chosen,
+                "group": group,
+            }
             self._draw_pair(None)
 
     def _draw_pair(self, change: Any) -> None:

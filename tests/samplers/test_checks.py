@@ -1,8 +1,14 @@
 """Checks of settings, at their bounds."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 
-from dlens.samplers.checks import require_at_least, require_between, require_one_of
+from dlens.samplers import Autoregressive, Dream, LLaDA, Threshold
+from dlens.samplers.checks import require_at_least, require_between, require_given, require_one_of, require_whole
+from tests.refusing import assert_three_parts
+from tests.unchecked import unchecked
 
 
 def test_a_word_is_one_of_those_allowed() -> None:
@@ -25,3 +31,55 @@ def test_an_interval_is_open_below_and_closed_above() -> None:
     for value in (0, -0.5, 1.001, float("nan")):
         with pytest.raises(ValueError, match=f"top_p={value}; expected more than 0 and at most 1; it is a mass"):
             require_between("top_p", value, 0, 1, "it is a mass")
+
+
+def test_infinity_and_what_is_no_number_are_refused() -> None:
+    with pytest.raises(ValueError, match="temperature=inf; expected 0 or more, and finite; 0 takes the likeliest"):
+        require_at_least("temperature", float("inf"), 0, "0 takes the likeliest")
+    for value in ("1", True, [1]):
+        with unchecked(), pytest.raises(ValueError, match=r"temperature=.*; expected 0 or more; 0 takes"):
+            require_at_least("temperature", value, 0, "0 takes")  # pyright: ignore
+        with unchecked(), pytest.raises(ValueError, match=r"top_p=.*; expected more than 0 and at most 1; a mass"):
+            require_between("top_p", value, 0, 1, "a mass")  # pyright: ignore
+
+
+def test_whole_numbers_are_of_any_integer_type() -> None:
+    for value in (None, 1, np.int64(3)):
+        with unchecked():
+            require_whole("steps", value, 1, "a step fills tokens")  # pyright: ignore
+    for value in (2.0, "2", True):
+        with unchecked(), pytest.raises(ValueError, match="steps=.*; expected a whole number, 1 or more; a step"):
+            require_whole("steps", value, 1, "a step fills tokens")  # pyright: ignore
+    with pytest.raises(ValueError, match="steps=0; expected 1 or more; a step"):
+        require_whole("steps", 0, 1, "a step fills tokens")
+
+
+def test_none_is_refused_where_it_means_nothing() -> None:
+    with unchecked(), pytest.raises(ValueError, match="threshold=None; expected a number; it is a probability"):
+        require_given("threshold", None, "it is a probability")  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (LLaDA, {"steps": "2"}),
+        (LLaDA, {"block_length": 2.0}),
+        (LLaDA, {"temperature": float("inf")}),
+        (LLaDA, {"guidance": float("inf")}),
+        (LLaDA, {"guidance": None}),
+        (LLaDA, {"remasking": 5}),
+        (Dream, {"top_k": 1.5}),
+        (Dream, {"alg_temp": float("inf")}),
+        (Dream, {"eps": None}),
+        (Dream, {"algorithm": None}),
+        (Threshold, {"threshold": None}),
+        (Threshold, {"factor": float("inf")}),
+        (Autoregressive, {"temperature": None}),
+        (Autoregressive, {"top_k": 1.5}),
+    ],
+)
+def test_no_sampler_takes_what_it_cannot_use(kind: Any, settings: dict[str, Any]) -> None:
+    with unchecked(), pytest.raises(ValueError) as caught:
+        kind(**settings)
+    [[name, value]] = settings.items()
+    assert_three_parts(str(caught.value), f"{name}={value!r}")

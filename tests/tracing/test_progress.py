@@ -10,7 +10,7 @@ import torch
 
 import dlens
 from dlens import trace
-from dlens.tracing.progress import StepView, Watch, hold, refuse_stray_call
+from dlens.tracing.progress import StepView, Watch, hold, quiet, refuse_stray_call
 from dlens.tracing.records.text import MASK_SIGN
 from tests.refusing import STORY, assert_three_parts
 from tests.tracing.plain import DECODED, PROMPTS
@@ -89,3 +89,25 @@ def test_a_held_lock_is_let_go_after_an_error() -> None:
     taken.start()
     taken.join(timeout=5)
     assert not taken.is_alive() and lock.acquire(blocking=False)
+
+
+def test_no_bar_runs_into_a_pipe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    assert (quiet(True), quiet(False)) == (None, True)
+    watch = Watch(1, True, None, None, lambda ids: [])
+    with watch.shown():
+        watch.bar.delay = 0
+        watch.end(0, torch.tensor([[5]]), [0])
+        assert watch.bar.disable
+    assert capsys.readouterr().err == ""
+
+
+def test_an_interrupt_stays_one_whatever_a_library_makes_of_it() -> None:
+    lock = threading.RLock()
+    with pytest.raises(KeyboardInterrupt), hold(lock, None):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise TypeError("'NoneType' object cannot be interpreted as an integer") from None
+    with pytest.raises(TypeError), hold(lock, None):
+        raise TypeError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 import dlens
 from dlens import trace
@@ -19,6 +20,18 @@ SAMPLERS: dict[str, tuple[str, Action]] = {
     "no seed": ("seed None", lambda m: trace(m).generate(STORY, 4, seed=None)),
     "no limit": ("capture_limit None", lambda m: trace(m).generate(STORY, 4, capture_limit=None)),
     "no limit of a forward": ("capture_limit None", lambda m: trace(m).forward(STORY, capture_limit=None)),
+    "a negative seed": ("seed=-1", lambda m: trace(m).generate(STORY, 4, seed=-1)),
+    "nothing to call": ("on_step=5", lambda m: trace(m).generate(STORY, 4, on_step=5)),  # pyright: ignore
+    "nothing to set": ("cancel=5", lambda m: trace(m).generate(STORY, 4, cancel=5)),  # pyright: ignore
+    "a number for a point": ("hook point 5", lambda m: trace(m).capture(5)),  # pyright: ignore
+    "a third of a forward": ("steps='late' of a forward", lambda m: trace(m).skip([3], steps="late").forward(STORY)),
+    "a third of two steps": (
+        "steps='early' of a run of 2",
+        lambda m: trace(m).skip([3], steps="early").generate(STORY, 2),
+    ),
+    "infinity to add": ("scale=inf", lambda m: trace(m).steer(torch.ones(192), 3, float("inf"))),
+    "nothing to add": ("vector holds 1 numbers", lambda m: trace(m).steer([float("nan")] + [0.0] * 191, 3)),
+    "infinity to set": ("value holds 1 numbers", lambda m: trace(m).ablate(3, 5, float("inf"))),
     "a cache": ("cache='off' on trio/diffusion", lambda m: trace(m).generate(STORY, 4, cache="off")),
     "a required cache": ("cache='require' on", lambda m: trace(m).generate(STORY, 4, cache="require")),
 }

@@ -217,3 +217,38 @@ def test_ten_thousand_tokens_are_grouped_and_thinned(page: Any) -> None:
     page.get_by_label("Similarity", exact=True).select_option("cka")
     page.get_by_text("CKA of 512 of the 10000 positions, evenly apart.").wait_for()
     assert shown.widget.similarity["shape"] == [2, 2]
+
+
+class Busy(Shown):
+    """A page whose kernel works on something else until it is let go."""
+
+    def _sync(self, text: str) -> str:
+        self.held = text
+        return "{}"
+
+    def let_go(self) -> None:
+        self.page.evaluate("(text) => receive(text)", super()._sync(self.held))
+
+
+def test_what_is_shown_keeps_its_label_while_the_kernel_is_busy(page: Any) -> None:
+    shown = Busy(page, LayerCollapse(layered()))
+    waits = page.get_by_text("Waiting for the kernel")
+    token = page.get_by_text("of the energy in channel 3")
+    token.wait_for()
+    assert waits.is_hidden()
+    page.get_by_label("Channel", exact=True).select_option("4")
+    waits.wait_for()
+    assert token.is_visible() and page.get_by_text("of the energy in channel 4").count() == 0
+    assert page.get_by_role("heading", name="Channel 3 after layer 0").is_visible()
+    shown.let_go()
+    page.get_by_text("of the energy in channel 4").wait_for()
+    assert waits.is_hidden() and token.count() == 0
+
+
+def test_a_picture_says_what_it_is_of() -> None:
+    widget = LayerCollapse(layered())
+    widget.channel, widget.step, widget.kind, widget.without = 4, 1, "cka", True
+    of = {name: getattr(widget, name) for name in ("similarity", "token_shares", "detail")}
+    assert [of["similarity"][name] for name in ("kind", "without", "step")] == ["cka", 4, 1]
+    assert [of["token_shares"][name] for name in ("channel", "step", "group")] == [4, 1, 1]
+    assert [of["detail"][name] for name in ("channel", "layer", "step")] == [4, 0, 1]

@@ -119,3 +119,10 @@ def test_tokens_are_text(page: Any) -> None:
     shown.set(position=3)
     page.get_by_text("onerror").wait_for()
     check_no_markup(page)
+
+
+def test_what_is_shown_says_what_it_is_of() -> None:
+    widget = TokenRecency([turning(), turning()])
+    widget.layer, widget.chosen = 1, 1
+    assert {(each["layer"], each["noise"]) for each in widget.profiles} == {(1, -1)}
+    assert [widget.matrix[name] for name in ("layer", "step", "chosen", "group")] == [1, widget.step, 1, 1]

@@ -25,6 +25,7 @@ def applied(model: Any, plan: Any) -> tuple[Trace, Trace]:
     Raises:
         ValueError, IndexError: nothing is changed, or the model cannot do it.
     """
+    _refuse_traces(plan)
     chain = model if isinstance(model, Trace) else trace(model)
     bare = replace(chain, ops=())
     if isinstance(plan, SkipSchedule):
@@ -45,12 +46,21 @@ def skipped_blocks(bare: Trace, plan: Any) -> tuple[int, ...]:
     Raises:
         ValueError, IndexError: a schedule, whose places change with the noise, or layers that the model lacks.
     """
+    _refuse_traces(plan)
     if isinstance(plan, SkipSchedule):
         raise ValueError(
             f"a schedule for {plan.model}; expected the same blocks at every step, as they are skipped at chosen "
             f"points of a run; pass a SkipPlan or layers"
         )
     return tuple(bare.skip(plan).ops[-1].structure(bare.target).skips)
+
+
+def _refuse_traces(plan: Any) -> None:
+    if isinstance(plan, Trace):
+        raise ValueError(
+            f"plan got a trace of {plan.model.name}; expected a plan or layers to skip; pass the trace itself for the "
+            f"model, with its operations"
+        )
 
 
 def blocks_saved(chain: Trace, n_steps: int) -> float:

@@ -18,6 +18,7 @@ from dlens.findings.scores.decoding import Decoding
 from dlens.findings.scores.loss import loss_of
 from dlens.findings.scores.repetition import distinct, repetition
 from dlens.findings.skipping.choosable import bare
+from dlens.ops.base.given import as_index
 from dlens.samplers import Sampler
 from dlens.tasks import Problem, Task
 from dlens.tracing.chain import Trace
@@ -112,6 +113,19 @@ class Collapse:
     layers: tuple[int, ...]
     effects: tuple[Effect, ...]
     notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        layers = f"largest after layers {', '.join(map(str, self.layers))}" if self.layers else "nowhere the largest"
+        head = (
+            f"Collapse of {self.model} on {self.task}: channel {self.channel}, {self.share:.1%} of the energy, {layers}"
+        )
+        rows = [
+            f"  {own.name}: {sum(own.kept.after.correct)} of {self.n} solved, loss {own.loss:.4f}"
+            for own in self.effects
+        ]
+        return "\n".join([head, *rows])
+
+    __repr__ = __str__
 
     def table(self) -> list[dict[str, Any]]:
         """One row a change."""
@@ -263,9 +277,9 @@ def _check_size(chain: Trace, channel: int | None, n_random: int) -> None:
             f"{chain.model.name} has {n_layers} blocks; expected at least {_LEAST_LAYERS}, as the first may make an "
             f"outlier, the last may remove it, and it is measured between them; take a deeper model"
         )
-    if channel is not None and not 0 <= channel < d_model:
+    if channel is not None and not 0 <= as_index(channel, "channel") < d_model:
         raise IndexError(f"channel {channel} of {chain.model.name}; expected 0 to {d_model - 1}; give a smaller number")
-    if not 0 <= n_random < d_model:
+    if not 0 <= as_index(n_random, "n_random") < d_model:
         raise ValueError(f"n_random={n_random}; expected 0 to {d_model - 1} random channels; give 3")
 
 

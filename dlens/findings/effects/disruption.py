@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any, final
@@ -236,7 +236,8 @@ def _dataset(values: Float[np.ndarray, "prompt fraction positions layer"], share
 
 
 def _check_fractions(fractions: Sequence[float]) -> tuple[float, ...]:
-    shares = tuple(as_number(share, "fractions") for share in fractions)
+    listed = fractions if isinstance(fractions, Iterable) else [fractions]
+    shares = tuple(as_number(share, "fractions") for share in listed)
     if not shares or not all(0 <= share < 1 for share in shares):
         raise ValueError(
             f"fractions={fractions!r}; expected shares of the tokens that are decided, from 0 to below 1, as at 1 none "

@@ -11,6 +11,7 @@ from dlens.findings.effects.applied import applied, blocks_saved, flops_saved
 from dlens.findings.scores.accuracy import Scores, score_problems
 from dlens.findings.scores.decoding import Decoding
 from dlens.findings.scores.intervals import LEVEL, mcnemar, ratio_interval
+from dlens.ops.base.given import as_index
 from dlens.samplers import Sampler
 from dlens.tasks import Problem, Task, get
 
@@ -188,7 +189,7 @@ def asked_of_both(
     Raises:
         ValueError: an unknown task, too few problems, or a baseline on others, which cannot be paired.
     """
-    task = get(task) if isinstance(task, str) else task
+    task = get(task)
     problems = task.problems(enough(n), seed, split)
     if baseline is not None and (baseline.task != task.name or baseline.problems != problems):
         raise ValueError(
@@ -204,6 +205,6 @@ def enough(n: int) -> int:
     Raises:
         ValueError: it is too small.
     """
-    if n < 2:
+    if as_index(n, "n") < 2:
         raise ValueError(f"n={n}; expected at least 2 problems, as one gives no interval; ask for 64")
     return n

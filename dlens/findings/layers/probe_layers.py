@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dlens.findings.layers.profile import MASK_RATES
 from dlens.findings.scores.batches import batched, masked_rows, rng, token_rows
+from dlens.ops.base.given import as_index, as_seed
 from dlens.tracing.chain import Trace, trace
 from dlens.tracing.probes.calibration import calibration_texts
 
@@ -114,8 +115,12 @@ def probe_layers(
     """
     base = model if isinstance(model, Trace) else trace(model)
     names = _targets(base, targets)
+    as_seed(seed)
+    for name, number in {"positions": positions, "n_tokens": n_tokens}.items():
+        if as_index(number, name) < 1:
+            raise ValueError(f"{name}={number}; expected at least 1; give for example 8")
     rows = token_rows(base.model, calibration_texts() if prompts is None else prompts)
-    if not 2 <= folds <= len(rows):
+    if not 2 <= as_index(folds, "folds") <= len(rows):
         raise ValueError(
             f"folds={folds} with {len(rows)} prompts; expected 2 folds at least and a prompt for each, as folds share "
             f"none; give more prompts, or fewer folds"
@@ -127,13 +132,16 @@ def probe_layers(
 def _targets(base: Trace, targets: Sequence[str] | None) -> tuple[str, ...]:
     has_noise = base.model.family.objective == "diffusion"
     known = TARGETS if has_noise else ("position", "token")
-    for name in targets or ():
+    if targets is not None and not isinstance(targets, Iterable):
+        raise ValueError(f"targets={targets!r}; expected some of {', '.join(known)}; give a list of names")
+    named = (targets,) if isinstance(targets, str) else tuple(targets or ())
+    for name in named:
         if name not in known:
             raise ValueError(
-                f"target {name!r} of {base.model.name}; expected of {', '.join(known)}; leave it out, or check the "
+                f"target {name!r} of {base.model.name}; expected one of {', '.join(known)}; leave it out, or check the "
                 f"spelling"
             )
-    return tuple(targets) if targets else known
+    return named or known
 
 
 def _canvases(base: Trace, rows: list[list[int]], rates: Sequence[float], generator: torch.Generator) -> list[_Canvas]:

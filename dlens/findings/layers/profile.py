@@ -15,9 +15,11 @@ from dlens.findings.scores.batches import batched, masked_rows, rng, token_rows
 from dlens.findings.scores.decoding import Decoding
 from dlens.measures import Cosine, Measure, Outliers, pool
 from dlens.measures.base.measure import Span, Sums, Visit
+from dlens.ops.base.given import as_number, as_seed
 from dlens.samplers import Sampler
 from dlens.tracing.chain import Trace, trace
 from dlens.tracing.probes.calibration import calibration_texts
+from dlens.tracing.records.measured import Measures
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -72,6 +74,9 @@ class Profile:
     plan: tuple[Mapping[str, Any], ...]
     measures: Mapping[str, xr.Dataset]
     notes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "measures", Measures(self.measures))
 
     def __str__(self) -> str:
         head = f"Profile of {self.model} on {self.inputs} inputs (prompts: {self.n_prompts}): {self.n_layers} layers"
@@ -242,11 +247,12 @@ def profile(
         (16, ['cosine', 'layer', 'max_median', 'model', 'top_channel', 'top_share'])
     """
     _check(inputs, rates)
+    as_seed(seed)
     base = model if isinstance(model, Trace) else trace(model)
     rows = token_rows(base.model, calibration_texts() if prompts is None else prompts)
     if inputs == "trajectory" and prompts is None:
         rows = [row[:_PROMPT_TOKENS] for row in rows]
-    running = [Running(measure=measure) for measure in (measures or (Cosine(), Outliers()))]
+    running = [Running(measure=measure) for measure in _listed(measures)]
     traced = base.measure(*running)
     record, notes = None, ()
     if inputs == "trajectory":
@@ -275,11 +281,26 @@ def profile(
     )
 
 
+def _listed(measures: Any) -> list[Measure]:
+    """What to measure: the default, one measure alone, or several."""
+    if measures is None:
+        return [Cosine(), Outliers()]
+    if isinstance(measures, Measure):
+        return [measures]
+    several = isinstance(measures, Iterable) and not isinstance(measures, str)
+    listed: list[Any] = list(measures) if several else [measures]
+    if not listed or not all(isinstance(each, Measure) for each in listed):
+        raise ValueError(f"measures={measures!r}; expected measures; pass a list, such as [dlens.Cosine()]")
+    return listed
+
+
 def _check(inputs: str, rates: Sequence[float]) -> None:
     if inputs not in get_args(Inputs):
         raise ValueError(f"inputs={inputs!r}; expected one of {', '.join(get_args(Inputs))}; check the spelling")
+    if not isinstance(rates, Iterable) or isinstance(rates, str) or not len(rates):
+        raise ValueError(f"rates={rates!r}; expected shares from 0 to 1; give a list, such as [0.5]")
     for rate in rates:
-        if not 0 <= rate <= 1:
+        if not 0 <= as_number(rate, "rates holds a share") <= 1:
             raise ValueError(f"rates holds {rate}; expected shares from 0 to 1; give for example 0.5")
 
 

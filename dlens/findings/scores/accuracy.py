@@ -16,9 +16,10 @@ from dlens.samplers import Sampler
 from dlens.tasks import Problem, Task, get
 from dlens.tracing.chain import Trace
 from dlens.tracing.planning.kv_cache import CachePolicy
+from dlens.tracing.progress import quiet
 from dlens.tracing.records.record import Record
 
-__all__ = ["Scores", "answer_tokens", "score_problems", "score_task"]
+__all__ = ["Scores", "answer_tokens", "refuse_long_problems", "score_problems", "score_task"]
 
 _DEFAULT = Decoding()
 
@@ -107,7 +108,7 @@ def score_task(
         >>> scores.n, len(scores.texts), scores.accuracy
         (8, 8, 0.0)
     """
-    task = get(task) if isinstance(task, str) else task
+    task = get(task)
     decoding = Decoding(sampler, max_new_tokens, cache, batch_size, seed, progress)
     return score_problems(trace, task, task.problems(n, seed, split), decoding, count_flops=count_flops)
 
@@ -155,6 +156,27 @@ def score_problems(
     return Scores(task.name, tuple(problems), tuple(texts), tuple(correct), tuple(lengths), **vars(totals))
 
 
+def refuse_long_problems(model: Model, task: Task, problems: Sequence[Problem], new_tokens: int | None = None) -> None:
+    """Refuse problems that do not fit into a model's context with their answers.
+
+    Args:
+        model: what answers.
+        task: whose problems they are.
+        problems: that were drawn.
+        new_tokens: of an answer; the task's by default.
+
+    Raises:
+        ValueError: nothing was computed.
+    """
+    longest = max(map(len, token_rows(model, [problem.prompt for problem in problems])))
+    longest += task.max_new_tokens if new_tokens is None else new_tokens
+    if model.n_positions is not None and longest > model.n_positions:
+        raise ValueError(
+            f"{task.name} takes {longest} positions with its answers; expected at most {model.n_positions}, which "
+            f"{model.name} has; take another task, or fewer shots (shots=, --shots)"
+        )
+
+
 def answer_tokens(model: Model, scores: Scores) -> list[list[int]]:
     """The answers as token ids, read anew from their text."""
     return [model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in scores.texts]
@@ -193,4 +215,4 @@ def _batches(model: Model, rows: Sequence[Sequence[int]], batch_size: int) -> li
 def _bar(total: int, progress: bool) -> Any:
     from tqdm.auto import tqdm
 
-    return tqdm(total=total, unit="problem", delay=1.0, leave=False, disable=not progress)
+    return tqdm(total=total, unit="problem", delay=1.0, leave=False, disable=quiet(progress))

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from dlens.models.model import Model
+from dlens.ops.base.given import as_index, as_seed
 from dlens.tracing.planning.inputs import as_batch
 
 __all__ = ["batched", "mask_share", "masked_rows", "rng", "token_rows"]
@@ -32,14 +33,18 @@ def batched(rows: Sequence[T], batch_size: int) -> Iterator[Sequence[T]]:
         >>> list(batched([1, 2, 3], 2))
         [[1, 2], [3]]
     """
-    if batch_size < 1:
+    if as_index(batch_size, "batch_size") < 1:
         raise ValueError(f"batch_size={batch_size}; expected at least 1, the number of prompts a forward; give 8")
     return (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
 
 
 def rng(seed: int) -> torch.Generator:
-    """A source of random numbers of its own, on the CPU, so that every device draws the same."""
-    return torch.Generator().manual_seed(seed)
+    """A source of random numbers of its own, on the CPU, so that every device draws the same.
+
+    Raises:
+        ValueError: no seed that every source takes.
+    """
+    return torch.Generator().manual_seed(as_seed(seed))
 
 
 def mask_share(ids: Sequence[int], share: float, mask_token_id: int, generator: torch.Generator) -> list[int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import final
 
 from dlens.models.model import Model
+from dlens.ops.base.given import as_index, as_seed
 from dlens.samplers import Sampler, default_for
 from dlens.tasks import Task
 from dlens.tracing.chain import Trace
@@ -29,7 +30,7 @@ class Decoding:
         max_new_tokens: length of an answer; the task's by default.
         cache: of AR decoding; see `Trace.generate`.
         batch_size: prompts decoded together.
-        seed: of the sampler's random draws.
+        seed: of the sampler's random draws; 0 to 2**64 - 1.
         progress: show a progress bar when it takes longer than a second.
 
     Examples:
@@ -49,6 +50,15 @@ class Decoding:
     batch_size: int = 16
     seed: int = 0
     progress: bool = True
+
+    def __post_init__(self) -> None:
+        as_seed(self.seed)
+        if self.max_new_tokens is not None:
+            as_index(self.max_new_tokens, "max_new_tokens")
+        if as_index(self.batch_size, "batch_size") < 1:
+            raise ValueError(
+                f"batch_size={self.batch_size}; expected at least 1, prompts decoded together; give for example 16"
+            )
 
     def of(self, task: Task) -> Decoding:
         """The same with a length: the task's where none was given."""

@@ -15,6 +15,7 @@ from dlens.findings.skipping.choosable import bare, choosable
 from dlens.findings.skipping.rules import best, best_run, paper_rule
 from dlens.findings.skipping.scan import greedy_removal
 from dlens.models.model import Model
+from dlens.ops.base.given import as_number, as_seed
 from dlens.tracing.chain import Trace, trace
 
 __all__ = ["Rule", "SkipPlan", "plan_skip"]
@@ -117,6 +118,7 @@ def plan_skip(
         True
     """
     _check_rule(rule, threshold)
+    as_seed(seed)
     source = model if isinstance(model, (Profile, Trace)) else trace(model)
     name, n_layers = _size(source)
     n, allowed = choosable(name, n_layers, n, keep_first, keep_last)
@@ -139,6 +141,8 @@ def plan_skip(
 def _check_rule(rule: str, threshold: float | None) -> None:
     if rule not in get_args(Rule):
         raise ValueError(f"rule={rule!r}; expected one of {', '.join(get_args(Rule))}; check the spelling")
+    if threshold is not None:
+        as_number(threshold, "threshold")
     if threshold is not None and rule not in ("cosine", "cka"):
         raise ValueError(
             f"threshold={threshold} with rule={rule!r}; expected it with 'cosine' or 'cka', which compare "

@@ -21,6 +21,7 @@ from dlens.findings.scores.loss import canvas_loss
 from dlens.models.model import Model
 from dlens.ops.base.edit import Edit, Place
 from dlens.tracing.chain import Trace, trace
+from dlens.tracing.progress import quiet
 from dlens.tracing.records.record import Record
 
 __all__ = ["RemovalScan", "greedy_removal", "removal_scan"]
@@ -121,7 +122,7 @@ def removal_scan(
     parts = list(batched(canvases.rows, batch_size))
     whole, without = 0.0, dict.fromkeys(chosen, 0.0)
     with tqdm(
-        total=len(parts) * len(chosen), desc="removing blocks", disable=not progress, delay=1, leave=False
+        total=len(parts) * len(chosen), desc="removing blocks", disable=quiet(progress), delay=1, leave=False
     ) as bar:
         for part in parts:
             plain, loss = _whole(base, skipped, chosen, part)

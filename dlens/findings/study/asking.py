@@ -17,6 +17,7 @@ from dlens.findings.study.changes import changes
 from dlens.findings.study.results import Answers, Disrupted, Losses, ModelKind, ModelStudy, Part, Reading, Thirds
 from dlens.findings.study.stored import Store
 from dlens.models.model import Model
+from dlens.ops.base.given import as_seed
 from dlens.tasks import Task
 from dlens.tasks.task import task_identity
 from dlens.tracing.chain import Trace
@@ -50,6 +51,9 @@ class StudySettings:
     answered: tuple[str, ...]
     deep: bool
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        as_seed(self.seed)
 
     @property
     def n_thirds(self) -> int:

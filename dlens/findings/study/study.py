@@ -8,13 +8,14 @@ from math import isfinite
 from typing import Any, cast, final
 
 from dlens.findings.effects.retention import enough
-from dlens.findings.scores.batches import token_rows
+from dlens.findings.scores.accuracy import refuse_long_problems
 from dlens.findings.skipping.choosable import bare
 from dlens.findings.study.asking import FULL, QUICK, Asking, StudySettings, n_parts
 from dlens.findings.study.results import KINDS, ModelKind, ModelStudy, kind_of
 from dlens.findings.study.stored import Store
 from dlens.tasks import Task
 from dlens.tracing.chain import Trace
+from dlens.tracing.progress import quiet
 from dlens.tracing.records.record import versions
 
 __all__ = ["FULL", "QUICK", "Study", "StudySettings", "plain", "study"]
@@ -82,10 +83,10 @@ def study(
     chains = _checked(models, kinds)
     problems = task.problems(enough(settings.problems), settings.seed)
     for chain in chains:
-        _check_length(chain, task, token_rows(chain.model, [problem.prompt for problem in problems]))
+        refuse_long_problems(chain.model, task, problems)
     store = Store() if store is None else store
     found: dict[str, ModelStudy] = {}
-    with tqdm(total=len(chains) * n_parts(settings), unit="part", leave=False, disable=not progress) as bar:
+    with tqdm(total=len(chains) * n_parts(settings), unit="part", leave=False, disable=quiet(progress)) as bar:
         for chain, kind in zip(chains, kinds or [None] * len(chains), strict=True):
             asking = Asking(chain, task, settings, store, bar)
             found[chain.model.name] = asking.all(cast(ModelKind, kind) if kind else kind_of(chain.model.family))
@@ -125,15 +126,6 @@ def _check_model(chain: Trace) -> None:
     if model.tokenizer is None:
         raise ValueError(
             f"{model.name} has no tokenizer; expected one, as all models read the same texts; load with tokenizer="
-        )
-
-
-def _check_length(chain: Trace, task: Task, prompts: Sequence[Sequence[int]]) -> None:
-    longest, room = max(map(len, prompts)) + task.max_new_tokens, chain.model.n_positions
-    if room is not None and longest > room:
-        raise ValueError(
-            f"{task.name} takes {longest} positions with its answers; expected at most {room}, which "
-            f"{chain.model.name} has; take another task, or fewer shots"
         )
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dlens.measures.base.cells import Cells
 from dlens.measures.base.measure import Span, Visit
+from dlens.measures.base.settings import whole_numbers
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -52,7 +53,7 @@ class DropsChannels:
     drop: Sequence[int] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "drop", tuple(self.drop))
+        object.__setattr__(self, "drop", whole_numbers("drop", self.drop))
 
     @property
     def left_out(self) -> tuple[int, ...]:
@@ -134,14 +135,20 @@ def _kernels() -> Any:
 
 
 def check_channels(channels: Sequence[int], d_model: int) -> None:
-    """Refuse channels that the model does not have.
+    """Refuse channels that the model does not have, and all that it has.
 
     Raises:
         IndexError: names the channel.
+        ValueError: no channel is left.
     """
     for channel in channels:
         if not 0 <= channel < d_model:
             raise IndexError(f"drop names channel {channel}; expected 0 to {d_model - 1}; give a smaller number")
+    if len(set(channels)) >= d_model:
+        raise ValueError(
+            f"drop names all {d_model} channels; expected fewer, as nothing would be left to measure; name the few "
+            f"that stand out"
+        )
 
 
 def labelled(

@@ -1,8 +1,10 @@
-"""Read the numbers that users write: whole numbers, lists of them, slices, factors and arrays."""
+"""Read the numbers that users write: whole numbers, lists of them, slices, factors, seeds and arrays."""
 
 from __future__ import annotations
 
+import math
 import operator
+import reprlib
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, SupportsIndex
@@ -11,9 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Indices", "as_index", "as_indices", "as_ints", "as_number", "as_slice", "as_tensor"]
+__all__ = ["Indices", "as_index", "as_indices", "as_ints", "as_number", "as_seed", "as_slice", "as_tensor"]
 
 Indices = SupportsIndex | slice | Iterable[SupportsIndex] | None
+
+# What both take that draw for dlens: numpy no negative ones, torch none above.
+_SEEDS = 2**64
 
 
 def as_index(number: Any, what: str, fix: str = "pass an int, such as 5") -> int:
@@ -35,7 +40,33 @@ def as_index(number: Any, what: str, fix: str = "pass an int, such as 5") -> int
     if not isinstance(value, (bool, Tensor)):
         with suppress(TypeError):
             return operator.index(value)
-    raise ValueError(f"{what} {number!r}; expected a whole number; {fix}")
+    raise ValueError(f"{what} {_short(number)}; expected a whole number; {fix}")
+
+
+def _short(value: Any) -> str:
+    """What came, in one short line, whatever it is.
+
+    Examples:
+        >>> _short("3"), len(_short(list(range(1000)))) < 80
+        ("'3'", True)
+    """
+    return " ".join(reprlib.repr(value).split())
+
+
+def as_seed(seed: Any) -> int:
+    """A seed that every source of random numbers takes.
+
+    Raises:
+        ValueError: not a whole number, below 0, or above 2**64 - 1.
+
+    Examples:
+        >>> as_seed(3)
+        3
+    """
+    number = as_index(seed, "seed")
+    if not 0 <= number < _SEEDS:
+        raise ValueError(f"seed={number}; expected 0 to {_SEEDS - 1}; give for example 0")
+    return number
 
 
 def as_ints(numbers: Any, what: str) -> tuple[int, ...]:
@@ -88,25 +119,39 @@ def as_indices(numbers: Indices, what: str, count: int) -> tuple[int, ...] | Non
 
 
 def as_number(number: Any, what: str) -> float:
-    """A number of any type as a float.
+    """A finite number of any type as a float.
 
     Raises:
-        ValueError: a bool, text, or several numbers.
+        ValueError: a bool, text, several numbers, NaN or infinity.
     """
+    value = None
     if not isinstance(number, (bool, str, bytes)):
-        with suppress(TypeError, ValueError, RuntimeError):
-            return float(number)
-    raise ValueError(f"{what}={number!r}; expected a number; pass a float")
+        with suppress(TypeError, ValueError, RuntimeError, OverflowError):
+            value = float(number)
+    if value is None or not math.isfinite(value):
+        kind = "a number" if value is None else "a finite number"
+        raise ValueError(f"{what}={_short(number)}; expected {kind}; pass a float")
+    return value
 
 
 def as_tensor(values: Any, what: str) -> Tensor:
     """A tensor of its own from a tensor, an array, a list or a number.
 
     Raises:
-        ValueError: nothing that holds numbers.
+        ValueError: nothing that holds numbers, or NaN or infinity among them.
     """
-    with suppress(TypeError, ValueError, RuntimeError):
-        return torch.as_tensor(values).detach().clone()
+    kept: Tensor | None = None
+    with suppress(TypeError, ValueError, RuntimeError, OverflowError):
+        kept = torch.as_tensor(values).detach().clone()
+    if kept is not None and kept.dtype == torch.bool:
+        kept = None
+    if kept is not None and not bool(kept.isfinite().all()):
+        raise ValueError(
+            f"{what} holds {int((~kept.isfinite()).sum())} numbers that are NaN or infinite; expected finite ones; "
+            f"look where they come from, or replace them with torch.nan_to_num"
+        )
+    if kept is not None:
+        return kept
     raise ValueError(
         f"{what} is a {type(values).__name__} that holds no numbers of one shape; expected a tensor; "
         f"pass a tensor, an array, or a list of numbers"

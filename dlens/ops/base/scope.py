@@ -42,11 +42,14 @@ class Scope:
 
         Raises:
             IndexError: a step beyond the planned run.
+            ValueError: a third of a run of fewer than three steps.
         """
         steps = self.steps
         if steps is None:
             return frozenset(range(n_steps))
         if isinstance(steps, str):
+            if n_steps < len(get_args(Third)):
+                raise _no_thirds(steps, n_steps)
             third = get_args(Third).index(steps)
             return frozenset(range(third * n_steps // 3, (third + 1) * n_steps // 3))
         if isinstance(steps, slice):
@@ -134,6 +137,13 @@ def _steps_json(steps: Any) -> Any:
     if isinstance(steps, slice):
         return {"start": steps.start, "stop": steps.stop, "step": steps.step}
     return steps if isinstance(steps, str) else list(steps)
+
+
+def _no_thirds(steps: str, n_steps: int) -> ValueError:
+    what = "a forward, or a run of one step" if n_steps == 1 else f"a run of {n_steps} steps"
+    return ValueError(
+        f"steps={steps!r} of {what}; expected at least 3 steps, one a third; leave steps= out, or generate more tokens"
+    )
 
 
 def _beyond(steps: StepSpec, step: int, n_steps: int) -> IndexError:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dlens.findings.effects.collapse import Collapse
 from dlens.findings.effects.disruption import Disruption
@@ -11,7 +11,7 @@ from dlens.findings.effects.phases import Phases
 from dlens.findings.effects.retention import Retention
 from dlens.findings.layers.compare import Comparison, relative_depth
 from dlens.show.figures.statistics import Statistic, bands, lines, whiskers
-from dlens.show.figures.style import nth_colour, styled
+from dlens.show.figures.style import nth_colour, spelt, styled
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -26,6 +26,7 @@ __all__ = [
     "retention_points",
 ]
 
+T = TypeVar("T")
 _AXES = {"layer": "layer", "depth": "relative depth"}
 
 
@@ -43,7 +44,7 @@ def retention_points(kept: Mapping[str, Retention]) -> go.Figure:
     own = _kept("", "", kept)
     points = go.Scatter(
         x=list(own.values),
-        y=list(own.places),
+        y=list(map(spelt, own.places)),
         mode="markers",
         marker={"size": 9, "color": nth_colour(0)},
         error_x=whiskers(own),
@@ -53,6 +54,22 @@ def retention_points(kept: Mapping[str, Retention]) -> go.Figure:
     )
     figure = styled(go.Figure(points), own.axis, "", yaxis={"type": "category", "autorange": "reversed"})
     return figure.add_vline(x=1, line={"dash": "dot", "color": "grey"})
+
+
+def _several(found: Any, kind: type[T]) -> Sequence[T]:
+    """Several results; one alone may stand without a list.
+
+    Raises:
+        ValueError: something else.
+    """
+    listed = [found] if isinstance(found, kind) else found
+    wrong = [each for each in listed if not isinstance(each, kind)] if isinstance(listed, Iterable) else [found]
+    if wrong or isinstance(listed, (str, Mapping)):
+        raise ValueError(
+            f"the figure got {type(wrong[0] if wrong else found).__name__}; expected {kind.__name__} objects; pass a "
+            f"list of what dlens.{kind.__name__.lower()} returned"
+        )
+    return list(listed)
 
 
 def _kept(name: str, along: str, kept: Mapping[Any, Retention]) -> Statistic:
@@ -70,7 +87,7 @@ def phases_points(found: Sequence[Phases]) -> go.Figure:
         >>> phases_points([found]).data[0].x
         ('early', 'middle', 'late')
     """
-    return lines([_kept(own.model, "third in which blocks are skipped", own.thirds) for own in found])
+    return lines([_kept(own.model, "third in which blocks are skipped", own.thirds) for own in _several(found, Phases)])
 
 
 def disruption_by_layer(
@@ -91,7 +108,7 @@ def disruption_by_layer(
         'layer'
     """
     drawn = []
-    for own in found:
+    for own in _several(found, Disruption):
         data = own.data.sel(fraction=fraction, positions=positions)
         drawn.append(_cosines(own.model, "cosine with the run as it is", *_places(own.n_layers, axis), data))
     return bands(drawn)
@@ -123,7 +140,7 @@ def disruption_by_fraction(found: Sequence[Disruption], positions: str = "decidi
         [0.0, 0.5]
     """
     drawn = []
-    for own in found:
+    for own in _several(found, Disruption):
         data = own.data.sel(positions=positions).isel(layer=-1)
         places = data["fraction"].values.tolist()
         drawn.append(_cosines(own.model, "cosine after the last block", "share of tokens decided", places, data))
@@ -145,14 +162,14 @@ def effect_bars(found: Sequence[Collapse], value: str = "accuracy") -> go.Figure
     """
     import plotly.graph_objects as go
 
-    figure = go.Figure()
+    figure, found = go.Figure(), _several(found, Collapse)
     for number, own in enumerate(found):
         rows = own.table()
         figure.add_trace(
             go.Bar(
                 x=[row[value] for row in rows],
-                y=[row["name"] for row in rows],
-                name=own.model,
+                y=[spelt(row["name"]) for row in rows],
+                name=spelt(own.model),
                 orientation="h",
                 marker={"color": nth_colour(number)},
                 customdata=[", ".join(map(str, row["channels"])) for row in rows],
@@ -179,7 +196,7 @@ def channel_by_layer(found: Sequence[Collapse], value: str = "energy_share", axi
         16
     """
     drawn = []
-    for own in found:
+    for own in _several(found, Collapse):
         values = own.where[value].values.tolist()
         name = f"{own.model}, channel {own.channel}"
         drawn.append(Statistic(name, value.replace("_", " "), *_places(len(values), axis), values, digits=4))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, final
 
-from dlens.show.figures.style import COLOURS, faint, nth_colour, styled
+from dlens.show.figures.style import COLOURS, faint, nth_colour, spelt, styled
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -129,7 +129,7 @@ def bands(
         dash = _DASHES[(0 if dashes is None else dashes[number]) % len(_DASHES)]
         if own.low is not None and own.high is not None:
             edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
-            edge |= {"x": list(own.places), "legendgroup": own.name}
+            edge |= {"x": list(map(spelt, own.places)), "legendgroup": spelt(own.name)}
             figure.add_trace(go.Scatter(y=list(own.low), **edge))
             figure.add_trace(go.Scatter(y=list(own.high), fill="tonexty", fillcolor=faint(colour), **edge))
         figure.add_trace(_line(own, colour, dash, marker={"size": 4}))
@@ -164,19 +164,19 @@ def _line(own: Statistic, colour: str, dash: str, **look: Any) -> go.Scatter:
     import plotly.graph_objects as go
 
     named = any(isinstance(place, str) for place in own.places)
-    hover = "%{x}" if named else f"{own.along} %{{x:.3g}}"
+    hover = "%{x}" if named else f"{spelt(own.along)} %{{x:.3g}}"
     hover += f": %{{y:.{own.digits}f}}"
     if own.low is not None and own.high is not None:
         look["customdata"] = list(zip(own.low, own.high, strict=True))
         hover += f" (%{{customdata[0]:.{own.digits}f}} to %{{customdata[1]:.{own.digits}f}})"
     if own.notes:
-        look["text"] = list(own.notes)
+        look["text"] = list(map(spelt, own.notes))
         hover += " %{text}"
     return go.Scatter(
-        x=list(own.places),
+        x=list(map(spelt, own.places)),
         y=list(own.values),
-        name=own.name,
-        legendgroup=own.name,
+        name=spelt(own.name),
+        legendgroup=spelt(own.name),
         mode="lines+markers",
         line={"color": colour, "width": 2, "dash": dash},
         hovertemplate=f"{hover}<extra>%{{fullData.name}}</extra>",
@@ -213,16 +213,16 @@ def points(statistics: Sequence[Statistic], at: float | None = None) -> go.Figur
             go.Scatter(
                 x=list(own.values),
                 y=[names.index(name) + shift for name in own.places],
-                name=own.name,
+                name=spelt(own.name),
                 mode="markers",
                 marker={"size": 8, "color": nth_colour(number)},
                 error_x=whiskers(own),
-                customdata=list(zip(own.places, low, high, notes, strict=True)),
+                customdata=list(zip(map(spelt, own.places), low, high, map(spelt, notes), strict=True)),
                 hovertemplate="%{customdata[0]}: %{x:.3f} (%{customdata[1]:.3f} to %{customdata[2]:.3f}) "
                 "%{customdata[3]}<extra>%{fullData.name}</extra>",
             )
         )
-    ticks = {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": names}
+    ticks = {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": list(map(spelt, names))}
     styled(figure, axis, "", yaxis=ticks | {"range": [len(names) - 0.4, -0.6]})
     if at is not None:
         figure.add_vline(x=at, line={"dash": "dot", "color": "grey"})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["COLOURS", "faint", "noise_words", "nth_colour", "styled"]
+__all__ = ["COLOURS", "faint", "noise_words", "nth_colour", "spelt", "styled"]
 
 # Okabe and Ito's palette without black and yellow: told apart by most readers, on light and on dark.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -44,11 +45,21 @@ def noise_words(centre: float, last: float | None = None) -> str:
     return f"{abs(centre - 0.05):.0%} to {(centre if last is None else last) + 0.05:.0%} masked"
 
 
+def spelt(text: Any) -> Any:
+    """Text that plotly shows as it is: it would take tags in names for markup. What is no text stays.
+
+    Examples:
+        >>> spelt("a<b>c"), spelt(3)
+        ('a&lt;b&gt;c', 3)
+    """
+    return escape(text, quote=False) if isinstance(text, str) else text
+
+
 def styled(figure: go.Figure, x: str, y: str, **layout: Any) -> go.Figure:
     """Room for a narrow page, and no background of its own."""
-    yaxis = {"title": {"text": y}, "automargin": True} | layout.pop("yaxis", {})
+    yaxis = {"title": {"text": spelt(y)}, "automargin": True} | layout.pop("yaxis", {})
     return figure.update_layout(
-        xaxis={"title": {"text": x}, "automargin": True},
+        xaxis={"title": {"text": spelt(x)}, "automargin": True},
         yaxis=yaxis,
         height=380,
         margin={"l": 10, "r": 10, "t": 20, "b": 10},

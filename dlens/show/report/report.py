@@ -39,7 +39,8 @@ def report(
     interrupted report goes on where it was, and the same question of other models shares them.
 
     Args:
-        models: each anything `dlens.load` takes as its first argument, or what it returned; the trio by default.
+        models: each anything `dlens.load` takes as its first argument, or what it returned; one alone may stand
+            without a list; the trio by default.
         out: the page, a name that ends in .html.
         task: on what accuracy is measured: a task, or its name.
         quick: fewer problems and texts, so wider intervals, and no comparison at matched points.
@@ -64,7 +65,10 @@ def report(
         >>> dlens.report(["trio/ar"], path, quick=True, problems=2, progress=False).name
         'report.html'
     """
-    task = get(task) if isinstance(task, str) else task
+    task = get(task)
+    models, kinds = (
+        [given] if isinstance(given, str) or not isinstance(given, Sequence) else given for given in (models, kinds)
+    )
     settings = settings_of(quick, problems, seed)
     return write_report(models, out, json, task, settings, kinds, fresh, progress)[0]
 

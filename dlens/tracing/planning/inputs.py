@@ -47,7 +47,8 @@ def as_batch(model: Model, inputs: Any) -> Batch:
         model: whose tokenizer and device are used.
         inputs: text, a list of token ids, a 1-d tensor or array, or a list of chat messages
             (`{"role", "content"}`): one row; or a list of any of these, a 2-d tensor, or what a tokenizer
-            returns (`input_ids`, and `attention_mask` that says what is padding, on either side).
+            returns (`input_ids`, and `attention_mask` that says what is padding, on either side). Text gets the
+            special tokens that its tokenizer adds, but those that it begins or ends with itself.
 
     Raises:
         ValueError: nothing to run, an empty row, ids outside the vocabulary, or text without a tokenizer.
@@ -104,7 +105,7 @@ def _encoded_rows(encoded: Mapping[str, Any]) -> list[Any]:
 
 def _row_ids(model: Model | None, row: Any) -> list[int]:
     if isinstance(row, str) and model is not None:
-        return list(_tokenizer(model, "text")(row)["input_ids"])
+        return _text_ids(_tokenizer(model, "text"), row)
     if isinstance(row, Sequence) and row and isinstance(row[0], Mapping) and model is not None:
         return _chat_ids(model, row)
     came = f"got a prompt of type {type(row).__name__}"
@@ -113,6 +114,27 @@ def _row_ids(model: Model | None, row: Any) -> list[int]:
     entries = row.tolist() if isinstance(row, (Tensor, np.ndarray)) else row
     fix = "token ids are whole numbers: pass ints, or text"
     return [as_index(entry, f"{came} with token id", fix) for entry in entries]
+
+
+def _text_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids with the special tokens that the tokenizer puts around a text, but those that the text has itself.
+
+    A chat template that is not tokenised writes them into the text.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"got text with the lone surrogate {text[error.start]!a} at {error.start}; expected text that UTF-8 can "
+            f"hold; read its file as UTF-8, or drop such characters"
+        ) from None
+    around, inside = list(tokenizer(text)["input_ids"]), list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    added = len(around) - len(inside)
+    front = next((n for n in range(added, -1, -1) if around[n : n + len(inside)] == inside), 0)
+    before, after = around[:front], around[front + len(inside) :]
+    starts = bool(inside) and inside[: len(before)] == before
+    ends = bool(inside) and inside[len(inside) - len(after) :] == after
+    return [*(() if starts else before), *inside, *(() if ends else after)]
 
 
 def _tokenizer(model: Model, what: str) -> Any:

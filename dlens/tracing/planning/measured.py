@@ -27,6 +27,11 @@ class Measured(Op):
 
     def check(self, target: Target) -> None:
         super().check(target)
+        if not isinstance(self.measure.key, str):
+            raise ValueError(
+                f"name={self.measure.key!r} of {type(self.measure).__name__}; expected text, its key in the record; "
+                f"leave name= out, or give a word"
+            )
         for point in self.measure.points:
             if point not in BLOCK_POINTS:
                 raise ValueError(

@@ -15,6 +15,7 @@ from torch import Tensor
 from dlens.axes import TokenIds, TokenMask, hook_name, parse_point
 from dlens.ops.base.target import RunKind
 from dlens.tracing.records.captured import Captured
+from dlens.tracing.records.measured import Measures
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,6 +109,9 @@ class Record:
     read_pieces: Callable[[], dict[int, str]] | None = None
     memo: dict[str, Any] = field(default_factory=dict, repr=False)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "measures", Measures(self.measures))
+
     def __getitem__(self, name: str) -> Tensor:
         """A captured tensor, on the CPU, in the model's type.
 
@@ -151,7 +155,7 @@ class Record:
         return {dim: known[dim] for dim in self.dims(name) if dim in known}
 
     def _find(self, name: str) -> tuple[Captured, int | None]:
-        if name in self.captured:
+        if isinstance(name, str) and name in self.captured:
             return self.captured[name], None
         point = parse_point(name)
         if point.layer is not None and -self.n_layers <= point.layer < 0:
@@ -256,7 +260,8 @@ class Record:
             )
         lines += [f"  captured: {captured}"] if captured else []
         lines += [f"  measures: {', '.join(self.measures)}"] if self.measures else []
-        lines += [f"  {entry['words']}" for entry in self.plan]
+        # A measure is named above, with its key alone.
+        lines += [f"  {entry['words']}" for entry in self.plan if entry["op"] != "measure"]
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)
 

@@ -8,6 +8,7 @@ import pytest
 import dlens
 from dlens.findings.effects.applied import applied, blocks_saved, flops_saved, skipped_blocks
 from tests.findings.answers import answers
+from tests.refusing import assert_three_parts
 
 TEXTS = ["Once upon a time"]
 
@@ -15,6 +16,13 @@ TEXTS = ["Once upon a time"]
 def test_a_plan_adds_to_what_a_trace_has(diffusion: dlens.Model) -> None:
     bare, chain = applied(dlens.trace(diffusion).swap(2, 3), [5])
     assert bare.ops == () and [op.words() for op in chain.ops] == ["swap layers 2 and 3", "skip layers 5"]
+
+
+def test_a_trace_is_no_plan(ar: dlens.Model) -> None:
+    for function in (applied, skipped_blocks):
+        with pytest.raises(ValueError) as caught:
+            function(dlens.trace(ar), dlens.trace(ar).skip([3]))
+        assert_three_parts(str(caught.value), "plan got a trace of trio/ar")
 
 
 def test_plans_and_schedules_are_applied(ar: dlens.Model, diffusion: dlens.Model) -> None:

@@ -73,7 +73,7 @@ def test_prompts_of_one_token_give_nan(ar: dlens.Model) -> None:
 
 
 def test_an_autoregressive_model_has_no_noise(ar: dlens.Model) -> None:
-    with pytest.raises(ValueError, match="target 'noise' of trio/ar; expected of position, token; leave it out"):
+    with pytest.raises(ValueError, match="target 'noise' of trio/ar; expected one of position, token; leave it out"):
         dlens.probe_layers(ar, TEXTS, targets=["noise"])
 
 

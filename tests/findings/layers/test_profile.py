@@ -8,6 +8,8 @@ import xarray as xr
 import dlens
 from dlens.findings.layers.profile import MASK_RATES, Profile, Running, profile
 from dlens.measures import Cosine, Outliers
+from tests.refusing import refused
+from tests.unchecked import unchecked
 
 TEXTS = ["Once upon a time there was a fox", "Question: 3 + 4?\nAnswer:", "def f(x):\n    return"]
 
@@ -133,3 +135,14 @@ def test_running_sums_over_runs_equal_one_run(ar: dlens.Model) -> None:
     together = dlens.trace(ar).measure(Outliers()).forward(TEXTS).measures["outliers"]
     for variable in together.data_vars:
         np.testing.assert_allclose(record.measures["outliers"][variable], together[variable], atol=2e-5)
+
+
+def test_one_measure_needs_no_list(ar: dlens.Model) -> None:
+    with unchecked():
+        alone = dlens.profile(ar, ["Once"], measures=dlens.Norms())  # pyright: ignore
+    assert list(alone.measures) == ["norms"]
+    for wrong in ("cosine", [5], 5, []):
+        with unchecked(), refused(ar, ValueError, f"measures={wrong!r}"):
+            dlens.profile(ar, ["Once"], measures=wrong)
+    with unchecked(), refused(ar, ValueError, "rates='0.5'"):
+        dlens.profile(ar, ["Once"], rates="0.5")

@@ -1,8 +1,10 @@
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
 
+from dlens.measures import CKA, Cosine, CosinePairs, Drift, EffectiveRank, Norms, Recency
 from dlens.measures.base.arrays import (
     DropsChannels,
     acted,
@@ -15,7 +17,7 @@ from dlens.measures.base.arrays import (
     zeroed,
 )
 from dlens.measures.base.cells import Cells
-from dlens.measures.base.measure import Visit
+from dlens.measures.base.measure import Span, Visit
 from tests.measures.runs import SPANS
 
 CELLS = Cells(torch.tensor([[-1, 0, 1]]), torch.tensor([3]))
@@ -78,3 +80,11 @@ def test_a_dataset_has_the_coordinates_of_its_dimensions() -> None:
     data = labelled({"x": (("layer", "rank"), torch.zeros(4, 2))}, SPANS[0], coords={"rank": [1, 2]}, n=3)
     assert set(data.coords) == {"layer", "rank"} and data.attrs == {"n": 3}
     assert data["layer"].values.tolist() == [0, 1, 2, 3] and data["rank"].values.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("measure", [Cosine, CosinePairs, Recency, Norms, CKA, Drift, EffectiveRank])
+def test_all_channels_cannot_be_left_out(measure: Any) -> None:
+    span = Span(n_steps=2, n_layers=2, d_model=4, has_noise=True, device=torch.device("cpu"))
+    measure(drop=[0, 1, 2, 2]).start(span)
+    with pytest.raises(ValueError, match="drop names all 4 channels; expected fewer, as nothing would be left"):
+        measure(drop=range(4)).start(span)

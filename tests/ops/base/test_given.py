@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dlens.ops.base.given import as_index, as_indices, as_ints, as_number, as_slice, as_tensor
+from dlens.ops.base.given import as_index, as_indices, as_ints, as_number, as_seed, as_slice, as_tensor
 from tests.unchecked import unchecked
 
 
@@ -62,11 +62,35 @@ def test_numbers_and_tensors_of_any_kind():
     for wrong in ("2", True, None, torch.ones(2)):
         with pytest.raises(ValueError, match="scale=.*; expected a number; pass a float"):
             as_number(wrong, "scale")
+    for wrong in (float("nan"), float("inf"), 10**400, np.float32("-inf")):
+        with pytest.raises(ValueError, match="scale=.*; expected a (finite )?number; pass a float"):
+            as_number(wrong, "scale")
     for given in ([1.0, 2.0], np.array([1.0, 2.0]), torch.tensor([1.0, 2.0])):
         assert as_tensor(given, "value").tolist() == [1, 2]
     for wrong in (None, {}, [[1], [1, 2]], "zero"):
         with pytest.raises(ValueError, match="value is a .*; expected a tensor; pass a tensor"):
             as_tensor(wrong, "value")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_a_tensor_holds_finite_numbers(number):
+    with pytest.raises(ValueError, match="vector holds 2 numbers that are NaN or infinite; expected finite ones; look"):
+        as_tensor([1.0, number, number], "vector")
+
+
+def test_a_seed_is_one_that_every_library_takes():
+    assert [as_seed(seed) for seed in (0, np.int64(7), 2**64 - 1)] == [0, 7, 2**64 - 1]
+    for wrong in (-1, 2**64):
+        with pytest.raises(ValueError, match=f"seed={wrong}; expected 0 to {2**64 - 1}; give for example 0"):
+            as_seed(wrong)
+    with pytest.raises(ValueError, match="seed 1.5; expected a whole number"):
+        as_seed(1.5)
+
+
+def test_what_came_is_one_short_line():
+    with pytest.raises(ValueError) as caught:
+        as_index("a\n" * 1000, "layer")
+    assert len(str(caught.value)) < 120 and "\n" not in str(caught.value)
 
 
 def test_a_tensor_is_a_copy():

@@ -33,7 +33,16 @@ def test_steps_of_a_run_of_seven(steps, named):
     assert sorted(Scope(steps).resolve(7)) == named
 
 
-@pytest.mark.parametrize("n_steps", range(1, 12))
+@pytest.mark.parametrize("third", ["early", "middle", "late"])
+def test_fewer_than_three_steps_have_no_thirds(third):
+    for n_steps, what in ((1, "a forward, or a run of one step"), (2, "a run of 2 steps")):
+        with pytest.raises(
+            ValueError, match=f"steps='{third}' of {what}; expected at least 3 steps, one a third; leave"
+        ):
+            Scope(third).resolve(n_steps)
+
+
+@pytest.mark.parametrize("n_steps", range(3, 12))
 def test_thirds_share_out_all_steps(n_steps):
     thirds = [Scope(third).resolve(n_steps) for third in ("early", "middle", "late")]
     assert sorted(step for third in thirds for step in third) == list(range(n_steps))

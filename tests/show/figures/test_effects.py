@@ -13,6 +13,7 @@ from dlens.findings.effects.phases import Phases
 from dlens.findings.effects.retention import Retention, judged
 from dlens.show import figures
 from tests.findings.answers import answers
+from tests.unchecked import unchecked
 
 TEXTS = ["Once upon a time there was a fox", "def f(x):\n    return"]
 
@@ -87,3 +88,15 @@ def test_comparison_by_either_axis(profiles: list[dlens.Profile]) -> None:
         assert list(line.y) == [row["top_share"] for row in profiles[0].table()]
     with pytest.raises(ValueError, match="axis='width'; expected one of layer, depth"):
         figures.comparison_lines(table, "top_share", "width")
+
+
+def test_one_result_needs_no_list_and_others_are_refused(moved: list[dlens.Disruption]) -> None:
+    with unchecked():
+        alone = figures.disruption_by_layer(moved[0], 0.5)  # pyright: ignore
+    assert alone == figures.disruption_by_layer([moved[0]], 0.5)
+    for wrong in ("trio/ar", 5, [5], {"ar": moved[0]}):
+        with (
+            unchecked(),
+            pytest.raises(ValueError, match="the figure got .*; expected Disruption objects; pass a list"),
+        ):
+            figures.disruption_by_layer(wrong, 0.5)  # pyright: ignore

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from dlens.show.report.report import report, report_page
 from dlens.show.report.sections import sections
 from tests.findings.studies import deep, made_model, made_study
 from tests.show.report.test_page import Loads
+from tests.unchecked import unchecked
 
 EARLY = [0.1, 0.99, 0.99, 0.95, 0.9, 0.9, 0.8]
 EVEN = [0.1, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9]
@@ -108,3 +110,15 @@ def test_what_cannot_be_written_is_refused_before_anything_is_computed(ar: dlens
         report([ar], tmp_path / "x.html", task="math")
     handle.remove()
     assert not calls
+
+
+def test_one_model_needs_no_list(ar: dlens.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(reports, "write_report", lambda *given, **_: [asked.append(given)])
+    for one in ("trio/ar", Path("folder"), ar):
+        with unchecked():
+            report(one, kinds="ar")  # pyright: ignore
+        assert (asked[-1][0], asked[-1][5]) == ([one], ["ar"])
+    with unchecked():
+        report(["trio/ar"], kinds=[None])
+    assert (asked[-1][0], asked[-1][5]) == (["trio/ar"], [None])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,6 +49,38 @@ def test_what_a_tokenizer_returns_is_read_with_its_padding(ar: dlens.Model, side
         batch, plain = as_batch(ar, encoded), as_batch(ar, texts)
         assert torch.equal(batch.ids, plain.ids) and torch.equal(batch.real, plain.real)
     assert as_batch(ar, tokenizer(texts[0])).ids.tolist() == [tokenizer(texts[0])["input_ids"]]
+
+
+def adding(model: dlens.Model, template: str) -> Any:
+    """The model's tokenizer, with special tokens put around every text."""
+    from tokenizers.processors import TemplateProcessing
+
+    backend = copy.deepcopy(model.tokenizer.backend_tokenizer)
+    marks = [(mark, backend.token_to_id(mark)) for mark in ("<|endoftext|>", "<|mask|>") if mark in template]
+    backend.post_processor = TemplateProcessing(single=template, special_tokens=marks)
+    return type(model.tokenizer)(tokenizer_object=backend)
+
+
+def test_a_text_gets_the_special_tokens_that_it_lacks(ar: dlens.Model) -> None:
+    plain, end = ar.tokenizer("Once upon")["input_ids"], ar.tokenizer("<|endoftext|>")["input_ids"]
+    model = replace(ar, tokenizer=adding(ar, "<|endoftext|> $A"))
+    for text in ("Once upon", "<|endoftext|>Once upon"):
+        assert as_batch(model, text).ids.tolist() == [[*end, *plain]]
+    assert as_batch(model, ["<|endoftext|>"]).ids.tolist() == [end]
+    assert as_batch(model, "Once<|endoftext|>").ids[0, [0, -1]].tolist() == end * 2
+    both = replace(ar, tokenizer=adding(ar, "<|endoftext|> $A <|endoftext|>"))
+    for text in (
+        "Once upon",
+        "<|endoftext|>Once upon",
+        "Once upon<|endoftext|>",
+        "<|endoftext|>Once upon<|endoftext|>",
+    ):
+        assert as_batch(both, text).ids.tolist() == [[*end, *plain, *end]]
+
+
+def test_text_that_utf_8_cannot_hold_is_refused(ar: dlens.Model) -> None:
+    with refused(ar, ValueError, r"the lone surrogate '\ud800' at 4"):
+        trace(ar).forward("Once\ud800")
 
 
 def test_only_messages_are_templated(ar: dlens.Model) -> None:

@@ -27,6 +27,14 @@ def test_names_dims_and_coords(record: dlens.Record) -> None:
         record["blocks.7.hook_resid_post"]
 
 
+def test_a_measure_is_shown_once(ar: dlens.Model) -> None:
+    record = dlens.trace(ar).skip([3]).measure(dlens.Cosine()).forward("Once")
+    assert [line for line in repr(record).splitlines() if "cosine" in line] == ["  measures: cosine"]
+    assert "  skip layers 3" in repr(record)
+    with pytest.raises(KeyError, match="'cka' was not measured; expected one of cosine; add .measure"):
+        record.measures["cka"]
+
+
 def test_knows_what_it_holds(record: dlens.Record) -> None:
     assert sorted(record) == ["blocks.4.hook_attn_out", "resid_post"]
     assert "resid_post" in record and "blocks.15.hook_resid_post" in record and "blocks.-1.hook_resid_post" in record

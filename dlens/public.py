@@ -1,0 +1,92 @@
+"""The public names of dlens, from where they live; `import dlens` loads this file when one of them is first used."""
+
+from __future__ import annotations
+
+from dlens import samplers, tasks
+from dlens.errors import Cancelled, NeverFired, UnfiredWarning, UnprovedWarning, VerificationError
+from dlens.findings.effects.collapse import Collapse, collapse
+from dlens.findings.effects.disruption import Disruption, disruption
+from dlens.findings.effects.phases import Phases, phases
+from dlens.findings.effects.retention import Retention, retention
+from dlens.findings.layers.compare import Comparison, compare
+from dlens.findings.layers.probe_layers import probe_layers
+from dlens.findings.layers.profile import Profile, profile
+from dlens.findings.skipping.plan_schedule import plan_schedule
+from dlens.findings.skipping.plan_skip import SkipPlan, plan_skip
+from dlens.findings.skipping.skip_schedule import SkipSchedule
+from dlens.measures.attention import Attention
+from dlens.measures.base.measure import Measure
+from dlens.measures.cka import CKA
+from dlens.measures.commit_order import CommitOrder
+from dlens.measures.cosine import Cosine
+from dlens.measures.drift import Drift
+from dlens.measures.effective_rank import EffectiveRank
+from dlens.measures.logit_lens import LogitLens
+from dlens.measures.norms import Norms
+from dlens.measures.outliers import Outliers
+from dlens.measures.recency import Recency
+from dlens.measures.top_tokens import TopTokens
+from dlens.models.families.registry import register_family
+from dlens.models.family import Family, Fill, Layout, Site
+from dlens.models.load import load
+from dlens.models.model import Model
+from dlens.ops.base.edit import Edit
+from dlens.ops.base.op import Op, Structure
+from dlens.show.report.report import report
+from dlens.tracing.chain import Trace, trace
+from dlens.tracing.records.record import Record
+from dlens.tracing.records.store import load_record
+
+__all__ = [
+    "CKA",
+    "Attention",
+    "Cancelled",
+    "Collapse",
+    "Comparison",
+    "CommitOrder",
+    "Cosine",
+    "Disruption",
+    "Drift",
+    "Edit",
+    "EffectiveRank",
+    "Family",
+    "Fill",
+    "Layout",
+    "LogitLens",
+    "Measure",
+    "Model",
+    "NeverFired",
+    "Norms",
+    "Op",
+    "Outliers",
+    "Phases",
+    "Profile",
+    "Recency",
+    "Record",
+    "Retention",
+    "Site",
+    "SkipPlan",
+    "SkipSchedule",
+    "Structure",
+    "TopTokens",
+    "Trace",
+    "UnfiredWarning",
+    "UnprovedWarning",
+    "VerificationError",
+    "collapse",
+    "compare",
+    "disruption",
+    "load",
+    "load_record",
+    "phases",
+    "plan_schedule",
+    "plan_skip",
+    "probe_layers",
+    "profile",
+    "register_family",
+    "report",
+    "retention",
+    "samplers",
+    "tasks",
+    "trace",
+]
