@@ -33,8 +33,8 @@ def check(function: FunctionType) -> Callable[..., Any]:
 
 def _made(function: FunctionType) -> Callable[..., Any]:
     known = _MADE.setdefault((function.__module__, function.__qualname__, function.__code__), [])
-    for annotations, made in known:
-        if annotations == function.__annotations__:
+    for wanted, made in known:
+        if wanted == function.__annotations__:
             return made
     known.append((function.__annotations__, _CHECK(function)))
     return known[-1][1]
