@@ -5,12 +5,14 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import dlens
+from dlens.show.report import report as reports
 from tests.reference import shallow
 
 PACKAGE = Path(dlens.__file__).parent
@@ -223,7 +225,10 @@ def test_no_module_shadows_a_public_function() -> None:
     assert not modules & set(public_functions())
 
 
-def test_each_public_function_can_be_called_twice(ar: dlens.Model, diffusion: dlens.Model, tmp_path: Path) -> None:
+def test_each_public_function_can_be_called_twice(
+    ar: dlens.Model, diffusion: dlens.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reports, "QUICK", replace(reports.QUICK, texts=2, draws=1))
     ar, diffusion = shallow(ar, 4), shallow(diffusion, 4)
     dlens.trace(ar).forward("Once upon a time").save(tmp_path / "record")
     family = dlens.Family(name="called-twice", objective="autoregressive", shift=1)
