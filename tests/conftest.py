@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +25,7 @@ import torch  # noqa: E402
 from filelock import FileLock  # noqa: E402
 
 import dlens  # noqa: E402
+from dlens.models.load import _build  # noqa: E402
 from dlens.models.source import TRIO_FOLDER, read_checkpoint  # noqa: E402
 from tests.browser import browser_path, chromium, page  # noqa: E402, F401
 from tests.reference import fresh  # noqa: E402
@@ -41,6 +43,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 _READ: dict[str, torch.nn.Module] = {}
+_BUILT: dict[Any, dlens.Model] = {}
 
 
 def read_once(source: str, trust_remote_code: bool, kwargs: dict[str, Any]) -> torch.nn.Module:
@@ -52,11 +55,24 @@ def read_once(source: str, trust_remote_code: bool, kwargs: dict[str, Any]) -> t
     return _READ[source]
 
 
+def build_once(
+    module: torch.nn.Module, tokenizer: Any, family: dlens.Family, mask: int | None, name: str, verify: bool
+) -> dlens.Model:
+    """Prove a shipped model once for all examples, for each family that one asks for; the tokenizer is their own."""
+    if not any(module is shipped for shipped in _READ.values()):
+        return _build(module, tokenizer, family, mask, name, verify)
+    key = (id(module), repr(family), mask, name, verify, tokenizer is None)
+    if key not in _BUILT:
+        _BUILT[key] = _build(module, tokenizer, family, mask, name, verify)
+    return replace(_BUILT[key], tokenizer=tokenizer)
+
+
 @pytest.fixture(autouse=True)
 def examples_share_the_shipped_weights(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Examples of docstrings and pages load the shipped models by name, some hundred times in all."""
     if isinstance(request.node, pytest.DoctestItem) or request.node.path.name == "test_docs.py":
         monkeypatch.setattr("dlens.models.load.read_checkpoint", read_once)
+        monkeypatch.setattr("dlens.models.load._build", build_once)
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+import dlens
 
 
 def fresh(module: nn.Module) -> Any:
@@ -41,6 +44,12 @@ def rebuilt(module: nn.Module, order: Sequence[int]) -> Any:
     built.config.num_hidden_layers = len(layers)
     built.config.layer_types = ["full_attention"] * len(layers)
     return built
+
+
+def shallow(model: dlens.Model, n_layers: int) -> dlens.Model:
+    """The first blocks of a model as a model of its own, of the same name."""
+    cut = dlens.load(rebuilt(model.module, range(n_layers)), tokenizer=model.tokenizer)
+    return replace(cut, name=model.name)
 
 
 def left_padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:

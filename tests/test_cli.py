@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version as metadata_version
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import dlens
 from dlens.cli import _print_retention, main, parse_layers
 from dlens.findings.effects.retention import judged
 from dlens.findings.layers.profile import Profile
+from dlens.show.report import report as reports
 from tests.findings.answers import answers
 
 
@@ -87,17 +89,17 @@ def test_skip_shows_what_a_task_keeps(capsys: pytest.CaptureFixture[str]) -> Non
         "--task",
         "trio-code",
         "--problems",
-        "8",
+        "4",
     ]
     main(arguments)
-    kept = dlens.retention(dlens.trace("trio/ar").skip([3, 5]), task="trio-code", n=8)
+    kept = dlens.retention(dlens.trace("trio/ar").skip([3, 5]), task="trio-code", n=4)
     printed = capsys.readouterr().out
     assert (
-        f"trio-code: {kept.baseline:.1%} of 8 problems solved with all layers, {kept.accuracy:.1%} skipped" in printed
+        f"trio-code: {kept.baseline:.1%} of 4 problems solved with all layers, {kept.accuracy:.1%} skipped" in printed
     )
     assert f"{kept.retained:.1%} retained, 95 % interval {kept.low:.1%} to {kept.high:.1%}" in printed
     for scores in (kept.before, kept.after):
-        low, high = binomtest(sum(scores.correct), 8).proportion_ci(method="wilson")
+        low, high = binomtest(sum(scores.correct), 4).proportion_ci(method="wilson")
         assert f"{low:.1%} to {high:.1%}" in printed
     assert "the time" not in printed
     assert printed.endswith("undecided whether anything is lost\n") == (kept.p_value >= 0.05)
@@ -109,7 +111,10 @@ def test_what_is_undecided_is_said(after: str, undecided: bool, capsys: pytest.C
     assert capsys.readouterr().out.endswith("undecided whether anything is lost\n") == undecided
 
 
-def test_report_writes_a_page_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_writes_a_page_and_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reports, "QUICK", replace(reports.QUICK, texts=2, draws=1))
     out, numbers = tmp_path / "report.html", tmp_path / "numbers.json"
     for _ in range(2):
         main(["report", "trio/ar", "--quick", "--problems", "2", "--out", str(out), "--json", str(numbers)])

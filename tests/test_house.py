@@ -5,12 +5,15 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import dlens
+from dlens.show.report import report as reports
+from tests.reference import shallow
 
 PACKAGE = Path(dlens.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -226,7 +229,11 @@ def test_no_module_shadows_a_public_function() -> None:
     assert not modules & set(public_functions())
 
 
-def test_each_public_function_can_be_called_twice(ar: dlens.Model, diffusion: dlens.Model, tmp_path: Path) -> None:
+def test_each_public_function_can_be_called_twice(
+    ar: dlens.Model, diffusion: dlens.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reports, "QUICK", replace(reports.QUICK, texts=2, draws=1))
+    ar, diffusion = shallow(ar, 4), shallow(diffusion, 4)
     dlens.trace(ar).forward("Once upon a time").save(tmp_path / "record")
     family = dlens.Family(name="called-twice", objective="autoregressive", shift=1)
     calls: dict[str, tuple[Any, ...]] = {
@@ -236,16 +243,17 @@ def test_each_public_function_can_be_called_twice(ar: dlens.Model, diffusion: dl
         "register_family": (family,),
         "profile": (ar, ["Once upon a time"]),
         "plan_skip": (ar, 1),
-        "plan_schedule": (diffusion, 1 / 16, 1),
+        "plan_schedule": (diffusion, 1 / 4, 1),
         "probe_layers": (ar,),
-        "retention": (ar, [5]),
-        "disruption": (ar, [5], ["Once upon a time"]),
-        "phases": (ar, [5]),
+        "retention": (ar, [2]),
+        "disruption": (ar, [2], ["Once upon a time"]),
+        "phases": (ar, [2]),
         "collapse": (ar,),
         "compare": ({"ar": ar}, ["Once upon a time"]),
         "report": ([ar], tmp_path / "report.html"),
     }
     named: dict[str, Any] = {name: {"prompts": ["Once upon a time"]} for name in ("plan_skip", "plan_schedule")}
+    named["plan_skip"] |= {"threshold": 0.0}
     named["probe_layers"] = {"prompts": ["Once upon a time", "The dog ran"], "folds": 2}
     named |= {"retention": {"n": 2, "max_new_tokens": 2}, "phases": {"n": 2, "max_new_tokens": 3}}
     named["disruption"] = {"max_new_tokens": 2}

@@ -185,10 +185,8 @@ effect_bars([found], "loss")
 # %%
 PROMPTS = [
     "Once upon a time there was a",
-    "The little dog",
     "Tom and Mia went to the",
     "One day a boy named Tim",
-    "There was a big red",
 ]
 rest = next(effect.channels for effect in found.effects if effect.name.startswith("random"))
 changes = {
@@ -214,7 +212,7 @@ for name, text in texts.items():
 # How to read it: compare the rows of the two channels, and each with *as it is* and the random channel: a story may
 # repeat itself as it is. If one channel's row is high and the other's is not, then a large share of energy is not what
 # breaks the text. Loops are one way to break: a text can lose its sense without a single repeated 4-gram, and the loss
-# in the table may rank the changes otherwise, so read both, and the texts. Five texts of 32 tokens are a look and no
+# in the table may rank the changes otherwise, so read both, and the texts. Three texts of 32 tokens are a look and no
 # measurement: one that loops moves the mean by much.
 #
 # ## Does the channel make layers look alike?

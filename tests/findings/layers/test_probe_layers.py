@@ -7,20 +7,27 @@ import torch
 import dlens
 from dlens.findings.layers.probe_layers import _cross_validated, _frequent
 from dlens.tracing.probes.calibration import calibration_texts
+from tests.reference import shallow
 
 TEXTS = calibration_texts()[:6]
 SMALL: dict[str, Any] = {"rates": (0.0, 0.5, 0.9), "positions": 24, "folds": 3, "n_tokens": 4}
 
 
 @pytest.fixture(scope="module")
-def probed(diffusion: dlens.Model) -> Any:
-    return dlens.probe_layers(dlens.trace(diffusion), TEXTS, **SMALL)
+def small(diffusion: dlens.Model) -> dlens.Model:
+    """The first six blocks of the diffusion model."""
+    return shallow(diffusion, 6)
 
 
-def test_dims_and_counts(probed: Any, diffusion: dlens.Model) -> None:
+@pytest.fixture(scope="module")
+def probed(small: dlens.Model) -> Any:
+    return dlens.probe_layers(dlens.trace(small), TEXTS, **SMALL)
+
+
+def test_dims_and_counts(probed: Any, small: dlens.Model) -> None:
     assert probed["score"].dims == probed["control"].dims == ("target", "layer", "fold")
     assert probed["target"].values.tolist() == ["noise", "position", "token", "masked_token"]
-    assert dict(probed.sizes) == {"target": 4, "layer": diffusion.n_layers, "fold": 3}
+    assert dict(probed.sizes) == {"target": 4, "layer": small.n_layers, "fold": 3}
     assert probed["n"].sel(target=["noise", "position"]).values.tolist() == [6 * 3 * 24] * 2
     assert probed["chance"].sel(target="noise") == 0 and probed["chance"].sel(target="token") == 0.25
     assert {"estimator", "pooling", "positions", "control", "channels_left_out", "n"} <= probed.attrs.keys()
@@ -33,8 +40,8 @@ def test_reads_more_than_from_shuffled_labels(probed: Any) -> None:
     assert float(probed["score"].sel(target="token").isel(layer=0).mean()) > 0.9
 
 
-def test_the_same_seed_gives_the_same_numbers(probed: Any, diffusion: dlens.Model) -> None:
-    again = dlens.probe_layers(diffusion, TEXTS, targets=["token"], batch_size=5, **SMALL)
+def test_the_same_seed_gives_the_same_numbers(probed: Any, small: dlens.Model) -> None:
+    again = dlens.probe_layers(small, TEXTS, targets=["token"], batch_size=5, **SMALL)
     np.testing.assert_allclose(again["score"][0], probed["score"].sel(target="token"), atol=1e-6)
 
 

@@ -16,6 +16,7 @@ from dlens.findings.study.claims import claims
 from dlens.findings.study.stored import Store
 from dlens.findings.study.study import StudySettings, study
 from dlens.models.source import TRIO_FOLDER
+from tests.reference import shallow
 from tests.standins import save_dream, save_llada
 
 CODE = tasks.get("trio-code")
@@ -23,21 +24,27 @@ SMALL = StudySettings(problems=2, texts=2, draws=1, answered=("whole", "apart"),
 ALL = replace(SMALL, answered=("whole", "apart", "early run", "no outlier", "no random"), deep=True)
 
 
-def test_what_was_finished_is_not_computed_again(ar: dlens.Model, tmp_path: Path) -> None:
-    first = study([ar], CODE, SMALL, store=Store(tmp_path))
+@pytest.fixture(scope="module")
+def small(ar: dlens.Model) -> dlens.Model:
+    """The first four blocks of the autoregressive model."""
+    return shallow(ar, 4)
+
+
+def test_what_was_finished_is_not_computed_again(small: dlens.Model, tmp_path: Path) -> None:
+    first = study([small], CODE, SMALL, store=Store(tmp_path))
     calls: list[int] = []
-    handle = ar.module.register_forward_pre_hook(lambda *_: calls.append(1))
-    again = study([ar], CODE, SMALL, store=Store(tmp_path))
+    handle = small.module.register_forward_pre_hook(lambda *_: calls.append(1))
+    again = study([small], CODE, SMALL, store=Store(tmp_path))
     # Only the channels' shares, which are kept with the model, are asked for again.
     assert not calls and again.reused > 0
     assert again.numbers()["models"] == first.numbers()["models"]
-    study([ar], CODE, SMALL, store=Store(tmp_path, fresh=True))
+    study([small], CODE, SMALL, store=Store(tmp_path, fresh=True))
     handle.remove()
     assert calls
 
 
-def test_an_interrupted_study_goes_on(ar: dlens.Model, tmp_path: Path) -> None:
-    whole = study([ar], CODE, SMALL)
+def test_an_interrupted_study_goes_on(small: dlens.Model, tmp_path: Path) -> None:
+    whole = study([small], CODE, SMALL)
     left = 40
 
     def interrupt(*_: Any) -> None:
@@ -46,24 +53,24 @@ def test_an_interrupted_study_goes_on(ar: dlens.Model, tmp_path: Path) -> None:
         if left < 0:
             raise KeyboardInterrupt
 
-    handle = ar.module.register_forward_pre_hook(interrupt)
+    handle = small.module.register_forward_pre_hook(interrupt)
     with pytest.raises(KeyboardInterrupt):
-        study([ar], CODE, SMALL, store=Store(tmp_path))
+        study([small], CODE, SMALL, store=Store(tmp_path))
     handle.remove()
     finished = len(list(tmp_path.glob("*.json")))
-    resumed = study([ar], CODE, SMALL, store=Store(tmp_path))
+    resumed = study([small], CODE, SMALL, store=Store(tmp_path))
     assert resumed.reused == finished > 0
     assert resumed.numbers()["models"] == whole.numbers()["models"]
 
 
-def test_other_weights_are_another_question(ar: dlens.Model, tmp_path: Path) -> None:
-    study([ar], CODE, SMALL, store=Store(tmp_path))
-    weight = next(ar.module.parameters())
+def test_other_weights_are_another_question(small: dlens.Model, tmp_path: Path) -> None:
+    study([small], CODE, SMALL, store=Store(tmp_path))
+    weight = next(small.module.parameters())
     kept = weight.detach().clone()
     try:
         with torch.no_grad():
             weight[0, 0] += 1
-        assert study([ar], CODE, SMALL, store=Store(tmp_path)).reused == 0
+        assert study([small], CODE, SMALL, store=Store(tmp_path)).reused == 0
     finally:
         with torch.no_grad():
             weight.copy_(kept)
@@ -75,14 +82,14 @@ def _with_tokenizer(folder: Path) -> Path:
     return folder
 
 
-def test_models_of_other_kinds_and_depths_in_one_study(ar: dlens.Model, tmp_path: Path) -> None:
-    size = {"vocab_size": ar.vocab_size, "mask_token_id": ar.tokenizer.mask_token_id}
+def test_models_of_other_kinds_and_depths_in_one_study(small: dlens.Model, tmp_path: Path) -> None:
+    size = {"vocab_size": small.vocab_size, "mask_token_id": small.tokenizer.mask_token_id}
     llada = save_llada(tmp_path, n_layers=3, max_sequence_length=256, **size)
     dream = save_dream(tmp_path, num_hidden_layers=5, max_position_embeddings=256, **size)
     loaded = [dlens.load(str(_with_tokenizer(folder)), trust_remote_code=True) for folder in (llada, dream)]
-    found = study([ar, *loaded], CODE, ALL)
+    found = study([small, *loaded], CODE, ALL)
     assert [own.kind for own in found.models.values()] == ["ar", "diffusion", "ar-init"]
-    assert [own.n_layers for own in found.models.values()] == [16, 3, 5]
+    assert [own.n_layers for own in found.models.values()] == [4, 3, 5]
     rows = claims(found)
     # Random weights solve nothing.
     assert all(cell.effect.why.endswith("; not measurable: baseline solves 0 of 2") for cell in rows[3].cells[1:])
@@ -90,10 +97,10 @@ def test_models_of_other_kinds_and_depths_in_one_study(ar: dlens.Model, tmp_path
 
 
 def test_a_real_model(smol: dlens.Model) -> None:
-    found = study([smol], CODE, replace(SMALL, answered=("whole",)))
+    found = study([shallow(smol, 6)], CODE, replace(SMALL, answered=("whole",)))
     [own] = found.models.values()
-    assert own.kind == "ar" and own.n_layers == 30
-    assert len(own.changes["apart"].layers) == 6 and len(own.reading.clean.cosine) == 2
+    assert own.kind == "ar" and own.n_layers == 6
+    assert len(own.changes["apart"].layers) == 1 and len(own.reading.clean.cosine) == 2
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_computed(ar: dlens.Model, tmp_path: Path) -> None:
@@ -120,8 +127,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_computed(ar: dlens.Mode
     assert not calls
 
 
-def test_activations_that_are_not_finite_are_said(ar: dlens.Model) -> None:
-    broken = dlens.trace(ar).model
+def test_activations_that_are_not_finite_are_said(small: dlens.Model) -> None:
+    broken = dlens.trace(small).model
     weight = broken.blocks[3].mlp.down_proj.weight  # pyright: ignore
     kept = weight.detach().clone()
     try:
