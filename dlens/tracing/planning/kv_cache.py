@@ -45,9 +45,10 @@ def _fullest_cache_class() -> Any:
     class FullestCache(DynamicCache):
         """A cache whose length is that of its fullest layer, as a skipped layer's entry stays empty."""
 
-        def _fullest(self, like: CacheLayerMixin | None = None) -> int:
+        def _fullest(self, kind: type[CacheLayerMixin] | None = None) -> int:
             """The layer that holds most, of those of one kind: a sliding one holds no more than its window."""
-            held = {i: x.get_seq_length() for i, x in enumerate(self.layers) if like is None or type(x) is type(like)}
+            growing = {i: x for i, x in enumerate(self.layers) if isinstance(x, CacheLayerMixin)}
+            held = {i: x.get_seq_length() for i, x in growing.items() if kind is None or type(x) is kind}
             return max(held, key=lambda i: held[i], default=0)
 
         def get_seq_length(self, layer_idx: int = 0) -> int:
@@ -55,7 +56,8 @@ def _fullest_cache_class() -> Any:
 
         def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
             asked = self.layers[layer_idx] if layer_idx < len(self.layers) else None
-            return super().get_mask_sizes(query_length, self._fullest(asked))
+            kind = type(asked) if isinstance(asked, CacheLayerMixin) else None
+            return super().get_mask_sizes(query_length, self._fullest(kind))
 
     return FullestCache
 
