@@ -57,7 +57,7 @@ def _of_peft(source: Any) -> Any:
     if not isinstance(source, PeftModel):
         return source
     if not isinstance(source.base_model, BaseTuner):
-        kinds = ", ".join(sorted(str(config.to_dict()["peft_type"]) for config in source.peft_config.values()))
+        kinds = ", ".join(sorted(str(config.peft_type).rpartition(".")[2] for config in source.peft_config.values()))
         raise ValueError(
             f"a PEFT model with {kinds}, which changes the inputs and not the layers; expected adapters within layers, "
             f"such as LORA; give its base model: source.get_base_model()"

@@ -96,10 +96,12 @@ def resting(module: nn.Module, awake: Collection[nn.Module]) -> Iterator[None]:
     reference = _WRAPPERS.get(module)
     wrapper = reference() if reference is not None else None
     idle = {} if wrapper is None else wrapper.idle
+    for part, own in idle.items():  # an interrupt may have hit the last run while it put them back
+        vars(part).setdefault("forward", own)
     taken = {part: own for part, own in idle.items() if part not in awake and _is_idle(part, own)}
-    for part in taken:
-        del vars(part)["forward"]
     try:
+        for part in taken:
+            del vars(part)["forward"]
         yield
     finally:
         for part, own in taken.items():

@@ -148,7 +148,6 @@ def collapse(
     max_new_tokens: int | None = None,
     batch_size: int = 16,
     draws: int = 4,
-    resamples: int = 9999,
     progress: bool = True,
 ) -> Collapse:
     """Find the super-outlier channel, say where it lives, and measure what breaks without it.
@@ -160,7 +159,7 @@ def collapse(
 
     Args:
         model: anything `dlens.trace` takes; its weights are afterwards bit for bit what they were.
-        task, n, seed, baseline, split, sampler, max_new_tokens, batch_size, resamples, progress: as in `retention`.
+        task, n, seed, baseline, split, sampler, max_new_tokens, batch_size, progress: as in `retention`.
         channel: the channel, where it is known; found on the shipped calibration text by default.
         n_random: how many random channels.
         prompts: where the channel lives is read while these are continued; see `residence`.

@@ -108,7 +108,6 @@ def disruption(
     sampler: Sampler | None = None,
     max_new_tokens: int = 64,
     batch_size: int = 8,
-    resamples: int = 999,
     seed: int = 0,
 ) -> Disruption:
     """How far skipping moves what leaves each block, at matched points of the model's own decoding.
@@ -130,7 +129,6 @@ def disruption(
         fractions: shares of the generated tokens that are decided, from 0 to below 1.
         sampler, max_new_tokens: of the decoding run; see `dlens.findings.scores.decoding.Decoding`.
         batch_size: prompts a forward; two streams of all layers are held in memory.
-        resamples: without effect: the interval is a formula now.
         seed: of the decoding run.
 
     Raises:

@@ -72,7 +72,6 @@ def phases(
     sampler: Sampler | None = None,
     max_new_tokens: int | None = None,
     batch_size: int = 16,
-    resamples: int = 9999,
     progress: bool = True,
 ) -> Phases:
     """Task accuracy where the same blocks are skipped in the early, the middle or the late third of decoding.
@@ -86,7 +85,7 @@ def phases(
     Args:
         model: anything `dlens.trace` takes.
         plan: the blocks to skip: a SkipPlan or layers.
-        task, n, seed, baseline, split, sampler, max_new_tokens, batch_size, resamples, progress: as in `retention`.
+        task, n, seed, baseline, split, sampler, max_new_tokens, batch_size, progress: as in `retention`.
 
     Returns:
         `.thirds["early"]` and so on, each as `retention` returns it; FLOPs are not counted.

@@ -100,7 +100,6 @@ def retention(
     sampler: Sampler | None = None,
     max_new_tokens: int | None = None,
     batch_size: int = 16,
-    resamples: int = 9999,
     progress: bool = True,
 ) -> Retention:
     """Task accuracy after a change, relative to the same model as it is, on the same problems.
@@ -115,7 +114,6 @@ def retention(
             arguments, so that many changes share it; scored here by default.
         split: of the problems, "test" or "train".
         sampler, max_new_tokens, batch_size, progress: see `dlens.findings.scores.decoding.Decoding`.
-        resamples: without effect: the interval is a formula now.
 
     Returns:
         `.baseline`, `.accuracy`, `.retained`, `.low`, `.high`, `.n` and more.
