@@ -12,13 +12,14 @@ from dlens.tracing.records.header import Header, header_of, measure_file, read_h
 from tests.refusing import assert_three_parts
 from tests.tracing.records.made import made_record
 
+REQUIRED = sorted(Header.__required_keys__)
 GOOD = header_of(made_record(1)) | {"saved": "0" * 16}
 DAMAGE = {
     "lists in lists": "[" * 200_000,
     "fields in fields": '{"format":' * 200_000,
     "10,000 digits": json.dumps(GOOD | {"n_steps": 0}).replace('"n_steps": 0', '"n_steps": ' + "9" * 10_000),
     **{f"{name} is null": json.dumps(GOOD | {name: None}) for name in GOOD if name != "flops"},
-    **{f"no {name}": json.dumps({k: v for k, v in GOOD.items() if k != name}) for name in Header.__required_keys__},
+    **{f"no {name}": json.dumps({k: v for k, v in GOOD.items() if k != name}) for name in REQUIRED},
     "text for notes": json.dumps(GOOD | {"notes": "none"}),
     "number for a row's text": json.dumps(GOOD | {"text": [1]}),
     "null for axes": json.dumps(GOOD | {"captured": {"logits": None}}),
