@@ -14,7 +14,7 @@ from torch import nn
 
 from dlens.models.family import Family, Layout
 from dlens.models.identity import identity
-from dlens.models.wrapper import Wrapper, unwrap, wrapper_of
+from dlens.models.wrapper import Wrapper, mount_save, unwrap, wrapper_of
 
 if TYPE_CHECKING:
     from nnsight import NNsight
@@ -179,7 +179,14 @@ class Model:
 
     @property
     def nnsight(self) -> NNsight:
-        """nnsight's view of the module; one for each torch module, built when first asked for."""
+        """nnsight's view of the module, for traces of one's own; with it comes the `.save` of every object."""
+        root = self.root
+        mount_save()
+        return root
+
+    @property
+    def root(self) -> NNsight:
+        """The same for dlens's own traces; one for each torch module, built when first asked for."""
         with self.lock:
             held = self.memo.get(Wrapper)
             if held is None or not held.serves(self.module):

@@ -15,7 +15,7 @@ from torch import nn
 if TYPE_CHECKING:
     from nnsight import NNsight
 
-__all__ = ["Wrapper", "resting", "unwrap", "wrapper_of"]
+__all__ = ["Wrapper", "inner_forward", "mount_save", "resting", "unwrap", "wrapper_of"]
 
 _STATE = "__nnsight__"
 
@@ -75,12 +75,22 @@ def _wrap(module: nn.Module) -> Wrapper:
 def _unmount() -> None:
     """Take off the `.save` that nnsight hangs on every object of Python, by which other libraries tell what a value is.
 
-    Who wants it imports nnsight first; `nnsight.save(value)` works in any case.
+    It stays where somebody imported nnsight before, and comes back with `mount_save`.
     """
     from nnsight._c import unmount
 
     if unmount is not None:
         unmount("save")
+
+
+def mount_save() -> None:
+    """Hang nnsight's `.save` on every object again, for whoever writes traces of nnsight, unless its config says no."""
+    from nnsight import save
+    from nnsight._c import mount
+    from nnsight.schema.config import CONFIG
+
+    if CONFIG.APP.PYMOUNT and mount is not None:
+        mount(save, "save")
 
 
 @contextmanager

@@ -101,7 +101,7 @@ def _run(
     drive: Callable[[], T],
     actives_of: ActivesOf,
 ) -> T:
-    root = model.nnsight
+    root = model.root
     result: list[T] = []
     blocks = dict(model.blocks._modules)
     walker = _Walker(model, root, target, collector, actives_of)

@@ -22,6 +22,8 @@ import torch, dlens
 torch.set_num_threads(1)
 record = dlens.trace("trio/ar").skip([3], steps=[0]).capture("resid_post").generate("Once upon a time", 2)
 print(hasattr(object(), "save"))
+dlens.load("trio/ar", verify=False).nnsight
+assert hasattr(object(), "save")
 print(torch.equal(record["resid_post"][3, :, :4], record["resid_post"][2, :, :4]), record.n_steps)
 """
 
