@@ -142,7 +142,7 @@ def position_ids(attention_mask: TokenMask) -> Tensor:
     return counted.masked_fill(~attention_mask, 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Family:
     """All that dlens must know of a kind of model.
 
@@ -162,6 +162,8 @@ class Family:
         >>> family = dlens.load("trio/diffusion").family
         >>> family.name, family.objective, family.shift, family.causal
         ('masked', 'diffusion', 0, False)
+        >>> family
+        Family 'masked': diffusion, shift 0, mask token 1, blocks at 'model.layers'
     """
 
     name: str
@@ -181,6 +183,11 @@ class Family:
                 f"{' or '.join(map(str, shifts))}, as the logits at position i - shift predict "
                 f"the token at i; set shift={shifts[-1]}"
             )
+
+    def __repr__(self) -> str:
+        mask = "" if self.mask_token_id is None else f", mask token {self.mask_token_id}"
+        blocks = "" if self.layout is None else f", blocks at {self.layout.blocks!r}"
+        return f"Family {self.name!r}: {self.objective}, shift {self.shift}{mask}{blocks}"
 
     @property
     def causal(self) -> bool:

@@ -17,7 +17,7 @@ from dlens.digest import function_digest
 from dlens.models.packed import PLAIN, plain_tensors
 from dlens.models.wrapper import inner_forward
 
-__all__ = ["identity", "structure"]
+__all__ = ["foreign_parts", "identity", "structure"]
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 # What torch, nnsight and accelerate keep on every module, read apart or of no effect on what it computes.
@@ -80,6 +80,28 @@ def identity(module: nn.Module) -> str:
     return _digest(itertools.chain(_facts(module), _contents(module)))
 
 
+def foreign_parts(module: nn.Module) -> list[str]:
+    """The parts of a module around whose forward somebody's own function stands: a hook, or another forward.
+
+    Examples:
+        >>> def halved(part, args, out):
+        ...     return out / 2
+        >>> halved.__module__ = "notebook"
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+        >>> handle = model[1].register_forward_hook(halved)
+        >>> foreign_parts(model)
+        ['1']
+    """
+    return [name for name, part in module.named_modules() if not all(map(_is_known, _around(part)))]
+
+
+def _around(part: nn.Module) -> list[Any]:
+    """The hooks of a part, and its forward where that is not its class's."""
+    hooks = [hook for kind in _HOOKS for hook in vars(part)[kind].values()]
+    own = inner_forward(part)
+    return hooks if own is type(part).forward else [*hooks, own]
+
+
 def _digest(facts: Iterator[Any]) -> str:
     return hashlib.sha256("\n".join(map(repr, facts)).encode()).hexdigest()
 
@@ -88,7 +110,7 @@ def _facts(module: nn.Module) -> Iterator[Any]:
     yield _settings(module)
     yield torch.get_float32_matmul_precision(), *(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda"))
     for name, part in module.named_modules(remove_duplicate=False):
-        yield name, _name(type(part)), _forward(part), _functions(part)
+        yield name, _name(type(part)), _forward(type(part)), _known(_around(part))
         yield {key: _plain(value) for key, value in vars(part).items() if key not in _KEPT and key not in _READ}
         yield [(key, _form(value)) for held in (part._parameters, part._buffers) for key, value in held.items()]
     hooks = torch.nn.modules.module
@@ -113,15 +135,13 @@ def _attention(name: Any) -> Any:
     return None if found is None else _known([found])
 
 
-def _functions(part: nn.Module) -> Any:
-    """The functions that stand around a part's forward."""
-    return _known([hook for kind in _HOOKS for hook in vars(part)[kind].values()])
-
-
 def _known(functions: Any) -> Any:
     """Names of functions; something unlike anything before where one of them is somebody's own."""
-    names = [_name(function) for function in functions]
-    return names if all(name.split(".")[0] in _KNOWN for name in names) else next(_unlike)
+    return [_name(function) for function in functions] if all(map(_is_known, functions)) else next(_unlike)
+
+
+def _is_known(function: Any) -> bool:
+    return _name(function).split(".")[0] in _KNOWN
 
 
 def _name(function: Any) -> str:
@@ -131,12 +151,9 @@ def _name(function: Any) -> str:
     return f"{own.__module__}.{own.__qualname__}"
 
 
-def _forward(part: nn.Module) -> Any:
-    """What a part computes, as its class says it; what stands in the way of that is somebody's own."""
-    own, forward = inner_forward(part), type(part).forward
-    if own is not forward:
-        return _known([own])
-    return _name(forward), function_digest(forward)
+def _forward(kind: type[nn.Module]) -> Any:
+    """What a part computes, as its class says it."""
+    return _name(kind.forward), function_digest(kind.forward)
 
 
 def _plain(value: Any, depth: int = 0) -> Any:

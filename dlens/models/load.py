@@ -58,6 +58,10 @@ def load(
         >>> model.n_layers, model.d_model, model.family.objective
         (16, 192, 'diffusion')
     """
+    if tokenizer is not None and not callable(tokenizer):
+        raise TypeError(
+            f"tokenizer={tokenizer!r}; expected a tokenizer of transformers; get one with AutoTokenizer.from_pretrained"
+        )
     if isinstance(source, Model):
         return _again(source, tokenizer, family, verify, kwargs)
     if isinstance(source, (str, Path)):

@@ -106,8 +106,10 @@ def read_checkpoint(source: str, trust_remote_code: bool, kwargs: dict[str, Any]
 
     if "gguf_file" in kwargs:
         _check_names(kwargs, {})
-        return AutoModelForCausalLM.from_pretrained(source, **kwargs).eval()
-    settings, _ = PreTrainedConfig.get_config_dict(source, **_where(kwargs))
+        with _in_words(source):
+            return AutoModelForCausalLM.from_pretrained(source, **kwargs).eval()
+    with _in_words(source):
+        settings, _ = PreTrainedConfig.get_config_dict(source, **_where(kwargs))
     _refuse(source, settings)
     remote = settings.get("auto_map", {})
     if remote and (trust_remote_code or settings.get("model_type") not in CONFIG_MAPPING):
@@ -118,7 +120,7 @@ def read_checkpoint(source: str, trust_remote_code: bool, kwargs: dict[str, Any]
             )
         return _read_remote(source, remote, settings, kwargs)
     _check_names(kwargs, settings)
-    with _without_bar() if Path(source).parent == TRIO_FOLDER else nullcontext():
+    with _in_words(source), _without_bar() if Path(source).parent == TRIO_FOLDER else nullcontext():
         module, info = AutoModelForCausalLM.from_pretrained(source, output_loading_info=True, **kwargs)  # pyright: ignore
     lacking = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if lacking:
@@ -127,6 +129,21 @@ def read_checkpoint(source: str, trust_remote_code: bool, kwargs: dict[str, Any]
             f"{type(module).__name__}, as the rest would be random; check that the checkpoint is complete"
         )
     return module.eval()
+
+
+@contextmanager
+def _in_words(source: str) -> Iterator[None]:
+    """An error of a library that reads a folder says which one; those of the hub say so themselves."""
+    try:
+        yield
+    except Exception as error:
+        if not Path(source).is_dir():
+            raise
+        said = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"{source} cannot be read ({type(error).__name__}: {said}); expected what save_pretrained writes; one of "
+            f"its files may be damaged, or of another version: save or download it again"
+        ) from error
 
 
 @contextmanager
@@ -160,9 +177,11 @@ def _read_remote(source: str, remote: dict[str, str], settings: dict[str, Any], 
     compat.prepare(model_class, config_class)
     where.pop("code_revision", None)
     own = {key: kwargs[key] for key in kwargs if key in settings}
-    config = config_class.from_pretrained(source, **where, **own)
+    with _in_words(source):
+        config = config_class.from_pretrained(source, **where, **own)
     rest = {key: value for key, value in kwargs.items() if key not in own and key != "code_revision"}
-    module = model_class.from_pretrained(source, config=config, **rest)
+    with _in_words(source):
+        module = model_class.from_pretrained(source, config=config, **rest)
     compat.repair(module)
     return module.eval()
 
@@ -205,9 +224,10 @@ def read_tokenizer(source: str, trust_remote_code: bool, kwargs: dict[str, Any])
         folder = Path(source) / kwargs.get("subfolder", "")
         if not any(next(folder.glob(pattern), None) for pattern in _TOKENIZER_FILES):
             return None
-    settings = {} if "gguf_file" in kwargs else get_tokenizer_config(source, **where)
-    plain = settings.get("tokenizer_class") in ("PreTrainedTokenizerFast", "TokenizersBackend")
-    if plain and "auto_map" not in settings:
-        # AutoTokenizer overrules this for some model types (Qwen2) and splits text by their rule instead.
-        return PreTrainedTokenizerFast.from_pretrained(source, **where)
-    return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code, **where)
+    with _in_words(source):
+        settings = {} if "gguf_file" in kwargs else get_tokenizer_config(source, **where)
+        plain = settings.get("tokenizer_class") in ("PreTrainedTokenizerFast", "TokenizersBackend")
+        if plain and "auto_map" not in settings:
+            # AutoTokenizer overrules this for some model types (Qwen2) and splits text by their rule instead.
+            return PreTrainedTokenizerFast.from_pretrained(source, **where)
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code, **where)

@@ -13,6 +13,7 @@ import transformers
 import dlens
 from dlens.models.families.registry import families
 from tests.models.conftest import build
+from tests.unchecked import unchecked
 
 IDS = torch.tensor([[5, 9, 2, 7, 31, 4]])
 
@@ -132,3 +133,9 @@ def test_weights_on_the_meta_device_are_refused() -> None:
         module = transformers.AutoModelForCausalLM.from_config(build("llama").config)
     with pytest.raises(ValueError, match="meta device"):
         dlens.load(module)
+
+
+@pytest.mark.parametrize("wrong", [{"tokenizer": 5}, {"family": []}, {"family": 3}])
+def test_a_tokenizer_or_family_of_another_kind(wrong: dict[str, Any]) -> None:
+    with unchecked(), pytest.raises(TypeError, match=f"{next(iter(wrong))}=.*; expected .*; "):
+        dlens.load(build("qwen2"), **wrong)

@@ -116,3 +116,19 @@ def test_what_is_no_folder_is_a_name_on_the_hub() -> None:
 
 def test_a_gguf_file_needs_no_config(tmp_path: Path) -> None:
     assert resolve(tmp_path, {"gguf_file": "model.gguf"}) == (str(tmp_path), {"gguf_file": "model.gguf"})
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("model.safetensors", b"\x08\x00\x00\x00\x00\x00\x00\x00{}"),
+        ("config.json", b'{"model_type": "qwen2", "hidden_size": '),
+        ("config.json", b'{"model_type": "qwen2", "hidden_size": "wide"}'),
+        ("tokenizer.json", b"{"),
+    ],
+)
+def test_a_damaged_folder_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+    build("qwen2").save_pretrained(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{tmp_path} cannot be read .*; expected what save_pretrained writes; one of"):
+        dlens.load(tmp_path)

@@ -74,10 +74,13 @@ def choose_family(family: str | Family | None, config: Any) -> Family:
         config: the model's config; `dlens_family` in it names a family.
 
     Raises:
+        TypeError: it is neither.
         ValueError: no family has that name.
     """
     if isinstance(family, Family):
         return family
+    if family is not None and not isinstance(family, str):
+        raise TypeError(f"family={family!r}; expected a name, a Family, or None; give one of {', '.join(_FAMILIES)}")
     settings = config.to_dict()
     name = family or settings.get("dlens_family")
     if name is not None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dlens.axes import Logits, TokenIds
 from dlens.errors import VerificationError
 from dlens.models.family import Layout
+from dlens.models.identity import foreign_parts
 from dlens.models.model import Model
 from dlens.models.packed import is_packed, plain_tensors
 from dlens.models.proofs.buffers import check_rotary
@@ -70,7 +71,12 @@ def verify(model: Model) -> Layout:
             check_causality(model)
             check_shift(model)
             return as_spelled(model, _ids(model))
-    except VerificationError:
+    except VerificationError as error:
+        if foreign := foreign_parts(model.module):
+            raise VerificationError(
+                f"{error}; or remove what hooks into {', '.join(foreign[:3])}, which may be the cause, and add it "
+                f"after loading"
+            ) from error
         raise
     except Exception as error:
         raise VerificationError(

@@ -167,3 +167,10 @@ def test_a_module_that_cannot_run_the_proofs_says_so() -> None:
 
 def test_a_context_shorter_than_the_proofs() -> None:
     assert dlens.load(build("gpt2", n_positions=6)).n_positions == 6
+
+
+def test_a_hook_of_somebody_is_named_before_the_layout_is_blamed() -> None:
+    module = build("qwen2")
+    module.model.layers[2].register_forward_hook(lambda _m, _a, out: out * 2)
+    with pytest.raises(VerificationError, match=r"; or remove what hooks into model.layers.2, which may be the cause"):
+        dlens.load(module)
