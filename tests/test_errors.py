@@ -10,7 +10,7 @@ from dlens import errors
 
 def test_each_is_a_kind_of_what_callers_catch_and_stands_in_the_face() -> None:
     kinds = {"VerificationError": ValueError, "NeverFired": RuntimeError, "Cancelled": RuntimeError}
-    kinds["UnfiredWarning"] = UserWarning
+    kinds |= {"UnfiredWarning": UserWarning, "UnprovedWarning": UserWarning}
     assert sorted(kinds) == sorted(errors.__all__)
     for name, kind in kinds.items():
         assert issubclass(getattr(errors, name), kind) and getattr(dlens, name) is getattr(errors, name)

@@ -96,8 +96,8 @@ def foreign_parts(module: nn.Module) -> list[str]:
 
 
 def _around(part: nn.Module) -> list[Any]:
-    """The hooks of a part, and its forward where that is not its class's."""
-    hooks = [hook for kind in _HOOKS for hook in vars(part)[kind].values()]
+    """The hooks of a part but dlens's own, which change nothing, and its forward where that is not its class's."""
+    hooks = [hook for kind in _HOOKS for hook in vars(part)[kind].values() if not _name(hook).startswith("dlens.")]
     own = inner_forward(part)
     return hooks if own is type(part).forward else [*hooks, own]
 

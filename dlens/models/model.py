@@ -209,6 +209,13 @@ class Model:
         Args:
             what: the kind.
             name: all that it depends on beside its key: `identity` of the module, or its `structure`.
+
+        Examples:
+            >>> import dlens
+            >>> model = dlens.load("trio/ar")
+            >>> model.kept("a number", model.fingerprint())["three"] = 3
+            >>> model.kept("a number", model.fingerprint()), model.kept("a number", "of another model")
+            ({'three': 3}, {})
         """
         held = self.memo.get(what)
         if held is None or held[0] != name:

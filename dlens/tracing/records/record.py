@@ -197,7 +197,14 @@ class Record:
         return self.memo["flops"]
 
     def counted(self) -> Flops | None:
-        """Both counts; None where they cannot be had."""
+        """Both counts; None where they cannot be had.
+
+        Examples:
+            >>> import dlens
+            >>> record = dlens.trace("trio/ar").skip([3]).forward("Once upon a time")
+            >>> record.counted().plain - record.counted().run == record.saved_flops
+            True
+        """
         try:
             return self._counted()
         except (NotImplementedError, ValueError):

@@ -34,7 +34,8 @@ def moved(ar: dlens.Model, diffusion: dlens.Model) -> list[dlens.Disruption]:
 def test_retention_has_its_interval(kept: dict[str, Retention]) -> None:
     points = figures.retention_points(kept).data[0]
     assert list(points.y) == ["a", "b"] and list(points.x) == [kept["a"].retained, 0]
-    ends = [(kept["a"].low, kept["a"].high), (0, 0)]
+    ends = [(kept[name].low, kept[name].high) for name in "ab"]
+    assert ends[1][0] == 0 < ends[1][1] < 1
     np.testing.assert_allclose(np.subtract(points.x, points.error_x.arrayminus), [low for low, _ in ends])
     np.testing.assert_allclose(np.add(points.x, points.error_x.array), [high for _, high in ends])
 

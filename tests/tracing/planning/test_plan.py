@@ -29,7 +29,7 @@ def test_a_step_beyond_a_forward_and_no_step_at_all(diffusion: dlens.Model) -> N
         trace(diffusion).capture("resid_post", steps=range(4)).forward(STORY)
     with refused(diffusion, ValueError, "names no step of 8"):
         trace(diffusion).skip(3, steps=slice(1, 1)).generate(STORY, 8)
-    with refused(diffusion, ValueError, "names no step of 1"):
+    with refused(diffusion, ValueError, "steps='early' of a forward, or a run of one step"):
         trace(diffusion).skip(3, steps="early").forward(STORY)
 
 

@@ -20,6 +20,7 @@ def test_a_probe_runs_rows_without_padding_once_for_each_model(diffusion: dlens.
         assert not bool((kwargs["input_ids"] == model.family.mask_token_id).any())
         calls.append(tuple(kwargs["input_ids"].shape))
 
+    note.__module__ = "dlens"  # for somebody's own hook nothing would be remembered
     chain = dlens.trace(model).ablate_outlier()
     with untouched(model):
         handle = model.module.register_forward_pre_hook(note, with_kwargs=True)
