@@ -61,7 +61,7 @@ def build_once(
     """Prove a shipped model once for all examples, for each family that one asks for; the tokenizer is their own."""
     if not any(module is shipped for shipped in _READ.values()):
         return _build(module, tokenizer, family, mask, name, verify)
-    key = (id(module), repr(family), mask, name, verify, tokenizer is None)
+    key = (id(module), repr(vars(family)), mask, name, verify, tokenizer is None)
     if key not in _BUILT:
         _BUILT[key] = _build(module, tokenizer, family, mask, name, verify)
     return replace(_BUILT[key], tokenizer=tokenizer)
