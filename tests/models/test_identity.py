@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import dlens
-from dlens.models.identity import identity, structure
+from dlens.models.identity import _odd, _weighted, identity, structure
 from tests.models.conftest import build
 
 IDS = torch.arange(3, 15)[None]
@@ -213,3 +213,12 @@ def test_bytes_are_read_in_every_type() -> None:
         module.held[4] = 1  # pyright: ignore
         names.add(identity(module))
     assert len(names) == 12
+
+
+def test_the_sum_of_products_is_the_same_where_there_is_no_product_of_whole_numbers() -> None:
+    generator = torch.Generator().manual_seed(0)
+    words = torch.randint(-(2**63), 2**63 - 1, (1000,), generator=generator)
+    elsewhere = (words * _odd(words.device)[:1000]).sum()
+    assert torch.equal(_weighted(words), elsewhere)
+    exact = sum(a * b for a, b in zip(words.tolist(), _odd(words.device)[:1000].tolist(), strict=True))
+    assert (int(elsewhere) - exact) % 2**64 == 0
