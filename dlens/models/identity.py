@@ -7,13 +7,14 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Mapping
-from inspect import isfunction
+from dataclasses import dataclass
+from inspect import isbuiltin, isfunction, ismethod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dlens.digest import function_digest
+from dlens.digest import code_of, function_digest, members_of
 from dlens.models.packed import PLAIN, plain_tensors
 from dlens.models.wrapper import inner_forward
 
@@ -31,9 +32,13 @@ _READ = frozenset(
     _pp_plan _skip_keys_device_placement _tp_plan _tp_size _device_mesh _use_kernels _weight_conversions
     all_tied_weights_keys hf_device_map loss_type name_or_path warnings_issued""".split()
 )
-# Of a config, what says where it came from.
-_NAMES = ("_name_or_path", "transformers_version")
+# Of a config, what says where it came from, or differs from process to process.
+_NAMES = ("_name_or_path", "transformers_version", "_original_object_hash")
 _DEPTH = 4
+# What every model of transformers is made on: loading, saving and generating, named by the library's version.
+_MACHINERY = tuple(
+    f"transformers.{name}" for name in ("modeling_utils", "generation", "utils", "integrations", "core_model_loading")
+) + ("builtins", "abc", "typing")
 _CHUNK = 1 << 20
 _unlike = itertools.count()
 
@@ -108,10 +113,13 @@ def _digest(facts: Iterator[Any]) -> str:
 
 def _facts(module: nn.Module) -> Iterator[Any]:
     yield _settings(module)
-    yield torch.get_float32_matmul_precision(), *(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda"))
+    yield torch.get_float32_matmul_precision()
+    yield [(torch.is_autocast_enabled(kind), str(torch.get_autocast_dtype(kind))) for kind in ("cpu", "cuda")]
+    yield from _code(module)
+    own = _Own(frozenset(map(id, module.modules())), id(getattr(module, "config", None)))
     for name, part in module.named_modules(remove_duplicate=False):
-        yield name, _name(type(part)), _forward(type(part)), _known(_around(part))
-        yield {key: _plain(value) for key, value in vars(part).items() if key not in _KEPT and key not in _READ}
+        yield name, _name(type(part)), _known(_around(part))
+        yield {key: _plain(value, own) for key, value in vars(part).items() if key not in _KEPT and key not in _READ}
         yield [(key, _form(value)) for held in (part._parameters, part._buffers) for key, value in held.items()]
     hooks = torch.nn.modules.module
     yield _known((*hooks._global_forward_hooks.values(), *hooks._global_forward_pre_hooks.values()))
@@ -145,32 +153,53 @@ def _is_known(function: Any) -> bool:
 
 
 def _name(function: Any) -> str:
-    while isinstance(function, functools.partial):
-        function = function.func
+    while isinstance(function, functools.partial) or ismethod(function):
+        function = function.func if isinstance(function, functools.partial) else function.__func__
     own = function if hasattr(function, "__qualname__") else type(function)
     return f"{own.__module__}.{own.__qualname__}"
 
 
-def _forward(kind: type[nn.Module]) -> Any:
-    """What a part computes, as its class says it."""
-    return _name(kind.forward), function_digest(kind.forward)
+def _code(module: nn.Module) -> Iterator[Any]:
+    """What the classes of the parts do, and the functions and numbers that stand beside them."""
+    kinds = sorted({kind for part in module.modules() for kind in type(part).__mro__}, key=_name)
+    for kind in kinds:
+        if kind.__module__.split(".")[0] == "torch":
+            # PyTorch's own code is named by its version; what somebody put into its place is seen.
+            yield _name(kind), function_digest(kind.forward) if issubclass(kind, nn.Module) else None
+        elif not kind.__module__.startswith(_MACHINERY):
+            yield _name(kind), members_of(kind)
+    own = {kind.__module__ for kind in kinds if not kind.__module__.startswith(("torch.", *_MACHINERY))}
+    yield from ((name, code_of(name)) for name in sorted(own))
 
 
-def _plain(value: Any, depth: int = 0) -> Any:
-    """An attribute of a part as far as it is data; what holds more is named by its type."""
+@dataclass(frozen=True)
+class _Own:
+    """What belongs to a module, and is read apart: its parts and its config, by their ids."""
+
+    parts: frozenset[int]
+    config: int
+
+
+def _plain(value: Any, own: _Own, depth: int = 0) -> Any:
+    """An attribute of a part as far as it is data, code, or made of these."""
     if isinstance(value, PLAIN):
         return value
     if isinstance(value, Tensor):
         return _form(value)
-    if depth == _DEPTH:
-        return _name(type(value))
+    if depth == _DEPTH or id(value) in own.parts or id(value) == own.config or isinstance(value, type):
+        return _name(value if isinstance(value, type) else type(value))
+    if isfunction(value) or isbuiltin(value) or ismethod(value) or isinstance(value, functools.partial):
+        return _known([value]), function_digest(value)
+    if isinstance(value, nn.Module):
+        return structure(value)
     if isinstance(value, Mapping):
-        return [(str(key), _plain(item, depth + 1)) for key, item in value.items()]
+        return [(str(key), _plain(item, own, depth + 1)) for key, item in value.items()]
     if isinstance(value, (list, tuple)):
-        return [_plain(item, depth + 1) for item in value]
+        return [_plain(item, own, depth + 1) for item in value]
     if isinstance(value, (set, frozenset)):
-        return sorted(str(_plain(item, depth + 1)) for item in value)
-    return _known([value]) if isfunction(value) or isinstance(value, functools.partial) else _name(type(value))
+        return sorted(str(_plain(item, own, depth + 1)) for item in value)
+    held = {key: item for key, item in getattr(value, "__dict__", {}).items() if key not in _NAMES}
+    return _name(type(value)), _plain(held, own, depth + 1)
 
 
 def _form(tensor: Tensor | None) -> Any:
@@ -180,12 +209,13 @@ def _form(tensor: Tensor | None) -> Any:
 def _contents(module: nn.Module) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Sums of all that a module computes with: weights, buffers, and tensors that stand elsewhere on its parts."""
     known: dict[Any, tuple[int, ...]] = {}
+    apart = frozenset((*map(id, module.modules()), id(getattr(module, "config", None))))
     for name, part in module.named_modules():
         offloaded = getattr(vars(part).get("_hf_hook"), "weights_map", None) or {}
         held = part._parameters | part._buffers | {k: v for k, v in vars(part).items() if k not in _KEPT}
         for key, value in held.items():
             stands = offloaded[key] if isinstance(value, Tensor) and value.is_meta and key in offloaded else value
-            for tensor in plain_tensors(stands):
+            for tensor in plain_tensors(stands, apart):
                 # Tied weights are read once; what is made for the moment may stand where another one stood.
                 place = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor is value else None
                 if place is None or place not in known:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -17,37 +16,51 @@ PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.d
 _DEPTH = 6
 
 
-def is_packed(part: nn.Module) -> bool:
-    """A linear layer whose weight is no matrix of floating-point numbers: quantised, packed, or out of sight."""
-    linear = [inner for inner in part.modules() if getattr(inner, "in_features", None) is not None]
-    # One that holds others, such as an adapter around its layer, leaves the work to them.
-    if linear != [part]:
-        return False
-    weight = part._parameters.get("weight")
-    return weight is None or type(weight.data) is not Tensor or not weight.is_floating_point()
+def plain_tensors(value: Any, apart: Collection[int] = (), depth: int = 0) -> Iterator[Tensor]:
+    """The plain tensors that something is made of: those within a quantised one, or on what hangs on it.
 
-
-def plain_tensors(value: Any, depth: int = 0) -> Iterator[Tensor]:
-    """The plain tensors that something is made of: those within a quantised one, or on what hangs on it."""
-    if depth == _DEPTH or isinstance(value, (nn.Module, *PLAIN)) or callable(value):
+    Args:
+        value: anything.
+        apart: ids of objects that are left out.
+    """
+    if depth == _DEPTH or id(value) in apart or isinstance(value, (*PLAIN, type)):
         return
     if isinstance(value, Tensor):
-        yield from _made_of(value, depth)
+        inner = _made_of(value)
     elif isinstance(value, torch.ScriptObject):
-        yield from plain_tensors(value.__getstate__(), depth + 1)  # pyright: ignore
+        inner = value.__getstate__()  # pyright: ignore
     elif isinstance(value, Mapping):
-        yield from itertools.chain.from_iterable(plain_tensors(item, depth + 1) for item in value.values())
-    elif isinstance(value, (list, tuple)):
-        yield from itertools.chain.from_iterable(plain_tensors(item, depth + 1) for item in value)
-    elif hasattr(value, "__dict__"):
-        yield from itertools.chain.from_iterable(plain_tensors(item, depth + 1) for item in vars(value).values())
+        inner = value.values()
+    else:
+        inner = value if isinstance(value, (list, tuple)) else getattr(value, "__dict__", {}).values()
+    for item in inner:
+        if item is value or isinstance(value, Tensor) and type(item) is Tensor:
+            yield item
+        else:
+            yield from plain_tensors(item, apart, depth + 1)
 
 
-def _made_of(tensor: Tensor, depth: int) -> Iterator[Tensor]:
+def _made_of(tensor: Tensor) -> Iterator[Any]:
     """A tensor, or what a quantised one holds: the parts of a subclass, or those that hang on a parameter."""
     flatten = getattr(tensor, "__tensor_flatten__", None)
     if flatten is not None:
         yield from (getattr(tensor, name) for name in flatten()[0])
         return
     yield tensor.dequantize() if tensor.is_quantized else tensor
-    yield from itertools.chain.from_iterable(plain_tensors(item, depth + 1) for item in vars(tensor).values())
+    yield from vars(tensor).values()
+
+
+def is_packed(part: nn.Module) -> bool:
+    """A linear layer whose weight is no matrix of floating-point numbers: quantised, packed, or out of sight.
+
+    One without a weight is packed where it holds other numbers, and else computes with what it says.
+    """
+    linear = [inner for inner in part.modules() if getattr(inner, "in_features", None) is not None]
+    # One that holds others, such as an adapter around its layer, leaves the work to them.
+    if linear != [part]:
+        return False
+    weight = getattr(part, "weight", None)
+    if isinstance(weight, Tensor):
+        return type(weight.data) is not Tensor or not weight.is_floating_point()
+    held = [*part.parameters(), *part.buffers()]
+    return not held or not all(tensor.is_floating_point() for tensor in held)

@@ -68,6 +68,10 @@ _FORMULAS: Mapping[str, Formula] = MappingProxyType(
     {
         "aten::_scaled_dot_product_flash_attention_for_cpu": _attention,
         "aten::_scaled_dot_product_fused_attention_overrideable": _attention,
+        # Their formulas in torch refuse fewer key heads than query heads before 2.13.
+        "aten::_scaled_dot_product_flash_attention": _attention,
+        "aten::_scaled_dot_product_efficient_attention": _attention,
+        "aten::_scaled_dot_product_cudnn_attention": _attention,
         "aten::_grouped_mm": _groups,
         "aten::_scaled_grouped_mm": _groups,
         "transformers::grouped_mm_fallback": _groups,
@@ -142,8 +146,9 @@ class _Counter(TorchDispatchMode):
 
     def leave(self, part: Any, output: Any) -> None:
         self._within -= 1
-        if not self._within and isinstance(output, Tensor):
-            self._counted.flops += 2 * output.numel() * int(part.in_features)
+        first = output[0] if isinstance(output, (tuple, list)) else output
+        if not self._within and isinstance(first, Tensor):
+            self._counted.flops += 2 * first.numel() * int(part.in_features)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
