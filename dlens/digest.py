@@ -119,7 +119,7 @@ def members_of(owner: type) -> Any:
         inner = value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
         parts = (inner.fget, inner.fset) if isinstance(inner, property) else (inner,)
         if name[:2] != "__" or any(map(isfunction, parts)):
-            found.append((name, [_plain(part, 0) for part in parts]))
+            found.append((name, type(value).__name__, [_plain(part, 0) for part in parts]))
     return found
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import textwrap
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from dlens.digest import class_digest, function_digest
 
@@ -60,3 +61,24 @@ def test_a_class_counts_with_its_bases_and_its_file(tmp_path: Path) -> None:
     assert len({class_digest(kind) for kind in (First, Second)}) == 2
     found = [class_digest(defined(helper)) for helper in ("x", "x + 1", "x")]
     assert found[0] == found[2]
+
+
+def test_defaults_closures_and_filled_in_arguments_count() -> None:
+    def made(factor: float, default: int = 1) -> Any:
+        def forward(x: float, by: int = default) -> float:
+            return x * factor + by
+
+        return forward
+
+    kinds = [made(1.0), made(2.0), made(1.0, 2), partial(made(1.0), by=3), partial(made(1.0), by=4), max, min]
+    assert len({function_digest(kind) for kind in kinds}) == len(kinds)
+    assert function_digest(made(1.0)) == function_digest(made(1.0))
+
+
+def test_members_of_a_class_count_however_they_are_held() -> None:
+    def made(number: int, held: Any) -> type:
+        return type("Task", (), {"score": held(lambda self=None: number), "limit": 3})
+
+    digests = {class_digest(made(number, held)) for number in (1, 2) for held in (staticmethod, property, lambda f: f)}
+    assert len(digests) == 6
+    assert class_digest(type("Task", (), {"limit": 3})) != class_digest(type("Task", (), {"limit": 4}))

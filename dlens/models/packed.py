@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ def plain_tensors(value: Any, apart: Collection[int] = (), depth: int = 0) -> It
     """
     if depth == _DEPTH or id(value) in apart or isinstance(value, (*PLAIN, type)):
         return
+    inner: Iterable[Any]
     if isinstance(value, Tensor):
         inner = _made_of(value)
     elif isinstance(value, torch.ScriptObject):

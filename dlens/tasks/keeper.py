@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+import types
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -152,7 +153,9 @@ def _checked(channel: int) -> bytes:
         program = compile(file.read() + "\n\n", PROGRAM, "exec", dont_inherit=True)
     with os.fdopen(os.dup(channel), "rb") as received:
         checks = compile(received.read(), "checks.py", "exec", dont_inherit=True)
-    names = {"__name__": "program"}
+    # Dataclasses look for the module that a class says it is of.
+    module = sys.modules["program"] = types.ModuleType("program")
+    names = vars(module)
     _guard()
     # The checks and what runs them are on the stack before the program begins, which then cannot put others there.
     exec(checks, names, exec(program, names))

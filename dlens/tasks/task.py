@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import operator
+import pickle
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import final
+from uuid import uuid4
 
 from dlens.digest import class_digest
 
@@ -90,8 +92,13 @@ def task_identity(task: Task) -> str:
         >>> task_identity(tasks.get("trio-math")) == task_identity(tasks.get("trio-code"))
         False
     """
-    held = task.name, task.max_new_tokens, class_digest(type(task)), sorted(vars(task).items())
-    return hashlib.sha256(repr(held).encode()).hexdigest()
+    seen = hashlib.sha256(repr((task.name, task.max_new_tokens, class_digest(type(task)))).encode())
+    try:
+        seen.update(pickle.dumps(sorted(vars(task).items())))
+    except (TypeError, AttributeError, pickle.PicklingError):
+        # What cannot be told apart is unlike anything before.
+        seen.update(uuid4().bytes)
+    return seen.hexdigest()
 
 
 def check_drawn(n: int, seed: int, split: str) -> None:

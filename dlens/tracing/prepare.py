@@ -83,10 +83,11 @@ def check_run(
     Raises:
         ValueError, IndexError, MemoryError: says what does not fit.
     """
-    if model.module.training:
+    training = next((name or "all of it" for name, part in model.module.named_modules() if part.training), None)
+    if training is not None:
         raise ValueError(
-            f"{model.name} is in training mode, where dropout makes every run differ; expected evaluation mode; call "
-            f"model.module.eval()"
+            f"{model.name} is in training mode ({training}), where dropout makes every run differ; expected evaluation "
+            f"mode; call model.module.eval()"
         )
     plan = plan_run(ops, target, shape.n_steps, real)
     refuse_large_captures(capture_bytes(ops, model, target, shape), capture_limit)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
+from transformers.models.qwen2 import modeling_qwen2
 
 import dlens
 from dlens.models.identity import _odd, _weighted, identity, structure
@@ -222,3 +225,70 @@ def test_the_sum_of_products_is_the_same_where_there_is_no_product_of_whole_numb
     assert torch.equal(_weighted(words), elsewhere)
     exact = sum(a * b for a, b in zip(words.tolist(), _odd(words.device)[:1000].tolist(), strict=True))
     assert (int(elsewhere) - exact) % 2**64 == 0
+
+
+def rotary_gone(module: Any, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(modeling_qwen2, "apply_rotary_pos_emb", lambda q, k, *_: (q, k))
+
+
+def method_replaced(module: Any, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(type(module.model.layers[0].self_attn), "forward", scaled_forward(3.0))
+
+
+def method_on_an_instance(module: Any, patch: pytest.MonkeyPatch) -> None:
+    module.model.layers[0].mlp.act_fn = types.MethodType(lambda self, x: x.sin(), module.model.norm)
+
+
+def builtin_function(module: Any, patch: pytest.MonkeyPatch) -> None:
+    module.model.layers[0].mlp.act_fn = torch.tanh
+
+
+def argument_of_a_partial(module: Any, patch: pytest.MonkeyPatch) -> None:
+    module.model.layers[0].mlp.act_fn = functools.partial(nn.functional.gelu, approximate="tanh")
+
+
+def number_of_an_object(module: Any, patch: pytest.MonkeyPatch) -> None:
+    module.model.layers[0].mlp.act_fn.factor = 2.0
+
+
+def weight_in_a_list(module: Any, patch: pytest.MonkeyPatch) -> None:
+    module.model.layers[0].mlp.act_fn.hidden[0].weight.data[0] *= 2
+
+
+def scaled_forward(factor: float) -> Any:
+    def forward(self: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return hidden_states * factor, None
+
+    return forward
+
+
+class Factor:
+    """What is no module, and holds one in a list."""
+
+    def __init__(self) -> None:
+        self.factor, self.hidden = 1.0, [nn.Linear(48, 48)]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.hidden[0](x) * self.factor
+
+
+CODE: dict[str, Any] = {
+    edit.__name__: edit
+    for edit in (
+        rotary_gone, method_replaced, method_on_an_instance, builtin_function, argument_of_a_partial,
+        number_of_an_object, weight_in_a_list,
+    )
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("edit", CODE)
+def test_code_around_a_module_is_part_of_its_name(edit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = build("qwen2")
+    mlp = module.model.layers[0].mlp
+    del mlp.act_fn
+    torch.manual_seed(0)
+    mlp.act_fn = Factor()
+    before, logits = identity(module), ran(module)
+    CODE[edit](module, monkeypatch)
+    assert not torch.equal(ran(module), logits)
+    assert identity(module) != before

@@ -192,3 +192,14 @@ def test_where_limits_do_not_work_code_is_refused(monkeypatch: pytest.MonkeyPatc
             require_permission("humaneval:x", True)
     finally:
         running_code._limits_work.cache_clear()
+
+
+def test_a_dataclass_with_annotations_as_text_passes() -> None:
+    program = """
+from __future__ import annotations
+from dataclasses import dataclass
+@dataclass
+class Point:
+    x: int
+"""
+    assert passes(program, checks="assert Point(3).x == 3")

@@ -12,7 +12,7 @@ from dlens.findings.effects.change import Change, Where, equal_energy, random_ch
 from dlens.findings.effects.residence import residence
 from dlens.findings.effects.retention import Retention, asked_of_both, judged
 from dlens.findings.effects.weights import Side, channel_weights
-from dlens.findings.scores.accuracy import Scores, answer_tokens, score_problems
+from dlens.findings.scores.accuracy import Scores, answer_tokens, refuse_other_answers, score_problems
 from dlens.findings.scores.canvases import Canvases, text_canvases
 from dlens.findings.scores.decoding import Decoding
 from dlens.findings.scores.loss import loss_of
@@ -180,6 +180,8 @@ def collapse(
     _check_size(chain, channel, n_random)
     canvases = text_canvases(chain.model, texts, draws, seed)
     decoding = Decoding(sampler, max_new_tokens, batch_size=batch_size, seed=seed, progress=progress)
+    if baseline is not None:
+        refuse_other_answers(chain.model, decoding.of(task), baseline)
     exam = _Exam(chain, task, problems, canvases, decoding)
     shares = _shares(chain)
     found = int(shares.argmax()) if channel is None else channel

@@ -10,7 +10,7 @@ from typing import Any, final, get_args
 from dlens.errors import UnfiredWarning
 from dlens.findings.effects.applied import skipped_blocks
 from dlens.findings.effects.retention import Retention, asked_of_both, judged
-from dlens.findings.scores.accuracy import Scores, score_problems
+from dlens.findings.scores.accuracy import Scores, refuse_other_answers, score_problems
 from dlens.findings.scores.batches import batched
 from dlens.findings.scores.decoding import Decoding
 from dlens.findings.skipping.choosable import bare
@@ -106,6 +106,8 @@ def phases(
     causal = not chain.target.has_noise
     cache = "off" if causal else "auto"
     decoding = Decoding(sampler, max_new_tokens, cache, batch_size, seed, progress).of(task)
+    if baseline is not None:
+        refuse_other_answers(chain.model, decoding, baseline)
     _need_thirds(chain, decoding.planned_steps(chain.model))
     before = score_problems(chain, task, problems, decoding) if baseline is None else baseline
     thirds: dict[Third, Retention] = {}

@@ -8,7 +8,7 @@ from math import isnan, nan
 from typing import Any, final
 
 from dlens.findings.effects.applied import applied, blocks_saved, flops_saved
-from dlens.findings.scores.accuracy import Scores, score_problems
+from dlens.findings.scores.accuracy import Scores, refuse_other_answers, score_problems
 from dlens.findings.scores.decoding import Decoding
 from dlens.findings.scores.intervals import LEVEL, mcnemar, ratio_interval
 from dlens.ops.base.given import as_index
@@ -131,6 +131,8 @@ def retention(
     bare, chain = applied(model, plan)
     task, problems = asked_of_both(task, n, seed, split, baseline)
     decoding = Decoding(sampler, max_new_tokens, batch_size=batch_size, seed=seed, progress=progress).of(task)
+    if baseline is not None:
+        refuse_other_answers(bare.model, decoding, baseline)
     saved = blocks_saved(chain, decoding.planned_steps(bare.model))
     # First what may not fit, so that it is refused before anything is computed.
     after = score_problems(chain, task, problems, decoding, count_flops=True)

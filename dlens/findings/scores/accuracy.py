@@ -19,7 +19,14 @@ from dlens.tracing.planning.kv_cache import CachePolicy
 from dlens.tracing.progress import quiet
 from dlens.tracing.records.record import Record
 
-__all__ = ["Scores", "answer_tokens", "refuse_long_problems", "score_problems", "score_task"]
+__all__ = [
+    "Scores",
+    "answer_tokens",
+    "refuse_long_problems",
+    "refuse_other_answers",
+    "score_problems",
+    "score_task",
+]
 
 _DEFAULT = Decoding()
 
@@ -40,6 +47,8 @@ class Scores:
         plan: the operations with all that was found when the run started.
         notes: what the runs did differently from what one may expect.
         unfired: operations whose steps never came in some batch.
+        fingerprint: of the model, without the operations.
+        decoding: how it answered; None where it is not known.
 
     Examples:
         >>> import dlens
@@ -59,6 +68,8 @@ class Scores:
     plan: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
     unfired: tuple[str, ...]
+    fingerprint: str = ""
+    decoding: Decoding | None = field(default=None, repr=False)
 
     @property
     def n(self) -> int:
@@ -153,7 +164,39 @@ def score_problems(
                 texts[i], correct[i], lengths[i] = text, task.score(problems[i], text), length
             totals.add(record)
             bar.update(len(indices))
-    return Scores(task.name, tuple(problems), tuple(texts), tuple(correct), tuple(lengths), **vars(totals))
+    return Scores(
+        task=task.name,
+        problems=tuple(problems),
+        texts=tuple(texts),
+        correct=tuple(correct),
+        lengths=tuple(lengths),
+        fingerprint=trace.model.fingerprint(),
+        decoding=decoding,
+        **vars(totals),
+    )
+
+
+def refuse_other_answers(model: Model, decoding: Decoding, before: Scores) -> None:
+    """Refuse answers that are not those of a model as it is, decoded in the same way.
+
+    Raises:
+        ValueError: says what differs.
+    """
+    was, now = before.decoding, decoding
+    if was is None:
+        return
+    differs = {
+        f"operations ({'; '.join(entry['words'] for entry in before.plan)})": bool(before.plan),
+        "another model": before.fingerprint != model.fingerprint(),
+        f"answers of {was.length} tokens": was.length != now.length,
+        f"sampler {was.sampler}": was.sampler != now.sampler,
+        f"seed {was.seed}": was.seed != now.seed,
+    }
+    if found := [words for words, other in differs.items() if other]:
+        raise ValueError(
+            f"a baseline with {', '.join(found)}; expected {model.name} as it is, with answers of {now.length} tokens "
+            f"by sampler {now.sampler} and seed {now.seed}; score it with the same arguments, and without operations"
+        )
 
 
 def refuse_long_problems(model: Model, task: Task, problems: Sequence[Problem], new_tokens: int | None = None) -> None:

@@ -106,6 +106,7 @@ def _only(values: Any) -> Any:
 def losses(trace: Trace, texts: Sequence[Canvases]) -> Losses:
     """The loss of each text, next-token or denoising; the share of a forward's FLOPs that is saved."""
     found = losses_of(trace, texts)
+    _need_finite(trace.model, [loss.value for loss in found])
     saved = flops_saved(trace.forward(texts[0].rows[0].inputs))
     return Losses(tuple(loss.value for loss in found), found[0].estimator, saved)
 

@@ -19,6 +19,8 @@ from dlens.models.model import Model
 __all__ = ["as_built", "check_inner", "check_sites", "inner_widths"]
 
 _POINTS = ("attn_out", "resid_mid", "mlp_out")
+# How often a sum may be rounded otherwise than the model rounds it.
+_ROUNDINGS = 4
 # What the last projection of a half reads -> what it adds to the stream: the one decides the other.
 _LAST = {"z": "attn_out", "mlp_post": "mlp_out"}
 
@@ -199,17 +201,20 @@ def _check_sum(model: Model, layer: int, values: dict[tuple[int, str], Any]) -> 
                 f"as what leaves the block has; give a Family whose Layout names another module for it"
             )
     if mid is not None and attn is not None:
-        _check_equal(model, layer, "resid_pre + attn_out", pre + attn, "resid_mid", mid)
+        _check_equal(model, layer, {"resid_pre": pre, "attn_out": attn}, "resid_mid", mid)
     if mlp is not None and mid is not None:
-        _check_equal(model, layer, "resid_mid + mlp_out", mid + mlp, "resid_post", post)
+        _check_equal(model, layer, {"resid_mid": mid, "mlp_out": mlp}, "resid_post", post)
     if mlp is not None and attn is not None and mid is None:
-        _check_equal(model, layer, "resid_pre + attn_out + mlp_out", pre + attn + mlp, "resid_post", post)
+        _check_equal(model, layer, {"resid_pre": pre, "attn_out": attn, "mlp_out": mlp}, "resid_post", post)
 
 
-def _check_equal(model: Model, layer: int, left: str, total: Tensor, right: str, stream: Tensor) -> None:
-    tolerance = 16 * torch.finfo(stream.dtype).eps * float(stream.abs().max())
-    if float((total - stream).abs().max()) > tolerance:
+def _check_equal(model: Model, layer: int, parts: dict[str, Any], right: str, stream: Tensor) -> None:
+    """What is added gives the stream, number by number: a large channel must not hide a wrong scale of the others."""
+    total, size = sum(parts.values()), sum(value.abs() for value in (*parts.values(), stream))
+    tolerance = _ROUNDINGS * torch.finfo(stream.dtype).eps
+    if bool(((total - stream).abs() > tolerance * size).any()):
         raise VerificationError(
-            f"in block {layer} of {model.name} {left} is not {right}; expected them to be equal up to rounding; "
-            f"the layout names the wrong modules, or the model scales its residuals: give a Family with a Layout"
+            f"in block {layer} of {model.name} {' + '.join(parts)} is not {right}; expected them to be equal up "
+            f"to rounding; the layout names the wrong modules, or the model scales its residuals: give a Family with a "
+            f"Layout"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -92,7 +91,8 @@ class _Counts:
     kept: dict[Any, int]
 
     def __call__(self, cost: StepCost) -> int:
-        acting = [(json.dumps(self.ops[index].to_json()), rows) for index, rows in cost.structural]
+        # What decides is what an operation says that it changes, whatever it tells a reader.
+        acting = [(repr(self._unscoped(index).structure), rows) for index, rows in cost.structural]
         key = (replace(cost, structural=()), tuple(acting))
         if key not in self.kept:
             self.kept[key] = self._count(cost)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import isnan, nan
 from typing import Any
 
@@ -87,3 +88,20 @@ def test_it_is_refused_before_anything_is_computed(
         dlens.retention(dlens.trace(ar).skip([3], steps=[80]), n=2)
     handle.remove()
     assert not calls
+
+
+def test_a_baseline_of_another_run_is_refused(ar: dlens.Model) -> None:
+    def scored(trace: Any, **settings: Any) -> Any:
+        return score_task(trace, "trio-code", **{"n": 2, "max_new_tokens": 2} | settings)
+
+    own = scored(dlens.trace(ar))
+    others = {
+        "operations .skip layers 3.": scored(dlens.trace(ar).skip([3])),
+        "answers of 3 tokens": scored(dlens.trace(ar), max_new_tokens=3),
+        "another model": replace(own, fingerprint="of another"),
+    }
+    options: dict[str, Any] = {"task": "trio-code", "n": 2, "max_new_tokens": 2}
+    for words, baseline in others.items():
+        with pytest.raises(ValueError, match=f"a baseline with .*{words}.*; expected trio/ar as it is, .*; score it"):
+            dlens.retention(ar, [5], baseline=baseline, **options)
+    assert dlens.retention(ar, [5], baseline=own, **options).n == 2

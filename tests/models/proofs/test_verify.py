@@ -15,7 +15,7 @@ import dlens
 from dlens.models.families.decoder import MASKED, MASKED_SHIFTED, llama_like
 from dlens.models.family import Family, Layout, Site
 from dlens.models.proofs.verify import VerificationError
-from tests.models.conftest import build
+from tests.models.conftest import SIZE, build
 from tests.standins import save_llada
 
 
@@ -174,3 +174,14 @@ def test_a_hook_of_somebody_is_named_before_the_layout_is_blamed() -> None:
     module.model.layers[2].register_forward_hook(lambda _m, _a, out: out * 2)
     with pytest.raises(VerificationError, match=r"; or remove what hooks into model.layers.2, which may be the cause"):
         dlens.load(module)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_scaled_residuals_are_refused_in_every_type(dtype: torch.dtype) -> None:
+    scales = {"residual_multiplier": 0.22, "embedding_multiplier": 12.0}
+    torch.manual_seed(0)
+    config = transformers.GraniteConfig(**SIZE | {"initializer_range": 0.02}, **scales)
+    module = transformers.AutoModelForCausalLM.from_config(config).eval().to(dtype)
+    with pytest.raises(VerificationError, match=r"resid_pre \+ attn_out is not resid_mid; expected .*scales its"):
+        dlens.load(module)
+    assert dlens.load(build("qwen2").to(dtype)).n_layers == 4

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, final
 
 import pytest
 import torch
@@ -150,3 +150,23 @@ def test_a_count_follows_the_module() -> None:
         for name, shape in (("gate_proj", (8, 32)), ("up_proj", (8, 32)), ("down_proj", (32, 8))):
             getattr(block.mlp, name).weight = torch.nn.Parameter(torch.ones(shape))
     assert wide - trace.forward(ids(trace.model, 1, 16)).flops == 4 * 2 * 16 * 3 * 32 * (48 - 8)
+
+
+@final
+@dataclass(frozen=True)
+class EveryNth(dlens.Op):
+    """Skips every n-th block, and says the same of itself whatever n is."""
+
+    n: int = 2
+
+    def words(self) -> str:
+        return "skip some"
+
+    def structure(self, target: Any) -> dlens.Structure:
+        return dlens.Structure(skips=dict.fromkeys(range(0, target.n_layers, self.n), "block"))
+
+
+def test_operations_that_say_the_same_are_counted_by_what_they_do() -> None:
+    model = dlens.load(build("qwen2"))
+    saved = [dlens.trace(model).apply(EveryNth(n)).forward(ids(model, 1, 8)).saved_flops for n in (1, 2, 4)]
+    assert saved == [count * block_flops(model, 8, 8) for count in (4, 2, 1)]
