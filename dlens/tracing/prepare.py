@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from dlens.axes import HALVES, INNER_POINTS, TokenIds, TokenMask
 from dlens.models.model import Model
@@ -83,8 +83,8 @@ def check_run(
     Raises:
         ValueError, IndexError, MemoryError: says what does not fit.
     """
-    training = next((name or "all of it" for name, part in model.module.named_modules() if part.training), None)
-    if training is not None:
+    parts = (name or "all of it" for name, part in model.module.named_modules() if part.training and _varies(part))
+    if (training := "all of it" if model.module.training else next(parts, None)) is not None:
         raise ValueError(
             f"{model.name} is in training mode ({training}), where dropout makes every run differ; expected evaluation "
             f"mode; call model.module.eval()"
@@ -95,6 +95,12 @@ def check_run(
     for planned in plan.planned:
         planned.op.check_run(shape, planned.steps, real)
     return plan
+
+
+def _varies(part: nn.Module) -> bool:
+    """Whether training mode changes what a part computes: it drops values, or counts statistics."""
+    drops = any("dropout" in name and value for name, value in vars(part).items() if isinstance(value, (int, float)))
+    return drops or isinstance(part, (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase))
 
 
 def prepare(model: Model, target: Target, ops: Sequence[Op], shape: RunShape, plan: Plan) -> Prepared:

@@ -36,4 +36,6 @@ def test_tensors_within_other_things() -> None:
     weight: Any = nn.Parameter(torch.ones(4))
     weight.quant_state = Held()
     assert [len(tensor) for tensor in plain_tensors(weight)] == [4, 2, 3]
-    assert list(plain_tensors("text")) == list(plain_tensors(nn.Linear(1, 1))) == []
+    linear = nn.Linear(1, 1)
+    assert list(plain_tensors("text")) == list(plain_tensors([linear], {id(linear)})) == []
+    assert len(list(plain_tensors([linear]))) == 2

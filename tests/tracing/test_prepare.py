@@ -52,3 +52,16 @@ def test_prompts_run_as_one_or_in_groups_of_equal_length(ar: dlens.Model) -> Non
     assert [window for window, _, _ in groups] == [Window((1,), 2), Window((0, 2), 0)]
     assert [ids.tolist() for _, ids, _ in groups] == [[[8]], [[5, 6, 7], [9, 10, 11]]]
     assert all(bool(real.all()) for _, _, real in groups)
+
+
+def test_a_part_in_training_mode_is_named() -> None:
+    module = build(CONFIGS["gpt2"][0])
+    trace = dlens.trace(module)
+    module.transformer.h[2].train()
+    with pytest.raises(
+        ValueError, match=r"is in training mode \(transformer.h.2.*\), where dropout makes .*; expected"
+    ):
+        trace.forward(IDS)
+    module.eval()
+    module.transformer.h[1].mlp.c_fc.train()  # drops nothing
+    assert trace.forward(IDS).n_steps == 1
