@@ -263,9 +263,9 @@ def _loaded_again(origin: Origin, name: str, fingerprint: str) -> Model:
 
     key = f"{fingerprint} {name}"
     model = _AGAIN.get(key)
-    if model is None or model.fingerprint() != fingerprint:
-        model = replace(load(origin.source, **origin.arguments), name=name)
-        _AGAIN[key] = model
+    if model is not None and model.fingerprint() == fingerprint:
+        return model
+    model = _AGAIN[key] = replace(load(origin.source, **origin.arguments), name=name)
     if model.fingerprint() != fingerprint:
         raise ValueError(
             f"{name} was pickled with other weights, settings or hooks than {origin.source!r} loads with; expected the "

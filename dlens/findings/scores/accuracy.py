@@ -176,15 +176,15 @@ def score_problems(
     )
 
 
-def refuse_other_answers(model: Model, decoding: Decoding, before: Scores) -> None:
-    """Refuse answers that are not those of a model as it is, decoded in the same way.
+def refuse_other_answers(model: Model, decoding: Decoding, before: Scores | None) -> None:
+    """Refuse answers, where there are any, that are not those of a model as it is, decoded in the same way.
 
     Raises:
         ValueError: says what differs.
     """
-    was, now = before.decoding, decoding
-    if was is None:
+    if before is None or before.decoding is None:
         return
+    was, now = before.decoding, decoding
     differs = {
         f"operations ({'; '.join(entry['words'] for entry in before.plan)})": bool(before.plan),
         "another model": before.fingerprint != model.fingerprint(),
