@@ -29,6 +29,7 @@ __all__ = [
     "State",
     "TokenIds",
     "TokenMask",
+    "WRITABLE_POINTS",
     "hook_name",
     "parse_point",
     "respell",
@@ -62,6 +63,7 @@ class Point:
             halves, or the half that computes it.
         hook: how TransformerLens spells it, after `blocks.{layer}.` or alone.
         writable: whether a new value there changes what follows.
+        kernel: whether it lies within the function that computes attention, which modules do not show.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Point:
     where: Literal["root", "edge", "attn", "middle", "mlp"]
     hook: str
     writable: bool = True
+    kernel: bool = False
 
     @property
     def in_block(self) -> bool:
@@ -85,23 +88,43 @@ class Point:
         """Whether its value is the residual stream in a block, or is added to it there."""
         return self.in_block and self.axes == _STREAM
 
+    @property
+    def head_axis(self) -> str | None:
+        """Its axis of heads: "head", "kv_head" where several heads share keys and values, None without one."""
+        return next((axis for axis in ("head", "kv_head") if axis in self.axes), None)
+
     def exists_without(self, part: Part) -> bool:
         """Whether there is such a value where a part of the block is skipped."""
         return not self.inner if part == "block" else self.where != part
 
 
+_HEADS = ("batch", "position", "head", "d_head")
+_KV_HEADS = ("batch", "position", "kv_head", "d_head")
+_PAIRS = ("batch", "head", "position", "position_b")
+_SCALE = ("batch", "position", "scale")
+
 # In the order in which a forward computes them; a visit goes down this list.
 _TABLE = (
     Point("embed", _STREAM, "root", "hook_embed"),
     Point("resid_pre", _STREAM, "edge", "hook_resid_pre"),
-    Point("z", ("batch", "position", "head", "d_head"), "attn", "attn.hook_z"),
-    # The module returns it beside what attention adds: it is read when attention is over, too late to change it.
-    Point("pattern", ("batch", "head", "position", "position_b"), "attn", "attn.hook_pattern", writable=False),
+    Point("ln1_scale", _SCALE, "attn", "ln1.hook_scale", writable=False),
+    Point("q", _HEADS, "attn", "attn.hook_q"),
+    Point("k", _KV_HEADS, "attn", "attn.hook_k"),
+    Point("v", _KV_HEADS, "attn", "attn.hook_v"),
+    Point("rot_q", _HEADS, "attn", "attn.hook_rot_q", kernel=True),
+    Point("rot_k", _KV_HEADS, "attn", "attn.hook_rot_k", kernel=True),
+    Point("attn_scores", _PAIRS, "attn", "attn.hook_attn_scores", kernel=True),
+    Point("pattern", _PAIRS, "attn", "attn.hook_pattern", kernel=True),
+    Point("z", _HEADS, "attn", "attn.hook_z"),
+    Point("result", ("batch", "position", "head", "d_model"), "attn", "attn.hook_result"),
     Point("attn_out", _STREAM, "attn", "hook_attn_out"),
     Point("resid_mid", _STREAM, "middle", "hook_resid_mid"),
+    Point("ln2_scale", _SCALE, "mlp", "ln2.hook_scale", writable=False),
+    Point("mlp_pre", ("batch", "position", "d_mlp"), "mlp", "mlp.hook_pre"),
     Point("mlp_post", ("batch", "position", "d_mlp"), "mlp", "mlp.hook_post"),
     Point("mlp_out", _STREAM, "mlp", "hook_mlp_out"),
     Point("resid_post", _STREAM, "edge", "hook_resid_post"),
+    Point("ln_final_scale", _SCALE, "root", "ln_final.hook_scale", writable=False),
     Point("logits", ("batch", "position", "vocab"), "root", "hook_logits"),
 )
 
@@ -111,6 +134,7 @@ POINTS = MappingProxyType({point.name: point for point in _TABLE})
 BLOCK_POINTS = tuple(point.name for point in _TABLE if point.in_block)
 INNER_POINTS = tuple(point.name for point in _TABLE if point.inner)
 STREAM_POINTS = tuple(point.name for point in _TABLE if point.in_stream)
+WRITABLE_POINTS = tuple(point.name for point in _TABLE if point.in_block and point.writable)
 ROOT_POINTS = tuple(point.name for point in _TABLE if not point.in_block)
 
 _BY_HOOK = {(point.in_block, point.hook): point.name for point in _TABLE}

@@ -25,33 +25,55 @@ class Site:
         path: module path below the block; "" is the block itself.
         end: "input" (the first argument) or "output".
         index: which element where the module returns a tuple.
-        heads: whether its last axis holds all heads side by side, and is split into `head` and `d_head`.
+        heads: whether it holds all heads, as `spelled` says, and is split into `head` and `d_head`.
+        spelled: the axes of what the module has, as an einops pattern; with an axis `part` where one module gives
+            queries, keys and values.
+        part: which of these three.
 
     Examples:
-        >>> Site("norm_2", "input")
-        Site(path='norm_2', end='input', index=0, heads=False)
+        >>> Site("norm_2", "input").path
+        'norm_2'
         >>> site = Site("unembed", heads=True)
-        >>> heads = site.split(torch.zeros(1, 5, 12), 3)
-        >>> heads.shape, site.join(heads).shape
+        >>> whole = torch.zeros(1, 5, 12)
+        >>> heads = site.split(whole, 3)
+        >>> heads.shape, site.join(heads, whole).shape
         (torch.Size([1, 5, 3, 4]), torch.Size([1, 5, 12]))
+        >>> keys = Site("qkv", heads=True, spelled="batch position (part head d_head)", part=1)
+        >>> keys.split(torch.arange(6).reshape(1, 1, 6), 2).flatten().tolist()
+        [2, 3]
     """
 
     path: str
     end: Literal["input", "output"] = "output"
     index: int = 0
     heads: bool = False
+    spelled: str = "batch position (head d_head)"
+    part: int = 0
 
     def split(self, value: Tensor, n_heads: int) -> Tensor:
         """What the module has, as the hook point's axes say it."""
         if not self.heads:
             return value
-        return rearrange(value, "batch position (head d_head) -> batch position head d_head", head=n_heads)
+        if not self._fused:
+            return rearrange(value, f"{self.spelled} -> batch position head d_head", head=n_heads)
+        return self._parts(value, n_heads)[self.part]
 
-    def join(self, value: Tensor) -> Tensor:
-        """A value of the hook point, as the module has it."""
+    def join(self, value: Tensor, whole: Tensor) -> Tensor:
+        """A value of the hook point, as the module has it; `whole` is what it had, for the other parts."""
         if not self.heads:
             return value
-        return rearrange(value, "batch position head d_head -> batch position (head d_head)")
+        if not self._fused:
+            return rearrange(value, f"batch position head d_head -> {self.spelled}")
+        parts = list(self._parts(whole, value.shape[2]))
+        parts[self.part] = value
+        return rearrange(parts, f"part batch position head d_head -> {self.spelled}")
+
+    @property
+    def _fused(self) -> bool:
+        return "part" in self.spelled.split("(")[-1]
+
+    def _parts(self, value: Tensor, n_heads: int) -> Tensor:
+        return rearrange(value, f"{self.spelled} -> part batch position head d_head", part=3, head=n_heads)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ _LOCKS: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyD
 _LOCKS_GUARD = threading.Lock()
 _CONTEXT_NAMES = ("max_position_embeddings", "max_sequence_length", "max_seq_len", "model_length")
 _HEAD_NAMES = ("num_attention_heads", "n_heads", "n_head")
+_KV_HEAD_NAMES = ("num_key_value_heads", "effective_n_kv_heads", "n_kv_heads")
 
 
 @final
@@ -123,6 +124,12 @@ class Model:
         """Number of attention heads of a block."""
         settings = self.config
         return int(next(value for name in _HEAD_NAMES if (value := getattr(settings, name, None)) is not None))
+
+    @property
+    def n_kv_heads(self) -> int:
+        """Number of heads of keys and values of a block; fewer than `n_heads` where several share them."""
+        found = (getattr(self.config, name, None) for name in _KV_HEAD_NAMES)
+        return next((int(value) for value in found if value), self.n_heads)
 
     @property
     def vocab_size(self) -> int:

@@ -1,4 +1,4 @@
-"""Replace channels of the stream by zero, by their mean, or by given values."""
+"""Replace channels of the stream, or of another hook point, by zero, by their mean, or by given values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal, cast, final, get_args
 
 from torch import Tensor
 
-from dlens.axes import respell
+from dlens.axes import POINTS, STREAM_POINTS, respell
 from dlens.ops.base.edit import Edit, Place
 from dlens.ops.base.given import as_tensor
 from dlens.ops.base.op import Calibration
@@ -30,11 +30,11 @@ class Ablate(Edit):
     """Channels are set to a value.
 
     Args:
-        channels: which channels; None is all of them.
+        channels: which channels, along the last axis of the point; None is all of them.
         value: "zero", "mean" (over shipped calibration text, at the same point and layer), or a
-            tensor: one number, [channel] in the order of `channels`, [d_model], or one of these per layer
-            of the model.
-        means: [layer, d_model], filled in when a run with value="mean" starts.
+            tensor: one number, [channel] in the order of `channels`, [d_model] (the last axis of the point), or one
+            of these per layer of the model.
+        means: [layer, ...], filled in when a run with value="mean" starts; with an axis of heads where the point has.
     """
 
     channels: tuple[int, ...] | None = None
@@ -43,26 +43,35 @@ class Ablate(Edit):
 
     def check(self, target: Target) -> None:
         super().check(target)
+        width = target.width(self.at, self.layers)
         for channel in self.channels or ():
-            if not 0 <= channel < target.d_model:
-                raise IndexError(
-                    f"channel {channel} of {target.name}; expected 0 to {target.d_model - 1}; give a smaller number"
-                )
+            if width is not None and not 0 <= channel < width:
+                where = target.name if self.at in STREAM_POINTS else f"{self.at} of {target.name}"
+                raise IndexError(f"channel {channel} of {where}; expected 0 to {width - 1}; give a smaller number")
+        self._check_value(target, width)
+
+    def _check_value(self, target: Target, width: int | None) -> None:
+        pairs = "position_b" in POINTS[self.at].axes
+        if pairs and (self.channels is not None or self.value == "mean" or getattr(self.value, "ndim", 0) > 0):
+            raise ValueError(
+                f"ablate at {self.at} with channels, a mean or several values; expected one number for all keys, as its "
+                f"last axis is the keys of the run; use .knockout for chosen keys, or .hook"
+            )
         if isinstance(self.value, str):
             known = get_args(Word)
             if self.value not in known:
                 raise ValueError(
                     f"value={self.value!r}; expected 'zero', 'mean' or a tensor; {respell(self.value, known)}"
                 )
-        else:
-            self._check_shape(self.value, target)
+        elif width is not None:
+            self._check_shape(self.value, target, width)
 
-    def _check_shape(self, value: Tensor, target: Target) -> None:
-        width = target.d_model if self.channels is None else len(self.channels)
-        allowed = {(), (width,), (target.d_model,), (target.n_layers, width), (target.n_layers, target.d_model)}
+    def _check_shape(self, value: Tensor, target: Target, whole: int) -> None:
+        width = whole if self.channels is None else len(self.channels)
+        allowed = {(), (width,), (whole,), (target.n_layers, width), (target.n_layers, whole)}
         if tuple(value.shape) not in allowed:
             raise ValueError(
-                f"value has shape {tuple(value.shape)}; expected one number, [{width}], [{target.d_model}] or a row "
+                f"value has shape {tuple(value.shape)}; expected one number, [{width}], [{whole}] or a row "
                 f"of these for each of {target.n_layers} layers; reshape it"
             )
 
@@ -81,13 +90,12 @@ class Ablate(Edit):
             if self.value == "zero":
                 return value.new_zeros(())
             assert self.means is not None
-            fill, named = self.means, False
-        else:
-            fill = self.value
-            named = self.channels is not None and fill.shape[-1:] == (len(self.channels),)
+            return self.means[place.layer][..., channels].to(value)
+        fill = self.value
+        named = self.channels is not None and fill.shape[-1:] == (len(self.channels),)
         if fill.ndim == 2:
             fill = fill[place.layer]
-        # A value for each channel named is in their order, any other row is by channel of the stream.
+        # A value for each channel named is in their order, any other row is by channel of the point.
         if fill.ndim == 1 and not named:
             fill = fill[channels]
         return fill.to(value)

@@ -49,8 +49,8 @@ class HookPoint:
 class Hook(Edit):
     """`fn(value, hook)` sees the value and returns a new one, or None to leave it.
 
-    The function gets a copy, so it may keep it; a copy edited in place counts as returned. At `pattern` it
-    may only read, as the attention was computed before the pattern is seen.
+    The function gets a copy, so it may keep it; a copy edited in place counts as returned. At the scales of norms it
+    may only read.
     """
 
     fn: Callable[[Tensor, HookPoint], Tensor | None]
@@ -80,7 +80,7 @@ class Hook(Edit):
 
     def edit(self, value: Tensor, place: Place) -> Tensor:
         name = hook_name(place.point, place.layer)
-        copy = value.detach().clone()
+        copy = value.clone()
         hook = HookPoint(name, place.layer, place.step, place.noise, place.masked)
         try:
             new = self.fn(copy, hook)
@@ -101,7 +101,7 @@ class Hook(Edit):
         if not POINTS[place.point].writable:
             raise ValueError(
                 f"the hook at {name} changed the {place.point}; expected one that only reads, as the {place.point} is "
-                f"read after attention was computed from it; edit attn_out instead"
+                f"computed beside the forward; edit what the norm reads instead"
             )
         return new
 

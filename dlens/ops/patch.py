@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from dlens.axes import TokenMask
+from dlens.axes import POINTS, TokenMask
 from dlens.ops.base.edit import Edit, Place
 from dlens.ops.base.target import RunShape, Target
 
@@ -22,7 +22,7 @@ class Source:
     """What another run had at a hook point.
 
     Args:
-        values: [step, layer, batch, position, d_model]; a step axis of length 1 serves every step (a forward,
+        values: [step, layer, ...], then the axes of the point; a step axis of length 1 serves every step (a forward,
             or AR decoding, where each position is computed once).
         layers: the layers that `values` holds.
         steps: the steps that `values` holds; None where the step axis has length 1.
@@ -66,12 +66,20 @@ class Patch(Edit):
                 f"the record to patch from lacks layers {missing} of {self.at}; expected every layer that is patched; "
                 f"capture them, or name layers={list(self.source.layers)}"
             )
-        width = self.source.values.shape[-1]
-        if width != target.d_model:
-            raise ValueError(
-                f"the record to patch from has d_model {width}; expected {target.d_model}; "
-                f"patch between runs of models of one width"
-            )
+        self._check_sizes(target)
+
+    def _check_sizes(self, target: Target) -> None:
+        """The axes of the point that do not depend on the run are as long in both models."""
+        axes, sizes = POINTS[self.at].axes, self.source.values.shape[2:]
+        expected = {"head": target.n_heads, "kv_head": target.n_kv_heads}
+        if axes[-1] != "position_b" and (width := target.width(self.at, self.layers)) is not None:
+            expected[axes[-1]] = width
+        for axis, size in zip(axes, sizes, strict=True):
+            if axis in expected and size != expected[axis]:
+                raise ValueError(
+                    f"the record to patch from has {axis} {size}; expected {expected[axis]}; patch between runs of models "
+                    f"of one width"
+                )
 
     def check_run(self, shape: RunShape, steps: frozenset[int], real: TokenMask) -> None:
         self._check_kind_and_size(shape)
@@ -91,7 +99,8 @@ class Patch(Edit):
                 f"the record to patch from is of a {source.kind} run; expected one of {shape.kind}, as steps and "
                 f"positions of other kinds do not correspond; record a run of the same kind"
             )
-        batch, computed = source.values.shape[2:4]
+        axes = POINTS[self.at].axes
+        batch, computed = (source.values.shape[2 + axes.index(axis)] for axis in ("batch", "position"))
         prompt = source.padding.shape[-1]
         fits = shape.width in (computed, source.width)
         if not fits or (batch, prompt) != (shape.batch, shape.prompt_width):
@@ -120,12 +129,20 @@ class Patch(Edit):
         if source.steps is not None and place.step not in source.steps:
             return value
         step = 0 if source.steps is None else source.steps.index(place.step)
-        rows = list(place.rows)
-        other = source.values[step, source.layers.index(place.layer)][rows][:, place.columns].to(value)
-        real = source.real[rows][:, place.columns].to(value.device)[..., None]
+        axes, rows = POINTS[self.at].axes, list(place.rows)
+        stop = place.columns.stop
+        columns = {"position": place.columns}
+        if "position_b" in axes:
+            columns["position_b"] = slice(stop - value.shape[-1], stop)
+        index = tuple(columns.get(axis, slice(None)) for axis in axes)
+        batch = axes.index("batch")
+        other = source.values[step, source.layers.index(place.layer)].index_select(batch, torch.tensor(rows))[index]
+        real = source.real[rows][:, place.columns]
+        sizes = {"batch": len(rows), "position": real.shape[1]}
+        real = real.reshape([sizes.get(axis, 1) for axis in axes]).to(value.device)
+        known = tuple(slice(size) for size in other.shape)
         edited = value.clone()
-        known = edited[: len(rows), : other.shape[1]]
-        known.copy_(other.where(real, known))
+        edited[known] = torch.where(real, other.to(value), edited[known])
         return edited
 
     def words(self) -> str:

@@ -1,4 +1,4 @@
-"""Add a vector to the stream."""
+"""Add a vector to the stream, or to another hook point."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, final
 
 from torch import Tensor
 
+from dlens.axes import POINTS
 from dlens.ops.base.edit import Edit, Place
 from dlens.ops.base.given import as_tensor
 from dlens.ops.base.target import Target
@@ -36,7 +37,7 @@ class Steer(Edit):
     """`scale * vector` is added, not normalised.
 
     Args:
-        vector: [d_model], or [layer, d_model] with a row for each of the `layers` named (for
+        vector: [d_model] (the last axis of the point), or [layer, d_model] with a row for each of the `layers` named (for
             each layer of the model where none are named).
         scale: factor.
     """
@@ -46,12 +47,16 @@ class Steer(Edit):
 
     def check(self, target: Target) -> None:
         super().check(target)
-        n_rows = len(self._rows(target.n_layers))
-        expected = ((target.d_model,), (n_rows, target.d_model))
-        if tuple(self.vector.shape) not in expected:
+        if "position_b" in POINTS[self.at].axes:
             raise ValueError(
-                f"the steering vector has shape {tuple(self.vector.shape)}; expected [{target.d_model}] or "
-                f"[{n_rows}, {target.d_model}] (a row for each layer steered); reshape it or name its layers"
+                f"steer at {self.at}, whose last axis is the keys of the run; expected a point with channels, such as "
+                f"q, k, v or z; name one of these, or write the {self.at} with .hook"
+            )
+        n_rows, width = len(self._rows(target.n_layers)), target.width(self.at, self.layers)
+        if width is not None and tuple(self.vector.shape) not in ((width,), (n_rows, width)):
+            raise ValueError(
+                f"the steering vector has shape {tuple(self.vector.shape)}; expected [{width}] or "
+                f"[{n_rows}, {width}] (a row for each layer steered); reshape it or name its layers"
             )
 
     def _rows(self, n_layers: int) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from torch import nn
 
 from dlens.axes import HALVES, POINTS
 from dlens.models.family import Layout, Site
+from dlens.models.inner import norm_scale
 from dlens.models.model import Model
 from dlens.models.wrapper import resting
 from dlens.ops.base.target import Target
@@ -28,6 +29,7 @@ from dlens.tracing.step.collect import Collector
 from dlens.tracing.step.compile import active_at, compile_step
 from dlens.tracing.step.hand import Hand
 from dlens.tracing.step.hooks import Reader
+from dlens.tracing.step.kernel import KernelWalk
 from dlens.tracing.step.program import Active, Spot, StepProgram, around_blocks
 from dlens.tracing.step.state import StepState
 
@@ -107,7 +109,7 @@ def _run(
     walker = _Walker(model, root, target, collector, actives_of)
     try:
         visited = _visited(model, plan)
-        with resting(model.module, visited), walker.reader.hooked(), _guarded(model, visited):
+        with resting(model.module, visited), walker.hooked(), _guarded(model, visited):
             _trace(root, lambda: result.append(drive()), lambda *seen: walker(state_of(*seen)))
     finally:
         model.blocks._modules.update(blocks)
@@ -135,6 +137,8 @@ def _guarded(model: Model, visited: set[nn.Module]) -> Iterator[None]:
 def _visited(model: Model, plan: Plan) -> set[nn.Module]:
     """The parts of a model where a plan may read, write or skip."""
     visited = {model.module, model.embed}
+    if plan.touches("ln_final_scale"):
+        visited.add(model.module.get_submodule(model.layout.norm))
     if not all(around_blocks(planned) for planned in plan.planned):
         visited.update(model.blocks)
     paths = {path for planned in plan.planned for path in _paths(model.layout, planned)}
@@ -150,7 +154,7 @@ def _paths(layout: Layout, planned: Planned) -> Iterator[str]:
             continue
         yield from (fill.path for fill in layout.skips(part))
         yield layout.sites[f"{part}_out"].path
-    inner = {touch.point for touch in planned.touches if POINTS[touch.point].inner}
+    inner = {touch.point for touch in planned.touches if POINTS[touch.point].inner and not POINTS[touch.point].kernel}
     yield from (layout.sites[point].path for point in inner)
     if "resid_mid" in inner:
         yield layout.sites["mlp_out"].path
@@ -183,6 +187,7 @@ class _Walker:
         self.collector = collector
         self.reader = Reader(model, collector)
         self.hand = Hand(collector, self.reader)
+        self.kernel = KernelWalk(model, collector.plan, self.hand)
         self.actives_of = actives_of
         self.root = root
         self.modules = tuple(model.blocks)
@@ -190,14 +195,22 @@ class _Walker:
         self.envoys = tuple(container[i] for i in range(len(self.modules)))
         self.programs: dict[Any, StepProgram] = {}
 
+    @contextmanager
+    def hooked(self) -> Iterator[None]:
+        """Keep what the forward calls by itself in place as long as a run lasts."""
+        with self.reader.hooked(), self.kernel.opened():
+            yield
+
     def __call__(self, state: StepState) -> None:
         program = self._program(state)
         self._order_blocks(program.blocks)
         self.collector.begin(state, program)
         self.reader.begin(state, program)
+        self.kernel.begin(state, program)
         self._embed(program, state)
         for layer in sorted(program.layers.keys() - program.quiet):
             self._layer(layer, program, state)
+        self._final_norm(program, state)
         self._logits(program, state)
 
     def _program(self, state: StepState) -> StepProgram:
@@ -226,6 +239,12 @@ class _Walker:
         new = self.hand.apply(program.root["embed"], value, Spot("embed", None, state))
         if new is not value:
             write_site(self.root, site, new)
+
+    def _final_norm(self, program: StepProgram, state: StepState) -> None:
+        if "ln_final_scale" in program.root:
+            norm = self.root.get(self.model.layout.norm)
+            value = norm_scale(norm._module, norm, norm.input)
+            self.hand.apply(program.root["ln_final_scale"], value, Spot("ln_final_scale", None, state))
 
     def _logits(self, program: StepProgram, state: StepState) -> None:
         if "logits" not in program.root:

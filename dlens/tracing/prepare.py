@@ -8,8 +8,9 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from dlens.axes import HALVES, INNER_POINTS, TokenIds, TokenMask
+from dlens.axes import HALVES, INNER_POINTS, POINTS, TokenIds, TokenMask
 from dlens.models.model import Model
+from dlens.models.proofs.sites import point_widths
 from dlens.ops.base.op import Op
 from dlens.ops.base.target import RunShape, Target
 from dlens.tracing.engine import StateOf, run_plan
@@ -31,21 +32,19 @@ def target_of(model: Model) -> Target:
     """The facts of a model that operations are checked against."""
     absent = dict(model.layout.absent)
     for point in INNER_POINTS:
-        if point not in model.layout.sites:
+        if point not in model.layout.sites and not POINTS[point].kernel:
             absent.setdefault(point, "no module of this architecture holds it")
-    kernel = getattr(model.config, "_attn_implementation", None)
-    if "pattern" not in absent and kernel != "eager":
-        absent["pattern"] = (
-            f"its attention runs as {kernel!r}, which gives none (load with attn_implementation='eager')"
-        )
     return Target(
         name=model.name,
         n_layers=model.n_layers,
         d_model=model.d_model,
         has_noise=model.family.objective == "diffusion",
+        n_heads=model.n_heads,
+        n_kv_heads=model.n_kv_heads,
         absent=absent,
         attention_types=model.attention_types,
         whole=tuple(part for part in HALVES if not model.layout.skips(part)),
+        widths=point_widths(model),
     )
 
 

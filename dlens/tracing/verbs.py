@@ -9,7 +9,7 @@ from typing import Any, SupportsIndex, TypeVar
 
 from torch import Tensor
 
-from dlens.axes import POINTS, STREAM_POINTS, Part, parse_point, respell
+from dlens.axes import POINTS, STREAM_POINTS, WRITABLE_POINTS, Part, parse_point, respell
 from dlens.measures.base.measure import Measure
 from dlens.models.model import Model
 from dlens.ops.ablate import Ablate, AblateOutlier, as_value
@@ -21,6 +21,7 @@ from dlens.ops.base.target import Target
 from dlens.ops.base.tokens import TokenSpec, as_tokens
 from dlens.ops.capture import Capture
 from dlens.ops.hook import Hook, HookPoint
+from dlens.ops.knockout import Knockout
 from dlens.ops.patch import Patch
 from dlens.ops.repeat import Repeat
 from dlens.ops.skip import Skip
@@ -95,26 +96,37 @@ class Verbs(ABC):
         steps: StepSpec = None,
         noise: Noise = None,
         tokens: TokenSpec = "all",
+        heads: Indices = None,
     ) -> Chain:
-        """Set channels of the stream to a value.
+        """Set channels of the stream, or of another hook point, to a value.
 
         Args:
             layers: places; None is all.
-            channels: which channels; None is all.
+            channels: which channels, along the last axis of `at`: neurons at mlp_post; None is all.
             value: "zero", "mean" (over the shipped calibration text), a number or a tensor or array
                 ([channel] in the order of `channels`, [d_model], or a row of these for each layer of the model).
+            heads: which heads, where `at` has any ("q", "k", "v", "z", "result", "pattern", ...); None is all.
 
         Examples:
+            Without heads 0 and 2 of layer 3:
+
+            >>> import dlens
+            >>> dlens.trace("trio/ar").ablate(3, at="z", heads=[0, 2]).forward("Once upon a time").plan[0]["heads"]
+            [0, 2]
+
+            Channels of the stream:
+
             >>> import dlens
             >>> record = dlens.trace("trio/ar").ablate(3, [0, 5], 1.5).capture("resid_post").forward("Once upon a time")
             >>> record["blocks.3.hook_resid_post"][0, 0, [0, 5]].tolist()
             [1.5, 1.5]
         """
-        named = as_indices(channels, "channel", self.target.d_model)
         try:
-            edit = self._edit(at, layers, tokens, steps, noise)
+            edit = self._edit(at, layers, tokens, steps, noise, heads)
+            width = self.target.width(at, edit["layers"])
+            named = as_indices(channels, "channel", self.target.d_model if width is None else width)
         except IndexError as error:
-            if named is None:
+            if channels is None:
                 raise
             raise IndexError(f"{error}; the order is ablate(layers, channels)") from None
         return self._with(Ablate(channels=named, value=as_value(value), **edit))
@@ -148,7 +160,7 @@ class Verbs(ABC):
             (111, True)
         """
         known = None if channel is None else as_index(channel, "channel")
-        edit = self._edit(at, layers, tokens, steps, noise)
+        edit = self._edit(at, layers, tokens, steps, noise, points=STREAM_POINTS)
         return self._with(AblateOutlier(channel=known, value=as_value(value), **edit))
 
     def steer(
@@ -161,12 +173,14 @@ class Verbs(ABC):
         steps: StepSpec = None,
         noise: Noise = None,
         tokens: TokenSpec = "all",
+        heads: Indices = None,
     ) -> Chain:
-        """Add `scale * vector` to the stream, not normalised.
+        """Add `scale * vector` to the stream, or to another hook point, not normalised.
 
         Args:
-            vector: [d_model], or [layer, d_model] with a row for each layer named, in their order; a tensor,
-                an array or a list.
+            vector: [d_model] (or the width of `at`), or [layer, d_model] with a row for each layer named, in their
+                order; a tensor, an array or a list.
+            heads: which heads, where `at` has any; each gets the vector.
 
         Examples:
             >>> import dlens, torch
@@ -177,7 +191,7 @@ class Verbs(ABC):
               add 4 x a vector [192] to resid_post of layers 8 on masked tokens at noise 0.5 to 1
         """
         kept = as_vector(vector, layers)
-        edit = self._edit(at, layers, tokens, steps, noise)
+        edit = self._edit(at, layers, tokens, steps, noise, heads)
         return self._with(Steer(vector=kept, scale=as_number(scale, "scale"), **edit))
 
     def patch(
@@ -189,6 +203,7 @@ class Verbs(ABC):
         steps: StepSpec = None,
         noise: Noise = None,
         tokens: TokenSpec = "all",
+        heads: Indices = None,
     ) -> Chain:
         """Replace values by those another run had at the same place and step.
 
@@ -198,6 +213,7 @@ class Verbs(ABC):
             record: of a run that captured `at`, by its short form or its full names; its layers, steps, batch and
                 positions must fit. Its tensors are used as they are, not copied.
             layers: places; None is every layer that the record holds.
+            heads: which heads, where `at` has any.
 
         Examples:
             >>> import dlens, torch
@@ -212,7 +228,7 @@ class Verbs(ABC):
                 f"patch got {type(record).__name__}; expected the record of another run; pass what .forward or "
                 f".generate returned"
             )
-        edit = self._edit(at, layers, tokens, steps, noise)
+        edit = self._edit(at, layers, tokens, steps, noise, heads)
         source = source_of(record, at)
         if layers is None:
             edit["layers"] = source.layers
@@ -227,15 +243,16 @@ class Verbs(ABC):
         steps: StepSpec = None,
         noise: Noise = None,
         tokens: TokenSpec = "all",
+        heads: Indices = None,
     ) -> Chain:
         """Call `fn(value, hook)` at a hook point; what it returns replaces the value, None leaves it.
 
         Args:
             name: a full TransformerLens name ("blocks.5.hook_resid_post") or a short form.
             fn: gets a copy of the value [batch, position, ...] and a `HookPoint` with `name`, `layer`, `step`,
-                `noise` and `masked`. Under guidance the batch holds both halves. At `pattern` it may only read,
-                as attention was computed before.
+                `noise` and `masked`. Under guidance the batch holds both halves.
             layers: for a short form the places; None is all.
+            heads: where what it returns counts, at a point with heads; None is all.
 
         Examples:
             >>> import dlens
@@ -244,7 +261,45 @@ class Verbs(ABC):
             >>> record = dlens.trace("trio/ar").hook("blocks.5.hook_mlp_out", double).generate("Once upon a time", 4)
         """
         point, places = self._point(name, layers)
-        return self._with(Hook(fn=fn, at=point, layers=places, tokens=as_tokens(tokens), scope=Scope(steps, noise)))
+        named = None if heads is None else self._heads(point, heads)
+        scope = Scope(steps, noise)
+        return self._with(Hook(fn=fn, at=point, layers=places, tokens=as_tokens(tokens), heads=named, scope=scope))
+
+    def knockout(
+        self: Chain,
+        layers: Indices = None,
+        source: TokenSpec = "all",
+        target: TokenSpec = "all",
+        *,
+        heads: Indices = None,
+        steps: StepSpec = None,
+        noise: Noise = None,
+    ) -> Chain:
+        """Stop tokens from attending to others: what is left of their attention adds up to 1 again.
+
+        A token that is left with nothing to attend to takes nothing from attention.
+
+        Args:
+            layers: places; None is all.
+            source: the tokens that are hidden, as of `tokens=`.
+            target: the tokens that they are hidden from.
+            heads: in which heads; None is all.
+
+        After Dissecting Recall of Factual Associations in Auto-Regressive Language Models (arXiv:2304.14767, section
+        5): scores are set to minus infinity before the softmax.
+
+        Examples:
+            >>> import dlens
+            >>> trace = dlens.trace("trio/diffusion").knockout(range(8), source="masked", target="prompt", heads=[0])
+            >>> print(trace)
+            trace of trio/diffusion (16 layers, diffusion)
+              knock masked tokens out of heads 0 of attn_scores of layers 0-7 on prompt tokens
+            >>> record = trace.capture("pattern").generate("Once upon a time", 4)
+            >>> float(record["pattern"][0, 0, 0, 0, :4, 4:].abs().max())
+            0.0
+        """
+        edit = self._edit("attn_scores", layers, target, steps, noise, heads)
+        return self._with(Knockout(source=as_tokens(source), **edit))
 
     def capture(
         self: Chain, *points: str, layers: Indices = None, steps: StepSpec = None, noise: Noise = None
@@ -331,15 +386,37 @@ class Verbs(ABC):
         refuse_contradictions(ops, self.target)
         return replace(self, ops=ops)
 
-    def _edit(self, at: str, layers: Indices, tokens: Any, steps: StepSpec, noise: Noise) -> dict[str, Any]:
-        """The fields that all operations on the stream share."""
-        if at not in STREAM_POINTS:
+    def _edit(
+        self,
+        at: str,
+        layers: Indices,
+        tokens: Any,
+        steps: StepSpec,
+        noise: Noise,
+        heads: Indices = None,
+        points: tuple[str, ...] = WRITABLE_POINTS,
+    ) -> dict[str, Any]:
+        """The fields that all operations that write values share."""
+        if at not in points:
             raise ValueError(
-                f"at={at!r}; expected a point of the residual stream, with its layers in layers=: "
-                f"{', '.join(STREAM_POINTS)}; {respell(at, STREAM_POINTS)}"
+                f"at={at!r}; expected a point {'of the residual stream' if points is STREAM_POINTS else 'in the blocks'}, "
+                f"with its layers in layers=: {', '.join(points)}; {respell(at, points)}"
             )
         places = self.target.places(layers)
-        return {"at": at, "layers": places, "tokens": as_tokens(tokens), "scope": Scope(steps, noise)}
+        named = None if heads is None else self._heads(at, heads)
+        return {"at": at, "layers": places, "tokens": as_tokens(tokens), "scope": Scope(steps, noise), "heads": named}
+
+    def _heads(self, point: str, heads: Indices) -> tuple[int, ...] | None:
+        """Heads as a user names them; negative numbers count from the end."""
+        count = self.target.heads(point)
+        named = as_indices(heads, "head", count) or ()
+        for head in named:
+            if not -count <= head < count:
+                raise IndexError(
+                    f"head {head} at {point} of {self.target.name}; expected {-count} to {count - 1}; give a smaller "
+                    f"number"
+                )
+        return tuple(dict.fromkeys(head % count for head in named))
 
     def _point(self, name: str, layers: Indices) -> tuple[str, tuple[int, ...] | None]:
         point = parse_point(name)

@@ -54,11 +54,13 @@ def test_a_value_that_is_no_number_is_left_alone():
     assert Hook(fn=lambda value, hook: None).edit(value, place()) is value
 
 
-def test_a_pattern_can_only_be_read():
-    reads, writes = (Hook(fn=fn, at="pattern") for fn in (lambda value, hook: None, lambda value, hook: value * 0))
-    assert reads.edit(VALUE, place(point="pattern")) is VALUE
-    with pytest.raises(ValueError, match="at blocks.0.attn.hook_pattern changed the pattern; expected .*; edit attn_o"):
-        writes.edit(VALUE, place(point="pattern"))
+def test_the_scale_of_a_norm_can_only_be_read():
+    reads, writes = (Hook(fn=fn, at="ln1_scale") for fn in (lambda value, hook: None, lambda value, hook: value * 0))
+    assert reads.edit(VALUE, place(point="ln1_scale")) is VALUE
+    with pytest.raises(
+        ValueError, match="at blocks.0.ln1.hook_scale changed the ln1_scale; expected .*; edit what the norm r"
+    ):
+        writes.edit(VALUE, place(point="ln1_scale"))
 
 
 def test_what_is_no_hook_raises():

@@ -16,6 +16,7 @@ from dlens.models.family import Family, Fill, Layout, Site
 __all__ = [
     "AUTOREGRESSIVE",
     "DECODER_LAYOUTS",
+    "LLAMA_INNER",
     "LLAMA_READS",
     "LLAMA_WRITES",
     "MASKED",
@@ -29,6 +30,20 @@ MASKED_SHIFTED = Family(name="masked-shifted", objective="diffusion", shift=1)
 
 LLAMA_READS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj")
 LLAMA_WRITES = ("self_attn.o_proj", "mlp.down_proj")
+
+LLAMA_INNER: Mapping[str, Site] = MappingProxyType(
+    {
+        "ln1_scale": Site("input_layernorm", "input"),
+        "q": Site("self_attn.q_proj", heads=True),
+        "k": Site("self_attn.k_proj", heads=True),
+        "v": Site("self_attn.v_proj", heads=True),
+        "z": Site("self_attn.o_proj", "input", heads=True),
+        "ln2_scale": Site("post_attention_layernorm", "input"),
+        "mlp_pre": Site("mlp.gate_proj"),
+        "mlp_post": Site("mlp.down_proj", "input"),
+    }
+)
+"""What lies within the halves of a block that is laid out like Llama's."""
 
 _PARALLEL = "this block runs attention and MLP side by side, so there is no stream between them"
 
@@ -52,9 +67,7 @@ def llama_like(root: str = "model") -> Layout:
             "attn_out": Site("self_attn"),
             "resid_mid": Site("post_attention_layernorm", "input"),
             "mlp_out": Site("mlp"),
-            "pattern": Site("self_attn", index=1),
-            "z": Site("self_attn.o_proj", "input", heads=True),
-            "mlp_post": Site("mlp.down_proj", "input"),
+            **LLAMA_INNER,
         },
         attn_skip=(Fill("self_attn", _zeros_pair),),
         mlp_skip=(Fill("mlp", _zeros),),
@@ -69,6 +82,7 @@ def _gemma_sandwich(root: str = "model") -> Layout:
     sites = {
         "attn_out": Site("post_attention_layernorm"),
         "resid_mid": Site("pre_feedforward_layernorm", "input"),
+        "ln2_scale": Site("pre_feedforward_layernorm", "input"),
         "mlp_out": Site("post_feedforward_layernorm"),
     }
     return replace(
@@ -77,6 +91,11 @@ def _gemma_sandwich(root: str = "model") -> Layout:
         attn_skip=(*llama.attn_skip, Fill("post_attention_layernorm", _zeros)),
         mlp_skip=(*llama.mlp_skip, Fill("post_feedforward_layernorm", _zeros)),
     )
+
+
+def _fused(path: str, spelled: str) -> dict[str, Site]:
+    """Queries, keys and values of one projection."""
+    return {point: Site(path, heads=True, spelled=spelled, part=part) for part, point in enumerate("qkv")}
 
 
 def _gpt2() -> Layout:
@@ -89,8 +108,11 @@ def _gpt2() -> Layout:
             "attn_out": Site("attn"),
             "resid_mid": Site("ln_2", "input"),
             "mlp_out": Site("mlp"),
-            "pattern": Site("attn", index=1),
+            "ln1_scale": Site("ln_1", "input"),
+            **_fused("attn.c_attn", "batch position (part head d_head)"),
             "z": Site("attn.c_proj", "input", heads=True),
+            "ln2_scale": Site("ln_2", "input"),
+            "mlp_pre": Site("mlp.c_fc"),
             "mlp_post": Site("mlp.c_proj", "input"),
         },
         attn_skip=(Fill("attn", _zeros_pair),),
@@ -104,8 +126,11 @@ def _gpt_neox(config: Any) -> Layout:
     sites = {
         "attn_out": Site("post_attention_dropout"),
         "mlp_out": Site("post_mlp_dropout"),
-        "pattern": Site("attention", index=1),
+        "ln1_scale": Site("input_layernorm", "input"),
+        **_fused("attention.query_key_value", "batch position (head part d_head)"),
         "z": Site("attention.dense", "input", heads=True),
+        "ln2_scale": Site("post_attention_layernorm", "input"),
+        "mlp_pre": Site("mlp.dense_h_to_4h"),
         "mlp_post": Site("mlp.dense_4h_to_h", "input"),
     }
     absent = {"resid_mid": _PARALLEL} if config.use_parallel_residual else {}

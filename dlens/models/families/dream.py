@@ -9,7 +9,7 @@ from einops import repeat
 from torch import Tensor, nn
 
 from dlens.axes import Resid, TokenIds, TokenMask
-from dlens.models.families.decoder import LLAMA_READS, LLAMA_WRITES
+from dlens.models.families.decoder import LLAMA_INNER, LLAMA_READS, LLAMA_WRITES
 from dlens.models.family import Family, Fill, Layout, Site, position_ids
 
 __all__ = ["DREAM", "dream_layout"]
@@ -57,13 +57,11 @@ def dream_layout(config: Any) -> Layout:
             "attn_out": Site("self_attn"),
             "resid_mid": Site("post_attention_layernorm", "input"),
             "mlp_out": Site("mlp"),
-            "z": Site("self_attn.o_proj", "input", heads=True),
-            "mlp_post": Site("mlp.down_proj", "input"),
+            **LLAMA_INNER,
         },
         attn_skip=(Fill("self_attn", _no_attention),),
         mlp_skip=(Fill("mlp", _zeros),),
         block_tuple=1,
-        absent={"pattern": "Dream's attention does not return its weights"},
         reads=LLAMA_READS,
         writes=LLAMA_WRITES,
     )

@@ -68,7 +68,13 @@ def llada_layout(config: Any) -> Layout:
             "attn_out": Site("attn_out"),
             "resid_mid": Site("ff_norm", "input"),
             "mlp_out": Site("ff_out"),
+            "ln1_scale": Site("attn_norm", "input"),
+            "q": Site("q_proj", heads=True),
+            "k": Site("k_proj", heads=True),
+            "v": Site("v_proj", heads=True),
             "z": Site("attn_out", "input", heads=True),
+            "ln2_scale": Site("ff_norm", "input"),
+            "mlp_pre": Site("ff_proj"),
             "mlp_post": Site("ff_out", "input"),
         },
         attn_skip=(
@@ -78,7 +84,6 @@ def llada_layout(config: Any) -> Layout:
         ),
         mlp_skip=(Fill("ff_proj", _empty), Fill("up_proj", _empty), Fill("ff_out", _zeros)),
         block_tuple=2,
-        absent={"pattern": "LLaDA's code does not return attention weights"},
         reads=("q_proj", "k_proj", "v_proj", "ff_proj", "up_proj"),
         writes=("attn_out", "ff_out"),
     )

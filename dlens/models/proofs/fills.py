@@ -16,30 +16,23 @@ __all__ = ["as_spelled"]
 
 
 def as_spelled(model: Model, ids: TokenIds) -> Layout:
-    """The layout without what the modules of a half do not return: a fill of another form, a pattern that is not there.
+    """The layout without the halves whose modules return another form than what would stand in for them.
 
     Args:
         model: what was loaded and proved.
         ids: tokens to run.
     """
     layout, forms = model.layout, _forms(model, ids)
-    lacking = {part for (part, _), (made, returned) in forms.items() if part in HALVES and made != returned}
-    sites, absent = dict(layout.sites), dict(layout.absent)
-    form = next((returned for (part, _), (_, returned) in forms.items() if part == "pattern"), None)
-    if "pattern" in sites and (form is None or form <= sites["pattern"].index):
-        del sites["pattern"]
-        absent["pattern"] = "what its attention returns holds none"
+    lacking = {part for (part, _), (made, returned) in forms.items() if made != returned}
     return replace(
         layout,
-        sites=sites,
-        absent=absent,
         attn_skip=() if "attn" in lacking else layout.attn_skip,
         mlp_skip=() if "mlp" in lacking else layout.mlp_skip,
     )
 
 
 def _forms(model: Model, ids: TokenIds) -> dict[tuple[str, str], tuple[int | None, int | None]]:
-    """(half or point, path) -> the form of what a fill makes and of what its module returns: a tuple's length, or None.
+    """(half, path) -> the form of what a fill makes and of what its module returns: a tuple's length, or None.
 
     Of the first block whose two forms differ, else of the last.
     """
@@ -68,10 +61,8 @@ def _forms(model: Model, ids: TokenIds) -> dict[tuple[str, str], tuple[int | Non
 
 
 def _fills(layout: Layout) -> dict[tuple[str, str], Any]:
-    """(half, path) -> what makes its stand-in; and where the pattern is read."""
-    fills = {(part, fill.path): fill.make for part in HALVES for fill in layout.skips(part)}
-    pattern = layout.sites.get("pattern")
-    return fills if pattern is None else fills | {("pattern", pattern.path): lambda hidden, block: hidden}
+    """(half, path) -> what makes its stand-in."""
+    return {(part, fill.path): fill.make for part in HALVES for fill in layout.skips(part)}
 
 
 def _form(value: Any) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import Any
+from typing import Any, final
 
 import torch
 from einops import repeat
@@ -16,16 +16,18 @@ from dlens.models.family import Layout, Site, hidden_of
 from dlens.models.identity import structure
 from dlens.models.model import Model
 
-__all__ = ["as_built", "check_inner", "check_sites", "inner_widths"]
+__all__ = ["Seen", "as_built", "check_inner", "check_sites", "inner_widths", "observe", "point_widths", "same_rows"]
 
 _POINTS = ("attn_out", "resid_mid", "mlp_out")
 # How often a sum may be rounded otherwise than the model rounds it.
 _ROUNDINGS = 4
 # What the last projection of a half reads -> what it adds to the stream: the one decides the other.
 _LAST = {"z": "attn_out", "mlp_post": "mlp_out"}
+_OPTIONAL = tuple(name for name, point in POINTS.items() if point.where in ("attn", "mlp") and not point.in_stream)
 
 
-class _Seen:
+@final
+class Seen:
     """What one forward showed: values by (layer, point), and how often each module ran."""
 
     def __init__(self) -> None:
@@ -41,7 +43,9 @@ def as_built(layout: Layout, module: nn.Module) -> Layout:
     modules = dict(module.named_modules(remove_duplicate=False))
     blocks = modules.get(layout.blocks)
     sites, absent = dict(layout.sites), dict(layout.absent)
-    for point in _LAST.keys() & sites.keys():
+    if "z" in sites:
+        sites["result"] = Site(sites["z"].path)
+    for point in sites.keys() & set(_OPTIONAL):
         path = sites[point].path
         lacking = [i for i in range(len(list(blocks or ()))) if f"{layout.blocks}.{i}.{path}" not in modules]  # pyright: ignore
         if lacking:
@@ -61,9 +65,10 @@ def check_sites(model: Model, ids: TokenIds) -> None:
         VerificationError: a module ran more or less than once, a block returns something else, or
             pre + attn_out is not mid, or mid + mlp_out is not post.
     """
-    seen = _observe(model, ids)
+    seen = observe(model, ids)
+    must = {site.path for point, site in model.layout.sites.items() if point not in _OPTIONAL or point in _LAST} | {""}
     for (layer, place), count in seen.counts.items():
-        if count != 1:
+        if count != 1 and place in must:
             raise VerificationError(
                 f"{place or 'block'!r} of block {layer} of {model.name} ran {count} times in one forward; expected "
                 f"once; give a Family whose Layout names a module that runs once"
@@ -75,23 +80,37 @@ def check_sites(model: Model, ids: TokenIds) -> None:
 
 
 def inner_widths(model: Model) -> dict[tuple[int, str], int]:
-    """(layer, point) -> the width of what the last projection of a half reads; seen when the model was proved.
+    """(layer, point) -> the width of what a module within a half has there; seen when the model was proved.
 
     A model that was loaded unproved runs one forward of a single token when this is first asked.
     """
     kept = _kept_widths(model)
     if not kept:
         with model.lock, torch.no_grad():
-            kept["all"] = _widths(_observe(model, torch.zeros(1, 1, dtype=torch.long, device=model.device)))
+            kept["all"] = _widths(observe(model, torch.zeros(1, 1, dtype=torch.long, device=model.device)))
     return kept["all"]
+
+
+def point_widths(model: Model) -> dict[str, tuple[int, ...]]:
+    """Hook point within a half -> the size of its last axis at each layer; empty for a model that was not proved."""
+    kept = _kept_widths(model).get("all", {})
+    found: dict[str, tuple[int, ...]] = {}
+    for point in {at for _, at in kept}:
+        axis = POINTS[point].head_axis
+        n_heads = {None: 1, "head": model.n_heads, "kv_head": model.n_kv_heads}[axis]
+        found[point] = tuple(kept.get((layer, point), 0) // n_heads for layer in range(model.n_layers))
+    for point, like in (("rot_q", "q"), ("rot_k", "k")):
+        if like in found:
+            found[point] = found[like]
+    return found
 
 
 def _kept_widths(model: Model) -> dict[str, dict[tuple[int, str], int]]:
     return model.kept("inner widths", structure(model.module))
 
 
-def _widths(seen: _Seen) -> dict[tuple[int, str], int]:
-    return {(layer, point): int(value.shape[-1]) for (layer, point), value in seen.values.items() if point in _LAST}
+def _widths(seen: Seen) -> dict[tuple[int, str], int]:
+    return {(layer, at): int(value.shape[-1]) for (layer, at), value in seen.values.items() if at in _OPTIONAL}
 
 
 def check_inner(model: Model, ids: TokenIds) -> None:
@@ -111,11 +130,11 @@ def check_inner(model: Model, ids: TokenIds) -> None:
                 f"{point} of {model.name} is not as wide as {model.n_heads} heads; expected a multiple, as the config "
                 f"says; give a Family whose Layout names another module for it"
             )
-    values = _observe(model, torch.cat([ids, ids.flip(-1)]), shared=sites).values
+    values = observe(model, torch.cat([ids, ids.flip(-1)]), shared=sites).values
     for point in sites:
         for layer in range(model.n_layers):
             added = values.get((layer, _LAST[point]))
-            if added is not None and not _same_rows(added, values[layer, "block"]):
+            if added is not None and not same_rows(added, values[layer, "block"]):
                 raise VerificationError(
                     f"with one {point} ({sites[point].path!r}) for two texts, block {layer} of {model.name} adds "
                     f"another {_LAST[point]} to each; expected the same, as {point} is all that it is made of; give a "
@@ -123,15 +142,16 @@ def check_inner(model: Model, ids: TokenIds) -> None:
                 )
 
 
-def _same_rows(added: Tensor, block: Any) -> bool:
+def same_rows(added: Tensor, block: Any) -> bool:
+    """Whether two rows are equal up to the rounding of a block."""
     tolerance = 16 * torch.finfo(added.dtype).eps * float(hidden_of(block).abs().max())
     return bool(((added[1] - added[0]).abs() <= tolerance).all())
 
 
-def _observe(model: Model, ids: TokenIds, shared: dict[str, Site] | None = None) -> _Seen:
-    """One forward under plain hooks, which are gone afterwards; at the sites `shared` all rows get the first one's."""
-    seen, handles = _Seen(), []
-    sites = {point: site for point, site in model.layout.sites.items() if POINTS[point].writable}
+def observe(model: Model, ids: TokenIds, shared: dict[str, Site] | None = None) -> Seen:
+    """What one forward shows under plain hooks, which are gone afterwards; at the sites `shared` all rows get the first one's."""
+    seen, handles = Seen(), []
+    sites = model.layout.sites
     try:
         for layer, block in enumerate(model.blocks):
             handles += _watch(block, "", layer, {"resid_pre": Site("", "input"), "block": Site("")}, seen)
@@ -157,7 +177,7 @@ def _first_row(value: Any) -> Tensor:
     return repeat(value[0], "... -> batch ...", batch=len(value)).contiguous()
 
 
-def _watch(part: nn.Module, path: str, layer: int, points: dict[str, Site], seen: _Seen) -> list[Any]:
+def _watch(part: nn.Module, path: str, layer: int, points: dict[str, Site], seen: Seen) -> list[Any]:
     """Count the calls of a module and keep its values at these points."""
     seen.counts[layer, path] = 0
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from dlens.models.model import Model
 from dlens.models.packed import is_packed, plain_tensors
 from dlens.models.proofs.buffers import check_rotary
 from dlens.models.proofs.fills import as_spelled
+from dlens.models.proofs.inner import with_inner
 from dlens.models.proofs.sites import check_inner, check_sites
 
 __all__ = [
@@ -70,7 +72,8 @@ def verify(model: Model) -> Layout:
             check_inner(model, _ids(model))
             check_causality(model)
             check_shift(model)
-            return as_spelled(model, _ids(model))
+            layout = as_spelled(model, _ids(model))
+            return with_inner(replace(model, family=replace(model.family, layout=layout)), _ids(model))
     except VerificationError as error:
         if foreign := foreign_parts(model.module):
             raise VerificationError(

@@ -66,6 +66,7 @@ class Edit(Op):
         layers: places; None is every layer.
         tokens: which positions: "all", "prompt", "masked", "decoded", "last", a slice or list
             counted from each row's first real token, or a bool tensor [batch, position].
+        heads: which heads, at a point that has any; None is all of them.
         scope: the steps and noise levels at which it acts.
 
     Examples:
@@ -85,6 +86,7 @@ class Edit(Op):
     at: str = "resid_post"
     layers: tuple[int, ...] | None = None
     tokens: TokenSpec = "all"
+    heads: tuple[int, ...] | None = None
 
     def check(self, target: Target) -> None:
         if self.at not in POINTS:
@@ -94,6 +96,16 @@ class Edit(Op):
             target.require_point(self.at)
             target.layers(self.layers)
         check_tokens(self.tokens, target)
+        if self.heads is not None:
+            self._check_heads(target.heads(self.at))
+
+    def _check_heads(self, count: int) -> None:
+        for head in self.heads or ():
+            if not 0 <= head < count:
+                raise IndexError(
+                    f"head {head} at {self.at}; expected 0 to {count - 1}, as it has {count} {POINTS[self.at].head_axis}s; "
+                    f"give a smaller number"
+                )
 
     @abstractmethod
     def edit(self, value: Tensor, place: Place) -> Tensor:
@@ -107,14 +119,18 @@ class Edit(Op):
         return self.tokens
 
     def where(self) -> str:
-        """The point, the layers, the tokens and the scope, in words."""
+        """The point, its heads, the layers, the tokens and the scope, in words."""
         layers = "all layers" if self.layers is None else f"layers {range_words(self.layers)}"
         tokens = "" if isinstance(self.tokens, str) and self.tokens == "all" else f" on {token_words(self.tokens)}"
         place = f"{self.at} of {layers}" if POINTS[self.at].in_block else self.at
+        if self.heads is not None:
+            place = f"heads {', '.join(map(str, self.heads))} of {place}"
         return f"{place}{tokens}{self.scope.words()}"
 
     def to_json(self) -> dict[str, Any]:
         layers = None if self.layers is None else list(self.layers)
         place: dict[str, Any] = {"at": self.at} | ({"layers": layers} if POINTS[self.at].in_block else {})
         place["tokens"] = token_words(self.tokens)
+        if self.heads is not None:
+            place["heads"] = list(self.heads)
         return {"op": snake_case(type(self).__name__)} | self.details() | place | self.scope.to_json()

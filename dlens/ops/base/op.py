@@ -83,8 +83,8 @@ class Calibration(ABC):
         """The channel with the largest energy share, and that share."""
 
     @abstractmethod
-    def means(self, point: str) -> Float[Tensor, "layer d_model"]:
-        """The mean of every channel at a point."""
+    def means(self, point: str) -> Float[Tensor, "layer ..."]:
+        """The mean of every channel at a point, by head where it has heads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +163,10 @@ class Op(ABC):
 
     def selection(self) -> TokenSpec:
         """The positions that it acts on, as the user wrote them."""
+        return "all"
+
+    def sources(self) -> TokenSpec:
+        """The keys that it acts on, where its values have an axis of them."""
         return "all"
 
     def keeps(self) -> Kept | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, SupportsIndex
 
-from dlens.axes import BLOCK_POINTS, Part
+from dlens.axes import BLOCK_POINTS, POINTS, Part
 from dlens.ops.base.given import Indices, as_index, as_indices
 
 __all__ = ["RunKind", "RunShape", "Target"]
@@ -40,10 +40,12 @@ class Target:
     Args:
         name: how messages call the model.
         n_layers, d_model: its size.
+        n_heads, n_kv_heads: heads of queries, and of keys and values, of a block.
         has_noise: whether the noise level is defined (diffusion).
         absent: hook point -> why this model does not have it.
         attention_types: per layer the kind of attention ("full", "sliding", ...).
         whole: halves of a block that cannot be skipped alone, as no module of theirs is named.
+        widths: hook point within a half -> the size of its last axis at each layer, where it was seen.
 
     Examples:
         >>> import dlens
@@ -51,15 +53,20 @@ class Target:
         >>> target.layer(-1), target.layers([3, -1]), target.places(slice(-2, None))
         (15, (3, 15), (14, 15))
         >>> target.require_point("z")
+        >>> target.width("resid_post"), target.width("z"), target.width("mlp_post", [3]), target.heads("z")
+        (192, 64, 512, 3)
     """
 
     name: str
     n_layers: int
     d_model: int
     has_noise: bool
+    n_heads: int = 1
+    n_kv_heads: int = 1
     absent: Mapping[str, str] = field(default_factory=dict)
     attention_types: tuple[str, ...] = ()
     whole: tuple[Part, ...] = ()
+    widths: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def layer(self, layer: SupportsIndex) -> int:
         """The place a layer number names; negative numbers count from the end.
@@ -90,6 +97,40 @@ class Target:
         """
         named = as_indices(layers, "layer", self.n_layers)
         return None if named is None else tuple(dict.fromkeys(self.layer(layer) for layer in named))
+
+    def heads(self, point: str) -> int:
+        """How many heads a point has.
+
+        Raises:
+            ValueError: none.
+        """
+        axis = POINTS[point].head_axis
+        if axis is None:
+            known = ", ".join(name for name, one in POINTS.items() if one.head_axis and name not in self.absent)
+            raise ValueError(
+                f"heads= at {point}, whose axes are {', '.join(POINTS[point].axes)}; expected a point with heads: "
+                f"{known}; name one of these with at=, or leave heads= out"
+            )
+        return self.n_heads if axis == "head" else self.n_kv_heads
+
+    def width(self, point: str, layers: Sequence[int] | None = None) -> int | None:
+        """The size of a point's last axis at some layers; None where it is not known before a run.
+
+        Raises:
+            ValueError: the layers have unlike sizes.
+        """
+        axis = POINTS[point].axes[-1]
+        if axis in ("d_model", "scale"):
+            return self.d_model if axis == "d_model" else 1
+        if point not in self.widths:
+            return None
+        found = {self.widths[point][layer] for layer in self.layers(layers)}
+        if len(found) > 1:
+            raise ValueError(
+                f"{point} of {self.name} has widths {sorted(found)} at layers {list(self.layers(layers))}; expected one "
+                f"width; name layers of one width, in calls of their own"
+            )
+        return found.pop()
 
     def require_point(self, point: str) -> None:
         """Refuse a point that this architecture does not have.

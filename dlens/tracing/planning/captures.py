@@ -9,7 +9,6 @@ import torch
 
 from dlens.axes import POINTS
 from dlens.models.model import Model
-from dlens.models.proofs.sites import inner_widths
 from dlens.ops.base.op import Op
 from dlens.ops.base.target import RunKind, RunShape, Target
 from dlens.ops.capture import Capture
@@ -38,22 +37,21 @@ def capture_bytes(ops: Sequence[Op], model: Model, target: Target, shape: RunSha
 
 
 def _numbers_a_position(op: Capture, model: Model, target: Target, shape: RunShape) -> int:
-    axes = POINTS[op.point].axes
-    if "d_head" in axes or "d_mlp" in axes:
-        return _width(op, model, target)
-    sizes = {"batch": 1, "position": 1, "d_model": model.d_model, "vocab": model.vocab_size, "position_b": shape.width}
-    return math.prod(model.n_heads if axis == "head" else sizes[axis] for axis in axes)
-
-
-def _width(op: Capture, model: Model, target: Target) -> int:
-    """The width that a point inside a half has at all layers of a capture."""
-    widths = {layer: inner_widths(model)[layer, op.point] for layer in op.places(target)}
-    if len(set(widths.values())) > 1 and op.single is None:
-        raise ValueError(
-            f"{op.point} of {target.name} has widths {sorted(set(widths.values()))} at layers {sorted(widths)}; "
-            f"expected one width along an axis of layers; capture its layers one by one, by their full names"
-        )
-    return max(widths.values())
+    layers = None if op.single is None else (op.single,)
+    width = target.width(op.point, layers or op.layers) if POINTS[op.point].in_block else None
+    sizes = {
+        "batch": 1,
+        "position": 1,
+        "head": model.n_heads,
+        "kv_head": model.n_kv_heads,
+        "d_model": model.d_model,
+        "scale": 1,
+        "d_head": width or 1,
+        "d_mlp": width or 1,
+        "vocab": model.vocab_size,
+        "position_b": shape.width,
+    }
+    return math.prod(sizes[axis] for axis in POINTS[op.point].axes)
 
 
 def _in_words(size: int) -> str:

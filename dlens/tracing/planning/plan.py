@@ -30,12 +30,14 @@ class Planned:
         said: the operation with what it says of itself, everything found at the start of the run filled in.
         steps: the steps it names.
         fixed: [batch, position] of the whole run where its tokens do not change, else None.
+        fixed_sources: the same of the keys that it acts on.
     """
 
     index: int
     said: Described
     steps: frozenset[int]
     fixed: Tensor | None
+    fixed_sources: Tensor | None = None
 
     @property
     def op(self) -> Op:
@@ -85,12 +87,20 @@ class Plan:
         return tuple(
             p
             for p in self.planned
-            if p.structure.runs or _uncached(p) and not (self.always(p) and moved.isdisjoint(_uncached(p)))
+            if p.structure.runs
+            or _writes_rotated_keys(p)
+            or _uncached(p)
+            and not (self.always(p) and moved.isdisjoint(_uncached(p)))
         )
 
     def uncached_layers(self) -> set[int]:
         """The layers that write nothing into the KV cache."""
         return set[int]().union(*(_uncached(p) for p in self.planned))
+
+
+def _writes_rotated_keys(planned: Planned) -> bool:
+    """Whether an operation changes keys after the cache took them: later steps would read the old ones."""
+    return any(touch.point == "rot_k" and touch.use == "write" for touch in planned.touches)
 
 
 def _uncached(planned: Planned) -> set[int]:
@@ -117,7 +127,7 @@ def plan_run(ops: Sequence[Op], target: Target, n_steps: int, real: TokenMask) -
             raise ValueError(
                 f"{op.words()}: names no step of {n_steps}; expected at least one; name other steps, or plan more"
             )
-        planned.append(Planned(index, said, steps, fixed_mask(op.selection(), real)))
+        planned.append(Planned(index, said, steps, fixed_mask(op.selection(), real), fixed_mask(op.sources(), real)))
     refuse_same_keys(ops)
     chain = [one.said for one in planned]
     for a, b in combinations(planned, 2):

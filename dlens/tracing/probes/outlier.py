@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
@@ -49,7 +49,7 @@ class Calibrated(Calibration):
         share = channel_shares(self.model, self.target, name=self._name)
         return int(share.argmax()), float(share.max())
 
-    def means(self, point: str) -> Float[Tensor, "layer d_model"]:
+    def means(self, point: str) -> Float[Tensor, "layer ..."]:
         return _calibrated(self.model, self.target, point, _MEAN, self._name)["mean"].float()
 
 
@@ -85,19 +85,21 @@ def _calibrated(model: Model, target: Target, point: str, why: str, name: str) -
 
 
 def _measure(model: Model, target: Target, point: str, batch: Batch) -> dict[str, Tensor]:
-    energy = torch.zeros(target.n_layers, target.d_model, dtype=torch.float64)
-    total = torch.zeros_like(energy)
+    energy: dict[int, Tensor] = {}
+    total: dict[int, Tensor] = {}
     for row, length in enumerate(batch.lengths):
         ids = batch.ids[row : row + 1, -length:]
 
-        def read(value: Tensor, hook: object) -> None:
+        def read(value: Tensor, hook: Any) -> None:
             rows = value[0].double().cpu()
-            energy[hook.layer] += rows.square().sum(0)  # type: ignore[attr-defined]
-            total[hook.layer] += rows.sum(0)  # type: ignore[attr-defined]
+            energy[hook.layer] = energy.get(hook.layer, 0) + rows.square().sum(0)
+            total[hook.layer] = total.get(hook.layer, 0) + rows.sum(0)
 
         plan = plan_run([Hook(fn=read, at=point)], target, 1, torch.ones_like(ids, dtype=torch.bool))
         probe(model, target, plan, ids)
-    return {"energy": energy, "mean": total / sum(batch.lengths)}
+    layers = range(target.n_layers)
+    mean = torch.stack([total[layer] for layer in layers]) / sum(batch.lengths)
+    return {"energy": torch.stack([energy[layer] for layer in layers]), "mean": mean}
 
 
 def _calibration_batch(model: Model, why: str) -> Batch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dlens.axes import parse_point
+from dlens.axes import POINTS, parse_point
 from dlens.ops.patch import Source
 from dlens.tracing.records.record import Record
 
@@ -53,11 +53,12 @@ def _joined(record: Record, point: str, names: list[str]) -> tuple[Tensor, tuple
         part, dims, coords = record[name], record.dims(name), record.coords(name)
         layer = parse_point(name).layer
         layers += [layer] if layer is not None else coords.pop("layer")
-        parts.append(part if layer is None else part.unsqueeze(dims.index("batch")))
+        parts.append(part if layer is None else part.unsqueeze(-len(POINTS[point].axes) - 1))
         others.append(coords)
     if any(coords != others[0] for coords in others):
         raise ValueError(
             f"the record to patch from holds {point} at other steps for each layer; expected the same steps, as all "
             f"layers are patched together; capture the layers with the same steps="
         )
-    return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=-4)), tuple(layers)
+    axis = -len(POINTS[point].axes) - 1
+    return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=axis)), tuple(layers)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dlens.axes import POINTS, Half, Part, Resid
 from dlens.models.family import Site, hidden_in, hidden_of
+from dlens.models.inner import by_head, norm_scale
 from dlens.models.model import Model
 from dlens.tracing.step.hand import Hand, column_of
 from dlens.tracing.step.program import Active, LayerProgram, Rows, Spot
@@ -99,7 +100,7 @@ class BlockWalk:
             self._fill(part, hidden)
             return None
         added, mixed = None, self._mixed(part)
-        for point in (p.name for p in POINTS.values() if p.where == part):
+        for point in (p.name for p in POINTS.values() if p.where == part and not p.kernel):
             last = point == f"{part}_out"
             if self.todo.reads(point) or last and (mixed or wanted):
                 _, value = self._point(point, mixed if last else [])
@@ -120,19 +121,37 @@ class BlockWalk:
 
     def _point(self, point: str, mixed: list[Active]) -> tuple[Tensor, Tensor]:
         """The value at a point within the block before and after all that acts there."""
-        site = self.model.layout.sites[point]
-        old = value = read_site(self.envoy, site, self.model.n_heads if site.heads else 1)
+        old = value = self._read(point)
         for active in mixed:
             value = torch.where(self._column(active.rows), torch.zeros_like(value), value)
         new = self._apply(point, value)
         if new is not old:
-            write_site(self.envoy, site, new)
+            self._write(point, old, new)
         return old, new
+
+    def _read(self, point: str) -> Tensor:
+        site, axes = self.model.layout.sites[point], POINTS[point].axes
+        if axes[-1] == "scale":
+            envoy = self.envoy.get(site.path)
+            return norm_scale(envoy._module, envoy, envoy.input)
+        if point == "result":
+            z = self.model.layout.sites["z"]
+            return by_head(self.envoy.get(site.path), read_site(self.envoy, z, self.model.n_heads))
+        return read_site(self.envoy, site, self.model.n_kv_heads if "kv_head" in axes else self.model.n_heads)
+
+    def _write(self, point: str, old: Tensor, new: Tensor) -> None:
+        site = self.model.layout.sites[point]
+        if point == "result":
+            # The sum of all heads in another order would not be what the model computes; a difference of 0 is.
+            whole = self.envoy.get(site.path).output
+            new = whole.detach() + (new - old.detach()).sum(2)
+        write_site(self.envoy, site, new)
 
     def _output(self, hidden: Resid | None, args: Any, kwargs: Any, mid: Resid | None, mlp: Resid | None) -> None:
         todo = self.todo
         mixed = self._mixed("block")
-        if not (todo.reads("resid_post") or mid is not None or todo.runs or todo.other_blocks or mixed):
+        measured = todo.groups and todo.in_kernel  # measures are fed once attention is over
+        if not (todo.reads("resid_post") or mid is not None or todo.runs or todo.other_blocks or mixed or measured):
             return
         returned = self.envoy.output
         old = out = hidden_of(returned)
@@ -171,16 +190,13 @@ def _with_hidden(args: tuple[Any, ...], kwargs: dict[str, Any], hidden: Resid) -
 
 def read_site(parent: Any, site: Site, n_heads: int = 1) -> Tensor:
     """The value at a site below an envoy, with the axes of its hook point."""
-    envoy = parent.get(site.path)
-    if site.end == "input":
-        return site.split(envoy.input, n_heads)
-    output = envoy.output
-    return site.split(output[site.index] if isinstance(output, tuple) else output, n_heads)
+    return site.split(_whole(parent.get(site.path), site), n_heads)
 
 
 def write_site(parent: Any, site: Site, value: Tensor) -> None:
     """Replace the value at a site below an envoy."""
-    envoy, value = parent.get(site.path), site.join(value)
+    envoy = parent.get(site.path)
+    value = site.join(value, _whole(envoy, site))
     if site.end == "input":
         envoy.input = value
         return
@@ -188,3 +204,11 @@ def write_site(parent: Any, site: Site, value: Tensor) -> None:
     if isinstance(output, tuple):
         value = (*output[: site.index], value, *output[site.index + 1 :])  # pyright: ignore
     envoy.output = value
+
+
+def _whole(envoy: Any, site: Site) -> Tensor:
+    """What the module has there."""
+    if site.end == "input":
+        return envoy.input
+    output = envoy.output
+    return output[site.index] if isinstance(output, tuple) else output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import final
 
 import torch
@@ -12,7 +13,7 @@ from dlens.ops.base.edit import Edit, Place
 from dlens.tracing.step.collect import Collector
 from dlens.tracing.step.hooks import Reader
 from dlens.tracing.step.program import Acting, Active, MeasureGroup, Rows, Spot
-from dlens.tracing.step.state import StepState, step_mask
+from dlens.tracing.step.state import StepState, key_mask, step_mask
 
 __all__ = ["Hand", "column_of"]
 
@@ -29,6 +30,7 @@ class Hand:
     def __init__(self, collector: Collector, reader: Reader) -> None:
         self.collector = collector
         self.reader = reader
+        self._prompt_width = collector.shape.prompt_width
 
     def apply(self, acting: list[Acting | MeasureGroup], value: Tensor, spot: Spot) -> Tensor:
         """Apply what acts at a point, in the order written; what is returned goes on."""
@@ -48,11 +50,31 @@ class Hand:
         self.collector.fire(active, mask)
         with self.reader.away():
             new = op.edit(value, _place(spot))
-        if mask is None:
-            return new
-        mask = mask.repeat(state.halves, 1).to(value.device)
-        sizes = {"batch": mask.shape[0], "position": mask.shape[1]}
-        return torch.where(mask.reshape([sizes.get(axis, 1) for axis in POINTS[spot.point].axes]), new, value)
+        if new is value:
+            return value
+        for axes, where in self._limits(active, op, mask, value, spot):
+            sizes = dict(zip(axes, where.shape, strict=True))
+            where = where.to(value.device).reshape([sizes.get(axis, 1) for axis in POINTS[spot.point].axes])
+            new = torch.where(where, new, value)
+        return new
+
+    def _limits(
+        self, active: Active, op: Edit, mask: Tensor | None, value: Tensor, spot: Spot
+    ) -> Iterator[tuple[tuple[str, ...], Tensor]]:
+        """Axes, and where along them an edit acts."""
+        axes, state = POINTS[spot.point].axes, spot.state
+        if mask is not None:
+            yield ("batch", "position"), mask.repeat(state.halves, 1)
+        if op.heads is not None:
+            axis = POINTS[spot.point].head_axis
+            assert axis is not None
+            heads = torch.zeros(value.shape[axes.index(axis)], dtype=torch.bool)
+            heads[list(op.heads)] = True
+            yield (axis,), heads
+        if "position_b" in axes:
+            keys = key_mask(op.sources(), active.planned.fixed_sources, state, value.shape[-1], self._prompt_width)
+            if keys is not None:
+                yield ("batch", "position_b"), keys.repeat(state.halves, 1)
 
 
 def _place(spot: Spot) -> Place:

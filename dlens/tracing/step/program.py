@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dlens.axes import Part
+from dlens.axes import POINTS, Part
 from dlens.ops.base.op import Op
 from dlens.tracing.planning.plan import Planned
 from dlens.tracing.step.state import StepState
@@ -154,6 +154,11 @@ class LayerProgram:
         if self.skips or self.runs or self.other_blocks:
             return False
         return all(acting.around for here in self.points.values() for acting in here)
+
+    @property
+    def in_kernel(self) -> bool:
+        """Whether anything acts within the function that computes its attention."""
+        return any(POINTS[point].kernel for point in self.points)
 
     def skipped_rows(self, batch: int, device: torch.device) -> Tensor | None:
         """Per row whether the whole block is skipped; None where none is."""

@@ -15,7 +15,7 @@ from dlens.measures.base.measure import N_NOISE_BINS
 from dlens.ops.base.tokens import TokenSpec
 from dlens.tracing.planning.tokens import after
 
-__all__ = ["StepState", "Window", "denoising_state", "forward_state", "noise_bin", "step_mask"]
+__all__ = ["StepState", "Window", "denoising_state", "forward_state", "key_mask", "noise_bin", "step_mask"]
 
 
 @dataclass(frozen=True)
@@ -153,3 +153,23 @@ def step_mask(tokens: TokenSpec, fixed: Tensor | None, state: StepState) -> Tens
     last = torch.zeros_like(state.real)
     last[:, -1] = True
     return last
+
+
+def key_mask(
+    tokens: TokenSpec, fixed: Tensor | None, state: StepState, n_keys: int, prompt_width: int
+) -> Tensor | None:
+    """Which keys of a step are selected, those in a cache too; None for all of them.
+
+    Args:
+        tokens, fixed: as of `step_mask`.
+        n_keys: how many keys there are, the last of which are the step's own columns.
+        prompt_width: columns of the whole batch that are prompt.
+    """
+    stop = state.full_columns.stop
+    if fixed is not None:
+        return fixed[list(state.window.rows)][:, stop - n_keys : stop]
+    if tokens == "all" or n_keys == state.real.shape[-1]:
+        return step_mask(tokens, fixed, state)
+    columns = torch.arange(stop - n_keys, stop, device=state.real.device)
+    chosen = {"prompt": columns < prompt_width, "decoded": columns >= prompt_width, "last": columns == stop - 1}
+    return chosen[str(tokens)].expand(len(state.real), -1)

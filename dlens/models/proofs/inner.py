@@ -1,0 +1,91 @@
+"""Proof that queries, keys and values are where a layout says, and that attention can be computed step by step."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlens.axes import POINTS, TokenIds
+from dlens.models.attention import Kernels
+from dlens.models.family import Layout
+from dlens.models.model import Model
+from dlens.models.proofs.sites import inner_widths, observe, same_rows
+
+__all__ = ["with_inner"]
+
+_QKV = ("q", "k", "v")
+_KERNEL = tuple(name for name, point in POINTS.items() if point.kernel)
+# How far attention computed step by step may move a logit, in roundings of the largest.
+_ROUNDINGS = 256
+
+
+def with_inner(model: Model, ids: TokenIds) -> Layout:
+    """The layout without the points within its halves that this model turned out not to have.
+
+    Args:
+        model: what was loaded and proved so far.
+        ids: one row of unlike tokens.
+    """
+    layout = model.layout
+    absent = dict(layout.absent) | _unlike_modules(model, ids) | _unlike_projections(model, ids)
+    if (reason := _unlike_kernel(model, ids)) is not None:
+        absent |= dict.fromkeys(_KERNEL, reason)
+    return replace(layout, absent=absent, sites={at: site for at, site in layout.sites.items() if at not in absent})
+
+
+def _unlike_modules(model: Model, ids: TokenIds) -> dict[str, str]:
+    """Points whose module does not run once a forward, or does not hold whole heads."""
+    seen, found = observe(model, ids), {}
+    for point, site in model.layout.sites.items():
+        counts = {seen.counts[layer, site.path] for layer in range(model.n_layers)}
+        if counts != {1}:
+            found[point] = f"its {site.path!r} runs {max(counts - {1})} times in a forward"
+        n_heads = model.n_kv_heads if POINTS[point].head_axis == "kv_head" else model.n_heads
+        widths = {width for (_, at), width in inner_widths(model).items() if at == point and site.heads}
+        if any(width % n_heads for width in widths):
+            found[point] = f"its {site.path!r} is not as wide as {n_heads} heads"
+    return found
+
+
+def _unlike_projections(model: Model, ids: TokenIds) -> dict[str, str]:
+    """Queries, keys and values that are not all that attention is made of: two texts that share them get other z."""
+    sites = {point: site for point, site in model.layout.sites.items() if point in _QKV}
+    if len(sites) < len(_QKV) or "z" not in model.layout.sites:
+        return {}
+    values = observe(model, torch.cat([ids, ids.flip(-1)]), shared=sites).values
+    found = [values.get((layer, "z")) for layer in range(model.n_layers)]
+    if all(z is None or same_rows(z, z) for z in found):
+        return {}
+    return dict.fromkeys(_QKV, "its attention is not made of what these projections give alone")
+
+
+def _unlike_kernel(model: Model, ids: TokenIds) -> str | None:
+    """Why attention of this model cannot be computed step by step; None where it gives the model's own logits."""
+    calls: Counter[int] = Counter()
+
+    def visit(block: int, point: str, value: Tensor) -> Tensor:
+        calls[block] += point == "pattern"
+        return value
+
+    own = _logits(model.module, model.family.inputs(ids, None))
+    taken = Kernels(model, visit)
+    try:
+        with taken.open():
+            taken.choose(range(model.n_layers))
+            ours = _logits(model.module, model.family.inputs(ids, None))
+    except Exception as error:
+        return f"its attention cannot be computed step by step ({error})"
+    if any(calls[block] != 1 for block in range(model.n_layers)):
+        return "its code computes attention by itself (load with attn_implementation='sdpa')"
+    tolerance = _ROUNDINGS * torch.finfo(own.dtype).eps * float(own.abs().max())
+    if not bool(((ours - own).abs() <= tolerance).all()):
+        return "its attention computed step by step gives other logits"
+    return None
+
+
+def _logits(module: nn.Module, inputs: dict[str, Any]) -> Tensor:
+    return module(**inputs).logits
