@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dlens import samplers, tasks
+from dlens import metrics, samplers, tasks
 from dlens.errors import Cancelled, NeverFired, UnfiredWarning, UnprovedWarning, VerificationError
 from dlens.findings.effects.collapse import Collapse, collapse
 from dlens.findings.effects.disruption import Disruption, disruption
@@ -78,6 +78,7 @@ __all__ = [
     "disruption",
     "load",
     "load_record",
+    "metrics",
     "phases",
     "plan_schedule",
     "plan_skip",

@@ -76,7 +76,8 @@ class AttentionCall:
     def pattern(self, scores: Tensor) -> Float[Tensor, "batch head position position_b"]:
         """What each query takes of each key; less than 1 in all where there are sinks."""
         if self.sinks is None:
-            return torch.softmax(scores, dim=-1, dtype=torch.float32).to(self.q.dtype)
+            wide = torch.promote_types(scores.dtype, torch.float32)
+            return torch.softmax(scores, dim=-1, dtype=wide).to(self.q.dtype)
         sinks = repeat(self.sinks, "head -> batch head query 1", batch=scores.shape[0], query=scores.shape[2])
         joined = torch.cat([scores, sinks.to(scores)], dim=-1)
         joined = joined - joined.max(dim=-1, keepdim=True).values
@@ -270,7 +271,7 @@ def _direct_call(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attn_mask: Bool[Tensor, "..."] | Float[Tensor, "..."] | None = None,
+    attn_mask: Bool[Tensor, ...] | Float[Tensor, ...] | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,

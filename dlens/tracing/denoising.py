@@ -10,13 +10,14 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from dlens.axes import Logits, TokenIds, TokenMask
+from dlens.axes import TokenIds, TokenMask
 from dlens.models.model import Model
 from dlens.ops.base.op import Op
 from dlens.ops.base.target import Target
 from dlens.samplers.sampler import Denoiser, Tokens
 from dlens.tracing.finish import Outcome, finish
 from dlens.tracing.finite import broken, broken_notes
+from dlens.tracing.planning.alignment import aligned
 from dlens.tracing.planning.inputs import Batch, as_batch, refuse_masks, refuse_too_long
 from dlens.tracing.planning.shape import run_shape
 from dlens.tracing.prepare import check_run, prepare, windows
@@ -197,23 +198,6 @@ class DenoisingRun:
             ends=torch.isin(canvas, self._ends) & self.generated,
             halves=self.halves[step],
         )
-
-
-def aligned(logits: Logits, shift: int, real: TokenMask) -> Logits:
-    """Move logits so that those at a position predict the token there.
-
-    A row's first real token has nothing before it and keeps its own logits, as in Dream's sampler.
-
-    Args:
-        logits: [batch, position, vocab] as the module gives them.
-        shift: of the family.
-        real: [batch, position], what is not padding.
-    """
-    if shift == 0:
-        return logits
-    moved = torch.cat([logits[:, :1], logits[:, :-1]], dim=1)
-    first = real & (real.long().cumsum(-1) == 1)
-    return torch.where(first[..., None], logits, moved)
 
 
 def uniform_draws(seed: int, device: torch.device) -> Any:

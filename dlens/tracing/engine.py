@@ -32,6 +32,7 @@ from dlens.tracing.step.hooks import Reader
 from dlens.tracing.step.kernel import KernelWalk
 from dlens.tracing.step.program import Active, Spot, StepProgram, around_blocks
 from dlens.tracing.step.state import StepState
+from dlens.tracing.step.tape import Tape, cut
 
 __all__ = ["ActivesOf", "StateOf", "run_plan"]
 
@@ -110,7 +111,7 @@ def _run(
     try:
         visited = _visited(model, plan)
         with resting(model.module, visited), walker.hooked(), _guarded(model, visited):
-            _trace(root, lambda: result.append(drive()), lambda *seen: walker(state_of(*seen)))
+            _trace(root, lambda: result.append(drive()), lambda *seen: walker(state_of(*seen), *seen[1:]))
     finally:
         model.blocks._modules.update(blocks)
     return result[0]
@@ -186,7 +187,8 @@ class _Walker:
         self.target = target
         self.collector = collector
         self.reader = Reader(model, collector)
-        self.hand = Hand(collector, self.reader)
+        self.tape = Tape(model, collector.plan, collector)
+        self.hand = Hand(collector, self.reader, self.tape)
         self.kernel = KernelWalk(model, collector.plan, self.hand)
         self.actives_of = actives_of
         self.root = root
@@ -198,15 +200,16 @@ class _Walker:
     @contextmanager
     def hooked(self) -> Iterator[None]:
         """Keep what the forward calls by itself in place as long as a run lasts."""
-        with self.reader.hooked(), self.kernel.opened():
+        with self.reader.hooked(), self.kernel.opened(), self.tape.open():
             yield
 
-    def __call__(self, state: StepState) -> None:
+    def __call__(self, state: StepState, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         program = self._program(state)
         self._order_blocks(program.blocks)
         self.collector.begin(state, program)
         self.reader.begin(state, program)
         self.kernel.begin(state, program)
+        self.tape.begin(args, kwargs)
         self._embed(program, state)
         for layer in sorted(program.layers.keys() - program.quiet):
             self._layer(layer, program, state)
@@ -247,11 +250,14 @@ class _Walker:
             self.hand.apply(program.root["ln_final_scale"], value, Spot("ln_final_scale", None, state))
 
     def _logits(self, program: StepProgram, state: StepState) -> None:
-        if "logits" not in program.root:
+        if "logits" not in program.root and self.tape.metric is None:
             return
         output = self.root.output
         value = output.logits
-        new = self.hand.apply(program.root["logits"], value, Spot("logits", None, state))
+        new = self.hand.apply(program.root.get("logits", []), value, Spot("logits", None, state))
         if new is not value:
             output.logits = new
-            self.root.output = output
+        if self.tape.metric is not None:
+            self.tape.close(new, state)
+            output = cut(output)
+        self.root.output = output

@@ -102,6 +102,10 @@ def _record(run: Prepared, batch: Batch, outcome: Outcome, unfired: tuple[str, .
     masks = _masks(run, batch, outcome, tokens)
     measures = _measures(run)
     step_of_position = _steps_of_positions(shape.kind, shape.prompt_width, outcome.n_steps)
+
+    def trimmed(kept: Mapping[str, Captured]) -> dict[str, Captured]:
+        return {name: _trimmed(one, outcome, masks.pad, step_of_position) for name, one in kept.items()}
+
     return Record(
         kind=shape.kind,
         model=model.name,
@@ -116,9 +120,9 @@ def _record(run: Prepared, batch: Batch, outcome: Outcome, unfired: tuple[str, .
         step_of_position=step_of_position,
         n_steps=outcome.n_steps,
         planned_steps=shape.n_steps,
-        captured={
-            name: _trimmed(kept, outcome, masks.pad, step_of_position) for name, kept in run.collector.captured.items()
-        },
+        captured=trimmed(run.collector.captured),
+        differentiated=trimmed(run.collector.gradients),
+        metric=_metric(run, outcome),
         measures=measures,
         plan=tuple({"words": op.words(), **op.to_json()} for op in run.ops),
         settings=outcome.settings,
@@ -198,6 +202,14 @@ def _trimmed(kept: Captured, outcome: Outcome, is_pad: TokenMask, step_of_positi
     if bool(hidden.any()):
         values = values.masked_fill_(hidden.reshape(index), 0)
     return replace(kept, values=values, steps=steps if "step" in kept.dims else (), positions=positions)
+
+
+def _metric(run: Prepared, outcome: Outcome) -> Tensor | None:
+    """What gradients are of, at the steps that ran."""
+    metric = run.collector.metric
+    if metric is None:
+        return None
+    return metric[0] if run.collector.shape.kind == "forward" else metric[: outcome.n_steps]
 
 
 def _measures(run: Prepared) -> dict[str, Any]:

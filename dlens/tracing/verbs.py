@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dlens.axes import POINTS, STREAM_POINTS, WRITABLE_POINTS, Part, parse_point, respell
 from dlens.measures.base.measure import Measure
+from dlens.metrics import Metric
 from dlens.models.model import Model
 from dlens.ops.ablate import Ablate, AblateOutlier, as_value
 from dlens.ops.base.edit import Edit
@@ -20,6 +21,7 @@ from dlens.ops.base.scope import Scope, StepSpec
 from dlens.ops.base.target import Target
 from dlens.ops.base.tokens import TokenSpec, as_tokens
 from dlens.ops.capture import Capture
+from dlens.ops.gradient import Gradient
 from dlens.ops.hook import Hook, HookPoint
 from dlens.ops.knockout import Knockout
 from dlens.ops.patch import Patch
@@ -332,10 +334,37 @@ class Verbs(ABC):
             raise ValueError("capture got no hook points; expected at least one; write .capture('resid_post')")
         chain = self
         for name in points:
-            single = parse_point(name).layer
-            point, places = self._point(name, layers)
-            single = None if single is None else self.target.layer(single)
-            chain = chain._with(Capture(point=point, layers=places, single=single, scope=Scope(steps)))
+            chain = chain._with(Capture(**self._keep(name, layers), scope=Scope(steps)))
+        return chain
+
+    def gradient(self: Chain, *points: str, of: Metric, layers: Indices = None, steps: StepSpec = None) -> Chain:
+        """Keep gradients of a metric with respect to the values of hook points.
+
+        Each step has one backward pass, over its own forward alone: neither the sampler nor a cache is differentiated.
+        A value that an operation replaced further on has gradient 0 where it was replaced.
+
+        Args:
+            points: full names or short forms.
+            of: a function of a step's logits and the step that gives one number a row, such as those of
+                `dlens.metrics`. Logits of a diffusion model are aligned: those at a position predict its token.
+            layers: for short forms the places; None is all.
+            steps: when.
+
+        Examples:
+            >>> import dlens
+            >>> metric = dlens.metrics.logit_difference(right=301, wrong=302)
+            >>> trace = dlens.trace("trio/diffusion").gradient("resid_post", "z", of=metric, layers=[3, 8])
+            >>> record = trace.generate("Once upon a time", 4)
+            >>> record.gradients["z"].shape, record.metric.shape
+            (torch.Size([4, 2, 1, 8, 3, 64]), torch.Size([4, 1]))
+        """
+        if not points:
+            raise ValueError(
+                "gradient got no hook points; expected at least one; write .gradient('resid_post', of=...)"
+            )
+        chain = self
+        for name in points:
+            chain = chain._with(Gradient(of=of, **self._keep(name, layers), scope=Scope(steps)))
         return chain
 
     def measure(self: Chain, *measures: Measure) -> Chain:
@@ -417,6 +446,12 @@ class Verbs(ABC):
                     f"number"
                 )
         return tuple(dict.fromkeys(head % count for head in named))
+
+    def _keep(self, name: str, layers: Indices) -> dict[str, Any]:
+        """The fields that all operations that keep a tensor share."""
+        single = parse_point(name).layer
+        point, places = self._point(name, layers)
+        return {"point": point, "layers": places, "single": None if single is None else self.target.layer(single)}
 
     def _point(self, name: str, layers: Indices) -> tuple[str, tuple[int, ...] | None]:
         point = parse_point(name)

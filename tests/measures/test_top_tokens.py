@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import dlens
-from dlens.tracing.denoising import aligned
+from dlens.tracing.planning.alignment import aligned
 
 
 def test_the_last_layer_gives_the_models_own_alternatives(diffusion: dlens.Model, tmp_path: Path) -> None:

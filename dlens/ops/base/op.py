@@ -30,12 +30,13 @@ class Touch:
     Args:
         point: its short form.
         layers: the places; empty outside of blocks.
-        use: "write" gives a new value, "keep" copies the value into the record, "measure" feeds a measure.
+        use: "write" gives a new value, "keep" copies the value into the record, "measure" feeds a measure, "gradient"
+            keeps the gradient of a metric.
     """
 
     point: str
     layers: tuple[int, ...]
-    use: Literal["write", "keep", "measure"]
+    use: Literal["write", "keep", "measure", "gradient"]
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ import torch
 
 from dlens.axes import POINTS
 from dlens.models.model import Model
+from dlens.ops.base.keep import Keep
 from dlens.ops.base.op import Op
 from dlens.ops.base.target import RunKind, RunShape, Target
-from dlens.ops.capture import Capture
 
 __all__ = ["capture_bytes", "captured_dims", "refuse_large_captures"]
 
 
-def captured_dims(op: Capture, kind: RunKind) -> tuple[str, ...]:
+def captured_dims(op: Keep, kind: RunKind) -> tuple[str, ...]:
     """The axes of a captured tensor in the record."""
     lead: tuple[str, ...] = ("step",) if kind == "denoising" else ()
     if POINTS[op.point].in_block and op.single is None:
@@ -28,7 +28,7 @@ def capture_bytes(ops: Sequence[Op], model: Model, target: Target, shape: RunSha
     """The memory that captures will take, in bytes, computed from shapes alone."""
     total = 0
     for op in ops:
-        if isinstance(op, Capture):
+        if isinstance(op, Keep):
             n_steps = len(op.scope.resolve(shape.n_steps)) if shape.kind == "denoising" else 1
             rows = n_steps * shape.batch * shape.width
             numbers = rows * max(1, len(op.places(target))) * _numbers_a_position(op, model, target, shape)
@@ -36,7 +36,7 @@ def capture_bytes(ops: Sequence[Op], model: Model, target: Target, shape: RunSha
     return total
 
 
-def _numbers_a_position(op: Capture, model: Model, target: Target, shape: RunShape) -> int:
+def _numbers_a_position(op: Keep, model: Model, target: Target, shape: RunShape) -> int:
     layers = None if op.single is None else (op.single,)
     width = target.width(op.point, layers or op.layers) if POINTS[op.point].in_block else None
     sizes = {

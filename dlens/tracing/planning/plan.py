@@ -68,7 +68,9 @@ class Plan:
     n_steps: int
 
     def touches(self, point: str) -> bool:
-        """Whether any operation reads or writes a point."""
+        """Whether any operation reads or writes a point; a metric reads all logits."""
+        if point == "logits" and any(touch.use == "gradient" for planned in self.planned for touch in planned.touches):
+            return True
         return any(touch.point == point for planned in self.planned for touch in planned.touches)
 
     def always(self, planned: Planned) -> bool:

@@ -1,11 +1,13 @@
 """What record.json holds: its fields and their types, written and read."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 from urllib.parse import quote
 
 from dlens.ops.base.target import RunKind
+from dlens.tracing.records.captured import Captured
 from dlens.tracing.records.folder import MEASURES
 from dlens.tracing.records.record import Record
 
@@ -48,6 +50,7 @@ class Header(TypedDict):
     # The file of each measure; in format 1 its labels.
     measures: dict[str, str | dict[str, Any]]
     # Older records of either format lack these.
+    gradients: NotRequired[dict[str, CapturedEntry]]
     pieces: NotRequired[dict[str, str]]
     saved: NotRequired[str]
 
@@ -60,10 +63,6 @@ def measure_file(key: str) -> str:
 def header_of(record: Record) -> dict[str, Any]:
     """The header of a record, but for the name of its save; FLOPs are counted if nobody asked for them yet."""
     counted = record.counted()
-    captured = {
-        name: {"dims": kept.dims, "layers": kept.layers, "steps": kept.steps, "positions": kept.positions}
-        for name, kept in record.captured.items()
-    }
     return {
         "format": FORMAT,
         **{name: getattr(record, name) for name in PLAIN},
@@ -72,8 +71,16 @@ def header_of(record: Record) -> dict[str, Any]:
         "unfired": list(record.unfired),
         "pieces": {str(token): text for token, text in record.pieces.items()},
         "flops": None if counted is None else [counted.run, counted.plain],
-        "captured": captured,
+        "captured": _entries(record.captured),
+        "gradients": _entries(record.differentiated),
         "measures": {key: measure_file(key) for key in record.measures},
+    }
+
+
+def _entries(kept: Mapping[str, Captured]) -> dict[str, Any]:
+    return {
+        name: {"dims": one.dims, "layers": one.layers, "steps": one.steps, "positions": one.positions}
+        for name, one in kept.items()
     }
 
 

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from dlens.axes import TokenIds, TokenMask, hook_name, parse_point
+from dlens.axes import TokenIds, TokenMask
 from dlens.ops.base.target import RunKind
-from dlens.tracing.records.captured import Captured
+from dlens.tracing.records.captured import Captured, Held
 from dlens.tracing.records.measured import Measures
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ class Record:
         unfired: operations whose steps never came, as the run ended early.
         seconds: wall-clock time of the run.
         versions: of dlens and of the libraries below it.
+        differentiated: hook point -> gradient with its axes; read as `record.gradients[name]`.
+        metric: what gradients are of: [batch], or [step, batch] of a generation; NaN where none was taken.
         count_flops, read_pieces, memo: how `flops` and `pieces` are found when first asked for.
 
     Examples:
@@ -105,6 +107,8 @@ class Record:
     unfired: tuple[str, ...]
     seconds: float
     versions: dict[str, str]
+    differentiated: Mapping[str, Captured] = field(default_factory=dict)
+    metric: Tensor | None = None
     count_flops: Callable[[], Flops] | None = None
     read_pieces: Callable[[], dict[int, str]] | None = None
     memo: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -122,17 +126,20 @@ class Record:
         Raises:
             KeyError: it was not captured.
         """
-        kept, layer = self._find(name)
-        if layer is None:
-            return kept.values
-        return kept.values.select(kept.dims.index("layer"), kept.layers.index(layer))
+        return self._held[name]
+
+    @property
+    def _held(self) -> Held:
+        return Held(self.captured, self.n_layers, len(self.tokens), "capture")
+
+    @property
+    def gradients(self) -> Held:
+        """Hook point -> d metric / d value, with the axes of a capture."""
+        return Held(self.differentiated, self.n_layers, len(self.tokens), "gradient")
 
     def __contains__(self, name: object) -> bool:
         """Whether a tensor was captured, under a name that `record[name]` takes."""
-        try:
-            return isinstance(name, str) and bool(self._find(name))
-        except (KeyError, ValueError):
-            return False
+        return name in self._held
 
     def __iter__(self) -> Iterator[str]:
         """The names of what was captured."""
@@ -140,35 +147,11 @@ class Record:
 
     def dims(self, name: str) -> tuple[str, ...]:
         """The axis names of a captured tensor."""
-        kept, layer = self._find(name)
-        return kept.dims if layer is None else tuple(dim for dim in kept.dims if dim != "layer")
+        return self._held.dims(name)
 
     def coords(self, name: str) -> dict[str, list[int]]:
         """The layers, steps and positions that a captured tensor holds, axis by axis."""
-        kept, _ = self._find(name)
-        known = {
-            "step": list(kept.steps),
-            "layer": list(kept.layers),
-            "batch": list(range(len(self.tokens))),
-            "position": list(kept.positions),
-        }
-        return {dim: known[dim] for dim in self.dims(name) if dim in known}
-
-    def _find(self, name: str) -> tuple[Captured, int | None]:
-        if isinstance(name, str) and name in self.captured:
-            return self.captured[name], None
-        point = parse_point(name)
-        if point.layer is not None and -self.n_layers <= point.layer < 0:
-            return self._find(hook_name(point.point, point.layer + self.n_layers))
-        kept = self.captured.get(point.point)
-        if kept is not None and point.layer in kept.layers and "layer" in kept.dims:
-            return kept, point.layer
-        if kept is not None and point.layer is None:
-            return kept, None
-        raise KeyError(
-            f"{name!r} is not in this record; expected one of {sorted(self.captured) or 'nothing, as none was kept'}; "
-            f"add .capture({name!r}) to the trace"
-        )
+        return self._held.coords(name)
 
     @property
     def flops(self) -> int:
@@ -254,7 +237,6 @@ class Record:
         save_record(self, folder)
 
     def __repr__(self) -> str:
-        captured = ", ".join(f"{name} {list(kept.values.shape)}" for name, kept in self.captured.items())
         lines = [
             f"Record of {self.kind} with {self.model}: {len(self.tokens)} rows, {self.tokens.shape[-1]} positions, "
             f"{self.n_steps} of {self.planned_steps} steps, {self.seconds:.2f} s"
@@ -265,7 +247,8 @@ class Record:
             lines.append(
                 f"  left-padded: {padding} of {size} positions are padding, zero in captures; see record.is_pad"
             )
-        lines += [f"  captured: {captured}"] if captured else []
+        lines += [f"  captured: {self._held}"] if self.captured else []
+        lines += [f"  gradients: {self.gradients}"] if self.differentiated else []
         lines += [f"  measures: {', '.join(self.measures)}"] if self.measures else []
         # A measure is named above, with its key alone.
         lines += [f"  {entry['words']}" for entry in self.plan if entry["op"] != "measure"]

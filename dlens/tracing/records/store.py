@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["load_record", "save_record"]
 
 _TENSOR_FIELDS = ("tokens", "is_pad", "is_prompt", "canvas", "committed_at", "step_of_position")
+_CAPTURED, _GRADIENTS = "captured", "gradients"
 _REQUIRED = ("tokens", "is_pad", "is_prompt", "committed_at")
 _MASKS = ("is_pad", "is_prompt")
 _TOKEN_LIMIT = 2**31
@@ -31,8 +32,9 @@ _SAVED = "dlens_saved"
 
 def save_record(record: Record, folder: str | Path) -> None:
     """Write a record; see `Record.save`."""
-    tensors = {name: value for name in _TENSOR_FIELDS if (value := getattr(record, name)) is not None}
-    tensors |= {f"captured/{name}": kept.values for name, kept in record.captured.items()}
+    tensors = {name: value for name in (*_TENSOR_FIELDS, "metric") if (value := getattr(record, name)) is not None}
+    for folder_name, held in ((_CAPTURED, record.captured), (_GRADIENTS, record.differentiated)):
+        tensors |= {f"{folder_name}/{name}": kept.values for name, kept in held.items()}
     header = header_of(record)
     with replaced(Path(folder)) as (new, saved):
         _write_tensors({name: value.contiguous() for name, value in tensors.items()}, new / TENSORS, saved)
@@ -85,7 +87,9 @@ def _read(folder: Path, header: Header) -> Record:
     saved = header.get("saved")
     tensors, *names = _read_tensors(find(folder, saved, TENSORS))
     measures = _read_measures(folder, header, tensors)
-    captured = {name: _captured(name, kept, tensors) for name, kept in header["captured"].items()}
+    captured = {name: _captured(f"{_CAPTURED}/{name}", kept, tensors) for name, kept in header["captured"].items()}
+    gradients = header.get("gradients", {})
+    differentiated = {name: _captured(f"{_GRADIENTS}/{name}", kept, tensors) for name, kept in gradients.items()}
     _check_tensors(folder, header, tensors)
     # Older records have no name of their save.
     names += [dataset.attrs.pop(_SAVED, None) for dataset in measures.values()]
@@ -94,7 +98,7 @@ def _read(folder: Path, header: Header) -> Record:
             f"{folder} holds files of several saves; expected those of one; save the record again, or load it when "
             f"nothing writes to it"
         )
-    return _build(header, tensors, captured, measures)
+    return _build(header, tensors, captured, differentiated, measures)
 
 
 def _read_measures(folder: Path, header: Header, tensors: dict[str, Tensor]) -> dict[str, xr.Dataset]:
@@ -151,7 +155,11 @@ def _damaged(folder: Path, what: str) -> ValueError:
 
 
 def _build(
-    header: Header, tensors: dict[str, Tensor], captured: dict[str, Captured], measures: dict[str, xr.Dataset]
+    header: Header,
+    tensors: dict[str, Tensor],
+    captured: dict[str, Captured],
+    differentiated: dict[str, Captured],
+    measures: dict[str, xr.Dataset],
 ) -> Record:
     flops = header["flops"]
     pieces = {int(token): text for token, text in header.get("pieces", {}).items()}
@@ -160,6 +168,8 @@ def _build(
     return Record(
         **fields,
         captured=captured,
+        differentiated=differentiated,
+        metric=tensors.get("metric"),
         measures=measures,
         plan=tuple(header["plan"]),
         notes=tuple(header["notes"]),
@@ -169,7 +179,7 @@ def _build(
 
 
 def _captured(name: str, described: CapturedEntry, tensors: dict[str, Tensor]) -> Captured:
-    values = tensors[f"captured/{name}"]
+    values = tensors[name]
     dims, positions = tuple(described["dims"]), tuple(described["positions"])
     kept = Captured(values, dims, tuple(described["layers"]), tuple(described["steps"]), positions)
     sizes = {"layer": len(kept.layers), "step": len(kept.steps), "position": len(kept.positions)}

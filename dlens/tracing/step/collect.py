@@ -8,14 +8,15 @@ from functools import cached_property
 from typing import Any, final
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from dlens.axes import POINTS
 from dlens.measures.base.measure import Measure, Span, Sums, Visit
 from dlens.measures.base.readout import Readout
 from dlens.models.model import Model
+from dlens.ops.base.keep import Keep
 from dlens.ops.base.target import RunShape, Target
-from dlens.ops.capture import Capture
 from dlens.tracing.planning.captures import captured_dims
 from dlens.tracing.planning.measured import measures_of
 from dlens.tracing.planning.plan import Plan
@@ -43,6 +44,8 @@ class Collector:
     structural: list[tuple[tuple[int, Rows], ...]] = field(default_factory=list)
     kept: dict[Any, Any] = field(default_factory=dict)
     readout: Readout | None = None
+    gradients: dict[str, Captured] = field(default_factory=dict)
+    metric: Float[Tensor, "step batch"] | None = None
 
     def start(self) -> None:
         """Make empty sums before the run, so that a measure can refuse it."""
@@ -85,7 +88,7 @@ class Collector:
         slab = self.slabs.get(group.index)
         if slab is None or slab.group is not group:
             slab = self.slabs[group.index] = Slab(group, self.target.n_layers, self.span.device, self._update)
-        slab.put(value, spot)
+        slab.put(value.detach(), spot)
 
     def feed(self, group: MeasureGroup, skipped: Tensor | None) -> None:
         """A layer was read at every point of a group; its measures are fed with the last, or when memory is full."""
@@ -100,11 +103,25 @@ class Collector:
 
     def capture(self, active: Active, value: Tensor, spot: Spot) -> None:
         """Copy a value into its place; the conditional half, and each AR position from its first step only."""
-        op, state = active.op, spot.state
-        assert isinstance(op, Capture)
         self.fired.add(active.planned.index)
-        value = value[: len(state.window.rows)]
-        kept = self.captured.get(op.key) or self._allocate(active, op, value)
+        self._keep(self.captured, active, value, spot)
+
+    def differentiated(self, active: Active, gradient: Tensor, spot: Spot) -> None:
+        """Copy a gradient into its place, as a captured value."""
+        self.fired.add(active.planned.index)
+        self._keep(self.gradients, active, gradient, spot)
+
+    def measured(self, metric: Float[Tensor, " batch"], state: StepState) -> None:
+        """Note the metric of a step's rows."""
+        if self.metric is None:
+            self.metric = torch.full((self.shape.n_steps, self.shape.batch), torch.nan, dtype=metric.dtype)
+        self.metric[state.step, list(state.window.rows)] = metric.to("cpu")
+
+    def _keep(self, into: dict[str, Captured], active: Active, value: Tensor, spot: Spot) -> None:
+        op, state = active.op, spot.state
+        assert isinstance(op, Keep)
+        value = value.detach()[: len(state.window.rows)]
+        kept = into.get(op.key) or self._allocate(into, active, op, value)
         skip = max(0, state.fresh - state.columns.start)
         axes = POINTS[op.point].axes
         there = self._region(state, skip, value.shape[-1])
@@ -131,7 +148,7 @@ class Collector:
             index += (kept.layers.index(layer),)
         return index
 
-    def _allocate(self, active: Active, op: Capture, value: Tensor) -> Captured:
+    def _allocate(self, into: dict[str, Captured], active: Active, op: Keep, value: Tensor) -> Captured:
         dims = captured_dims(op, self.shape.kind)
         layers, steps = op.places(self.target), tuple(sorted(active.planned.steps))
         sizes = dict(zip(POINTS[op.point].axes, value.shape, strict=True)) | {
@@ -143,11 +160,11 @@ class Collector:
         }
         size = [sizes[dim] for dim in dims]
         values = torch.zeros(math.prod(size), dtype=value.dtype).reshape(size)
-        self.captured[op.key] = Captured(
+        kept = into[op.key] = Captured(
             values=values,
             dims=dims,
             layers=layers,
             steps=steps,
             positions=tuple(range(self.shape.width)),
         )
-        return self.captured[op.key]
+        return kept

@@ -14,6 +14,7 @@ from dlens.tracing.step.collect import Collector
 from dlens.tracing.step.hooks import Reader
 from dlens.tracing.step.program import Acting, Active, MeasureGroup, Rows, Spot
 from dlens.tracing.step.state import StepState, key_mask, step_mask
+from dlens.tracing.step.tape import Tape
 
 __all__ = ["Hand", "column_of"]
 
@@ -25,11 +26,13 @@ class Hand:
     Args:
         collector: receives captures, what measures read, and what fired.
         reader: reads the blocks that are not visited, and looks away meanwhile.
+        tape: takes gradients.
     """
 
-    def __init__(self, collector: Collector, reader: Reader) -> None:
+    def __init__(self, collector: Collector, reader: Reader, tape: Tape) -> None:
         self.collector = collector
         self.reader = reader
+        self.tape = tape
         self._prompt_width = collector.shape.prompt_width
 
     def apply(self, acting: list[Acting | MeasureGroup], value: Tensor, spot: Spot) -> Tensor:
@@ -39,6 +42,8 @@ class Hand:
                 self.collector.read(one, value, spot)
             elif one.use == "keep":
                 self.collector.capture(one.active, value, spot)
+            elif one.use == "gradient":
+                value = self.tape.ask(one.active, value, spot)
             else:
                 value = self._edit(one.active, value, spot)
         return value

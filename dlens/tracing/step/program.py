@@ -31,7 +31,12 @@ Rows = tuple[bool, ...] | None
 
 # What hooks of PyTorch around a block can give to a use, as a block may write over its input: a copy of what
 # entered has to be made before it runs.
-_AROUND = {"measure": frozenset({"resid_pre", "resid_post"}), "keep": frozenset({"resid_post"}), "write": frozenset()}
+_AROUND = {
+    "measure": frozenset({"resid_pre", "resid_post"}),
+    "keep": frozenset({"resid_post"}),
+    "write": frozenset(),
+    "gradient": frozenset(),
+}
 
 
 def around_blocks(planned: Planned) -> bool:
@@ -109,12 +114,12 @@ class Acting:
     Args:
         active: the operation.
         point: the hook point.
-        use: whether it writes the value or keeps it.
+        use: whether it writes the value, keeps it, or asks for its gradient.
     """
 
     active: Active
     point: str
-    use: Literal["write", "keep"]
+    use: Literal["write", "keep", "gradient"]
 
     @property
     def around(self) -> bool:

@@ -1,0 +1,204 @@
+"""Numbers that a gradient is taken of: a metric is any function of a step's logits and the step, one number a row.
+
+Logits of a diffusion model come aligned, so that those at a position predict its token; those of an
+autoregressive model predict the token after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dlens.axes import Logits, TokenIds, TokenMask
+
+__all__ = ["Metric", "MetricStep", "log_prob", "logit_difference", "masked_loss"]
+
+
+@dataclass(frozen=True)
+class MetricStep:
+    """What a metric is told beside the logits.
+
+    Args:
+        step: its number.
+        tokens: [batch, position], what went into the step.
+        real: what is not padding.
+        masked: what is still a mask.
+        noise: per row the share of masked positions; None for AR models.
+
+    Examples:
+        >>> import dlens
+        >>> def spread(logits, step):
+        ...     return logits[:, -1].std(-1) + 0 * step.step
+        >>> trace = dlens.trace("trio/diffusion").gradient("resid_post", of=spread, layers=3)
+        >>> trace.forward("Once upon a time").metric.shape
+        torch.Size([1])
+    """
+
+    step: int
+    tokens: TokenIds
+    real: TokenMask
+    masked: TokenMask
+    noise: tuple[float, ...] | None
+
+
+Metric = Callable[[Logits, MetricStep], Float[Tensor, " batch"]]
+"""From the logits of a step and what is known of it, one number a row."""
+
+Where = str | Sequence[int] | Tensor
+"""Positions: "last", "masked" or "all", numbers counted from each row's first real token, or a bool tensor."""
+
+
+def logit_difference(right: Any, wrong: Any, tokens: Where = "last") -> Metric:
+    """How much larger the logit of one token is than that of another, averaged over the positions chosen.
+
+    Args:
+        right, wrong: token ids: one, or one for each row.
+        tokens: where: "last", "masked", "all", positions counted from each row's first real token, or a bool tensor
+            [batch, position].
+
+    Returns:
+        A metric.
+
+    Raises:
+        ValueError: something that is no token id, or no such positions.
+
+    Examples:
+        >>> import dlens
+        >>> metric = dlens.metrics.logit_difference(right=301, wrong=302)
+        >>> record = dlens.trace("trio/ar").gradient("z", of=metric).forward("Once upon a time")
+        >>> record.metric.shape, record.gradients["z"].shape
+        (torch.Size([1]), torch.Size([16, 1, 4, 3, 64]))
+    """
+    ids, others = _as_ids(right, "right"), _as_ids(wrong, "wrong")
+
+    def metric(logits: Logits, step: MetricStep) -> Tensor:
+        return _mean(_of(logits, ids) - _of(logits, others), _positions(tokens, step, logits))
+
+    return metric
+
+
+def log_prob(token: Any, tokens: Where = "last") -> Metric:
+    """The log probability of a token, averaged over the positions chosen.
+
+    Args:
+        token: token ids: one, or one for each row.
+        tokens: where, as in `logit_difference`.
+
+    Returns:
+        A metric, in nats.
+
+    Examples:
+        >>> import dlens
+        >>> trace = dlens.trace("trio/ar").gradient("resid_post", of=dlens.metrics.log_prob(301), layers=8)
+        >>> bool(trace.forward("Once upon a time").metric < 0)
+        True
+    """
+    ids = _as_ids(token, "token")
+
+    def metric(logits: Logits, step: MetricStep) -> Tensor:
+        return _mean(_of(logits.log_softmax(-1), ids), _positions(tokens, step, logits))
+
+    return metric
+
+
+def masked_loss(tokens: Any, where: Where = "masked") -> Metric:
+    """The cross entropy of a text at its masked positions, averaged over them, one number a row.
+
+    Args:
+        tokens: [batch, position], the text without masks, of the width of what goes into a step.
+        where: other positions, as in `logit_difference`.
+
+    Returns:
+        A metric, in nats a token.
+
+    Examples:
+        >>> import dlens, torch
+        >>> model = dlens.load("trio/diffusion")
+        >>> ids = torch.tensor([model.tokenizer("Once upon a time there was a girl")["input_ids"]])
+        >>> masked = ids.clone()
+        >>> masked[0, 4:] = model.family.mask_token_id
+        >>> trace = dlens.trace(model).gradient("mlp_out", of=dlens.metrics.masked_loss(ids))
+        >>> bool(trace.forward(masked).metric > 0)
+        True
+    """
+    text = torch.as_tensor(tokens)
+    if text.ndim != 2 or text.is_floating_point():
+        raise ValueError(
+            f"masked_loss got {text.dtype} of shape {tuple(text.shape)}; expected token ids [batch, position]; pass the "
+            f"text without masks"
+        )
+
+    def metric(logits: Logits, step: MetricStep) -> Tensor:
+        if text.shape != step.tokens.shape:
+            raise ValueError(
+                f"masked_loss has a text of shape {tuple(text.shape)}; expected {tuple(step.tokens.shape)}, as what goes "
+                f"into the step; pass prompt and new tokens, left-padded"
+            )
+        found = logits.log_softmax(-1).gather(-1, text.to(logits.device)[..., None])[..., 0]
+        return _mean(-found, _positions(where, step, logits))
+
+    return metric
+
+
+def _as_ids(ids: Any, what: str) -> Tensor:
+    """[batch or 1] of token ids."""
+    found = torch.as_tensor(ids) if not isinstance(ids, str) else torch.zeros(0, 0)
+    if found.dtype not in (torch.int64, torch.int32) or found.ndim > 1 or found.numel() == 0:
+        raise ValueError(
+            f"{what}={ids!r}; expected token ids, one or one for each row; write model.tokenizer(' Mary')['input_ids'][-1]"
+        )
+    return found.long().reshape(-1)
+
+
+def _of(logits: Logits, ids: Tensor) -> Float[Tensor, "batch position"]:
+    """What each row's own token has."""
+    if len(ids) not in (1, len(logits)):
+        raise ValueError(
+            f"{len(ids)} token ids for {len(logits)} rows; expected one, or one for each row; pass as many"
+        )
+    rows = ids.to(logits.device).expand(len(logits))[:, None, None]
+    return logits.gather(-1, rows.expand(-1, logits.shape[1], 1))[..., 0]
+
+
+def _mean(values: Float[Tensor, "batch position"], where: Bool[Tensor, "batch position"]) -> Float[Tensor, " batch"]:
+    """Per row the mean over the positions chosen; 0 where a row has none."""
+    return values.where(where, 0).sum(-1) / where.sum(-1).clamp(min=1)
+
+
+def _positions(tokens: Where, step: MetricStep, logits: Logits) -> Bool[Tensor, "batch position"]:
+    """Where a metric looks, at the positions that have logits."""
+    real, width = step.real, logits.shape[1]
+    if isinstance(tokens, str):
+        last = torch.zeros_like(real)
+        last[:, -1] = True
+        known = {"last": last, "masked": step.masked, "all": real}
+        if tokens not in known:
+            raise ValueError(f"tokens={tokens!r}; expected {', '.join(known)}, positions or a bool tensor; name one")
+        chosen = known[tokens]
+    elif isinstance(tokens, Tensor) and tokens.dtype == torch.bool:
+        if tokens.shape != real.shape:
+            raise ValueError(
+                f"tokens has shape {tuple(tokens.shape)}; expected {tuple(real.shape)}, as what goes into the step"
+            )
+        chosen = tokens.to(real.device) & real
+    else:
+        chosen = _counted(torch.as_tensor(tokens).reshape(-1), real)
+    if not bool(chosen[:, -width:].any()):
+        raise ValueError(
+            f"tokens={tokens!r} names no position of {width} that have logits at step {step.step}; expected at least "
+            f"one; name others, or limit steps="
+        )
+    return chosen[:, -width:].to(logits.device)
+
+
+def _counted(positions: Tensor, real: TokenMask) -> Bool[Tensor, "batch position"]:
+    """Positions counted from each row's first real token; negative ones from its end."""
+    length = real.sum(-1, keepdim=True)
+    place = torch.where(real, real.cumsum(-1) - 1, real.shape[-1] + 1)[..., None]
+    wanted = torch.where(positions.to(real.device) < 0, length + positions.to(real.device), positions.to(real.device))
+    return (place == wanted[:, None, :]).any(-1)
