@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor
 
 from dlens.axes import Half, Resid, TokenIds, TokenMask
+from dlens.checks import as_flag
 
 __all__ = ["Family", "Fill", "Layout", "Site", "hidden_in", "hidden_of"]
 
@@ -40,6 +41,9 @@ class Site:
     end: Literal["input", "output"] = "output"
     index: int = 0
     heads: bool = False
+
+    def __post_init__(self) -> None:
+        as_flag(self.heads, "heads")
 
     def split(self, value: Tensor, n_heads: int) -> Tensor:
         """What the module has, as the hook point's axes say it."""

@@ -7,7 +7,7 @@ from typing import Any, Literal, cast, final, get_args
 
 from torch import Tensor
 
-from dlens.axes import respell
+from dlens.checks import require_word
 from dlens.ops.base.edit import Edit, Place
 from dlens.ops.base.given import as_tensor
 from dlens.ops.base.op import Calibration
@@ -49,11 +49,7 @@ class Ablate(Edit):
                     f"channel {channel} of {target.name}; expected 0 to {target.d_model - 1}; give a smaller number"
                 )
         if isinstance(self.value, str):
-            known = get_args(Word)
-            if self.value not in known:
-                raise ValueError(
-                    f"value={self.value!r}; expected 'zero', 'mean' or a tensor; {respell(self.value, known)}"
-                )
+            require_word("value", self.value, get_args(Word), "'zero', 'mean' or a tensor")
         else:
             self._check_shape(self.value, target)
 

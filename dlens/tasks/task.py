@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import final
 from uuid import uuid4
 
+from dlens.checks import require_word
 from dlens.digest import class_digest
 
 __all__ = ["SPLITS", "Problem", "Task", "check_drawn", "check_split", "task_identity"]
@@ -80,8 +81,7 @@ def check_split(split: str) -> None:
     Raises:
         ValueError: it is neither "train" nor "test".
     """
-    if split not in SPLITS:
-        raise ValueError(f"split={split!r}; expected one of {', '.join(SPLITS)}; check the spelling")
+    require_word("split", split, SPLITS)
 
 
 def task_identity(task: Task) -> str:

@@ -9,7 +9,8 @@ from typing import Any, SupportsIndex, TypeVar
 
 from torch import Tensor
 
-from dlens.axes import POINTS, STREAM_POINTS, Part, parse_point, respell
+from dlens.axes import POINTS, STREAM_POINTS, Part, parse_point
+from dlens.checks import quoted, require_word
 from dlens.measures.base.measure import Measure
 from dlens.models.model import Model
 from dlens.ops.ablate import Ablate, AblateOutlier, as_value
@@ -297,7 +298,7 @@ class Verbs(ABC):
         chain = self
         for measure in measures:
             if not isinstance(measure, Measure):
-                raise ValueError(f"measure got {measure!r}; expected a measure; make one, such as dlens.Cosine()")
+                raise ValueError(f"measure got {quoted(measure)}; expected a measure; make one, such as dlens.Cosine()")
             chain = chain._with(Measured(measure=measure))
         return chain
 
@@ -318,7 +319,9 @@ class Verbs(ABC):
               skip layers 3
         """
         if not isinstance(op, Op):
-            raise ValueError(f"apply got {op!r}; expected an operation; pass an instance of a subclass of dlens.Op")
+            raise ValueError(
+                f"apply got {quoted(op)}; expected an operation; pass an instance of a subclass of dlens.Op"
+            )
         if not isinstance(op, Edit) and any(touch.use == "write" for touch in op.touches(self.target)):
             raise ValueError(
                 f"'{op.words()}' says that it writes and is a {type(op).__name__}; expected a subclass of dlens.Edit, "
@@ -333,11 +336,8 @@ class Verbs(ABC):
 
     def _edit(self, at: str, layers: Indices, tokens: Any, steps: StepSpec, noise: Noise) -> dict[str, Any]:
         """The fields that all operations on the stream share."""
-        if at not in STREAM_POINTS:
-            raise ValueError(
-                f"at={at!r}; expected a point of the residual stream, with its layers in layers=: "
-                f"{', '.join(STREAM_POINTS)}; {respell(at, STREAM_POINTS)}"
-            )
+        points = f"a point of the residual stream, with its layers in layers=: {', '.join(STREAM_POINTS)}"
+        require_word("at", at, STREAM_POINTS, points)
         places = self.target.places(layers)
         return {"at": at, "layers": places, "tokens": as_tokens(tokens), "scope": Scope(steps, noise)}
 

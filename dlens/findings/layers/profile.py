@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, final, get_args
 
 import numpy as np
 
+from dlens.checks import require_word
 from dlens.files import write_text
 from dlens.findings.scores.batches import batched, masked_rows, rng, token_rows
 from dlens.findings.scores.decoding import Decoding
@@ -295,8 +296,7 @@ def _listed(measures: Any) -> list[Measure]:
 
 
 def _check(inputs: str, rates: Sequence[float]) -> None:
-    if inputs not in get_args(Inputs):
-        raise ValueError(f"inputs={inputs!r}; expected one of {', '.join(get_args(Inputs))}; check the spelling")
+    require_word("inputs", inputs, get_args(Inputs))
     if not isinstance(rates, Iterable) or isinstance(rates, str) or not len(rates):
         raise ValueError(f"rates={rates!r}; expected shares from 0 to 1; give a list, such as [0.5]")
     for rate in rates:

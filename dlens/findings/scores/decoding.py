@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
+from dlens.checks import as_flag
 from dlens.models.model import Model
 from dlens.ops.base.given import as_index, as_seed
 from dlens.samplers import Sampler, default_for
@@ -53,6 +54,7 @@ class Decoding:
 
     def __post_init__(self) -> None:
         as_seed(self.seed)
+        as_flag(self.progress, "progress")
         if self.max_new_tokens is not None:
             as_index(self.max_new_tokens, "max_new_tokens")
         if as_index(self.batch_size, "batch_size") < 1:

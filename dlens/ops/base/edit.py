@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from dlens.axes import POINTS, respell
+from dlens.axes import POINTS
+from dlens.checks import require_word
 from dlens.ops.base.op import Op, Touch, snake_case
 from dlens.ops.base.scope import range_words
 from dlens.ops.base.target import Target
@@ -87,8 +88,7 @@ class Edit(Op):
     tokens: TokenSpec = "all"
 
     def check(self, target: Target) -> None:
-        if self.at not in POINTS:
-            raise ValueError(f"at={self.at!r}; expected a hook point: {', '.join(POINTS)}; {respell(self.at, POINTS)}")
+        require_word("at", self.at, POINTS, f"a hook point: {', '.join(POINTS)}")
         super().check(target)
         if POINTS[self.at].in_block:
             target.require_point(self.at)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dlens.checks import as_flag
 from dlens.files import check_file, check_folder, write_text
 from dlens.findings.study.claims import Row, claims
 from dlens.findings.study.stored import Store
@@ -75,7 +76,7 @@ def report(
 
 def settings_of(quick: bool, problems: int | None, seed: int) -> StudySettings:
     """How much a report measures; see `report`."""
-    settings = replace(QUICK if quick else FULL, seed=seed)
+    settings = replace(QUICK if as_flag(quick, "quick") else FULL, seed=seed)
     return settings if problems is None else replace(settings, problems=problems)
 
 
