@@ -100,7 +100,8 @@ def mount_save() -> None:
 def resting(module: nn.Module, awake: Collection[nn.Module]) -> Iterator[None]:
     """Take nnsight's forward off the parts that a run does not visit, for as long as the run lasts.
 
-    As long nobody can wrap or unwrap the module. Where a forward takes longer to launch than to compute, several hundred idle handoffs are a tenth of it.
+    As long nobody can wrap or unwrap the module. Where a forward takes longer to launch than to compute, several
+    hundred idle handoffs are a tenth of it.
 
     Args:
         module: the whole model; nothing happens where it is not wrapped.
