@@ -164,7 +164,7 @@ def test_report_writes_a_page_and_goes_on(
         (["generate", "x", "y", "--seed", "abc"], "--seed 'abc'; expected a whole number; see dlens generate --help"),
         (
             ["generate", "x", "y", "--sampler", "beam"],
-            "--sampler 'beam'; expected one of ar, dream, llada, threshold; see dlens",
+            "--sampler 'beam'; expected one of ar, dream, llada, threshold; see",
         ),
         ([], "no command; expected one of models, generate, profile, skip, report; see dlens --help"),
         (["profile", "trio/ar", "--out", "x.png"], "--out x.png; expected a name that ends in .json or .html"),
