@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import reprlib
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from dlens.axes import respell
 
-__all__ = ["as_flag", "finite", "plain_fields", "quoted", "real", "require_word", "whole"]
+__all__ = ["as_flag", "as_path", "finite", "plain_fields", "quoted", "real", "require_word", "whole"]
 
 _ARRAYS = (Tensor, np.ndarray, np.generic)
 
@@ -47,6 +49,22 @@ def as_flag(value: Any, what: str) -> bool:
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     raise ValueError(f"{what}={quoted(value)}; expected True or False; write {what}=True or {what}=False, unquoted")
+
+
+def as_path(value: Any, what: str) -> Path:
+    """Where a file or folder is: text, or a path of any kind.
+
+    Raises:
+        ValueError: something else.
+
+    Examples:
+        >>> as_path("runs", "folder").name
+        'runs'
+    """
+    if isinstance(value, (str, os.PathLike)) and "\0" not in str(value):
+        with suppress(TypeError):
+            return Path(value)
+    raise ValueError(f"{what}={quoted(value)}; expected where it is; give its path as text, such as 'runs/one'")
 
 
 def require_word(what: str, value: Any, allowed: Iterable[str], expected: str | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dlens.checks import as_flag, quoted, require_word
+from dlens.checks import as_flag, as_path, quoted, require_word
 from dlens.tasks.benchmark import Benchmark
 from dlens.tasks.gsm8k import Gsm8k
 from dlens.tasks.humaneval import HumanEval
@@ -53,10 +53,8 @@ def from_file(
     """
     require_word("format", format, FORMATS)
     allow_code = as_flag(allow_code, "allow_code")
-    if not isinstance(path, (str, Path)):
-        raise ValueError(f"path={quoted(path)}; expected where a .jsonl file is; give its path as text")
-    where = Path(path)
-    given: dict[str, Any] = {"shots": shots, "examples": None if examples is None else Path(examples)}
+    where = as_path(path, "path")
+    given: dict[str, Any] = {"shots": shots, "examples": None if examples is None else as_path(examples, "examples")}
     options = {name: value for name, value in given.items() if value is not None}
     match format:
         case "gsm8k":

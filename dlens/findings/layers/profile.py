@@ -128,7 +128,7 @@ class Profile:
 
     def save(self, path: str | Path) -> Path:
         """Write it as JSON, whole or not at all."""
-        return write_text(path, self.to_json())
+        return write_text(as_path(path, "path"), self.to_json())
 
 
 def _dataset_to_json(dataset: xr.Dataset) -> dict[str, Any]:
