@@ -156,7 +156,7 @@ class CKA(DropsChannels, Measure):
 
     @property
     def key(self) -> str:
-        return self.name or "cka"
+        return "cka" if self.name is None else self.name
 
     @property
     def points(self) -> tuple[str, ...]:

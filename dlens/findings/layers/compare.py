@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
+from dlens.checks import quoted
 from dlens.findings.layers.profile import Profile, profile
 
 if TYPE_CHECKING:
@@ -127,9 +128,9 @@ def compare(models: Mapping[str, Any], prompts: Any = None, inputs: str = "maske
         >>> table.to_xarray()["cosine"].dims, len(table.table())
         (('model', 'layer'), 32)
     """
-    if not isinstance(models, Mapping) or not models:
+    if not isinstance(models, Mapping) or not models or not all(isinstance(name, str) for name in models):
         raise ValueError(
-            f"compare got {models!r}; expected names with models; write dlens.compare({{'ar': 'trio/ar', ...}})"
+            f"compare got {quoted(models)}; expected names with models; write dlens.compare({{'ar': 'trio/ar', ...}})"
         )
     given = {name: own for name, own in models.items() if isinstance(own, Profile)}
     _refuse_others(given, None if len(given) == len(models) else inputs)

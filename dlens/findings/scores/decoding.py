@@ -55,8 +55,11 @@ class Decoding:
     def __post_init__(self) -> None:
         as_seed(self.seed)
         as_flag(self.progress, "progress")
-        if self.max_new_tokens is not None:
-            as_index(self.max_new_tokens, "max_new_tokens")
+        if self.max_new_tokens is not None and as_index(self.max_new_tokens, "max_new_tokens") < 1:
+            raise ValueError(
+                f"max_new_tokens={self.max_new_tokens}; expected at least 1, the length of an answer; ask for more, or "
+                f"leave it out"
+            )
         if as_index(self.batch_size, "batch_size") < 1:
             raise ValueError(
                 f"batch_size={self.batch_size}; expected at least 1, prompts decoded together; give for example 16"
