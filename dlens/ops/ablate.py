@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dlens.checks import require_word
 from dlens.ops.base.edit import Edit, Place
-from dlens.ops.base.given import as_tensor
+from dlens.ops.base.given import as_ints, as_tensor
 from dlens.ops.base.op import Calibration
 from dlens.ops.base.target import Target
 
@@ -43,7 +43,7 @@ class Ablate(Edit):
 
     def check(self, target: Target) -> None:
         super().check(target)
-        for channel in self.channels or ():
+        for channel in () if self.channels is None else as_ints(self.channels, "channel"):
             if not 0 <= channel < target.d_model:
                 raise IndexError(
                     f"channel {channel} of {target.name}; expected 0 to {target.d_model - 1}; give a smaller number"
@@ -51,7 +51,7 @@ class Ablate(Edit):
         if isinstance(self.value, str):
             require_word("value", self.value, get_args(Word), "'zero', 'mean' or a tensor")
         else:
-            self._check_shape(self.value, target)
+            self._check_shape(as_tensor(self.value, "value"), target)
 
     def _check_shape(self, value: Tensor, target: Target) -> None:
         width = target.d_model if self.channels is None else len(self.channels)

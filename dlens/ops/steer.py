@@ -8,7 +8,7 @@ from typing import Any, final
 from torch import Tensor
 
 from dlens.ops.base.edit import Edit, Place
-from dlens.ops.base.given import as_tensor
+from dlens.ops.base.given import as_number, as_tensor
 from dlens.ops.base.target import Target
 
 __all__ = ["Steer", "as_vector"]
@@ -46,11 +46,13 @@ class Steer(Edit):
 
     def check(self, target: Target) -> None:
         super().check(target)
+        as_number(self.scale, "scale")
+        shape = tuple(as_tensor(self.vector, "vector").shape)
         n_rows = len(self._rows(target.n_layers))
         expected = ((target.d_model,), (n_rows, target.d_model))
-        if tuple(self.vector.shape) not in expected:
+        if shape not in expected:
             raise ValueError(
-                f"the steering vector has shape {tuple(self.vector.shape)}; expected [{target.d_model}] or "
+                f"the steering vector has shape {shape}; expected [{target.d_model}] or "
                 f"[{n_rows}, {target.d_model}] (a row for each layer steered); reshape it or name its layers"
             )
 

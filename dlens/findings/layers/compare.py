@@ -13,6 +13,7 @@ from dlens.findings.layers.profile import Profile, profile
 
 if TYPE_CHECKING:
     import xarray as xr
+from dlens.ops.base.given import as_index
 
 __all__ = ["Comparison", "compare", "relative_depth", "third"]
 
@@ -74,7 +75,12 @@ class Comparison:
 
         Args:
             points: how many depths, from 0 to 1.
+
+        Raises:
+            ValueError: not a whole number of at least 1.
         """
+        if as_index(points, "points") < 1:
+            raise ValueError(f"points={points}; expected at least 1 depth; give for example {_GRID}")
         import xarray as xr
 
         grid = np.linspace(0, 1, points)
