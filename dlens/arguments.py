@@ -41,7 +41,8 @@ def asked(commands: Sequence[Callable[..., None]], arguments: Sequence[str]) -> 
     except SystemExit as stopped:
         if not stopped.code:
             raise
-        raise ValueError(_unboxed(said.getvalue())) from None
+        command = arguments[0] if arguments and arguments[0] in named else ""
+        raise ValueError(_in_parts(_unboxed(said.getvalue()), f"dlens {command}".rstrip(), list(named))) from None
 
 
 def _later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
@@ -52,6 +53,47 @@ def _later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
         return partial(command, *args, **kwargs)
 
     return bound
+
+
+def _in_parts(said: str, command: str, commands: Sequence[str]) -> str:
+    """What the argument parser says as what came; what was expected; the usual fix. What it has not said yet stays.
+
+    Examples:
+        >>> _in_parts("Missing value for argument '--seed'. Expected 1 values", "dlens skip", ["skip"])
+        '--seed without a value; expected one after it; see dlens skip --help'
+    """
+    fix = f"see {command} --help"
+    if found := _NO_NUMBER.match(said):
+        kind = "a number" if "float" in said.lower() else "a whole number"
+        return f"{found['option']} {found['came']}; expected {kind}; {fix}"
+    if found := _NO_CHOICE.match(said):
+        choices = [each for each in _QUOTED.findall(found["choices"]) if each != "None"]
+        return f"{found['option']} {found['came']!r}; expected one of {', '.join(sorted(choices))}; {fix}"
+    if found := _NO_VALUE.match(said):
+        return f"{found['option']} without a value; expected one after it; {fix}"
+    if found := _LACKS.match(said):
+        lacking = found["what"].replace(". (required)", ",")
+        return f"{command} without {lacking}; expected a value for it; {fix}"
+    if said.startswith("Expected one of {"):
+        return f"no command; expected one of {', '.join(commands)}; {fix}"
+    if found := _UNKNOWN.match(said):
+        expected = f"expected one of {', '.join(commands)}" if command == "dlens" else "expected those that it takes"
+        near = "" if found["near"] is None else f", perhaps {found['near']}"
+        return f"Unrecognized options: {found['what']}; {expected}{near}; {fix}"
+    return said
+
+
+# How the argument parser names a mistake.
+_NO_NUMBER = re.compile(r"""Error parsing (?P<option>[^:]+): .*(int\(\)|float).*: (?P<came>'[^']*'|"[^"]*")(;|$)""")
+_NO_CHOICE = re.compile(
+    r"invalid choice '(?P<came>.*)' for argument '(?P<option>\S+)'\. Expected one of (?P<choices>.*)"
+)
+_NO_VALUE = re.compile(r"Missing value for argument '(?P<option>[^']+)'")
+_LACKS = re.compile(r"Missing from [^:]+: (?P<what>.*?)\.?(?: \(required\))?(?:; see .*)?$")
+_UNKNOWN = re.compile(
+    r"Unrecognized options: (?P<what>.*?)(?:; Perhaps you meant: (?P<near>.*?))?(?: in dlens.*|; .*)?$"
+)
+_QUOTED = re.compile(r"'([^']*)'")
 
 
 def _unboxed(message: str) -> str:

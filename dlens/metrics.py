@@ -129,15 +129,15 @@ def masked_loss(tokens: Any, where: Where = "masked") -> Metric:
     text = torch.as_tensor(tokens)
     if text.ndim != 2 or text.is_floating_point():
         raise ValueError(
-            f"masked_loss got {text.dtype} of shape {tuple(text.shape)}; expected token ids [batch, position]; pass the "
-            f"text without masks"
+            f"masked_loss got {text.dtype} of shape {tuple(text.shape)}; expected token ids [batch, position]; pass "
+            f"the text without masks"
         )
 
     def metric(logits: Logits, step: MetricStep) -> Tensor:
         if text.shape != step.tokens.shape:
             raise ValueError(
-                f"masked_loss has a text of shape {tuple(text.shape)}; expected {tuple(step.tokens.shape)}, as what goes "
-                f"into the step; pass prompt and new tokens, left-padded"
+                f"masked_loss has a text of shape {tuple(text.shape)}; expected {tuple(step.tokens.shape)}, as what "
+                f"goes into the step; pass prompt and new tokens, left-padded"
             )
         found = logits.log_softmax(-1).gather(-1, text.to(logits.device)[..., None])[..., 0]
         return _mean(-found, _positions(where, step, logits))
@@ -150,7 +150,8 @@ def _as_ids(ids: Any, what: str) -> Tensor:
     found = torch.as_tensor(ids) if not isinstance(ids, str) else torch.zeros(0, 0)
     if found.dtype not in (torch.int64, torch.int32) or found.ndim > 1 or found.numel() == 0:
         raise ValueError(
-            f"{what}={ids!r}; expected token ids, one or one for each row; write model.tokenizer(' Mary')['input_ids'][-1]"
+            f"{what}={ids!r}; expected token ids, one or one for each row; write "
+            f"model.tokenizer(' Mary')['input_ids'][-1]"
         )
     return found.long().reshape(-1)
 

@@ -1,18 +1,32 @@
 """Arguments of a command line: read before anything runs, and mistakes on one line."""
 
+from typing import Literal
+
 import pytest
 
 from dlens.arguments import _unboxed, asked
+from tests.refusing import assert_three_parts
 
 RAN: list[tuple[str, int]] = []
 
 
-def greet(name: str, /, *, times: int = 1) -> None:
+def greet(
+    name: str,
+    /,
+    *,
+    times: int = 1,
+    often: int | None = None,
+    loud: float | None = None,
+    tone: Literal["low", "high"] | None = None,
+) -> None:
     """Greet somebody.
 
     Args:
         name: whom.
         times: how often.
+        often: the same.
+        loud: how loud.
+        tone: the tone.
     """
     RAN.append((name, times))
 
@@ -32,20 +46,28 @@ def test_what_is_asked_for_is_not_yet_run() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["great"], "Unrecognized options: great; Available subcommands: greet, leave; see dlens --help"),
+        (["great"], "Unrecognized options: great; expected one of greet, leave; see dlens --help"),
         (
             ["greet", "Ada", "--tines", "2"],
-            "Unrecognized options: --tines, 2; Perhaps you meant: --times INT how often",
+            "Unrecognized options: --tines, 2; expected those that it takes, perhaps --times INT how often",
         ),
-        (["greet"], "Missing from dlens greet: STR whom. (required); see dlens greet --help"),
-        (["greet", "Ada", "--times", "x"], "Error parsing --times: invalid literal for int() with base 10: 'x'"),
-        ([], "Expected one of {greet, leave}; see dlens --help"),
+        (["greet", "Ada", "too"], "Unrecognized options: too; expected those that it takes; see dlens greet --help"),
+        (["greet"], "dlens greet without STR whom; expected a value for it; see dlens greet --help"),
+        (["greet", "Ada", "--times", "x"], "--times 'x'; expected a whole number; see dlens greet --help"),
+        (["greet", "Ada", "--times", "1.5"], "--times '1.5'; expected a whole number; see dlens greet --help"),
+        (["greet", "Ada", "--often", "x"], "--often 'x'; expected a whole number; see dlens greet --help"),
+        (["greet", "Ada", "--loud", "x"], "--loud 'x'; expected a number; see dlens greet --help"),
+        (["greet", "Ada", "--loud", "it's"], '--loud "it\'s"; expected a number; see dlens greet --help'),
+        (["greet", "Ada", "--tone", "x"], "--tone 'x'; expected one of high, low; see dlens greet --help"),
+        (["greet", "Ada", "--times"], "--times without a value; expected one after it; see dlens greet --help"),
+        ([], "no command; expected one of greet, leave; see dlens --help"),
     ],
 )
 def test_a_mistake_is_one_line(arguments: list[str], message: str) -> None:
     with pytest.raises(ValueError) as caught:
         asked([greet, leave], arguments)
     assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
+    assert_three_parts(str(caught.value), message.partition("; ")[0])
 
 
 def test_boxes_of_any_letters_are_read() -> None:

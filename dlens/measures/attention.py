@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dlens.checks import plain_fields
 from dlens.measures.base.arrays import wide
 from dlens.measures.base.cells import cell_of
 from dlens.measures.base.means import Means, Samples
@@ -58,6 +59,7 @@ class Attention(Means):
 
     def __post_init__(self) -> None:
         require_above("margin", self.margin, 0, "a number above 0, in average masses", 3)
+        plain_fields(self)
 
     @property
     def points(self) -> tuple[str, ...]:

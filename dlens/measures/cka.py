@@ -11,6 +11,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from dlens.axes import STATES
+from dlens.checks import as_flag, plain_fields, require_word
 from dlens.measures.base.arrays import DropsChannels, check_channels, labelled, scratch
 from dlens.measures.base.cells import Groups
 from dlens.measures.base.gram import Gram, Matrices, gram_of, join
@@ -148,13 +149,14 @@ class CKA(DropsChannels, Measure):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.kernel not in ("linear", "rbf"):
-            raise ValueError(f"kernel={self.kernel!r}; expected 'linear' or 'rbf'; check the spelling")
+        require_word("kernel", self.kernel, ("linear", "rbf"), "'linear' or 'rbf'")
+        as_flag(self.debiased, "debiased")
         require_above("fraction", self.fraction, 0, "more than 0", 0.5)
+        plain_fields(self)
 
     @property
     def key(self) -> str:
-        return self.name or "cka"
+        return "cka" if self.name is None else self.name
 
     @property
     def points(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dlens.checks import as_flag, plain_fields, require_word
 from dlens.measures.base.arrays import DropsChannels, LayerValues, check_channels, labelled, wide, zeroed
 from dlens.measures.base.measure import Measure, Span, Sums, Visit
 
@@ -66,8 +67,11 @@ class CosinePairs(DropsChannels, Measure):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.average not in ("cosines", "positions", "all"):
-            raise ValueError(f"average={self.average!r}; expected 'cosines', 'positions' or 'all'; check the spelling")
+        averages = ("cosines", "positions", "all")
+        require_word("average", self.average, averages, "'cosines', 'positions' or 'all'")
+        for name in ("detrended", "last"):
+            as_flag(getattr(self, name), name)
+        plain_fields(self)
 
     @property
     def points(self) -> tuple[str, ...]:

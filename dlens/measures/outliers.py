@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dlens.checks import plain_fields, require_word
 from dlens.measures.base.arrays import LayerValues, fused, labelled, scratch, wide, wide_dtype, zeroed
 from dlens.measures.base.cells import Cells
 from dlens.measures.base.measure import Measure, Span, Sums, Visit
@@ -74,8 +75,8 @@ class Outliers(Measure):
         require_count("top", self.top, "the number of channels to keep", 8)
         if self.massive is not None:
             require_above("massive", self.massive, 1, "a ratio above 1, or None", 1000)
-        if self.median not in ("middle", "lower"):
-            raise ValueError(f"median={self.median!r}; expected 'middle' or 'lower'; check the spelling")
+        require_word("median", self.median, ("middle", "lower"), "'middle' or 'lower'")
+        plain_fields(self)
 
     @property
     def points(self) -> tuple[str, ...]:

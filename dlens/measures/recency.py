@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
+from dlens.checks import plain_fields
 from dlens.measures.base.arrays import DropsChannels, check_channels, labelled, scratch
 from dlens.measures.base.gram import Matrices, cosines, gram_of
 from dlens.measures.base.measure import Measure, Span, Sums, Visit
@@ -110,6 +111,7 @@ class Recency(DropsChannels, Measure):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_count("max_distance", self.max_distance, "", 128, most=_FARTHEST)
+        plain_fields(self)
 
     @property
     def points(self) -> tuple[str, ...]:

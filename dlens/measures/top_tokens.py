@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dlens.checks import plain_fields
 from dlens.measures.base.arrays import labelled
 from dlens.measures.base.measure import Measure, Span, Sums, Visit
 from dlens.measures.base.readout import Readout, ReadsTokens
@@ -57,6 +58,7 @@ class TopTokens(ReadsTokens, Measure):
             object.__setattr__(self, "layers", whole_numbers("layers", self.layers))
         if self.layers == ():
             raise ValueError("layers=() names no layer; expected at least one; name some, or leave it out for all")
+        plain_fields(self)
 
     def start(self, span: Span) -> Sums:
         size = (span.n_steps if span.has_noise else 1, len(self._places(span.n_layers)), 0, 0, self.k)

@@ -33,7 +33,6 @@ _TOLD = frozenset(
     "sliding_window output_attentions output_hidden_states use_cache position_ids cache_position deterministic "
     "output_router_logits logits_to_keep num_items_in_batch return_dict".split()
 )
-_VISITS: WeakKeyDictionary[nn.Module, Callable[[str, Tensor], Tensor]] = WeakKeyDictionary()
 
 
 @final
@@ -86,6 +85,9 @@ class AttentionCall:
     def mixed(self, pattern: Tensor) -> Float[Tensor, "batch head position d_value"]:
         """The values, mixed by a pattern."""
         return torch.matmul(pattern, _shared(self.v, pattern.shape[1]))
+
+
+_TAKEN: WeakKeyDictionary[nn.Module, Callable[[AttentionCall], tuple[Tensor, Tensor]]] = WeakKeyDictionary()
 
 
 def _shared(heads: Tensor, n_heads: int) -> Tensor:
@@ -166,7 +168,7 @@ class Kernels:
         self._configs[part] = part.config
         part.config = copy.copy(part.config)
         part.config._attn_implementation = _NAME
-        _VISITS[part] = partial(self._attend, index)
+        _TAKEN[part] = partial(self._attend, index)
 
     def _attend(self, index: int, call: AttentionCall) -> tuple[Tensor, Tensor]:
         return attend(call, self._n_kv_heads, partial(self._visit, index))
@@ -174,7 +176,7 @@ class Kernels:
     def _release(self) -> None:
         for part, config in self._configs.items():
             part.config = config  # pyright: ignore
-            _VISITS.pop(part, None)
+            _TAKEN.pop(part, None)
         self._configs.clear()
         self._chosen = frozenset()
 
@@ -234,7 +236,7 @@ def _interface(
         softcap=softcap,
         sinks=s_aux if s_aux is not None else vars(module)["_parameters"].get("sinks"),
     )
-    mixed, pattern = _VISITS[module](call)
+    mixed, pattern = _TAKEN[module](call)
     return mixed.transpose(1, 2).contiguous(), pattern
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
 from dlens.axes import Half, Resid, TokenIds, TokenMask
+from dlens.checks import as_flag, require_word, whole
 
 __all__ = ["Family", "Fill", "Layout", "Site", "hidden_in", "hidden_of"]
 
 Objective = Literal["diffusion", "autoregressive"]
+End = Literal["input", "output"]
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,15 @@ class Site:
     """
 
     path: str
-    end: Literal["input", "output"] = "output"
+    end: End = "output"
     index: int = 0
     heads: bool = False
     spelled: str = "batch position (head d_head)"
     part: int = 0
+
+    def __post_init__(self) -> None:
+        as_flag(self.heads, "heads")
+        require_word("end", self.end, get_args(End))
 
     def split(self, value: Tensor, n_heads: int) -> Tensor:
         """What the module has, as the hook point's axes say it."""
@@ -198,8 +204,9 @@ class Family:
     end_token_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        require_word("objective", self.objective, get_args(Objective))
         shifts = (1,) if self.objective == "autoregressive" else (0, 1)
-        if self.shift not in shifts:
+        if whole(self.shift) not in shifts:
             raise ValueError(
                 f"shift {self.shift!r} of {self.objective} family {self.name!r}; expected "
                 f"{' or '.join(map(str, shifts))}, as the logits at position i - shift predict "

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from dlens.checks import as_flag, quoted
 from dlens.models.families.registry import choose_family, choose_layout
 from dlens.models.family import Family
 from dlens.models.given import module_of
@@ -58,9 +59,11 @@ def load(
         >>> model.n_layers, model.d_model, model.family.objective
         (16, 192, 'diffusion')
     """
+    trust_remote_code, verify = as_flag(trust_remote_code, "trust_remote_code"), as_flag(verify, "verify")
     if tokenizer is not None and not callable(tokenizer):
         raise TypeError(
-            f"tokenizer={tokenizer!r}; expected a tokenizer of transformers; get one with AutoTokenizer.from_pretrained"
+            f"tokenizer={quoted(tokenizer)}; expected a tokenizer of transformers; "
+            f"get one with AutoTokenizer.from_pretrained"
         )
     if isinstance(source, Model):
         return _again(source, tokenizer, family, verify, kwargs)

@@ -201,7 +201,11 @@ class Model:
             return held.root
 
     def unwrap(self) -> None:
-        """Remove nnsight's wrapper from every submodule and restore any forward that stood there before."""
+        """Remove nnsight's wrapper from every submodule and restore any forward that stood there before.
+
+        Raises:
+            RuntimeError: in a function that a run of this module calls.
+        """
         with self.lock:
             unwrap(self.module)
             self.memo.pop(Wrapper, None)

@@ -46,6 +46,8 @@ class Wrapper:
 
 # Weak on both sides: whoever runs the model holds the wrapper, and with the last of them it goes.
 _WRAPPERS: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Wrapper]] = weakref.WeakKeyDictionary()
+# The modules that a run uses now: what nnsight put on them must stay until it is over.
+_RUNNING: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
 def wrapper_of(module: nn.Module) -> Wrapper:
@@ -59,6 +61,7 @@ def wrapper_of(module: nn.Module) -> Wrapper:
 
 
 def _wrap(module: nn.Module) -> Wrapper:
+    _refuse_running(module)
     ours = "nnsight" not in sys.modules
     from nnsight import NNsight
 
@@ -97,7 +100,8 @@ def mount_save() -> None:
 def resting(module: nn.Module, awake: Collection[nn.Module]) -> Iterator[None]:
     """Take nnsight's forward off the parts that a run does not visit, for as long as the run lasts.
 
-    Where a forward takes longer to launch than to compute, several hundred idle handoffs are a tenth of it.
+    As long nobody can wrap or unwrap the module. Where a forward takes longer to launch than to compute, several
+    hundred idle handoffs are a tenth of it.
 
     Args:
         module: the whole model; nothing happens where it is not wrapped.
@@ -109,11 +113,13 @@ def resting(module: nn.Module, awake: Collection[nn.Module]) -> Iterator[None]:
     for part, own in idle.items():  # an interrupt may have hit the last run while it put them back
         vars(part).setdefault("forward", own)
     taken = {part: own for part, own in idle.items() if part not in awake and _is_idle(part, own)}
+    _RUNNING.add(module)
     try:
         for part in taken:
             del vars(part)["forward"]
         yield
     finally:
+        _RUNNING.discard(module)
         for part, own in taken.items():
             vars(part)["forward"] = own
 
@@ -124,7 +130,12 @@ def _is_idle(part: nn.Module, forward: Callable[..., Any]) -> bool:
 
 
 def unwrap(module: nn.Module) -> None:
-    """Take nnsight out of a module: its state and its forward go, a forward that stood there comes back."""
+    """Take nnsight out of a module: its state and its forward go, a forward that stood there comes back.
+
+    Raises:
+        RuntimeError: a run uses the module, that is, a function called by this run calls this.
+    """
+    _refuse_running(module)
     reference = _WRAPPERS.pop(module, None)
     wrapper = reference() if reference is not None else None
     displaced = wrapper.displaced if wrapper is not None else {}
@@ -136,6 +147,14 @@ def unwrap(module: nn.Module) -> None:
         forward = displaced.get(part) or _earlier_forward(part, state)
         if forward is not None:
             vars(part)["forward"] = forward
+
+
+def _refuse_running(module: nn.Module) -> None:
+    if module in _RUNNING:
+        raise RuntimeError(
+            f"a run of {type(module).__name__} is going on, and nnsight cannot be put on it or taken off until that is "
+            f"over; expected no run; call unwrap() or .nnsight outside of hook and on_step functions"
+        )
 
 
 def _earlier_forward(part: nn.Module, state: Any) -> Callable[..., Any] | None:

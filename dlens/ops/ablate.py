@@ -7,9 +7,10 @@ from typing import Any, Literal, cast, final, get_args
 
 from torch import Tensor
 
-from dlens.axes import POINTS, STREAM_POINTS, respell
+from dlens.axes import POINTS, STREAM_POINTS
+from dlens.checks import require_word
 from dlens.ops.base.edit import Edit, Place
-from dlens.ops.base.given import as_tensor
+from dlens.ops.base.given import as_ints, as_tensor
 from dlens.ops.base.op import Calibration
 from dlens.ops.base.target import Target
 
@@ -44,7 +45,7 @@ class Ablate(Edit):
     def check(self, target: Target) -> None:
         super().check(target)
         width = target.width(self.at, self.layers)
-        for channel in self.channels or ():
+        for channel in () if self.channels is None else as_ints(self.channels, "channel"):
             if width is not None and not 0 <= channel < width:
                 where = target.name if self.at in STREAM_POINTS else f"{self.at} of {target.name}"
                 raise IndexError(f"channel {channel} of {where}; expected 0 to {width - 1}; give a smaller number")
@@ -54,17 +55,13 @@ class Ablate(Edit):
         pairs = "position_b" in POINTS[self.at].axes
         if pairs and (self.channels is not None or self.value == "mean" or getattr(self.value, "ndim", 0) > 0):
             raise ValueError(
-                f"ablate at {self.at} with channels, a mean or several values; expected one number for all keys, as its "
-                f"last axis is the keys of the run; use .knockout for chosen keys, or .hook"
+                f"ablate at {self.at} with channels, a mean or several values; expected one number for all keys, as "
+                f"its last axis is the keys of the run; use .knockout for chosen keys, or .hook"
             )
         if isinstance(self.value, str):
-            known = get_args(Word)
-            if self.value not in known:
-                raise ValueError(
-                    f"value={self.value!r}; expected 'zero', 'mean' or a tensor; {respell(self.value, known)}"
-                )
+            require_word("value", self.value, get_args(Word), "'zero', 'mean' or a tensor")
         elif width is not None:
-            self._check_shape(self.value, target, width)
+            self._check_shape(as_tensor(self.value, "value"), target, width)
 
     def _check_shape(self, value: Tensor, target: Target, whole: int) -> None:
         width = whole if self.channels is None else len(self.channels)

@@ -29,13 +29,13 @@ class Gradient(Keep):
         super().check(target)
         if not callable(self.of):
             raise ValueError(
-                f"gradient of {self.of!r}; expected a metric, f(logits, step) -> [batch]; pass one of dlens.metrics, such "
-                f"as of=dlens.metrics.logit_difference(right, wrong)"
+                f"gradient of {self.of!r}; expected a metric, f(logits, step) -> [batch]; pass one of dlens.metrics, "
+                f"such as of=dlens.metrics.logit_difference(right, wrong)"
             )
         if not POINTS[self.point].writable:
             raise ValueError(
-                f"gradient at {self.point}, which is computed beside the forward; expected a point that the forward goes "
-                f"through; ask for what the norm reads"
+                f"gradient at {self.point}, which is computed beside the forward; expected a point that the forward "
+                f"goes through; ask for what the norm reads"
             )
 
     def touches(self, target: Target) -> tuple[Touch, ...]:

@@ -89,11 +89,12 @@ class Hook(Edit):
             raise
         if new is None:
             new = copy
-        if not isinstance(new, Tensor) or new.shape != value.shape:
+        if not isinstance(new, Tensor) or new.shape != value.shape or new.is_complex():
             came = f"shape {tuple(new.shape)}" if isinstance(new, Tensor) else type(new).__name__
+            came = "complex numbers" if isinstance(new, Tensor) and new.is_complex() else came
             raise ValueError(
-                f"the hook at {name} returned {came}; expected None or a tensor of shape {tuple(value.shape)}; "
-                f"return the edited value"
+                f"the hook at {name} returned {came}; expected None or a tensor of shape {tuple(value.shape)} and of "
+                f"real numbers; return the edited value"
             )
         new = new.to(value)
         if torch.allclose(new, value, rtol=0, atol=0, equal_nan=True):

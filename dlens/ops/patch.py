@@ -77,8 +77,8 @@ class Patch(Edit):
         for axis, size in zip(axes, sizes, strict=True):
             if axis in expected and size != expected[axis]:
                 raise ValueError(
-                    f"the record to patch from has {axis} {size}; expected {expected[axis]}; patch between runs of models "
-                    f"of one width"
+                    f"the record to patch from has {axis} {size}; expected {expected[axis]}; patch between runs of "
+                    f"models of one width"
                 )
 
     def check_run(self, shape: RunShape, steps: frozenset[int], real: TokenMask) -> None:

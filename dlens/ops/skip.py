@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, final, get_args
 
-from dlens.axes import Part, respell
+from dlens.axes import Part
+from dlens.checks import require_word
 from dlens.ops.base.op import Op, Structure
 from dlens.ops.base.target import Target
 
@@ -27,9 +28,7 @@ class Skip(Op):
 
     def check(self, target: Target) -> None:
         super().check(target)
-        if self.part not in get_args(Part):
-            known = get_args(Part)
-            raise ValueError(f"part={self.part!r}; expected one of {', '.join(known)}; {respell(self.part, known)}")
+        require_word("part", self.part, get_args(Part))
         if not self.layers:
             raise ValueError("skip got no layers; expected at least one; write for example .skip([3, 4, 5])")
         target.layers(self.layers)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dlens.axes import POINTS
 from dlens.ops.base.edit import Edit, Place
-from dlens.ops.base.given import as_tensor
+from dlens.ops.base.given import as_number, as_tensor
 from dlens.ops.base.target import Target
 
 __all__ = ["Steer", "as_vector"]
@@ -37,8 +37,8 @@ class Steer(Edit):
     """`scale * vector` is added, not normalised.
 
     Args:
-        vector: [d_model] (the last axis of the point), or [layer, d_model] with a row for each of the `layers` named (for
-            each layer of the model where none are named).
+        vector: [d_model] (the last axis of the point), or [layer, d_model] with a row for each of the `layers`
+            named (for each layer of the model where none are named).
         scale: factor.
     """
 
@@ -47,15 +47,17 @@ class Steer(Edit):
 
     def check(self, target: Target) -> None:
         super().check(target)
+        as_number(self.scale, "scale")
+        shape = tuple(as_tensor(self.vector, "vector").shape)
         if "position_b" in POINTS[self.at].axes:
             raise ValueError(
                 f"steer at {self.at}, whose last axis is the keys of the run; expected a point with channels, such as "
                 f"q, k, v or z; name one of these, or write the {self.at} with .hook"
             )
         n_rows, width = len(self._rows(target.n_layers)), target.width(self.at, self.layers)
-        if width is not None and tuple(self.vector.shape) not in ((width,), (n_rows, width)):
+        if width is not None and shape not in ((width,), (n_rows, width)):
             raise ValueError(
-                f"the steering vector has shape {tuple(self.vector.shape)}; expected [{width}] or "
+                f"the steering vector has shape {shape}; expected [{width}] or "
                 f"[{n_rows}, {width}] (a row for each layer steered); reshape it or name its layers"
             )
 

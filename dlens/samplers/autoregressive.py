@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, final
 
+from dlens.checks import plain_fields
 from dlens.samplers.checks import Number, require_at_least, require_between, require_given, require_whole
 from dlens.samplers.sampler import Sampler
 
@@ -35,6 +36,7 @@ class Autoregressive(Sampler):
         require_at_least("temperature", self.temperature, 0, "0 takes the likeliest token")
         require_between("top_p", self.top_p, 0, 1, "it is a probability mass, None is all")
         require_whole("top_k", self.top_k, 1, "None is all tokens")
+        plain_fields(self)
 
     def planned_steps(self, max_new_tokens: int, infill: int = 0) -> int:
         if infill:

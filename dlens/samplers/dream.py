@@ -10,13 +10,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
+from dlens.checks import plain_fields, require_word
 from dlens.samplers.blocks import block_columns, infilled
 from dlens.samplers.checks import (
     Number,
     require_at_least,
     require_between,
     require_given,
-    require_one_of,
     require_whole,
 )
 from dlens.samplers.commit import candidates, commit, most_confident
@@ -70,7 +70,7 @@ class Dream(Denoiser):
 
     def __post_init__(self) -> None:
         require_whole("steps", self.steps, 1, "None is one token a step")
-        require_one_of("algorithm", self.algorithm, ALGORITHMS)
+        require_word("algorithm", self.algorithm, ALGORITHMS)
         require_given("temperature", self.temperature, "0 takes the likeliest token")
         require_at_least("temperature", self.temperature, 0, "0 takes the likeliest token")
         require_between("top_p", self.top_p, 0, 1, "it is a probability mass, None is all")
@@ -78,6 +78,7 @@ class Dream(Denoiser):
         require_at_least("alg_temp", self.alg_temp, 0, "None takes the most confident positions")
         require_given("eps", self.eps, "it is the noise level at the end, usually 0.001")
         require_between("eps", self.eps, 0, 0.5, "it is the noise level at the end, usually 0.001")
+        plain_fields(self)
 
     def planned_steps(self, max_new_tokens: int, infill: int = 0) -> int:
         return max_new_tokens + infill if self.steps is None else self.steps

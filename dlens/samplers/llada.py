@@ -10,8 +10,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
+from dlens.checks import as_flag, plain_fields, require_word
 from dlens.samplers.blocks import block_columns, infilled, resolve_block, resolve_steps
-from dlens.samplers.checks import Number, require_at_least, require_given, require_one_of, require_whole
+from dlens.samplers.checks import Number, require_at_least, require_given, require_whole
 from dlens.samplers.commit import candidates, commit, most_confident
 from dlens.samplers.read import Guess, Picked, Scores, gumbel, read, without
 from dlens.samplers.sampler import Denoiser, Draw, Forward, Tokens
@@ -66,12 +67,15 @@ class LLaDA(Denoiser):
         require_at_least("temperature", self.temperature, 0, "0 takes the likeliest token")
         require_given("guidance", self.guidance, "0 is no guidance")
         require_at_least("guidance", self.guidance, 0, "0 is no guidance")
-        require_one_of("remasking", self.remasking, REMASKINGS)
+        require_word("remasking", self.remasking, REMASKINGS)
+        for name in ("eos_inf", "confidence_eos_inf"):
+            as_flag(getattr(self, name), name)
         if self.confidence_eos_inf and self.remasking == "random":
             raise ValueError(
                 "confidence_eos_inf=True with remasking='random'; expected remasking='low_confidence', as random "
                 "remasking has no confidence; use eos_inf=True to keep out the end of sequence"
             )
+        plain_fields(self)
 
     def planned_steps(self, max_new_tokens: int, infill: int = 0) -> int:
         block = resolve_block(self.block_length, max_new_tokens)

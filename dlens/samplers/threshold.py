@@ -9,6 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
+from dlens.checks import plain_fields
 from dlens.samplers.blocks import block_columns, infilled, resolve_block
 from dlens.samplers.checks import Number, require_at_least, require_between, require_given, require_whole
 from dlens.samplers.commit import candidates, commit, rank
@@ -58,6 +59,7 @@ class Threshold(Denoiser):
         require_whole("block_length", self.block_length, 1, "None chooses one")
         require_given("temperature", self.temperature, "0 takes the likeliest token")
         require_at_least("temperature", self.temperature, 0, "0 takes the likeliest token")
+        plain_fields(self)
 
     def planned_steps(self, max_new_tokens: int, infill: int = 0) -> int:
         resolve_block(self.block_length, max_new_tokens)

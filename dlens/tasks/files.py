@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from dlens.checks import as_flag, as_path, quoted, require_word
 from dlens.tasks.benchmark import Benchmark
 from dlens.tasks.gsm8k import Gsm8k
 from dlens.tasks.humaneval import HumanEval
@@ -50,21 +51,19 @@ def from_file(
         >>> task.score(task.problems(1)[0], " 2 + 2 = 4\\n#### 4")
         True
     """
-    if not isinstance(path, (str, Path)):
-        raise ValueError(f"path={path!r}; expected where a .jsonl file is; give its path as text")
-    where = Path(path)
-    given: dict[str, Any] = {"shots": shots, "examples": None if examples is None else Path(examples)}
+    require_word("format", format, FORMATS)
+    allow_code = as_flag(allow_code, "allow_code")
+    where = as_path(path, "path")
+    given: dict[str, Any] = {"shots": shots, "examples": None if examples is None else as_path(examples, "examples")}
     options = {name: value for name, value in given.items() if value is not None}
     match format:
         case "gsm8k":
             return Gsm8k.read(where, **options)
         case "mbpp":
             return Mbpp.read(where, allow_code=allow_code, **options)
-        case "humaneval" if not options.get("shots") and examples is None:
-            return HumanEval.read(where, allow_code=allow_code)
-        case "humaneval":
-            raise ValueError(
-                f"shots={shots}, examples={examples} with humaneval; expected neither, as its prompt has no worked "
-                f"examples; leave both out"
-            )
-    raise ValueError(f"format={format!r}; expected one of {', '.join(FORMATS)}; check the spelling")
+    if shots or examples is not None:
+        raise ValueError(
+            f"shots={quoted(shots)}, examples={examples} with humaneval; expected neither, as its prompt has no worked "
+            f"examples; leave both out"
+        )
+    return HumanEval.read(where, allow_code=allow_code)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
+from dlens.checks import as_flag
 from dlens.tasks.benchmark import Benchmark, Entry, first_shots, until
 from dlens.tasks.lines import read_lines
 from dlens.tasks.task import Problem
@@ -46,6 +47,9 @@ class Gsm8k(Benchmark):
 
     name = "gsm8k"
     max_new_tokens = 256
+
+    def __post_init__(self) -> None:
+        as_flag(self.flexible, "flexible")
 
     @classmethod
     def read(cls, path: Path, shots: int = SHOTS, examples: Path | None = None) -> Gsm8k:

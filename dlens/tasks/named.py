@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dlens.axes import respell
+from dlens.checks import as_flag, quoted
 from dlens.tasks.files import FORMATS, from_file
 from dlens.tasks.task import Task
 from dlens.tasks.trio_code import TrioCode
@@ -43,10 +44,16 @@ def get(
         >>> get("trio-math").problems(8)[5].steps
         2
     """
-    if isinstance(name, Task):
+    as_flag(allow_code, "allow_code")
+    if isinstance(name, Task) and shots is None and examples is None:
         return name
+    if isinstance(name, Task):
+        raise ValueError(
+            f"shots={quoted(shots)}, examples={examples} with the task {name.name}, which is made; expected its name "
+            f"with them; leave both out, or make another with dlens.tasks.from_file"
+        )
     if not isinstance(name, str):
-        raise ValueError(f"task {name!r}; expected a task, or its name; write for example 'trio-math'")
+        raise ValueError(f"task {quoted(name)}; expected a task, or its name; write for example 'trio-math'")
     format, colon, path = name.partition(":")
     if colon and format in FORMATS:
         return from_file(path, format, shots=shots, examples=examples, allow_code=allow_code)

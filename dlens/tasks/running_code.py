@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from dlens.checks import as_flag
 from dlens.tasks import keeper
 
 __all__ = ["passes", "require_permission"]
@@ -119,10 +120,10 @@ def require_permission(name: str, allowed: bool) -> None:
     """Refuse a task that runs a model's programs, unless the user said that it may and the limits work.
 
     Raises:
-        ValueError: the user did not.
+        ValueError: the user did not, or said something that is neither yes nor no.
         OSError: this system does not take the limits.
     """
-    if not allowed:
+    if not as_flag(allowed, "allow_code"):
         raise ValueError(
             f"{name} runs programs that the model writes, with your rights and no security sandbox, and allow_code is "
             f"not set; expected a clear yes; pass allow_code=True, or --allow-code, if you accept this"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import operator
 import pickle
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import final
 from uuid import uuid4
 
+from dlens.checks import quoted, require_word, whole
 from dlens.digest import class_digest
 
 __all__ = ["SPLITS", "Problem", "Task", "check_drawn", "check_split", "task_identity"]
@@ -80,8 +80,7 @@ def check_split(split: str) -> None:
     Raises:
         ValueError: it is neither "train" nor "test".
     """
-    if split not in SPLITS:
-        raise ValueError(f"split={split!r}; expected one of {', '.join(SPLITS)}; check the spelling")
+    require_word("split", split, SPLITS)
 
 
 def task_identity(task: Task) -> str:
@@ -108,8 +107,6 @@ def check_drawn(n: int, seed: int, split: str) -> None:
         ValueError: numbers that are not whole, or an unknown split.
     """
     for name, number in {"n": n, "seed": seed}.items():
-        try:
-            operator.index(number)
-        except TypeError:
-            raise ValueError(f"{name}={number!r}; expected a whole number; pass an int, such as 8") from None
+        if whole(number) is None:
+            raise ValueError(f"{name}={quoted(number)}; expected a whole number; pass an int, such as 8")
     check_split(split)

@@ -159,6 +159,8 @@ class Trace(Verbs):
             >>> dlens.trace("trio/ar").capture("resid_post").capture_bytes("Once upon a time") == 16 * 4 * 192 * 4
             True
         """
+        if max_new_tokens is not None and as_index(max_new_tokens, "max_new_tokens") < 0:
+            raise ValueError(f"max_new_tokens={max_new_tokens}; expected at least 0; leave it out for a forward")
         batch = as_batch(self.model, inputs)
         sampler = None if max_new_tokens is None else sampler_for(self.model, sampler)
         shape = run_shape(self.model, batch, max_new_tokens or 0, sampler)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from dlens.axes import TokenIds
+from dlens.checks import as_flag
 from dlens.errors import Cancelled
 
 __all__ = ["OnStep", "StepView", "Watch", "hold", "quiet", "refuse_stray_call"]
@@ -89,7 +90,7 @@ class Watch:
 
 def quiet(progress: bool) -> bool | None:
     """What tqdm takes as `disable`: None shows a bar in notebooks and on terminals, and none in pipes and files."""
-    return None if progress else True
+    return None if as_flag(progress, "progress") else True
 
 
 def refuse_stray_call(step: int, begun: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from dlens.axes import respell
+from dlens.checks import as_flag, quoted, require_word
 from dlens.models.model import Model
 from dlens.ops.base.target import Target
 from dlens.samplers import Autoregressive, Denoiser, Sampler, default_for
@@ -66,10 +66,10 @@ def check_settings(model: Model, target: Target, settings: RunSettings) -> None:
     Raises:
         ValueError: before anything is computed.
     """
-    cache, infill, least = settings.cache, settings.infill, 0 if settings.infill else 1
-    policies = get_args(CachePolicy)
-    if cache not in policies:
-        raise ValueError(f"cache={cache!r}; expected one of {', '.join(policies)}; {respell(cache, policies)}")
+    as_flag(settings.progress, "progress")
+    cache, infill = settings.cache, as_flag(settings.infill, "infill")
+    least = 0 if infill else 1
+    require_word("cache", cache, get_args(CachePolicy))
     if cache != "auto" and target.has_noise:
         raise ValueError(
             f"cache={cache!r} on {model.name}; expected 'auto', as a diffusion model computes every position "
@@ -88,11 +88,12 @@ def check_settings(model: Model, target: Target, settings: RunSettings) -> None:
 def _check_followers(settings: RunSettings) -> None:
     if settings.on_step is not None and not callable(settings.on_step):
         raise ValueError(
-            f"on_step={settings.on_step!r}; expected a function of one StepView; pass the function itself, uncalled"
+            f"on_step={quoted(settings.on_step)}; expected a function of one StepView; "
+            f"pass the function itself, uncalled"
         )
     if settings.cancel is not None and not callable(getattr(settings.cancel, "is_set", None)):
         raise ValueError(
-            f"cancel={settings.cancel!r}; expected a threading.Event; make one, and set it from another thread"
+            f"cancel={quoted(settings.cancel)}; expected a threading.Event; make one, and set it from another thread"
         )
 
 

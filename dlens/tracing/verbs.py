@@ -9,7 +9,8 @@ from typing import Any, SupportsIndex, TypeVar
 
 from torch import Tensor
 
-from dlens.axes import POINTS, STREAM_POINTS, WRITABLE_POINTS, Part, parse_point, respell
+from dlens.axes import POINTS, STREAM_POINTS, WRITABLE_POINTS, Part, parse_point
+from dlens.checks import quoted, require_word
 from dlens.measures.base.measure import Measure
 from dlens.metrics import Metric
 from dlens.models.model import Model
@@ -381,7 +382,7 @@ class Verbs(ABC):
         chain = self
         for measure in measures:
             if not isinstance(measure, Measure):
-                raise ValueError(f"measure got {measure!r}; expected a measure; make one, such as dlens.Cosine()")
+                raise ValueError(f"measure got {quoted(measure)}; expected a measure; make one, such as dlens.Cosine()")
             chain = chain._with(Measured(measure=measure))
         return chain
 
@@ -402,7 +403,9 @@ class Verbs(ABC):
               skip layers 3
         """
         if not isinstance(op, Op):
-            raise ValueError(f"apply got {op!r}; expected an operation; pass an instance of a subclass of dlens.Op")
+            raise ValueError(
+                f"apply got {quoted(op)}; expected an operation; pass an instance of a subclass of dlens.Op"
+            )
         if not isinstance(op, Edit) and any(touch.use == "write" for touch in op.touches(self.target)):
             raise ValueError(
                 f"'{op.words()}' says that it writes and is a {type(op).__name__}; expected a subclass of dlens.Edit, "
@@ -426,11 +429,8 @@ class Verbs(ABC):
         points: tuple[str, ...] = WRITABLE_POINTS,
     ) -> dict[str, Any]:
         """The fields that all operations that write values share."""
-        if at not in points:
-            raise ValueError(
-                f"at={at!r}; expected a point {'of the residual stream' if points is STREAM_POINTS else 'in the blocks'}, "
-                f"with its layers in layers=: {', '.join(points)}; {respell(at, points)}"
-            )
+        where = "of the residual stream" if points is STREAM_POINTS else "in the blocks"
+        require_word("at", at, points, f"a point {where}, with its layers in layers=: {', '.join(points)}")
         places = self.target.places(layers)
         named = None if heads is None else self._heads(at, heads)
         return {"at": at, "layers": places, "tokens": as_tokens(tokens), "scope": Scope(steps, noise), "heads": named}

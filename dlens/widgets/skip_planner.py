@@ -8,6 +8,7 @@ from typing import Any, final
 
 import traitlets
 
+from dlens.checks import as_flag
 from dlens.findings.layers.profile import Profile, profile
 from dlens.findings.scores.canvases import text_canvases
 from dlens.findings.skipping.choosable import bare
@@ -94,6 +95,7 @@ class SkipPlanner(Panel):
         seed: int = 0,
         live: bool = True,
     ) -> None:
+        live = as_flag(live, "live")
         chain = bare(model, "SkipPlanner")
         task = get(task)
         self._chain, self._texts, self._batch_size = chain, texts, batch_size

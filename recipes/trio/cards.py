@@ -55,7 +55,7 @@ Held-out documents, nats a token{bound}: {losses}.
 ## Depth
 
 Cosine of what enters with what leaves each block, and the energy share of the largest channel of what leaves it;
-held-out text, nothing masked; 95 % bootstrap intervals over texts.
+held-out text, nothing masked; 95 % intervals over texts (Student's t, corrected for skewness).
 
 {depth}
 
@@ -63,7 +63,7 @@ The largest channel over all blocks but the last is {channel}.{kept}
 
 ## Operations
 
-Accuracy on the same problems with an operation, and its change with a paired 95 % bootstrap interval. Channels are
+Accuracy on the same problems with an operation, and its change with a paired 95 % interval (the same). Channels are
 set at the outputs of blocks 0 to 14; "next channels" are as many of the next largest as come closest to the energy of
 the largest ({together}); the random channels are five single ones, averaged. Skipped blocks are the identity.
 

@@ -16,6 +16,7 @@ from dlens.models.wrapper import resting, wrapper_of
 from tests.models.conftest import build
 from tests.models.families.reading import IDS
 from tests.models.wrapped import clean, marks, traced
+from tests.refusing import assert_three_parts
 
 
 def test_the_wrapper_is_built_once_for_each_module() -> None:
@@ -127,3 +128,29 @@ def test_parts_that_rest_lose_nnsights_forward_for_as_long_as_a_run() -> None:
         raise KeyError
     assert {part: vars(part)["forward"] for part in model.module.modules()} == before
     assert wrapper.serves(model.module)
+
+
+@pytest.mark.parametrize("verbs", ["hook", "hook and swap", "on_step alone", "on_step and skip"])
+def test_a_run_that_is_going_on_keeps_its_wrapper(verbs: str) -> None:
+    model = dlens.load(build("qwen2"))
+    before = clean(model)
+    said: list[str] = []
+
+    def leave(*_: Any) -> None:
+        for change in (model.unwrap, dlens.load(model.module, verify=False).unwrap):
+            with pytest.raises(RuntimeError) as caught:
+                change()
+            said.append(str(caught.value))
+
+    trace = dlens.trace(model)
+    if verbs.startswith("hook"):
+        chain = trace.swap(0, 1) if "swap" in verbs else trace
+        chain.hook("blocks.1.hook_resid_post", leave).forward(IDS)
+    else:
+        chain = trace.skip(1) if "skip" in verbs else trace
+        chain.generate(IDS, 1, on_step=leave, progress=False)
+    assert len(said) == 2
+    for message in said:
+        assert_three_parts(message, "is going on")
+    model.unwrap()
+    assert not marks(model.module) and torch.equal(clean(model), before)

@@ -89,3 +89,11 @@ def test_the_outlier_in_words():
         "op": "ablate_outlier", "channel": 2, "share": 0.625, "value": "mean",
         "at": "resid_post", "layers": [0, 1], "tokens": "all tokens",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [torch.tensor(1j), torch.tensor(float("nan")), 1j], ids=str)
+def test_a_value_of_an_operation_made_by_hand_is_read_too(value):
+    with unchecked(), pytest.raises(ValueError, match="^value .*; expected .*; "):
+        Ablate(channels=(0,), value=value).check(DIFFUSION)
+    with unchecked(), pytest.raises(ValueError, match="channels .*; expected whole numbers.*; pass a list"):
+        Ablate(channels={1: 2}).check(DIFFUSION)  # pyright: ignore

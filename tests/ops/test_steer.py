@@ -45,3 +45,8 @@ def test_a_point_that_is_none_raises():
         ValueError, match="at='resid_psot'; expected a hook point: embed, resid_pre, .*; did you mean 'resid_post'"
     ):
         Steer(vector=VECTOR, at="resid_psot").check(DIFFUSION)
+
+
+def test_a_factor_of_an_operation_made_by_hand_is_read_too():
+    with pytest.raises(ValueError, match="scale=nan; expected a finite number; pass a float"):
+        Steer(vector=VECTOR, scale=float("nan")).check(DIFFUSION)

@@ -4,17 +4,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from dlens.checks import quoted
 from dlens.samplers import Autoregressive, Dream, LLaDA, Threshold
-from dlens.samplers.checks import require_at_least, require_between, require_given, require_one_of, require_whole
+from dlens.samplers.checks import require_at_least, require_between, require_given, require_whole
 from tests.refusing import assert_three_parts
 from tests.unchecked import unchecked
-
-
-def test_a_word_is_one_of_those_allowed() -> None:
-    require_one_of("remasking", "random", ("low_confidence", "random"))
-    with pytest.raises(ValueError, match="remasking='rand'; expected one of low_confidence, random; check the spel"):
-        require_one_of("remasking", "rand", ("low_confidence", "random"))
 
 
 def test_the_least_number_passes_and_none_is_not_asked_for() -> None:
@@ -68,6 +64,15 @@ def test_none_is_refused_where_it_means_nothing() -> None:
         (LLaDA, {"guidance": float("inf")}),
         (LLaDA, {"guidance": None}),
         (LLaDA, {"remasking": 5}),
+        (LLaDA, {"eos_inf": "no"}),
+        (LLaDA, {"confidence_eos_inf": 1}),
+        (LLaDA, {"temperature": 10**30}),
+        (LLaDA, {"guidance": 1e30}),
+        (LLaDA, {"steps": 10**30}),
+        (Dream, {"steps": 10**30}),
+        (Threshold, {"factor": 10**30}),
+        (LLaDA, {"temperature": np.array([0.5, 1.0])}),
+        (LLaDA, {"remasking": np.array(["random", "low_confidence"])}),
         (Dream, {"top_k": 1.5}),
         (Dream, {"alg_temp": float("inf")}),
         (Dream, {"eps": None}),
@@ -82,4 +87,12 @@ def test_no_sampler_takes_what_it_cannot_use(kind: Any, settings: dict[str, Any]
     with unchecked(), pytest.raises(ValueError) as caught:
         kind(**settings)
     [[name, value]] = settings.items()
-    assert_three_parts(str(caught.value), f"{name}={value!r}")
+    assert_three_parts(str(caught.value), f"{name}={quoted(value)}")
+
+
+def test_a_sampler_is_the_same_whatever_its_numbers_came_from() -> None:
+    with unchecked():
+        made = LLaDA(steps=np.int64(4), temperature=torch.tensor(0.5), eos_inf=np.True_)  # pyright: ignore
+    assert made == LLaDA(steps=4, temperature=0.5, eos_inf=True) and repr(made) == repr(
+        LLaDA(4, None, 0.5, eos_inf=True)
+    )

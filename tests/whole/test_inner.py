@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,7 +42,7 @@ def watched(module: Any) -> Iterator[list[dict[str, Tensor]]]:
 
 
 def eager(name: str) -> Any:
-    module = build(CONFIGS[name][0])
+    module = build(copy.deepcopy(CONFIGS[name][0]))  # models share the config that they are built of
     module.set_attn_implementation("eager")
     return module
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from math import isnan, nan
 from typing import Any, final
 
+from dlens.checks import quoted
 from dlens.findings.effects.applied import applied, blocks_saved, flops_saved
 from dlens.findings.scores.accuracy import Scores, refuse_other_answers, score_problems
 from dlens.findings.scores.decoding import Decoding
@@ -189,6 +190,11 @@ def asked_of_both(
         ValueError: an unknown task, too few problems, or a baseline on others, which cannot be paired.
     """
     task = get(task)
+    if baseline is not None and not isinstance(baseline, Scores):
+        raise ValueError(
+            f"baseline={quoted(baseline)}; expected the scores of the model as it is; get them with "
+            f"dlens.findings.scores.accuracy.score_task"
+        )
     problems = task.problems(enough(n), seed, split)
     if baseline is not None and (baseline.task != task.name or baseline.problems != problems):
         raise ValueError(

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
+from dlens.checks import quoted
 from dlens.findings.layers.profile import Profile, profile
 
 if TYPE_CHECKING:
     import xarray as xr
+from dlens.ops.base.given import as_index
 
 __all__ = ["Comparison", "compare", "relative_depth", "third"]
 
@@ -73,7 +75,12 @@ class Comparison:
 
         Args:
             points: how many depths, from 0 to 1.
+
+        Raises:
+            ValueError: not a whole number of at least 1.
         """
+        if as_index(points, "points") < 1:
+            raise ValueError(f"points={points}; expected at least 1 depth; give for example {_GRID}")
         import xarray as xr
 
         grid = np.linspace(0, 1, points)
@@ -127,9 +134,9 @@ def compare(models: Mapping[str, Any], prompts: Any = None, inputs: str = "maske
         >>> table.to_xarray()["cosine"].dims, len(table.table())
         (('model', 'layer'), 32)
     """
-    if not isinstance(models, Mapping) or not models:
+    if not isinstance(models, Mapping) or not models or not all(isinstance(name, str) for name in models):
         raise ValueError(
-            f"compare got {models!r}; expected names with models; write dlens.compare({{'ar': 'trio/ar', ...}})"
+            f"compare got {quoted(models)}; expected names with models; write dlens.compare({{'ar': 'trio/ar', ...}})"
         )
     given = {name: own for name, own in models.items() if isinstance(own, Profile)}
     _refuse_others(given, None if len(given) == len(models) else inputs)

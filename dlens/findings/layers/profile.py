@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, final, get_args
 
 import numpy as np
 
+from dlens.checks import as_path, quoted, require_word
 from dlens.files import write_text
 from dlens.findings.scores.batches import batched, masked_rows, rng, token_rows
 from dlens.findings.scores.decoding import Decoding
@@ -120,14 +121,24 @@ class Profile:
 
     @staticmethod
     def from_json(text: str) -> Profile:
-        """The profile that `to_json` wrote."""
-        entry = json.loads(text)
-        entry["measures"] = {key: _dataset_from_json(data) for key, data in entry["measures"].items()}
-        return Profile(**entry | {"plan": tuple(entry["plan"]), "notes": tuple(entry["notes"])})
+        """The profile that `to_json` wrote.
+
+        Raises:
+            ValueError: it is something else, or damaged.
+        """
+        try:
+            entry = json.loads(text)
+            entry["measures"] = {key: _dataset_from_json(data) for key, data in entry["measures"].items()}
+            return Profile(**entry | {"plan": tuple(entry["plan"]), "notes": tuple(entry["notes"])})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{quoted(text)} is no profile ({error}); expected all of what Profile.to_json wrote; write it again, "
+                f"or give the text of the file and not its name"
+            ) from error
 
     def save(self, path: str | Path) -> Path:
         """Write it as JSON, whole or not at all."""
-        return write_text(path, self.to_json())
+        return write_text(as_path(path, "path"), self.to_json())
 
 
 def _dataset_to_json(dataset: xr.Dataset) -> dict[str, Any]:
@@ -295,10 +306,9 @@ def _listed(measures: Any) -> list[Measure]:
 
 
 def _check(inputs: str, rates: Sequence[float]) -> None:
-    if inputs not in get_args(Inputs):
-        raise ValueError(f"inputs={inputs!r}; expected one of {', '.join(get_args(Inputs))}; check the spelling")
-    if not isinstance(rates, Iterable) or isinstance(rates, str) or not len(rates):
-        raise ValueError(f"rates={rates!r}; expected shares from 0 to 1; give a list, such as [0.5]")
+    require_word("inputs", inputs, get_args(Inputs))
+    if not isinstance(rates, Iterable) or isinstance(rates, (str, Mapping)) or not len(rates):
+        raise ValueError(f"rates={quoted(rates)}; expected shares from 0 to 1; give a list, such as [0.5]")
     for rate in rates:
         if not 0 <= as_number(rate, "rates holds a share") <= 1:
             raise ValueError(f"rates holds {rate}; expected shares from 0 to 1; give for example 0.5")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, final
 
+from dlens.checks import as_flag
 from dlens.findings.scores.batches import batched, token_rows
 from dlens.findings.scores.decoding import Decoding
 from dlens.models.model import Model
@@ -149,6 +150,7 @@ def score_problems(
     Raises:
         ValueError: before anything is computed.
     """
+    count_flops = as_flag(count_flops, "count_flops")
     if not problems:
         raise ValueError("got no problems; expected at least one; draw some with task.problems(64)")
     rows = token_rows(trace.model, [problem.prompt for problem in problems])

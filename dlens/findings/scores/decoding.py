@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import final
+from typing import final, get_args
 
+from dlens.checks import as_flag, quoted, require_word
 from dlens.models.model import Model
 from dlens.ops.base.given import as_index, as_seed
 from dlens.samplers import Sampler, default_for
@@ -53,8 +54,18 @@ class Decoding:
 
     def __post_init__(self) -> None:
         as_seed(self.seed)
-        if self.max_new_tokens is not None:
-            as_index(self.max_new_tokens, "max_new_tokens")
+        as_flag(self.progress, "progress")
+        require_word("cache", self.cache, get_args(CachePolicy))
+        if self.sampler is not None and not isinstance(self.sampler, Sampler):
+            raise ValueError(
+                f"sampler={quoted(self.sampler)}; expected one of dlens.samplers; make one, such as "
+                f"dlens.samplers.LLaDA(), or leave it out"
+            )
+        if self.max_new_tokens is not None and as_index(self.max_new_tokens, "max_new_tokens") < 1:
+            raise ValueError(
+                f"max_new_tokens={self.max_new_tokens}; expected at least 1, the length of an answer; ask for more, or "
+                f"leave it out"
+            )
         if as_index(self.batch_size, "batch_size") < 1:
             raise ValueError(
                 f"batch_size={self.batch_size}; expected at least 1, prompts decoded together; give for example 16"

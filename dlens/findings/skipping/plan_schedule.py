@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from dlens.checks import as_flag
 from dlens.findings.scores.canvases import Canvases, noise_canvases
 from dlens.findings.scores.loss import losses_of
 from dlens.findings.skipping.choosable import bare, choosable
@@ -112,6 +113,7 @@ def plan_schedule(
         >>> schedule.share
         0.0625
     """
+    as_flag(progress, "progress")
     own = bare(model, "plan_schedule").model
     _need_noise(own)
     edges = _edges(levels)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import isfinite, nan
 from typing import Any, Literal, final, get_args
 
+from dlens.checks import as_flag, require_word
 from dlens.findings.layers.profile import Profile
 from dlens.findings.scores.canvases import Canvases, text_canvases
 from dlens.findings.skipping.block_scores import angular_distances, block_similarity
@@ -119,6 +120,7 @@ def plan_skip(
     """
     _check_rule(rule, threshold)
     as_seed(seed)
+    as_flag(progress, "progress")
     source = model if isinstance(model, (Profile, Trace)) else trace(model)
     name, n_layers = _size(source)
     n, allowed = choosable(name, n_layers, n, keep_first, keep_last)
@@ -139,8 +141,7 @@ def plan_skip(
 
 
 def _check_rule(rule: str, threshold: float | None) -> None:
-    if rule not in get_args(Rule):
-        raise ValueError(f"rule={rule!r}; expected one of {', '.join(get_args(Rule))}; check the spelling")
+    require_word("rule", rule, get_args(Rule))
     if threshold is not None:
         as_number(threshold, "threshold")
     if threshold is not None and rule not in ("cosine", "cka"):

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, final
 
 import numpy as np
 
+from dlens.checks import as_flag
 from dlens.digest import function_digest
 from dlens.findings.effects.change import Change
 from dlens.findings.scores.batches import token_rows
@@ -56,6 +57,7 @@ class StudySettings:
 
     def __post_init__(self) -> None:
         as_seed(self.seed)
+        as_flag(self.deep, "deep")
 
     @property
     def n_thirds(self) -> int:

@@ -29,6 +29,8 @@ __all__ = [
 ]
 
 _DEPTHS = 16
+# Profiles nearer than single precision tells cosines apart are one.
+_SAME = 1e-6
 _NATS = "nats a token"
 
 # An effect of one model of a study.
@@ -59,11 +61,17 @@ def recency(study: Study, name: str) -> Estimate:
 
 
 def dynamics(study: Study, name: str) -> Estimate:
-    """Where the profile of a model lies between native diffusion and AR, with the line from other texts."""
+    """Where the profile of a model lies between native diffusion and AR, with the line from other texts.
+
+    NaN where the two have the same profile.
+    """
     ends = [[_profile(own) for own in _of_kind(study, kind)] for kind in ("diffusion", "ar")]
     if not all(ends):
         return _nothing("ar" if ends[0] else "diffusion")
     line = np.stack([np.mean(end, axis=0)[1::2] for end in ends], axis=1)
+    if np.allclose(*line.mean(0), rtol=0, atol=_SAME):
+        same = "native diffusion and autoregressive models have the same profile, so nothing lies between"
+        return Estimate(nan, nan, nan, same)
     own = _profile(study.models[name])[0::2]
     low, high = jackknife_interval([own, line], _place)
     why = "too few texts for an interval" if isnan(low) else ""

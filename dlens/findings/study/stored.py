@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, final
 
+from dlens.checks import as_flag
 from dlens.files import unfinished, write_text
 
 __all__ = ["Store", "code_digest"]
@@ -34,6 +35,9 @@ class Store:
     folder: Path | None = None
     fresh: bool = False
     reused: list[Path] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        as_flag(self.fresh, "fresh")
 
     def once(
         self, asked: Mapping[str, Any], compute: Callable[[], Any], read: Callable[[Any], Any] = lambda result: result

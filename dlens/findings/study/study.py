@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any, cast, final
 
+from dlens.axes import respell
+from dlens.checks import as_flag, quoted
 from dlens.findings.effects.retention import enough
 from dlens.findings.scores.accuracy import refuse_long_problems
 from dlens.findings.skipping.choosable import bare
@@ -80,6 +82,7 @@ def study(
     """
     from tqdm.auto import tqdm
 
+    as_flag(progress, "progress")
     chains = _checked(models, kinds)
     problems = task.problems(enough(settings.problems), settings.seed)
     for chain in chains:
@@ -102,8 +105,8 @@ def _checked(models: Sequence[Any], kinds: Sequence[Any]) -> list[Trace]:
             f"'ar' or 'ar-init' for each"
         )
     for kind in kinds:
-        if kind is not None and kind not in KINDS:
-            raise ValueError(f"kind {kind!r}; expected one of {', '.join(KINDS)}; check the spelling")
+        if kind is not None and (not isinstance(kind, str) or kind not in KINDS):
+            raise ValueError(f"kind {quoted(kind)}; expected one of {', '.join(KINDS)}; {respell(kind, KINDS)}")
     chains = [bare(model, "a study") for model in models]
     names = [chain.model.name for chain in chains]
     for name in names:

@@ -174,7 +174,7 @@ class Measure(ABC):
     def key(self) -> str:
         """The name in `record.measures`: `name=`, or the class name in snake case."""
         snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
-        return self.name or snake
+        return snake if self.name is None else self.name
 
     @property
     @abstractmethod

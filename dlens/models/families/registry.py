@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dlens.axes import respell
+from dlens.checks import quoted
 from dlens.models.families.decoder import AUTOREGRESSIVE, DECODER_LAYOUTS, MASKED, MASKED_SHIFTED, llama_like
 from dlens.models.families.dream import DREAM, dream_layout
 from dlens.models.families.llada import LLADA, llada_layout
@@ -32,7 +33,7 @@ def register_family(family: Family) -> Family:
         The same family.
 
     Raises:
-        ValueError: another family has this name.
+        ValueError: another family has this name, or it is none.
 
     Examples:
         A model of 2-tuple blocks with its mask token at 7:
@@ -57,6 +58,8 @@ def register_family(family: Family) -> Family:
         >>> register_family(family).name
         'mine'
     """
+    if not isinstance(family, Family):
+        raise ValueError(f"{quoted(family)} to register; expected a Family; make one, as dlens.Family(name=..., ...)")
     known = _FAMILIES.setdefault(family.name, family)
     if known is not family and known != family:
         raise ValueError(

@@ -149,7 +149,7 @@ def same_rows(added: Tensor, block: Any) -> bool:
 
 
 def observe(model: Model, ids: TokenIds, shared: dict[str, Site] | None = None) -> Seen:
-    """What one forward shows under plain hooks, which are gone afterwards; at the sites `shared` all rows get the first one's."""
+    """What one forward shows under plain hooks; at the sites `shared` all rows get what the first one has."""
     seen, handles = Seen(), []
     sites = model.layout.sites
     try:

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from dlens.axes import POINTS, respell
+from dlens.axes import POINTS
+from dlens.checks import require_word
 from dlens.ops.base.op import Op, Touch, snake_case
 from dlens.ops.base.scope import range_words
 from dlens.ops.base.target import Target
@@ -89,8 +90,7 @@ class Edit(Op):
     heads: tuple[int, ...] | None = None
 
     def check(self, target: Target) -> None:
-        if self.at not in POINTS:
-            raise ValueError(f"at={self.at!r}; expected a hook point: {', '.join(POINTS)}; {respell(self.at, POINTS)}")
+        require_word("at", self.at, POINTS, f"a hook point: {', '.join(POINTS)}")
         super().check(target)
         if POINTS[self.at].in_block:
             target.require_point(self.at)
@@ -103,8 +103,8 @@ class Edit(Op):
         for head in self.heads or ():
             if not 0 <= head < count:
                 raise IndexError(
-                    f"head {head} at {self.at}; expected 0 to {count - 1}, as it has {count} {POINTS[self.at].head_axis}s; "
-                    f"give a smaller number"
+                    f"head {head} at {self.at}; expected 0 to {count - 1}, as it has {count} "
+                    f"{POINTS[self.at].head_axis}s; give a smaller number"
                 )
 
     @abstractmethod

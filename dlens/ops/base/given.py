@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import operator
-import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from dlens.checks import quoted, real, whole
 
 __all__ = ["Indices", "as_index", "as_indices", "as_ints", "as_number", "as_seed", "as_slice", "as_tensor"]
 
@@ -36,21 +36,10 @@ def as_index(number: Any, what: str, fix: str = "pass an int, such as 5") -> int
         >>> as_index(torch.tensor(3), "layer")
         3
     """
-    value: Any = number.item() if isinstance(number, Tensor) and number.ndim == 0 else number
-    if not isinstance(value, (bool, Tensor)):
-        with suppress(TypeError):
-            return operator.index(value)
-    raise ValueError(f"{what} {_short(number)}; expected a whole number; {fix}")
-
-
-def _short(value: Any) -> str:
-    """What came, in one short line, whatever it is.
-
-    Examples:
-        >>> _short("3"), len(_short(list(range(1000)))) < 80
-        ("'3'", True)
-    """
-    return " ".join(reprlib.repr(value).split())
+    value = whole(number)
+    if value is None:
+        raise ValueError(f"{what} {quoted(number)}; expected a whole number; {fix}")
+    return value
 
 
 def as_seed(seed: Any) -> int:
@@ -72,10 +61,18 @@ def as_seed(seed: Any) -> int:
 def as_ints(numbers: Any, what: str) -> tuple[int, ...]:
     """One whole number or several, as ints.
 
+    Raises:
+        ValueError: something else, or a mapping, of which only the keys would count.
+
     Examples:
         >>> as_ints(8, "layer"), as_ints(range(3), "layer")
         ((8,), (0, 1, 2))
     """
+    if isinstance(numbers, Mapping):
+        raise ValueError(
+            f"{what}s {quoted(numbers)}; expected whole numbers, and no mapping, whose values would not count; "
+            f"pass a list of ints, such as [5, 9]"
+        )
     try:
         several = [numbers] if isinstance(numbers, (str, bytes)) else list(numbers)
     except TypeError:
@@ -124,13 +121,10 @@ def as_number(number: Any, what: str) -> float:
     Raises:
         ValueError: a bool, text, several numbers, NaN or infinity.
     """
-    value = None
-    if not isinstance(number, (bool, str, bytes)):
-        with suppress(TypeError, ValueError, RuntimeError, OverflowError):
-            value = float(number)
+    value = real(number)
     if value is None or not math.isfinite(value):
         kind = "a number" if value is None else "a finite number"
-        raise ValueError(f"{what}={_short(number)}; expected {kind}; pass a float")
+        raise ValueError(f"{what}={quoted(number)}; expected {kind}; pass a float")
     return value
 
 
@@ -138,12 +132,12 @@ def as_tensor(values: Any, what: str) -> Tensor:
     """A tensor of its own from a tensor, an array, a list or a number.
 
     Raises:
-        ValueError: nothing that holds numbers, or NaN or infinity among them.
+        ValueError: nothing that holds real numbers, or NaN or infinity among them.
     """
     kept: Tensor | None = None
     with suppress(TypeError, ValueError, RuntimeError, OverflowError):
         kept = torch.as_tensor(values).detach().clone()
-    if kept is not None and kept.dtype == torch.bool:
+    if kept is not None and (kept.dtype == torch.bool or kept.is_complex()):
         kept = None
     if kept is not None and not bool(kept.isfinite().all()):
         raise ValueError(
@@ -153,6 +147,6 @@ def as_tensor(values: Any, what: str) -> Tensor:
     if kept is not None:
         return kept
     raise ValueError(
-        f"{what} is a {type(values).__name__} that holds no numbers of one shape; expected a tensor; "
+        f"{what} is a {type(values).__name__} that holds no real numbers of one shape; expected a tensor; "
         f"pass a tensor, an array, or a list of numbers"
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, SupportsIndex, cast, get_args
 
-from dlens.axes import respell
+from dlens.checks import quoted, require_word
 from dlens.ops.base.given import as_ints, as_number, as_slice
 
 __all__ = ["Scope", "StepSpec", "Third", "range_words"]
@@ -95,12 +95,9 @@ def _as_steps(steps: Any) -> StepSpec:
         return None
     if isinstance(steps, slice):
         return as_slice(steps, "step")
-    if isinstance(steps, str) and steps not in get_args(Third):
-        raise ValueError(
-            f"steps={steps!r}; expected an int, range, slice, list of ints, "
-            f"'early', 'middle' or 'late'; {respell(steps, get_args(Third))}"
-        )
     if isinstance(steps, str):
+        forms = "an int, range, slice, list of ints, 'early', 'middle' or 'late'"
+        require_word("steps", steps, get_args(Third), forms)
         return cast(Third, steps)
     named = steps if isinstance(steps, range) else as_ints(steps, "step")
     if not named:
@@ -116,7 +113,7 @@ def _as_noise(noise: Any) -> tuple[float, float] | None:
     ends = [as_number(end, "noise") for end in noise] if isinstance(noise, Sequence) else []
     if len(ends) != 2 or not 0 <= ends[0] < ends[1] <= 1:
         raise ValueError(
-            f"noise={noise!r}; expected (lo, hi) with 0 <= lo < hi <= 1; "
+            f"noise={quoted(noise)}; expected (lo, hi) with 0 <= lo < hi <= 1; "
             f"noise is the share of masked positions, for example noise=(0.5, 1.0)"
         )
     return ends[0], ends[1]

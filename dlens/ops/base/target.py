@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, SupportsIndex
 
 from dlens.axes import BLOCK_POINTS, POINTS, Part
-from dlens.ops.base.given import Indices, as_index, as_indices
+from dlens.ops.base.given import Indices, as_index, as_indices, as_ints
 
 __all__ = ["RunKind", "RunShape", "Target"]
 
@@ -87,7 +87,7 @@ class Target:
         """The places that layer numbers name, in order; None names all."""
         if layers is None:
             return tuple(range(self.n_layers))
-        return tuple(sorted({self.layer(layer) for layer in layers}))
+        return tuple(sorted({self.layer(layer) for layer in as_ints(layers, "layer")}))
 
     def places(self, layers: Indices) -> tuple[int, ...] | None:
         """The places that a user names, each once, in the order named; None stays None.
@@ -127,8 +127,8 @@ class Target:
         found = {self.widths[point][layer] for layer in self.layers(layers)}
         if len(found) > 1:
             raise ValueError(
-                f"{point} of {self.name} has widths {sorted(found)} at layers {list(self.layers(layers))}; expected one "
-                f"width; name layers of one width, in calls of their own"
+                f"{point} of {self.name} has widths {sorted(found)} at layers {list(self.layers(layers))}; expected "
+                f"one width; name layers of one width, in calls of their own"
             )
         return found.pop()
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlens.axes import respell
+from dlens.checks import quoted, require_word
 from dlens.ops.base.given import as_ints, as_slice
 from dlens.ops.base.scope import range_words
 from dlens.ops.base.target import Target
@@ -37,8 +37,7 @@ def as_tokens(tokens: Any) -> TokenSpec:
     """
     forms = f"one of {', '.join(TOKEN_WORDS)}, a slice or list of positions, or a bool tensor [batch, position]"
     if isinstance(tokens, str):
-        if tokens not in TOKEN_WORDS:
-            raise ValueError(f"tokens={tokens!r}; expected {forms}; {respell(tokens, TOKEN_WORDS)}")
+        require_word("tokens", tokens, TOKEN_WORDS, forms)
         return tokens
     if isinstance(tokens, slice):
         return as_slice(tokens, "position")
@@ -52,7 +51,7 @@ def as_tokens(tokens: Any) -> TokenSpec:
             )
         return tokens.detach().clone()
     if not isinstance(tokens, Iterable):
-        raise ValueError(f"tokens={tokens!r}; expected {forms}; write one position as a list")
+        raise ValueError(f"tokens={quoted(tokens)}; expected {forms}; write one position as a list")
     positions = as_ints(tokens, "position")
     if not positions:
         raise ValueError(f"tokens={tokens!r} names no position; expected {forms}; name at least one position")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dlens.checks import require_word
 from dlens.findings.effects.collapse import Collapse
 from dlens.findings.effects.disruption import Disruption
 from dlens.findings.effects.phases import Phases
@@ -125,8 +126,7 @@ def _places(n_layers: int, axis: str) -> tuple[str, list[float]]:
     Raises:
         ValueError: an unknown axis.
     """
-    if axis not in _AXES:
-        raise ValueError(f"axis={axis!r}; expected one of {', '.join(_AXES)}; check the spelling")
+    require_word("axis", axis, _AXES)
     return _AXES[axis], relative_depth(n_layers).tolist() if axis == "depth" else list(range(n_layers))
 
 

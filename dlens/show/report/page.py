@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlens.checks import as_path
 from dlens.files import write_text
 from dlens.findings.layers.profile import Profile
 from dlens.html import rendered
@@ -195,4 +196,4 @@ def save_page(html: str, path: str | Path) -> Path:
         >>> save_page("<!DOCTYPE html>", tempfile.mkdtemp() + "/page.html").name
         'page.html'
     """
-    return write_text(path, html)
+    return write_text(as_path(path, "path"), html)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dlens.checks import as_flag, as_path
 from dlens.files import check_file, check_folder, write_text
 from dlens.findings.study.claims import Row, claims
 from dlens.findings.study.stored import Store
@@ -75,7 +76,7 @@ def report(
 
 def settings_of(quick: bool, problems: int | None, seed: int) -> StudySettings:
     """How much a report measures; see `report`."""
-    settings = replace(QUICK if quick else FULL, seed=seed)
+    settings = replace(QUICK if as_flag(quick, "quick") else FULL, seed=seed)
     return settings if problems is None else replace(settings, problems=problems)
 
 
@@ -133,9 +134,9 @@ def check_paths(out: str | Path, json: str | Path | None) -> tuple[Path, Path | 
     Raises:
         ValueError, OSError: they cannot be written.
     """
-    page_path = check_file(out, ".html")
+    page_path = check_file(as_path(out, "out"), ".html")
     check_folder(_parts(page_path))
-    return page_path, None if json is None else check_file(json, ".json")
+    return page_path, None if json is None else check_file(as_path(json, "json"), ".json")
 
 
 def _parts(page_path: Path) -> Path:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from dlens.axes import BLOCK_POINTS
+from dlens.checks import quoted
 from dlens.measures.base.measure import Measure
 from dlens.ops.base.op import Kept, Op, Touch
 from dlens.ops.base.target import Target
@@ -27,10 +28,10 @@ class Measured(Op):
 
     def check(self, target: Target) -> None:
         super().check(target)
-        if not isinstance(self.measure.key, str):
+        if not isinstance(self.measure.key, str) or not self.measure.key:
             raise ValueError(
-                f"name={self.measure.key!r} of {type(self.measure).__name__}; expected text, its key in the record; "
-                f"leave name= out, or give a word"
+                f"name={quoted(self.measure.key)} of {type(self.measure).__name__}; expected text, its key in the "
+                f"record; leave name= out, or give a word"
             )
         for point in self.measure.points:
             if point not in BLOCK_POINTS:

@@ -50,7 +50,7 @@ def _joined(record: Record, point: str, names: list[str]) -> tuple[Tensor, tuple
     layers: list[int] = []
     others: list[dict[str, list[int]]] = []
     for name in names:
-        part, dims, coords = record[name], record.dims(name), record.coords(name)
+        part, coords = record[name], record.coords(name)
         layer = parse_point(name).layer
         layers += [layer] if layer is not None else coords.pop("layer")
         parts.append(part if layer is None else part.unsqueeze(-len(POINTS[point].axes) - 1))

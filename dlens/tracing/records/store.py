@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
+from dlens.checks import as_path
 from dlens.tracing.records.captured import Captured
 from dlens.tracing.records.folder import INDEX, TENSORS, find, read_alone, replaced
 from dlens.tracing.records.format_1 import measures_of_format_1
@@ -36,7 +37,7 @@ def save_record(record: Record, folder: str | Path) -> None:
     for folder_name, held in ((_CAPTURED, record.captured), (_GRADIENTS, record.differentiated)):
         tensors |= {f"{folder_name}/{name}": kept.values for name, kept in held.items()}
     header = header_of(record)
-    with replaced(Path(folder)) as (new, saved):
+    with replaced(as_path(folder, "folder")) as (new, saved):
         _write_tensors({name: value.contiguous() for name, value in tensors.items()}, new / TENSORS, saved)
         for key, dataset in record.measures.items():
             write_dataset(dataset.assign_attrs({_SAVED: saved}), new / measure_file(key))
@@ -71,7 +72,7 @@ def load_record(folder: str | Path) -> Record:
         >>> dlens.load_record(folder)["logits"].shape
         torch.Size([1, 4, 4096])
     """
-    folder = Path(folder)
+    folder = as_path(folder, "folder")
     with read_alone(folder):
         header = read_header(find(folder, None, INDEX))
         try:

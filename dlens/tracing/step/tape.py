@@ -134,7 +134,8 @@ def metric_of(plan: Plan) -> Metric | None:
     metrics = [planned.op.of for planned in plan.planned if isinstance(planned.op, Gradient)]
     if any(metric is not metrics[0] for metric in metrics):
         raise ValueError(
-            "the trace takes gradients of two metrics; expected one, as a step has one backward pass; run it once for each"
+            "the trace takes gradients of two metrics; expected one, as a step has one backward pass; run it once "
+            "for each"
         )
     return metrics[0] if metrics else None
 

@@ -14,7 +14,7 @@ from dlens.findings.scores.accuracy import score_task
 from dlens.findings.scores.decoding import Decoding
 from dlens.findings.scores.loss import text_loss
 from dlens.samplers import LLaDA
-from tests.refusing import refused
+from tests.refusing import assert_three_parts, refused
 from tests.unchecked import unchecked
 
 
@@ -108,3 +108,11 @@ def test_a_task_is_taken_as_it_is() -> None:
 def test_a_schedule_has_such_a_seed_too(diffusion: dlens.Model) -> None:
     with refused(diffusion, ValueError, "seed=-1"):
         dlens.plan_schedule(diffusion, 1 / 16, seed=-1)
+
+
+@pytest.mark.parametrize("settings", [{"sampler": "llada"}, {"cache": "on"}, {"max_new_tokens": 0}], ids=str)
+def test_settings_that_no_run_takes_are_refused_when_they_are_made(settings: Any) -> None:
+    [[name, value]] = settings.items()
+    with unchecked(), pytest.raises(ValueError) as caught:
+        Decoding(**settings)
+    assert_three_parts(str(caught.value), f"{name}={value!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import isnan
 
 import numpy as np
@@ -46,6 +47,14 @@ def test_dynamics_is_the_place_between_both() -> None:
     assert dynamics(study, "dllm").value == pytest.approx(0, abs=0.02)
     assert [cell.verdict for cell in claims(study)[2].cells] == ["holds"] * 3
     assert dynamics(made_study({"dllm": TRIO["dllm"]}), "dllm").why == "no autoregressive model to compare with"
+
+
+def test_there_is_no_place_between_equal_profiles() -> None:
+    study = made_study({name: replace(TRIO["dllm"], kind=kind) for name, kind in (("a", "diffusion"), ("b", "ar"))})
+    effect = dynamics(study, "a")
+    assert isnan(effect.value) and isnan(effect.low) and isnan(effect.high)
+    assert effect.why == "native diffusion and autoregressive models have the same profile, so nothing lies between"
+    assert claims(study)[2].cells[0].verdict == "undecided"
 
 
 def test_models_of_unequal_depth_are_compared_at_equal_depths() -> None:

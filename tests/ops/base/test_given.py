@@ -98,3 +98,20 @@ def test_a_tensor_is_a_copy():
     kept = [as_tensor(given, "value") for given in (array, tensor)]
     array[:], tensor[:] = 1, 1
     assert all(not own.any() for own in kept)
+
+
+@pytest.mark.parametrize("numbers", [{1: 2}, {}, {"layers": [3]}], ids=str)
+def test_a_mapping_is_no_list(numbers):
+    with (
+        unchecked(),
+        pytest.raises(ValueError, match="layers .*; expected whole numbers, .*; pass a list"),
+    ):
+        as_indices(numbers, "layer", 4)
+
+
+@pytest.mark.parametrize("value", [1j, [1, 2j], np.zeros(3, np.complex64), torch.tensor(1j)], ids=str)
+def test_complex_numbers_are_refused(value):
+    with pytest.raises(ValueError, match="value is a .* that holds no real numbers of .*; expected a tensor; pass"):
+        as_tensor(value, "value")
+    with pytest.raises(ValueError, match="scale=.*; expected a number; pass a float"):
+        as_number(value, "scale")

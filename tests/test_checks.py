@@ -1,0 +1,128 @@
+"""What every room asks of what users give: words, flags and numbers, and every flag of the public functions."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import dlens
+from dlens import checks, samplers, tasks, widgets
+from dlens.checks import as_flag, finite, plain_fields, quoted, real, require_word, whole
+from dlens.findings.scores import accuracy, decoding
+from dlens.findings.study import asking, stored
+from dlens.measures import cosine_pairs
+from dlens.tasks import gsm8k, humaneval, mbpp
+from tests.refusing import assert_three_parts
+from tests.unchecked import unchecked
+
+NO_FLAGS = ["no", "", 0, 1, None, [], np.array([True]), np.array([True, False]), torch.tensor(True)]
+
+
+@pytest.mark.parametrize("value", NO_FLAGS, ids=str)
+def test_a_flag_is_yes_or_no_and_nothing_else(value: Any) -> None:
+    assert [as_flag(each, "fresh") for each in (True, False, np.True_, np.False_)] == [True, False] * 2
+    with pytest.raises(ValueError) as caught:
+        as_flag(value, "fresh")
+    assert_three_parts(str(caught.value), f"fresh={quoted(value)}")
+
+
+@pytest.mark.parametrize("value", ["erly", 3, None, ["early"], np.array(["early", "late"]), {}], ids=str)
+def test_a_word_is_one_of_those_known(value: Any) -> None:
+    require_word("steps", "early", ("early", "late"))
+    with pytest.raises(
+        ValueError, match="remasking='rand'; expected one of low_confidence, random; did you mean 'random'"
+    ):
+        require_word("remasking", "rand", ("low_confidence", "random"))
+    with pytest.raises(ValueError, match="expected one of early, late; (check the spelling|did you mean 'early')"):
+        require_word("steps", value, ("early", "late"))
+
+
+def test_numbers_of_any_type_are_read_once() -> None:
+    assert [whole(each) for each in (3, np.int8(3), np.array(3), torch.tensor(3))] == [3] * 4
+    for none in (True, np.True_, torch.tensor(True), 3.0, "3", None, [3], np.array([3]), torch.tensor([3])):
+        assert whole(none) is None
+    assert [real(each) for each in (2, np.float32(2), np.array([2.0]), torch.tensor(2.0))] == [2.0] * 4
+    for none in (True, np.True_, 2j, np.complex64(2), torch.tensor(2j), "2", None, [2], torch.ones(2), 10**400):
+        assert real(none) is None
+    assert real(float("inf")) == float("inf") and finite(float("inf")) is finite(float("nan")) is None
+
+
+@dataclass(frozen=True)
+class Held:
+    number: Any
+    flag: Any
+
+
+def test_settings_hold_plain_values() -> None:
+    held = Held(np.float64(0.5), np.True_)
+    plain_fields(held)
+    assert repr(held) == "Held(number=0.5, flag=True)"
+    several = Held(np.ones(2), None)
+    plain_fields(several)
+    assert isinstance(several.number, np.ndarray)
+
+
+def public() -> Iterator[tuple[str, Callable[..., Any]]]:
+    """What users call, by name."""
+    rooms = (dlens, samplers, tasks, checks, cosine_pairs, accuracy, decoding, asking, stored, gsm8k, humaneval, mbpp)
+    for room in (*rooms, widgets):
+        for name in room.__all__:
+            own = getattr(room, name)
+            if inspect.isfunction(own) or inspect.isclass(own) and not issubclass(own, BaseException):
+                yield name, own
+            if own is dlens.Trace:
+                methods = inspect.getmembers(own, inspect.isroutine)
+                yield from ((f"{name}.{each}", way) for each, way in methods if not each.startswith("_"))
+
+
+def flags() -> list[tuple[str, str, Callable[..., Any]]]:
+    """Every argument of a public function that is yes or no; what dlens fills in by itself is left out."""
+    internal = {"Model", "Visit", "Span", "Target"}
+    found = {}
+    for name, way in public():
+        asked = {} if name in internal else inspect.signature(way).parameters
+        found |= {(name, each.name): way for each in asked.values() if each.annotation in ("bool", bool)}
+    return [(*key, way) for key, way in found.items()]
+
+
+# What else a call needs to be one that would run.
+ARGUMENTS: dict[str, Any] = {
+    "self": lambda models: dlens.trace(models["diffusion"]),
+    "trace": lambda models: dlens.trace(models["diffusion"]),
+    "model": lambda models: models["diffusion"],
+    "source": lambda models: models["diffusion"].module,
+    "prompts": lambda models: "Once upon a time",
+    "plan": lambda models: [3],
+    "budget": lambda models: 1 / 16,
+    "n": lambda models: 2,
+    "task": lambda models: tasks.get("trio-code"),
+    "problems": lambda models: tasks.get("trio-code").problems(2),
+    "name": lambda models: "trio-code",
+    "path": lambda models: __file__,
+    "format": lambda models: "mbpp",
+    "entries": lambda models: {},
+}
+
+
+@pytest.mark.parametrize(("name", "flag", "way"), flags(), ids=lambda value: value if isinstance(value, str) else "")
+def test_every_public_flag_is_yes_or_no(
+    name: str, flag: str, way: Callable[..., Any], diffusion: dlens.Model, tmp_path: Any
+) -> None:
+    parameters = inspect.signature(way).parameters.values()
+    needed = [each.name for each in parameters if each.default is each.empty or each.name == "plan"]
+    given = {each: ARGUMENTS[each]({"diffusion": diffusion}) if each in ARGUMENTS else 1 for each in needed}
+    given |= {"out": tmp_path / "page.html"} if name == "report" else {}
+    with unchecked(), pytest.raises(ValueError) as caught:
+        way(**given | {flag: "no"})
+    assert_three_parts(str(caught.value), f"{flag}='no'")
+
+
+def test_the_flags_are_all_that_there_are() -> None:
+    named = {name.partition(".")[0] for name, _, _ in flags()}
+    assert {"load", "Trace", "report", "retention", "CKA", "CosinePairs", "LLaDA", "SkipPlanner", "Site"} <= named
