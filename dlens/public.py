@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dlens import metrics, samplers, tasks
 from dlens.errors import Cancelled, NeverFired, UnfiredWarning, UnprovedWarning, VerificationError
+from dlens.findings.circuits.heads import attention_flow, pattern_stability
 from dlens.findings.effects.collapse import Collapse, collapse
 from dlens.findings.effects.disruption import Disruption, disruption
 from dlens.findings.effects.phases import Phases, phases
@@ -25,6 +26,7 @@ from dlens.measures.logit_lens import LogitLens
 from dlens.measures.norms import Norms
 from dlens.measures.outliers import Outliers
 from dlens.measures.recency import Recency
+from dlens.measures.sink_values import SinkValues
 from dlens.measures.top_tokens import TopTokens
 from dlens.models.families.registry import register_family
 from dlens.models.family import Family, Fill, Layout, Site
@@ -64,6 +66,7 @@ __all__ = [
     "Recency",
     "Record",
     "Retention",
+    "SinkValues",
     "Site",
     "SkipPlan",
     "SkipSchedule",
@@ -73,12 +76,14 @@ __all__ = [
     "UnfiredWarning",
     "UnprovedWarning",
     "VerificationError",
+    "attention_flow",
     "collapse",
     "compare",
     "disruption",
     "load",
     "load_record",
     "metrics",
+    "pattern_stability",
     "phases",
     "plan_schedule",
     "plan_skip",

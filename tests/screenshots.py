@@ -40,6 +40,15 @@ def recency() -> Any:
     return dlens.widgets.TokenRecency({name: name for name in names}, prompt=PROMPT)
 
 
+def heads() -> Any:
+    """The heads of the diffusion model halfway through a run, one of them off."""
+    widget = dlens.widgets.Heads("trio/diffusion", prompt=PROMPT, max_new_tokens=16)
+    widget.layer, widget.head, widget.step = 3, 0, widget.steps[4]
+    widget.off = [[5, 1]]
+    widget.wait()
+    return widget
+
+
 def planner() -> Any:
     """Two plans, measured."""
     widget = dlens.widgets.SkipPlanner("trio/diffusion", "trio-math", n=16)
@@ -54,6 +63,7 @@ WIDGETS: dict[str, tuple[Callable[[], Any], str]] = {
     "denoising": (denoising, "light"),
     "layer-collapse": (collapse, "light"),
     "token-recency": (recency, "dark"),
+    "heads": (heads, "light"),
     "skip-planner": (planner, "light"),
 }
 

@@ -17,6 +17,7 @@ from dlens.measures.logit_lens import LogitLens
 from dlens.measures.norms import Norms
 from dlens.measures.outliers import Outliers
 from dlens.measures.recency import Recency
+from dlens.measures.sink_values import SinkValues
 from dlens.measures.top_tokens import TopTokens
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "PromptMeans",
     "Readout",
     "Recency",
+    "SinkValues",
     "Span",
     "TopTokens",
     "Visit",

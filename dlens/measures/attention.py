@@ -14,10 +14,10 @@ from dlens.checks import plain_fields
 from dlens.measures.base.arrays import wide
 from dlens.measures.base.cells import cell_of
 from dlens.measures.base.means import Means, Samples
-from dlens.measures.base.measure import Visit
+from dlens.measures.base.measure import Measure, Visit
 from dlens.measures.base.settings import require_above
 
-__all__ = ["Attention"]
+__all__ = ["Attention", "key_states", "mass_of", "sinks_of"]
 
 _BY_ROW = ("sinks", "sink_mass", "first_mass", "largest")
 
@@ -79,25 +79,26 @@ class Attention(Means):
     def samples(self, visit: Visit) -> Mapping[str, Samples]:
         pattern = visit.values["pattern"]
         state, noise = visit.cells.state, visit.cells.noise
-        keys = self._key_states(visit)[:, -pattern.shape[-1] :]
-        mass = _mass(pattern, state >= 0, keys >= 0)
-        sink = _sinks(mass, keys >= 0, self.margin)
+        keys = key_states(self, visit)[:, -pattern.shape[-1] :]
+        mass = mass_of(pattern, state >= 0, keys >= 0)
+        sink = sinks_of(mass, keys >= 0, self.margin)
         by_key = {"mass": mass.flatten(1), "sink_share": sink.flatten(1)}
         return {
             "n": Samples(by_key, cell_of(noise, keys).flatten()),
             "n_prompts": Samples(_by_row(mass, sink, keys >= 0), torch.where((state >= 0).any(-1), noise, -1)),
         }
 
-    def _key_states(self, visit: Visit) -> Int[Tensor, "batch position"]:
-        """The state of every position so far: with a cache a step computes the newest alone, and attends to all."""
-        state = visit.cells.state
-        if visit.layers.start == 0:
-            whole = visit.step == 0 or state.shape[-1] > 1
-            visit.kept[self] = state if whole else torch.cat([visit.kept[self], state], 1)
-        return visit.kept[self]
+
+def key_states(measure: Measure, visit: Visit) -> Int[Tensor, "batch position"]:
+    """The state of every position so far: with a cache a step computes the newest alone, and attends to all."""
+    state = visit.cells.state
+    if visit.layers.start == 0:
+        whole = visit.step == 0 or state.shape[-1] > 1
+        visit.kept[measure] = state if whole else torch.cat([visit.kept[measure], state], 1)
+    return visit.kept[measure]
 
 
-def _mass(
+def mass_of(
     pattern: Float[Tensor, "layer batch head query key"],
     queries: Bool[Tensor, "batch query"],
     keys: Bool[Tensor, "batch key"],
@@ -108,7 +109,7 @@ def _mass(
     return received * (keys.sum(-1) / queries.sum(-1).clamp(min=1))[:, None]
 
 
-def _sinks(
+def sinks_of(
     mass: Float[Tensor, "layer batch key"], keys: Bool[Tensor, "batch key"], margin: float
 ) -> Float[Tensor, "layer batch key"]:
     """1 where a key is a sink; NaN where its mass is, and none where a key has no others."""

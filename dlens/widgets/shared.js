@@ -138,7 +138,8 @@ function ticks(low, high, room, gap, least = 0) {
   return Array.from({ length: Math.max(0, Math.floor(high / step + 1e-9) - first + 1) }, (_, i) => Number(((first + i) * step).toPrecision(9)));
 }
 
-// A heat map with a cursor that follows clicks and arrow keys. `draw({values, rows, columns, low, high, at, ...})`.
+// A heat map with a cursor that follows clicks and arrow keys. `draw({values, rows, columns, low, high, at, ...})`;
+// `names` stand along both axes in place of numbers.
 function heatmap({ label, rowName, columnName, read, pick, aspect = 0.5, most = 420 }) {
   let now = null, box = null;
   const readout = make("p", { class: "readout", "aria-live": "polite" });
@@ -147,7 +148,8 @@ function heatmap({ label, rowName, columnName, read, pick, aspect = 0.5, most = 
     (width) => (now ? Math.min(most, Math.max(140, width * aspect)) : 40),
     (g, width, height, ink) => {
       if (!now) return;
-      box = { x: 46, y: 6, w: width - 54, h: height - 46 };
+      const side = now.names ? 90 : 46;
+      box = { x: side, y: 6, w: width - side - 8, h: height - side };
       g.imageSmoothingEnabled = false;
       g.drawImage(pixels(now), box.x, box.y, box.w, box.h);
       axes(g, box, now, ink, rowName, columnName);
@@ -194,8 +196,9 @@ function pixels({ values, rows, columns, low, high }) {
   return canvas;
 }
 
-function axes(g, box, { rows, columns, rowStep = 1, columnStep = 1 }, ink, rowName, columnName) {
+function axes(g, box, { rows, columns, rowStep = 1, columnStep = 1, names }, ink, rowName, columnName) {
   g.fillStyle = ink;
+  if (names) return named(g, box, rows, columns, names);
   g.textAlign = "center"; g.textBaseline = "top";
   for (const n of ticks(0, columns - 1, box.w, 28, 1)) g.fillText(String(n * columnStep), box.x + (n + 0.5) * box.w / columns, box.y + box.h + 5);
   g.fillText(columnName, box.x + box.w / 2, box.y + box.h + 22);
@@ -205,6 +208,19 @@ function axes(g, box, { rows, columns, rowStep = 1, columnStep = 1 }, ink, rowNa
   g.translate(10, box.y + box.h / 2); g.rotate(-Math.PI / 2); g.textAlign = "center";
   g.fillText(rowName, 0, 0);
   g.restore();
+}
+
+// Tokens along both axes, as many as have room.
+function named(g, box, rows, columns, names) {
+  const short = (n) => { const text = visible(names[n] ?? ""); return text.length > 10 ? `${text.slice(0, 9)}…` : text; };
+  g.textAlign = "right"; g.textBaseline = "middle";
+  for (const n of ticks(0, rows - 1, box.h, 12, 1)) g.fillText(short(n), box.x - 5, box.y + (n + 0.5) * box.h / rows);
+  for (const n of ticks(0, columns - 1, box.w, 12, 1)) {
+    g.save();
+    g.translate(box.x + (n + 0.5) * box.w / columns, box.y + box.h + 5); g.rotate(-Math.PI / 2);
+    g.fillText(short(n), 0, 0);
+    g.restore();
+  }
 }
 
 // Lines over one axis; `draw({series: [{name, x, y}], mark})`, with a legend of elements below.

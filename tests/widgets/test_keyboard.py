@@ -1,11 +1,12 @@
 """The keyboard reaches everything in the order in which it is seen, everything has a name, and focus is in sight."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 import dlens
-from dlens.widgets import Denoising, LayerCollapse, SkipPlanner, TokenRecency
+from dlens.widgets import Denoising, Heads, LayerCollapse, SkipPlanner, TokenRecency
 from tests.browser import Shown
 from tests.widgets.records import denoised, layered, top_tokens, turning
 
@@ -25,6 +26,8 @@ STOPS = {
         share of the channel by layer and token; arrow keys move · The numbers""",
     "recency": """Layer · The numbers · The numbers · Tokens of · Step ·
         similarity token by token; arrow keys move to another pair""",
+    "heads": """Step · Ablate this head · patterns of every head; arrow keys move to another head ·
+        pattern of one head; arrow keys move to another pair of tokens""",
     "planner": """block 0, cosine 0.5 · Skip the most redundant · how many blocks · Keep all · measure at once ·
         ▶ Measure · the plan as Python · Copy""",
 }
@@ -38,6 +41,12 @@ def widget(name: str, ar: dlens.Model) -> Any:
         return LayerCollapse(layered(), layered())
     if name == "recency":
         return TokenRecency([turning(), turning()])
+    if name == "heads":
+        patterns = dlens.trace(ar).capture("pattern").forward("Once upon a time")
+        two = patterns.captured["pattern"].values[None].repeat(2, 1, 1, 1, 1, 1)
+        dims = ("step", *patterns.captured["pattern"].dims)
+        kept = replace(patterns.captured["pattern"], values=two, dims=dims, steps=(0, 1))
+        return Heads(replace(patterns, captured={"pattern": kept}))
     made = SkipPlanner(ar, n=2, texts=["Once upon a time"], max_new_tokens=2, live=False)
     made.wait(60)
     made.redundancy = [0.5] * made.layers
