@@ -26,7 +26,7 @@ class SinkValues(Means):
     values, so that what is given to them adds little, was seen in diffusion models (arXiv 2510.15731).
 
     The dataset holds, over step, noise (where it is defined) and layer: "sink_norm" and "other_norm", the mean over
-    positions of |v|, averaged over heads; "n_sinks" and "n_others", the numbers of positions. With a cache a step
+    positions of |v|, averaged over heads; "n_sinks" and "n", the numbers of positions that are sinks and that are not. With a cache a step
     computes the values of its own columns alone, and these count.
 
     Args:
@@ -35,7 +35,8 @@ class SinkValues(Means):
 
     Examples:
         >>> import dlens
-        >>> data = dlens.trace("trio/ar").measure(SinkValues(margin=1)).forward("Once upon a time").measures["sink_values"]
+        >>> record = dlens.trace("trio/ar").measure(SinkValues(margin=1)).forward("Once upon a time")
+        >>> data = record.measures["sink_values"]
         >>> data["sink_norm"].dims, bool(data["n_sinks"].sum() > 0)
         (('step', 'layer'), True)
     """
@@ -43,8 +44,8 @@ class SinkValues(Means):
     margin: float = 3.0
 
     formulas = {"sink_norm": "mean |v| at sinks", "other_norm": "mean |v| elsewhere"}
-    counted = {"sink_norm": "n_sinks", "other_norm": "n_others"}
-    without_state = ("n_sinks", "n_others")
+    counted = {"sink_norm": "n_sinks"}
+    without_state = ("n", "n_sinks")
     pooling = "over positions and heads; a position counts once a step"
 
     def __post_init__(self) -> None:
@@ -64,5 +65,5 @@ class SinkValues(Means):
         cell = torch.where(state >= 0, noise[:, None], -1).flatten()
         return {
             "n_sinks": Samples({"sink_norm": norm}, cell, where=sink == 1),
-            "n_others": Samples({"other_norm": norm}, cell, where=sink == 0),
+            "n": Samples({"other_norm": norm}, cell, where=sink == 0),
         }

@@ -25,10 +25,10 @@ def test_values_of_sinks_equal_what_was_captured(name: str, request: pytest.Fixt
             sinks += norm[mass > rest + 1].tolist()
             others += norm[mass <= rest + 1].tolist()
         at = data.sel(layer=layer)
-        total = at[["n_sinks", "n_others", "sink_norm", "other_norm"]]
+        total = at[["n_sinks", "n", "sink_norm", "other_norm"]]
         if "noise" in total.dims:
             total = total.isel(noise=0)
-        assert (int(total["n_sinks"]), int(total["n_others"])) == (len(sinks), len(others))
+        assert (int(total["n_sinks"]), int(total["n"])) == (len(sinks), len(others))
         np.testing.assert_allclose(total["other_norm"], np.mean(others), rtol=1e-5)
         if sinks:
             np.testing.assert_allclose(total["sink_norm"], np.mean(sinks), rtol=1e-5)
@@ -38,7 +38,7 @@ def test_values_of_sinks_equal_what_was_captured(name: str, request: pytest.Fixt
 def test_cached_decoding_counts_each_position_once(ar: dlens.Model) -> None:
     record = dlens.trace(ar).measure(SinkValues(margin=1)).generate(PROMPTS[:1], 3)
     data = record.measures["sink_values"]
-    counted = (data["n_sinks"] + data["n_others"]).values
+    counted = (data["n_sinks"] + data["n"]).values
     assert counted[0].tolist() == [12] * 16 and (counted[1:] == 1).all()
     assert np.isfinite(data["other_norm"].sel(step=0)).all() and not torch.isnan(torch.tensor(counted)).any()
 
