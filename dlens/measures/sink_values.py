@@ -26,8 +26,8 @@ class SinkValues(Means):
     values, so that what is given to them adds little, was seen in diffusion models (arXiv 2510.15731).
 
     The dataset holds, over step, noise (where it is defined) and layer: "sink_norm" and "other_norm", the mean over
-    positions of |v|, averaged over heads; "n_sinks" and "n", the numbers of positions that are sinks and that are not. With a cache a step
-    computes the values of its own columns alone, and these count.
+    positions of |v|, averaged over heads; "n_sinks" and "n", the numbers of positions that are sinks and that are
+    not. With a cache a step computes the values of its own columns alone, and these count.
 
     Args:
         margin: how far above the others a sink lies, in average masses.

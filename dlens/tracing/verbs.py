@@ -342,7 +342,8 @@ class Verbs(ABC):
         """Keep gradients of a metric with respect to the values of hook points.
 
         Each step has one backward pass, over its own forward alone: neither the sampler nor a cache is differentiated.
-        A value that an operation replaced further on has gradient 0 where it was replaced.
+        A value that an operation replaced further on has gradient 0 where it was replaced. `record.flops` counts the
+        forwards alone.
 
         Args:
             points: full names or short forms.

@@ -88,7 +88,8 @@ class Collector:
         slab = self.slabs.get(group.index)
         if slab is None or slab.group is not group:
             slab = self.slabs[group.index] = Slab(group, self.target.n_layers, self.span.device, self._update)
-        slab.put(value.detach(), spot)
+        # A detached tensor is another one, and a slab tells by identity what left the last block.
+        slab.put(value.detach() if value.requires_grad else value, spot)
 
     def feed(self, group: MeasureGroup, skipped: Tensor | None) -> None:
         """A layer was read at every point of a group; its measures are fed with the last, or when memory is full."""
