@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, final
@@ -151,6 +151,9 @@ class Kernels:
         self._visit = visit
         self._configs: dict[nn.Module, Any] = {}
         self._chosen: frozenset[int] = frozenset()
+        self._met = _Calls(self._direct) if model.layout.direct else nullcontext()
+        self.direct = False
+        """Whether PyTorch's attention was called by the model's own code."""
         self._now: int | None = None
 
     def choose(self, blocks: Collection[int]) -> None:
@@ -186,7 +189,7 @@ class Kernels:
         _register()
         handles = [block.register_forward_pre_hook(partial(self._enter, i)) for i, block in enumerate(self._blocks)]
         try:
-            with _Calls(self._direct):
+            with self._met:
                 yield
         finally:
             for handle in handles:
@@ -200,6 +203,7 @@ class Kernels:
         """What a direct call of PyTorch's attention gives; None where it is left alone."""
         if self._now is None or self._now not in self._chosen:
             return None
+        self.direct = True
         return self._attend(self._now, call)[0]
 
 

@@ -112,6 +112,8 @@ class Layout:
         attn_skip, mlp_skip: the modules that do not run when that half is skipped.
         block_tuple: length of the tuple a block returns, None for a bare tensor.
         absent: hook point -> why it does not exist here, for the error.
+        direct: whether its code may call PyTorch's attention itself, and not by the name in its config; the proof at
+            load finds out.
         reads, writes: the linear modules of a block whose input is the normed stream, and whose output is
             added to it; empty where nobody named them.
 
@@ -131,6 +133,7 @@ class Layout:
     mlp_skip: tuple[Fill, ...] = ()
     block_tuple: int | None = None
     absent: Mapping[str, str] = field(default_factory=dict)
+    direct: bool = True
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
 

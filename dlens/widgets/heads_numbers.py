@@ -95,7 +95,7 @@ def patterns_of(record: Record, row: int) -> Patterns:
 def _shrunk(patterns: Float[Tensor, "n position position_b"], most: int) -> Float[np.ndarray, "n a b"]:
     if max(patterns.shape[1:]) <= most:
         return patterns.numpy()
-    sides = [min(most, size) for size in patterns.shape[1:]]
+    sides = (min(most, patterns.shape[1]), min(most, patterns.shape[2]))
     return torch.nn.functional.adaptive_avg_pool2d(patterns[None], sides)[0].numpy()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from einops import einsum, rearrange
 from jaxtyping import Float, Int
@@ -105,10 +104,11 @@ def pattern_stability(record: Record) -> xr.Dataset:
     own = alike.diagonal(dim1=-2, dim2=-1)
     mean, low, high = mean_interval(own.numpy())
     n_heads = pattern.shape[3]
-    others = (alike.sum(-1) - own).mean(0) / (n_heads - 1) if n_heads > 1 else torch.full(mean.shape, torch.nan)
+    # A single head has no others: 0 / 0.
+    others = (alike.sum(-1) - own).mean(0) / (n_heads - 1 or torch.nan)
     dims = ("layer", "head")
     return xr.Dataset(
-        {"stability": (dims, mean), "low": (dims, low), "high": (dims, high), "others": (dims, np.asarray(others))},
+        {"stability": (dims, mean), "low": (dims, low), "high": (dims, high), "others": (dims, others.numpy())},
         coords={"layer": list(layers), "head": range(n_heads), "step": list(steps)},
         attrs={"estimator": "cosine of patterns at two captured steps in a row", "n": pattern.shape[2]},
     )

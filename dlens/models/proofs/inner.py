@@ -32,9 +32,16 @@ def with_inner(model: Model, ids: TokenIds) -> Layout:
     """
     layout = model.layout
     absent = dict(layout.absent) | _unlike_modules(model, ids) | _unlike_projections(model, ids)
-    if (reason := _unlike_kernel(model, ids)) is not None:
+    calls: Counter[int] = Counter()
+    taken = Kernels(model, lambda block, point, value: _counted(calls, block, point, value))
+    if (reason := _unlike_kernel(model, ids, taken, calls)) is not None:
         absent |= dict.fromkeys(_KERNEL, reason)
-    return replace(layout, absent=absent, sites={at: site for at, site in layout.sites.items() if at not in absent})
+    return replace(
+        layout,
+        absent=absent,
+        direct=taken.direct,
+        sites={at: site for at, site in layout.sites.items() if at not in absent},
+    )
 
 
 def _unlike_modules(model: Model, ids: TokenIds) -> dict[str, str]:
@@ -63,16 +70,14 @@ def _unlike_projections(model: Model, ids: TokenIds) -> dict[str, str]:
     return dict.fromkeys(_QKV, "its attention is not made of what these projections give alone")
 
 
-def _unlike_kernel(model: Model, ids: TokenIds) -> str | None:
+def _counted(calls: Counter[int], block: int, point: str, value: Tensor) -> Tensor:
+    calls[block] += point == "pattern"
+    return value
+
+
+def _unlike_kernel(model: Model, ids: TokenIds, taken: Kernels, calls: Counter[int]) -> str | None:
     """Why attention of this model cannot be computed step by step; None where it gives the model's own logits."""
-    calls: Counter[int] = Counter()
-
-    def visit(block: int, point: str, value: Tensor) -> Tensor:
-        calls[block] += point == "pattern"
-        return value
-
     own = _logits(model.module, model.family.inputs(ids, None))
-    taken = Kernels(model, visit)
     try:
         with taken.open():
             taken.choose(range(model.n_layers))
