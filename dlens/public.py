@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dlens import metrics, samplers, tasks
 from dlens.errors import Cancelled, NeverFired, UnfiredWarning, UnprovedWarning, VerificationError
+from dlens.findings.circuits.circuit import Circuit, circuit
+from dlens.findings.circuits.pairs import Pairs, pairs
 from dlens.findings.effects.collapse import Collapse, collapse
 from dlens.findings.effects.disruption import Disruption, disruption
 from dlens.findings.effects.phases import Phases, phases
@@ -41,6 +43,7 @@ __all__ = [
     "CKA",
     "Attention",
     "Cancelled",
+    "Circuit",
     "Collapse",
     "Comparison",
     "CommitOrder",
@@ -59,6 +62,7 @@ __all__ = [
     "Norms",
     "Op",
     "Outliers",
+    "Pairs",
     "Phases",
     "Profile",
     "Recency",
@@ -73,12 +77,14 @@ __all__ = [
     "UnfiredWarning",
     "UnprovedWarning",
     "VerificationError",
+    "circuit",
     "collapse",
     "compare",
     "disruption",
     "load",
     "load_record",
     "metrics",
+    "pairs",
     "phases",
     "plan_schedule",
     "plan_skip",
