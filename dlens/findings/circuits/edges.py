@@ -41,8 +41,8 @@ def edge_scores(
         The sum over rows; 0 where there is no edge.
     """
     graph = graph_of(base.model)
-    differ = (corrupted.writers - clean.writers).float()
-    found = torch.zeros(graph.exists.shape)
+    differ = _wide(corrupted.writers) - _wide(clean.writers)
+    found = torch.zeros(graph.exists.shape, dtype=differ.dtype)
     for step in range(1, steps + 1):
         embedded = torch.lerp(corrupted.writers[0], clean.writers[0], step / steps)
         record = _differentiated(base, ids, embedded, metric)
@@ -53,7 +53,7 @@ def edge_scores(
                 for reader, gradient in enumerate(inputs, graph.heads(layer, read).start):
                     found[: len(earlier), reader] += _products(earlier, gradient)
             # What reaches the middle of a block goes on beside the MLP and through it.
-            mid, post = (record.gradients[point][layer].float() for point in ("resid_mid", "resid_post"))
+            mid, post = (_wide(record.gradients[point][layer]) for point in ("resid_mid", "resid_post"))
             earlier = differ[: graph.before_mlp(layer)]
             found[: len(earlier), graph.mlp(layer)] += _products(earlier, mid - post)
         found[:, -1] += _products(differ, record.gradients["resid_post"][-1])
@@ -79,7 +79,10 @@ def _inputs_of_heads(model: Model, layer: int, read: HeadRead, record: Record) -
         yield gradient.cpu()
 
 
-def _products(
-    writers: Float[Tensor, "writer batch position d_model"], gradient: Resid
-) -> Float[Tensor, " writer"]:
-    return writers.flatten(1) @ gradient.float().flatten()
+def _products(writers: Float[Tensor, "writer batch position d_model"], gradient: Resid) -> Float[Tensor, " writer"]:
+    return writers.flatten(1) @ _wide(gradient).flatten()
+
+
+def _wide(values: Tensor) -> Tensor:
+    """In float32 at least."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

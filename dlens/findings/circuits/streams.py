@@ -21,7 +21,7 @@ from dlens.metrics import Metric
 from dlens.models.model import Model
 from dlens.tracing.chain import Trace
 
-__all__ = ["Streams", "projected", "require_sums", "streams_of"]
+__all__ = ["Streams", "device_of", "projected", "require_sums", "streams_of"]
 
 # How far sums in another order may differ, in roundings of the largest number.
 _ROUNDINGS = 512
@@ -95,16 +95,22 @@ def require_sums(base: Trace, rows: Sequence[Sequence[int]]) -> None:
     pre, mid, post = (record[point] for point in ("resid_pre", "resid_mid", "resid_post"))
     for layer in range(model.n_layers):
         for read in HEAD_READS:
-            found = _on_device(model, layer, read, pre[layer])
-            _require(model, f"{read} of layer {layer}", "a projection of the normed stream", found, record[read][layer])
-        # Biases drop out of the difference between two runs.
-        added = record["result"][layer].sum(2)
-        _require(model, f"layer {layer}", "the sum of its heads", *((v[0] - v[1]) for v in (mid[layer], pre[layer] + added)))
-        _require(model, f"layer {layer}", "the sum of its halves", post[layer], mid[layer] + record["mlp_out"][layer])
+            _require(
+                model,
+                f"{read} of layer {layer} is a projection of the normed stream",
+                _apart(model, layer, read, pre[layer]),
+                record[read][layer],
+            )
+        # What the projection's bias adds belongs to no head and is the same everywhere.
+        rest = mid[layer] - pre[layer] - record["result"][layer].sum(2)
+        _require(
+            model, f"attention of layer {layer} adds the sum of its heads", mid[layer] - rest + rest[:1, :1], mid[layer]
+        )
+        _require(model, f"layer {layer} adds the sum of its halves", mid[layer] + record["mlp_out"][layer], post[layer])
 
 
 @torch.no_grad()
-def _on_device(model: Model, layer: int, read: HeadRead, stream: Resid) -> Tensor:
+def _apart(model: Model, layer: int, read: HeadRead, stream: Resid) -> Tensor:
     return projected(model, layer, read, stream.to(device_of(model, layer))).cpu()
 
 
@@ -113,10 +119,10 @@ def device_of(model: Model, layer: int) -> torch.device:
     return next(model.blocks[layer].parameters()).device
 
 
-def _require(model: Model, what: str, expected: str, one: Tensor, other: Tensor) -> None:
-    tolerance = _ROUNDINGS * torch.finfo(one.dtype).eps * float(other.abs().max())
-    if not bool(((one - other).abs() <= tolerance).all()):
+def _require(model: Model, what: str, found: Tensor, value: Tensor) -> None:
+    tolerance = _ROUNDINGS * torch.finfo(value.dtype).eps * float(value.abs().max())
+    if not bool(((found - value).abs() <= tolerance).all()):
         raise ValueError(
-            f"{what} of {model.name} is not {expected}; expected blocks that add what each head and the MLP write to "
-            f"the stream, as edges are defined by that; use dlens.attribute, which needs no such sum"
+            f"{model.name} is no model of which it holds that {what}; expected blocks of attention and MLP without "
+            f"norms after them, as edges are defined by such sums; use dlens.attribute, which needs none"
         )
