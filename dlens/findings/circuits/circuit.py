@@ -201,19 +201,21 @@ def circuit(
     canvas the pairs hold.
 
     Args:
-        model: anything `dlens.load` takes. Its blocks run attention before the MLP, without norms after them.
+        model: anything `dlens.load` takes. Its blocks run attention before the MLP, without norms after them; in half
+            precision scores of edges into MLPs are rough, as they come of a difference.
         pairs: prompts, made by `dlens.pairs`.
         metric: one of `dlens.metrics`, or your own; None is how much larger the logit of the right token is than that
             of the wrong one where the answer begins. One with token ids for each row needs all pairs in one batch.
         method: "eap-ig" or "eap".
         steps: runs that "eap-ig" averages over.
-        batch_size: pairs a forward; memory is about 2 x (heads + 1) x layers x positions x d_model numbers a pair.
+        batch_size: pairs a forward; memory is about 4 x (heads + 1) x layers x positions x d_model numbers a pair.
 
     Returns:
         All edges; take `.top(n)` of them.
 
     Raises:
         ValueError: a model whose blocks are built otherwise, or what is no method, pairs or number.
+        MemoryError: the batch is too large.
 
     Examples:
         >>> import dlens

@@ -28,7 +28,8 @@ def edge_scores(
     d metric / d input of the reader. The gradient is the mean over `steps` runs whose embeddings lie at k / steps of
     the way from the corrupted to the clean run, k = 1 to `steps`; with one step it is that of the clean run.
 
-    Edge attribution patching is of Syed et al. (arXiv:2310.10348), the mean gradient of Hanna et al. (arXiv:2403.17806).
+    Edge attribution patching is of Syed et al. (arXiv:2310.10348), the mean gradient of Hanna et al.
+    (arXiv:2403.17806).
 
     Args:
         base: the model, without operations.

@@ -185,5 +185,5 @@ def _pair(model: Model, question: Question, rows: list[list[int]]) -> tuple[Any,
     masks, at = [], parts - 1
     if model.family.objective == "diffusion":
         masks, at = [model.family.mask_token_id] * (len(right) - parts), parts
-    clean, corrupted = (tuple([*row[:parts], *masks]) for row in (right, other))
+    clean, corrupted = ((*row[:parts], *masks) for row in (right, other))
     return clean, corrupted, right[parts], wrong[parts], at, question.words()

@@ -1,4 +1,4 @@
-"""What circuits read of runs: the outputs of all writers, the stream at all readers, and heads of a stream of one's own.
+"""What circuits read of runs: what every writer writes, what every reader reads, and what heads make of a stream.
 
 A circuit takes it that the stream is the sum of what was written to it, and that a head's queries, keys and values are
 projections of the normed stream: `require_sums` proves both for a model before anything is said of its edges.
@@ -53,10 +53,19 @@ def streams_of(base: Trace, ids: Sequence[Sequence[int]], metric: Metric) -> Str
         base: the model, without operations.
         ids: token ids of each row.
         metric: what is asked of the logits.
+
+    Raises:
+        MemoryError: so many rows take more memory than captures may.
     """
     last = f"blocks.{base.model.n_layers - 1}.hook_resid_post"
     chain = base.capture("resid_pre", "result", "resid_mid", "mlp_out", last).gradient(last, of=metric)
-    record = chain.forward([list(row) for row in ids])
+    try:
+        record = chain.forward([list(row) for row in ids])
+    except MemoryError as error:
+        raise MemoryError(
+            f"{len(ids)} prompts a forward of {base.model.name} take more memory than captures may; expected fewer at "
+            f"once; pass a smaller batch_size"
+        ) from error
     heads = rearrange(record["result"], "layer batch position head d_model -> layer head batch position d_model")
     written = torch.cat([heads, record["mlp_out"][:, None]], dim=1).flatten(0, 1)
     pre = record["resid_pre"]

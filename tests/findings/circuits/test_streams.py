@@ -29,6 +29,15 @@ def test_writers_are_what_was_written(module: Any, pairs: dlens.Pairs) -> None:
     torch.testing.assert_close(found.last, found.writers.sum(0) + bias.detach())
 
 
+def test_too_many_prompts_at_once_are_told(module: Any, pairs: dlens.Pairs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(dlens.Trace, "forward", refuse)
+    with pytest.raises(MemoryError, match="3 prompts a forward of GPT2LMHeadModel .*; pass a smaller batch_size"):
+        streams_of(dlens.trace(module), pairs.clean, pairs.metric())
+
+
 @pytest.mark.parametrize("name", ["qwen3", "gemma", "pythia"])
 def test_blocks_that_add_up_are_taken(name: str) -> None:
     require_sums(dlens.trace(build(copy.deepcopy(CONFIGS[name][0]))), ROWS)
