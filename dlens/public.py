@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dlens import metrics, samplers, tasks
 from dlens.errors import Cancelled, NeverFired, UnfiredWarning, UnprovedWarning, VerificationError
+from dlens.findings.circuits.circuit import Circuit, circuit
 from dlens.findings.circuits.heads import attention_flow, pattern_stability
+from dlens.findings.circuits.pairs import Pairs, pairs
 from dlens.findings.effects.collapse import Collapse, collapse
 from dlens.findings.effects.disruption import Disruption, disruption
 from dlens.findings.effects.phases import Phases, phases
@@ -43,6 +45,7 @@ __all__ = [
     "CKA",
     "Attention",
     "Cancelled",
+    "Circuit",
     "Collapse",
     "Comparison",
     "CommitOrder",
@@ -61,6 +64,7 @@ __all__ = [
     "Norms",
     "Op",
     "Outliers",
+    "Pairs",
     "Phases",
     "Profile",
     "Recency",
@@ -77,6 +81,7 @@ __all__ = [
     "UnprovedWarning",
     "VerificationError",
     "attention_flow",
+    "circuit",
     "collapse",
     "compare",
     "disruption",
@@ -84,6 +89,7 @@ __all__ = [
     "load_record",
     "metrics",
     "pattern_stability",
+    "pairs",
     "phases",
     "plan_schedule",
     "plan_skip",

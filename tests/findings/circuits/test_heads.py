@@ -60,5 +60,5 @@ def test_other_records_say_what_to_run(ar: dlens.Model, diffusion: dlens.Model) 
         attention_flow(dlens.trace(ar).capture("pattern").generate("Once", 2))
     with pytest.raises(ValueError, match="holds z; expected"):
         pattern_stability(dlens.trace(diffusion).capture("z").generate("Once", 2))
-    with pytest.raises(ValueError, match="patterns of steps \[0\] alone; expected two steps"):
+    with pytest.raises(ValueError, match=r"patterns of steps \[0\] alone; expected two steps"):
         pattern_stability(dlens.trace(diffusion).capture("pattern", steps=[0]).generate("Once", 2))
