@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dlens import metrics, samplers, tasks
 from dlens.errors import Cancelled, NeverFired, UnfiredWarning, UnprovedWarning, VerificationError
+from dlens.findings.circuits.attribute import Attribution, attribute
+from dlens.findings.circuits.logit_attribution import logit_attribution
 from dlens.findings.effects.collapse import Collapse, collapse
 from dlens.findings.effects.disruption import Disruption, disruption
 from dlens.findings.effects.phases import Phases, phases
@@ -40,6 +42,7 @@ from dlens.tracing.records.store import load_record
 __all__ = [
     "CKA",
     "Attention",
+    "Attribution",
     "Cancelled",
     "Collapse",
     "Comparison",
@@ -73,11 +76,13 @@ __all__ = [
     "UnfiredWarning",
     "UnprovedWarning",
     "VerificationError",
+    "attribute",
     "collapse",
     "compare",
     "disruption",
     "load",
     "load_record",
+    "logit_attribution",
     "metrics",
     "phases",
     "plan_schedule",
