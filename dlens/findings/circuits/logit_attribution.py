@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dlens.errors import VerificationError
-from dlens.findings.scores.batches import token_rows
+from dlens.findings.scores.batches import batched, token_rows
 from dlens.metrics import MetricStep, Where, as_token_ids, chosen_positions
 from dlens.models.inner import norm_scale
 from dlens.models.model import Model
@@ -71,13 +71,13 @@ def logit_attribution(
 
     chain = model if isinstance(model, Trace) else trace(model)
     rows = token_rows(chain.model, prompts)
-    ids = torch.stack([as_token_ids(right, "right").expand(len(rows)), as_token_ids(wrong, "wrong").expand(len(rows))])
+    ids = torch.stack([_one_each(right, "right", len(rows)), _one_each(wrong, "wrong", len(rows))])
     weights = _weights(chain, rows, tokens)
     found = []
-    for start in range(0, len(rows), batch_size):
-        part = slice(start, start + batch_size)
+    for part in batched(range(len(rows)), batch_size):
+        own = slice(part[0], part[-1] + 1)
         with chain.model.lock, torch.no_grad():
-            found.append(_shares(chain, rows[part], weights[part], ids[:, part]))
+            found.append(_shares(chain, rows[own], weights[own], ids[:, own]))
     names = [name for name in found[0] if all(name in own for own in found)]
     values = {name: torch.cat([own[name] for own in found]).numpy() for name in names}
     dims = ("prompt", "layer", "head")
@@ -92,6 +92,15 @@ def logit_attribution(
             "n": len(rows),
         },
     )
+
+
+def _one_each(ids: Any, what: str, rows: int) -> Int[Tensor, " batch"]:
+    found = as_token_ids(ids, what)
+    if len(found) not in (1, rows):
+        raise ValueError(
+            f"{what} holds {len(found)} token ids for {rows} prompts; expected one, or one for each; pass as many"
+        )
+    return found.expand(rows)
 
 
 @dataclass(frozen=True)
