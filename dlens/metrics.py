@@ -16,7 +16,16 @@ from torch import Tensor
 
 from dlens.axes import Logits, TokenIds, TokenMask
 
-__all__ = ["Metric", "MetricStep", "log_prob", "logit_difference", "masked_loss"]
+__all__ = [
+    "Metric",
+    "MetricStep",
+    "Where",
+    "as_token_ids",
+    "chosen_positions",
+    "log_prob",
+    "logit_difference",
+    "masked_loss",
+]
 
 
 @dataclass(frozen=True)
@@ -74,10 +83,10 @@ def logit_difference(right: Any, wrong: Any, tokens: Where = "last") -> Metric:
         >>> record.metric.shape, record.gradients["z"].shape
         (torch.Size([1]), torch.Size([16, 1, 4, 3, 64]))
     """
-    ids, others = _as_ids(right, "right"), _as_ids(wrong, "wrong")
+    ids, others = as_token_ids(right, "right"), as_token_ids(wrong, "wrong")
 
     def metric(logits: Logits, step: MetricStep) -> Tensor:
-        return _mean(_of(logits, ids) - _of(logits, others), _positions(tokens, step, logits))
+        return _mean(_of(logits, ids) - _of(logits, others), chosen_positions(tokens, step, logits))
 
     return metric
 
@@ -98,10 +107,10 @@ def log_prob(token: Any, tokens: Where = "last") -> Metric:
         >>> bool(trace.forward("Once upon a time").metric < 0)
         True
     """
-    ids = _as_ids(token, "token")
+    ids = as_token_ids(token, "token")
 
     def metric(logits: Logits, step: MetricStep) -> Tensor:
-        return _mean(_of(logits.log_softmax(-1), ids), _positions(tokens, step, logits))
+        return _mean(_of(logits.log_softmax(-1), ids), chosen_positions(tokens, step, logits))
 
     return metric
 
@@ -140,12 +149,12 @@ def masked_loss(tokens: Any, where: Where = "masked") -> Metric:
                 f"goes into the step; pass prompt and new tokens, left-padded"
             )
         found = logits.log_softmax(-1).gather(-1, text.to(logits.device)[..., None])[..., 0]
-        return _mean(-found, _positions(where, step, logits))
+        return _mean(-found, chosen_positions(where, step, logits))
 
     return metric
 
 
-def _as_ids(ids: Any, what: str) -> Tensor:
+def as_token_ids(ids: Any, what: str) -> Tensor:
     """[batch or 1] of token ids."""
     found = torch.as_tensor(ids) if not isinstance(ids, str) else torch.zeros(0, 0)
     if found.dtype not in (torch.int64, torch.int32) or found.ndim > 1 or found.numel() == 0:
@@ -171,7 +180,7 @@ def _mean(values: Float[Tensor, "batch position"], where: Bool[Tensor, "batch po
     return values.where(where, 0).sum(-1) / where.sum(-1).clamp(min=1)
 
 
-def _positions(tokens: Where, step: MetricStep, logits: Logits) -> Bool[Tensor, "batch position"]:
+def chosen_positions(tokens: Where, step: MetricStep, logits: Logits) -> Bool[Tensor, "batch position"]:
     """Where a metric looks, at the positions that have logits."""
     real, width = step.real, logits.shape[1]
     if isinstance(tokens, str):

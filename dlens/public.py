@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dlens import metrics, samplers, tasks
 from dlens.errors import Cancelled, NeverFired, UnfiredWarning, UnprovedWarning, VerificationError
+from dlens.findings.circuits.attribute import Attribution, attribute
 from dlens.findings.circuits.circuit import Circuit, circuit
 from dlens.findings.circuits.heads import attention_flow, pattern_stability
+from dlens.findings.circuits.logit_attribution import logit_attribution
 from dlens.findings.circuits.pairs import Pairs, pairs
 from dlens.findings.effects.collapse import Collapse, collapse
 from dlens.findings.effects.disruption import Disruption, disruption
@@ -44,6 +46,7 @@ from dlens.tracing.records.store import load_record
 __all__ = [
     "CKA",
     "Attention",
+    "Attribution",
     "Cancelled",
     "Circuit",
     "Collapse",
@@ -82,11 +85,13 @@ __all__ = [
     "VerificationError",
     "attention_flow",
     "circuit",
+    "attribute",
     "collapse",
     "compare",
     "disruption",
     "load",
     "load_record",
+    "logit_attribution",
     "metrics",
     "pattern_stability",
     "pairs",

@@ -252,12 +252,15 @@ def test_each_public_function_can_be_called_twice(
         "phases": (ar, [2]),
         "collapse": (ar,),
         "compare": ({"ar": ar}, ["Once upon a time"]),
+        "attribute": (ar, [[5, 6, 7]], [[5, 9, 7]], dlens.metrics.log_prob(8)),
+        "logit_attribution": (ar, [[5, 6, 7]], 8, 9),
         "report": ([ar], tmp_path / "report.html"),
     }
     named: dict[str, Any] = {name: {"prompts": ["Once upon a time"]} for name in ("plan_skip", "plan_schedule")}
     named["plan_skip"] |= {"threshold": 0.0}
     named["probe_layers"] = {"prompts": ["Once upon a time", "The dog ran"], "folds": 2}
     named |= {"retention": {"n": 2, "max_new_tokens": 2}, "phases": {"n": 2, "max_new_tokens": 3}}
+    named["attribute"] = {"method": "attribution"}
     named["disruption"] = {"max_new_tokens": 2}
     named["collapse"] = named["retention"] | {"n_random": 0, "texts": ["Once upon a time"], "prompts": ["Once"]}
     named["report"] = {"quick": True, "problems": 2}

@@ -96,7 +96,7 @@ def pattern_stability(record: Record) -> xr.Dataset:
     pattern, steps, layers = _patterns(record)
     if len(steps) < 2:
         raise ValueError(
-            f"the record holds patterns of steps {list(steps)} alone; expected two steps at least; capture more, such as "
+            f"the record holds patterns of steps {list(steps)} alone; expected two steps at least; capture more, as in "
             f".capture('pattern', steps=range(8))"
         )
     flat = torch.nn.functional.normalize(rearrange(pattern, "s l b h q k -> s l b h (q k)"), dim=-1)

@@ -25,7 +25,16 @@ from dlens.tracing.records.measured import Measures
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["CELLS", "MASK_RATES", "Inputs", "Profile", "Running", "profile"]
+__all__ = [
+    "CELLS",
+    "MASK_RATES",
+    "Inputs",
+    "Profile",
+    "Running",
+    "dataset_from_json",
+    "dataset_to_json",
+    "profile",
+]
 
 Inputs = Literal["masked", "clean", "trajectory"]
 MASK_RATES = (0.0, 0.25, 0.5, 0.75, 0.95)
@@ -116,7 +125,7 @@ class Profile:
     def to_json(self) -> str:
         """All of it as JSON text: measures as `xarray.Dataset.to_dict` has them, NaN as null."""
         entry = {name: value for name, value in vars(self).items() if name != "measures"}
-        entry["measures"] = {key: _dataset_to_json(dataset) for key, dataset in self.measures.items()}
+        entry["measures"] = {key: dataset_to_json(dataset) for key, dataset in self.measures.items()}
         return json.dumps(entry)
 
     @staticmethod
@@ -128,7 +137,7 @@ class Profile:
         """
         try:
             entry = json.loads(text)
-            entry["measures"] = {key: _dataset_from_json(data) for key, data in entry["measures"].items()}
+            entry["measures"] = {key: dataset_from_json(data) for key, data in entry["measures"].items()}
             return Profile(**entry | {"plan": tuple(entry["plan"]), "notes": tuple(entry["notes"])})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
@@ -141,7 +150,7 @@ class Profile:
         return write_text(as_path(path, "path"), self.to_json())
 
 
-def _dataset_to_json(dataset: xr.Dataset) -> dict[str, Any]:
+def dataset_to_json(dataset: xr.Dataset) -> dict[str, Any]:
     """xarray's own form, with the type of each array; NaN and infinity, which JSON lacks, as None and as text."""
     entry = dataset.to_dict()
     # The order of the sizes depends on how a dataset was made, and each array has its own.
@@ -159,7 +168,8 @@ def _json_numbers(value: Any) -> Any:
     return str(value) if value in (float("inf"), float("-inf")) else value
 
 
-def _dataset_from_json(entry: dict[str, Any]) -> xr.Dataset:
+def dataset_from_json(entry: dict[str, Any]) -> xr.Dataset:
+    """The dataset that `dataset_to_json` wrote."""
     import xarray as xr
 
     # dlens 0.1 wrote "variables" for what xarray calls "data_vars".

@@ -3,6 +3,7 @@
 Each function draws numbers that are labelled already. Users, the report and the tutorials call them.
 """
 
+from dlens.show.figures.attributions import attribution_heat
 from dlens.show.figures.effects import (
     channel_by_layer,
     comparison_lines,
@@ -25,6 +26,7 @@ from dlens.show.figures.style import COLOURS, noise_words, styled
 __all__ = [
     "COLOURS",
     "Statistic",
+    "attribution_heat",
     "bands",
     "channel_by_layer",
     "channel_share",

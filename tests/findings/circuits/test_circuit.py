@@ -19,8 +19,8 @@ from tests.whole.architectures import CONFIGS, build
 
 
 @pytest.fixture
-def found(module: Any, pairs: dlens.Pairs) -> dlens.Circuit:
-    return dlens.circuit(module, pairs, method="eap")
+def found(gpt2: Any, pairs: dlens.Pairs) -> dlens.Circuit:
+    return dlens.circuit(gpt2, pairs, method="eap")
 
 
 def whole_and_empty(circuit: dlens.Circuit) -> None:
@@ -104,18 +104,18 @@ def test_prompts_that_change_nothing_measure_nothing(found: dlens.Circuit, pairs
     assert np.isnan(estimate.value) and "the metric is the same" in estimate.why
 
 
-def test_a_metric_of_ones_own(module: Any, pairs: dlens.Pairs, found: dlens.Circuit) -> None:
+def test_a_metric_of_ones_own(gpt2: Any, pairs: dlens.Pairs, found: dlens.Circuit) -> None:
     metric = dlens.metrics.logit_difference(list(pairs.right), list(pairs.wrong))
-    own = dlens.circuit(module, pairs, metric, method="eap")
+    own = dlens.circuit(gpt2, pairs, metric, method="eap")
     torch.testing.assert_close(own.scores, found.scores)
 
 
-def test_what_is_no_number_or_method_is_refused(module: Any, pairs: dlens.Pairs) -> None:
+def test_what_is_no_number_or_method_is_refused(gpt2: Any, pairs: dlens.Pairs) -> None:
     with unchecked(), pytest.raises(ValueError, match="method='ig'; expected one of eap-ig, eap"):
-        dlens.circuit(module, pairs, method="ig")  # pyright: ignore
+        dlens.circuit(gpt2, pairs, method="ig")  # pyright: ignore
     with pytest.raises(ValueError, match="steps=0; expected at least 1"):
-        dlens.circuit(module, pairs, steps=0)
+        dlens.circuit(gpt2, pairs, steps=0)
     with unchecked(), pytest.raises(ValueError, match="pairs are list; expected Pairs; make them with dlens.pairs"):
-        dlens.circuit(module, [])  # pyright: ignore
+        dlens.circuit(gpt2, [])  # pyright: ignore
     with unchecked(), pytest.raises(ValueError, match="expected a metric"):
-        dlens.circuit(module, pairs, 3)  # pyright: ignore
+        dlens.circuit(gpt2, pairs, 3)  # pyright: ignore

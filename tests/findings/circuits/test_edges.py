@@ -19,29 +19,29 @@ def by_name(circuit: dlens.Circuit) -> dict[tuple[str, str], float]:
 
 
 @pytest.mark.parametrize("method", ["eap", "eap-ig"])
-def test_scores_are_those_of_the_formulas(module: Any, pairs: dlens.Pairs, method: Any) -> None:
-    found = by_name(dlens.circuit(module, pairs[:2], method=method, steps=3))
-    expected = plain.scores(module, pairs[:2], steps=3 if method == "eap-ig" else 1)
+def test_scores_are_those_of_the_formulas(gpt2: Any, pairs: dlens.Pairs, method: Any) -> None:
+    found = by_name(dlens.circuit(gpt2, pairs[:2], method=method, steps=3))
+    expected = plain.scores(gpt2, pairs[:2], steps=3 if method == "eap-ig" else 1)
     assert found.keys() == expected.keys() and len(found) == 46
     for edge, score in expected.items():
         assert found[edge] == pytest.approx(score, rel=1e-6, abs=1e-9), edge
     assert max(map(abs, expected.values())) > 0.01
 
 
-def test_batches_and_padding_change_nothing(module: Any, pairs: dlens.Pairs) -> None:
-    together = dlens.circuit(module, pairs, method="eap").scores
-    alone = dlens.circuit(module, pairs, method="eap", batch_size=1).scores
+def test_batches_and_padding_change_nothing(gpt2: Any, pairs: dlens.Pairs) -> None:
+    together = dlens.circuit(gpt2, pairs, method="eap").scores
+    alone = dlens.circuit(gpt2, pairs, method="eap", batch_size=1).scores
     torch.testing.assert_close(together, alone, rtol=1e-9, atol=1e-12)
 
 
-def test_small_changes_are_what_patching_an_edge_does(module: Any, pairs: dlens.Pairs) -> None:
-    weight = module.transformer.wte.weight.data
+def test_small_changes_are_what_patching_an_edge_does(gpt2: Any, pairs: dlens.Pairs) -> None:
+    weight = gpt2.transformer.wte.weight.data
     weight[16] = weight[6] + 1e-5 * torch.randn(16, generator=torch.Generator().manual_seed(0))
     pair = pairs[:1]
-    found = by_name(dlens.circuit(module, pair, method="eap"))
-    clean = plain.rewired(module, pair, lambda writer, reader: True)
+    found = by_name(dlens.circuit(gpt2, pair, method="eap"))
+    clean = plain.rewired(gpt2, pair, lambda writer, reader: True)
     for edge, score in found.items():
-        patched = plain.rewired(module, pair, lambda writer, reader, edge=edge: (writer, reader) != edge)
+        patched = plain.rewired(gpt2, pair, lambda writer, reader, edge=edge: (writer, reader) != edge)
         assert score == pytest.approx(float(patched - clean), rel=1e-3, abs=1e-9), edge
     assert max(map(abs, found.values())) > 1e-6
 

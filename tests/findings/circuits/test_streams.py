@@ -19,23 +19,23 @@ from tests.whole.architectures import CONFIGS, SIZE, build
 ROWS = ((5, 6, 7), (5, 8, 7))
 
 
-def test_writers_are_what_was_written(module: Any, pairs: dlens.Pairs) -> None:
-    base = dlens.trace(module)
+def test_writers_are_what_was_written(gpt2: Any, pairs: dlens.Pairs) -> None:
+    base = dlens.trace(gpt2)
     found = streams_of(base, pairs.clean[:2], pairs[:2].metric())
-    logits, written = plain.forward(module, plain.embedded(module, pairs.clean[:2]))
+    logits, written = plain.forward(gpt2, plain.embedded(gpt2, pairs.clean[:2]))
     torch.testing.assert_close(found.writers, torch.stack(list(written.values())).detach())
     torch.testing.assert_close(found.metric, plain.difference(logits, pairs.right[:2], pairs.wrong[:2]).detach())
-    bias = sum(block.attn.c_proj.bias for block in module.transformer.h)
+    bias = sum(block.attn.c_proj.bias for block in gpt2.transformer.h)
     torch.testing.assert_close(found.last, found.writers.sum(0) + bias.detach())
 
 
-def test_too_many_prompts_at_once_are_told(module: Any, pairs: dlens.Pairs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_prompts_at_once_are_told(gpt2: Any, pairs: dlens.Pairs, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise MemoryError
 
     monkeypatch.setattr(dlens.Trace, "forward", refuse)
     with pytest.raises(MemoryError, match="3 prompts a forward of GPT2LMHeadModel .*; pass a smaller batch_size"):
-        streams_of(dlens.trace(module), pairs.clean, pairs.metric())
+        streams_of(dlens.trace(gpt2), pairs.clean, pairs.metric())
 
 
 @pytest.mark.parametrize("name", ["qwen3", "gemma", "pythia"])
