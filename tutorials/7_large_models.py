@@ -341,4 +341,4 @@ except MemoryError as error:
 #   attention weights, other return values) is held by the tests of dlens, on stand-ins of that code.
 # - **Real times.** The table divides operations by a rate; only a run tells.
 #
-# That was the last tutorial. The pages on measures, findings and the report say how each number is defined.
+# Next: [tutorial 8](8_heads_gradients_circuits.ipynb), heads, gradients and circuits.
