@@ -14,9 +14,9 @@
 # a minute.
 
 # %%
+import numpy as np
 import pandas as pd
 import plotly.express as px
-import torch
 
 import dlens
 import dlens.widgets
@@ -76,13 +76,14 @@ run = trace.capture("pattern").generate([OPENING, "One day a boy found a big"], 
 flow = dlens.attention_flow(run)
 share = flow["share"].sel(state="masked").mean(["layer", "head"]).to_pandas()
 print("what masks attend to, mean over heads, by step:")
-print(share.join(flow["keys"].to_pandas(), rsuffix=" if even").iloc[[0, 4, 8, 11]].round(2).to_string())
+beside = pd.concat({"share": share, "if even": flow["keys"].to_pandas()}, axis=1)
+print(beside.iloc[[0, 4, 8, 11]].round(2).to_string())
 stable = dlens.pattern_stability(run)
 print("\nstability of patterns from step to step, by layer and head:")
 print(stable["stability"].to_pandas().round(2).T.to_string())
 
 # %% [markdown]
-# How to read it: the columns "if even" are the shares that a head would give which attends to all tokens alike. A
+# How to read it: under "if even" are the shares that a head would give which attends to all tokens alike. A
 # stability of 1 is a pattern that never moves; `stable["others"]` holds the control, the cosine with the other heads
 # of the layer.
 #
@@ -93,15 +94,15 @@ print(stable["stability"].to_pandas().round(2).T.to_string())
 # backward pass, over its own forward alone.
 
 # %%
-problem = dlens.tasks.get("trio-math").problems(1, seed=3)[0]
-ids = models["trio/diffusion"].tokenizer(problem.prompt)["input_ids"]
-right = models["trio/diffusion"].tokenizer(problem.answer)["input_ids"][-1]
-metric = dlens.metrics.log_prob(right, tokens="masked")
-record = trace.gradient("resid_pre", of=metric, layers=[0]).generate([ids], 8, progress=False)
+question = dlens.pairs("trio-math", models["trio/diffusion"], n=1)
+prompt = question.clean[0][: question.at[0]]  # the canvas of the pair without its masks
+record = trace.gradient("resid_pre", of=question.metric(), layers=[0]).generate(
+    [list(prompt)], len(question.clean[0]) - len(prompt), progress=False
+)
 size = record.gradients["resid_pre"][:, 0, 0].norm(dim=-1)  # [step, position]
-print("log probability of the answer's token at the masks, by step:", record.metric[:, 0].round(decimals=2).tolist())
+print("right minus wrong token where the answer begins, by step:", [round(float(m), 1) for m in record.metric[:, 0]])
 pieces = [record.pieces.get(int(token), "?") for token in record.canvas[0, 0]]
-print(pd.Series(size[0].tolist(), index=pieces).round(3).to_string())
+print(pd.Series(size[0].tolist(), index=pieces).round(2).to_string())
 
 # %% [markdown]
 # How to read it: the length of the gradient at each token of the first canvas: how strongly the metric would move
@@ -122,7 +123,7 @@ exact, quick = (
     for method in ("patching", "attribution")
 )
 print(exact)
-correlation = float(torch.corrcoef(torch.tensor([exact.scores.values.ravel(), quick.scores.values.ravel()]))[0, 1])
+correlation = np.corrcoef(exact.scores.values.ravel(), quick.scores.values.ravel())[0, 1]
 print(f"correlation of the quick scores with the exact ones: {correlation:.2f}")
 styled(px.imshow(exact.scores.values, labels={"x": "head", "y": "layer"}, color_continuous_midpoint=0), "head", "layer")
 
