@@ -196,11 +196,11 @@ class Kernels:
     def _enter(self, index: int, block: nn.Module, args: Any) -> None:
         self._now = index
 
-    def _direct(self, call: AttentionCall) -> Tensor | None:
+    def _direct(self, *args: Any, **kwargs: Any) -> Tensor | None:
         """What a direct call of PyTorch's attention gives; None where it is left alone."""
         if self._now is None or self._now not in self._chosen:
             return None
-        return self._attend(self._now, call)[0]
+        return self._attend(self._now, _direct_call(*args, **kwargs))[0]
 
 
 def _register() -> None:
@@ -255,7 +255,7 @@ def _refuse_unknown(module: nn.Module, mask: Tensor | None, dropout: float, told
 class _Calls(TorchFunctionMode):
     """Meets direct calls of PyTorch's attention."""
 
-    def __init__(self, compute: Callable[[AttentionCall], Tensor | None]) -> None:
+    def __init__(self, compute: Callable[..., Tensor | None]) -> None:
         super().__init__()
         self._compute = compute
 
@@ -265,7 +265,7 @@ class _Calls(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is not torch.nn.functional.scaled_dot_product_attention:
             return func(*args, **kwargs)
-        found = self._compute(_direct_call(*args, **kwargs))
+        found = self._compute(*args, **kwargs)
         return func(*args, **kwargs) if found is None else found
 
 
@@ -280,5 +280,10 @@ def _direct_call(
     enable_gqa: bool = False,
 ) -> AttentionCall:
     """The arguments of PyTorch's attention."""
+    if dropout_p:
+        raise ValueError(
+            f"attention of a block got dropout_p={dropout_p}; expected none, as what is dropped is known to the kernel "
+            f"alone; call .eval() on the model"
+        )
     factor = query.shape[-1] ** -0.5 if scale is None else scale
     return AttentionCall(q=query, k=key, v=value, mask=attn_mask, causal=is_causal, scale=factor)

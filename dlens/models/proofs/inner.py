@@ -79,8 +79,12 @@ def _unlike_kernel(model: Model, ids: TokenIds) -> str | None:
             ours = _logits(model.module, model.family.inputs(ids, None))
     except Exception as error:
         return f"its attention cannot be computed step by step ({error})"
-    if any(calls[block] != 1 for block in range(model.n_layers)):
-        return "its code computes attention by itself (load with attn_implementation='sdpa')"
+    if (other := next((block for block in range(model.n_layers) if calls[block] != 1), None)) is not None:
+        return (
+            f"its block {other} calls {calls[other] or 'no'} attention functions, of the library or of PyTorch, where "
+            f"one is expected: it has no attention, or its code computes it by itself (where it has a choice of "
+            f"kernels, load with attn_implementation='sdpa')"
+        )
     tolerance = _ROUNDINGS * torch.finfo(own.dtype).eps * float(own.abs().max())
     if not bool(((ours - own).abs() <= tolerance).all()):
         return "its attention computed step by step gives other logits"
