@@ -203,7 +203,9 @@ def test_blocks_taken_over_give_what_eager_gives_whatever_they_were_loaded_with(
 
 
 def test_sinks_of_a_model_are_in_its_patterns() -> None:
-    config = GptOssConfig(**GQA | SHALLOW, num_local_experts=4, num_experts_per_tok=2, sliding_window=4, rope_parameters=ROPE)
+    config = GptOssConfig(
+        **GQA | SHALLOW, num_local_experts=4, num_experts_per_tok=2, sliding_window=4, rope_parameters=ROPE
+    )
     module = build(config)
     with torch.no_grad():
         expected = module(IDS, use_cache=False, output_attentions=True)

@@ -38,9 +38,14 @@ def test_it_keeps_a_gradient_and_changes_nothing() -> None:
 def test_what_is_not_there_is_refused() -> None:
     Gradient(point="resid_post", of=spread).check(DIFFUSION)
     of: Any = "logit_difference"
-    with unchecked(), pytest.raises(ValueError, match="gradient of 'logit_difference'; expected a metric, f.logits, step"):
+    with (
+        unchecked(),
+        pytest.raises(ValueError, match="gradient of 'logit_difference'; expected a metric, f.logits, step"),
+    ):
         Gradient(point="z", of=of).check(DIFFUSION)
-    with pytest.raises(ValueError, match="gradient at ln2_scale, which is computed beside the forward; expected a point"):
+    with pytest.raises(
+        ValueError, match="gradient at ln2_scale, which is computed beside the forward; expected a point"
+    ):
         Gradient(point="ln2_scale", of=spread).check(DIFFUSION)
     with pytest.raises(IndexError, match="layer 9 of tiny"):
         Gradient(point="z", of=spread, layers=(9,)).check(DIFFUSION)

@@ -113,7 +113,10 @@ def test_a_block_that_calls_pytorchs_function_has_all_points() -> None:
 @pytest.mark.parametrize(
     ("block", "words"),
     [
-        (ByItself, "its block 0 calls no attention functions, .* it has no attention, or its code computes it by itself"),
+        (
+            ByItself,
+            "its block 0 calls no attention functions, .* it has no attention, or its code computes it by itself",
+        ),
         (Mean, "its block 0 calls no attention functions, .* it has no attention, or its code"),
         (Twice, "its block 0 calls 2 attention functions, .* where one is expected"),
     ],
