@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import gc
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -131,20 +131,22 @@ def test_hooks_may_compute_with_gradients_of_their_own(model: dlens.Model) -> No
 
 
 def test_nothing_of_the_graph_outlives_its_step(model: dlens.Model) -> None:
-    def graphs() -> int:
-        gc.collect()
-        return sum(issubclass(type(one), Tensor) and one.grad_fn is not None for one in gc.get_objects())
+    logits: list[Any] = []
+    left: list[bool] = []
 
-    before, during = graphs(), []
+    def noted(found: Tensor, step: Any) -> Tensor:
+        logits.append(weakref.ref(found.grad_fn))
+        return metric(found, step)
 
-    def count(value: Tensor, hook: Any) -> None:
-        during.append(graphs())
+    def entered(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        cached = [kept for layer in kwargs["past_key_values"].layers if (kept := vars(layer).get("keys")) is not None]
+        left.append(any(kept.requires_grad for kept in cached) or any(graph() is not None for graph in logits))
 
-    trace = dlens.trace(model).hook("blocks.0.hook_resid_pre", count).gradient("z", of=metric).capture("resid_post")
-    record = trace.generate(IDS, 4)
-    # When a step starts nothing is left of the one before, in the cache neither.
-    assert during == [before] * 4
-    assert graphs() == before and not record["resid_post"].requires_grad and not record.metric.requires_grad
+    handle = model.module.register_forward_pre_hook(entered, with_kwargs=True)
+    record = dlens.trace(model).gradient("z", of=noted).capture("resid_post").generate(IDS, 4, cache="require")
+    handle.remove()
+    assert left == [False] * 4 and len(logits) == 4 and logits[-1]() is None
+    assert not record["resid_post"].requires_grad and not record.metric.requires_grad
 
 
 def test_an_output_is_cut_from_the_graph_with_its_cache() -> None:
