@@ -30,7 +30,7 @@ KernelVisit = Callable[[int, str, Tensor], Tensor]
 _NAME = "dlens"
 # What attention functions are told beside what is computed here; masks hold it already, or it is of other kernels.
 _TOLD = frozenset(
-    "sliding_window output_attentions output_hidden_states use_cache position_ids cache_position deterministic "
+    "output_attentions output_hidden_states use_cache position_ids cache_position deterministic "
     "output_router_logits logits_to_keep num_items_in_batch return_dict".split()
 )
 
@@ -221,10 +221,13 @@ def _interface(
     is_causal: bool | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
+    sliding_window: int | None = None,
     **told: Any,
 ) -> tuple[Tensor, Tensor]:
     """An attention function of the transformers library, for blocks that were taken over."""
-    _refuse_unknown(module, attention_mask, dropout, told)
+    # Masks hold the window already, but for those kernels that have none.
+    unseen = attention_mask is None and sliding_window is not None and key.shape[2] > sliding_window
+    _refuse_unknown(module, attention_mask, dropout, told | ({"sliding_window": sliding_window} if unseen else {}))
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     call = AttentionCall(
         q=query,

@@ -16,7 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import GptOssConfig
 
 import dlens
-from dlens.models.attention import AttentionCall, Kernels, _interface, attend
+from dlens.models.attention import _TAKEN, AttentionCall, Kernels, _interface, attend
 from tests.whole.architectures import CONFIGS, GQA, build
 from tests.whole.operations import IDS
 
@@ -155,6 +155,7 @@ def test_queries_that_the_mask_alone_leaves_without_a_key_are_as_in_eager() -> N
 TOLD: dict[str, tuple[dict[str, Any], str]] = {
     "unknown": ({"position_bias": torch.ones(1), "alibi": 3}, "got arguments alibi, position_bias"),
     "dropout": ({"dropout": 0.1}, "got dropout"),
+    "window": ({"sliding_window": 4}, "got arguments sliding_window"),
     "mask": ({"attention_mask": torch.ones(2, 5)}, "got a 2-d mask"),
 }
 
@@ -165,6 +166,15 @@ def test_what_would_change_the_attention_is_refused_by_name(case: str) -> None:
     asked = call()
     with pytest.raises(ValueError, match=f"attention of Linear {words}; expected what can be computed step by step"):
         _interface(nn.Linear(1, 1), asked.q, asked.k, asked.v, **({"attention_mask": None} | told))
+
+
+def test_a_window_that_no_mask_holds_is_let_through_where_it_hides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, part = call(mask=None), nn.Linear(1, 1)
+    monkeypatch.setitem(_TAKEN, part, lambda found: attend(found, 2, unchanged))
+    plain = _interface(part, asked.q, asked.k, asked.v, None)[1]
+    assert torch.equal(_interface(part, asked.q, asked.k, asked.v, None, sliding_window=5)[1], plain)
+    masked = _interface(part, asked.q, asked.k, asked.v, call().mask, sliding_window=4, scaling=0.3)[1]
+    assert torch.equal(masked, attend(call(), 2, unchanged)[1])
 
 
 def configs(module: nn.Module) -> list[Any]:
