@@ -17,6 +17,7 @@ from dlens.models.proofs.sites import inner_widths, observe, same_rows
 
 __all__ = ["with_inner"]
 
+_NO_HEADS = "its config says nothing of heads (num_attention_heads), as that of a model without attention"
 _QKV = ("q", "k", "v")
 _KERNEL = tuple(name for name, point in POINTS.items() if point.kernel)
 # How far attention computed step by step may move a logit, in roundings of the largest.
@@ -41,6 +42,9 @@ def _unlike_modules(model: Model, ids: TokenIds) -> dict[str, str]:
     """Points whose module does not run once a forward, or does not hold whole heads."""
     seen, found = observe(model, ids), {}
     for point, site in model.layout.sites.items():
+        if POINTS[point].head_axis and not model.names_heads:
+            found[point] = _NO_HEADS
+            continue
         counts = {seen.counts[layer, site.path] for layer in range(model.n_layers)}
         if counts != {1}:
             found[point] = f"its {site.path!r} runs {max(counts - {1})} times in a forward"
@@ -65,6 +69,8 @@ def _unlike_projections(model: Model, ids: TokenIds) -> dict[str, str]:
 
 def _unlike_kernel(model: Model, ids: TokenIds) -> str | None:
     """Why attention of this model cannot be computed step by step; None where it gives the model's own logits."""
+    if not model.names_heads:
+        return _NO_HEADS
     calls: Counter[int] = Counter()
 
     def visit(block: int, point: str, value: Tensor) -> Tensor:

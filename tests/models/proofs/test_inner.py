@@ -34,9 +34,9 @@ SITES = {
 class Small(nn.Module):
     """A language model of one block of attention, written by hand."""
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, block: nn.Module, **config: Any) -> None:
         super().__init__()
-        self.config = PretrainedConfig(vocab_size=100, num_attention_heads=2, hidden_size=8, pad_token_id=0)
+        self.config = PretrainedConfig(vocab_size=100, hidden_size=8, pad_token_id=0, **config)
         self.embed, self.norm, self.head = nn.Embedding(100, 8), nn.LayerNorm(8), nn.Linear(8, 100)
         self.blocks = nn.ModuleList([block])
 
@@ -96,12 +96,12 @@ def just_ids(ids: Tensor, mask: Tensor | None) -> dict[str, Any]:
     return {"input_ids": ids}
 
 
-def absent(block: nn.Module, **sites: Site) -> dict[str, str]:
+def absent(block: nn.Module, **config: Any) -> dict[str, str]:
     torch.manual_seed(0)
-    module = Small(block)
+    module = Small(block, **(config or {"num_attention_heads": 2}))
     for parameter in module.parameters():
         nn.init.normal_(parameter)
-    layout = Layout("blocks", "embed", "norm", "head", sites=SITES | sites if len(list(block.children())) else {})
+    layout = Layout("blocks", "embed", "norm", "head", sites=SITES if len(list(block.children())) else {})
     family = dlens.Family(name="own", objective="autoregressive", shift=1, layout=layout, inputs=just_ids)
     return dict(dlens.load(module, family=family).layout.absent)
 
@@ -125,6 +125,14 @@ def test_a_block_without_a_function_of_its_own_has_no_pattern(block: Any, words:
     found = absent(block())
     assert list(found) == KERNEL
     assert all(re.search(words, reason) for reason in found.values())
+
+
+@pytest.mark.parametrize(("block", "lacking"), [(Mean, {*KERNEL}), (Direct, {*KERNEL, "q", "k", "v", "z", "result"})])
+def test_a_model_whose_config_says_nothing_of_heads_has_no_points_with_any(block: Any, lacking: set[str]) -> None:
+    found = absent(block(), bos_token_id=1)
+    assert set(found) == lacking
+    for reason in found.values():
+        assert reason.startswith("its config says nothing of heads (num_attention_heads)")
 
 
 def test_attention_that_is_made_of_more_than_its_projections_has_no_queries_keys_and_values() -> None:
