@@ -18,6 +18,7 @@ __all__ = [
     "INNER_POINTS",
     "POINTS",
     "ROOT_POINTS",
+    "SPELLINGS",
     "STATES",
     "STREAM_POINTS",
     "Half",
@@ -137,6 +138,19 @@ STREAM_POINTS = tuple(point.name for point in _TABLE if point.in_stream)
 WRITABLE_POINTS = tuple(point.name for point in _TABLE if point.in_block and point.writable)
 ROOT_POINTS = tuple(point.name for point in _TABLE if not point.in_block)
 
+SPELLINGS = MappingProxyType(
+    {
+        "query": "q",
+        "key": "k",
+        "value": "v",
+        "attn_logits": "attn_scores",
+        "attn": "pattern",
+        "pre": "mlp_pre",
+        "post": "mlp_post",
+    }
+)
+"""Other short forms of TransformerLens' `get_act_name` -> the one used here."""
+
 _BY_HOOK = {(point.in_block, point.hook): point.name for point in _TABLE}
 _BLOCK_NAME = re.compile(r"blocks\.(-?\d+)\.(.+)")
 
@@ -176,7 +190,7 @@ def respell(came: object, known: Iterable[str]) -> str:
 
 
 def parse_point(name: str) -> PointName:
-    """Read a full hook name or a short form.
+    """Read a full hook name or a short form, TransformerLens' short forms too.
 
     Raises:
         ValueError: the name is not a hook point.
@@ -186,11 +200,13 @@ def parse_point(name: str) -> PointName:
         PointName(point='z', layer=3)
         >>> parse_point("mlp_out")
         PointName(point='mlp_out', layer=None)
+        >>> parse_point("post")
+        PointName(point='mlp_post', layer=None)
     """
     if not isinstance(name, str):
         raise ValueError(f"hook point {name!r}; expected the name of one; write for example 'resid_post'")
-    if name in POINTS:
-        return PointName(name)
+    if (short := SPELLINGS.get(name, name)) in POINTS:
+        return PointName(short)
     if (False, name) in _BY_HOOK:
         return PointName(_BY_HOOK[False, name])
     match = _BLOCK_NAME.fullmatch(name)

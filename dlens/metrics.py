@@ -7,6 +7,7 @@ autoregressive model predict the token after.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,6 +149,7 @@ def masked_loss(tokens: Any, where: Where = "masked") -> Metric:
                 f"masked_loss has a text of shape {tuple(text.shape)}; expected {tuple(step.tokens.shape)}, as what "
                 f"goes into the step; pass prompt and new tokens, left-padded"
             )
+        _check_known(text, logits)
         found = logits.log_softmax(-1).gather(-1, text.to(logits.device)[..., None])[..., 0]
         return _mean(-found, chosen_positions(where, step, logits))
 
@@ -156,8 +158,11 @@ def masked_loss(tokens: Any, where: Where = "masked") -> Metric:
 
 def as_token_ids(ids: Any, what: str) -> Tensor:
     """[batch or 1] of token ids."""
-    found = torch.as_tensor(ids) if not isinstance(ids, str) else torch.zeros(0, 0)
-    if found.dtype not in (torch.int64, torch.int32) or found.ndim > 1 or found.numel() == 0:
+    found = torch.zeros(0)
+    with suppress(TypeError, ValueError, RuntimeError):
+        found = torch.as_tensor(ids)
+    whole = found.dtype in (torch.int64, torch.int32) and found.ndim <= 1 and found.numel() > 0
+    if not whole or bool((found < 0).any()):
         raise ValueError(
             f"{what}={ids!r}; expected token ids, one or one for each row; write "
             f"model.tokenizer(' Mary')['input_ids'][-1]"
@@ -171,8 +176,19 @@ def _of(logits: Logits, ids: Tensor) -> Float[Tensor, "batch position"]:
         raise ValueError(
             f"{len(ids)} token ids for {len(logits)} rows; expected one, or one for each row; pass as many"
         )
+    _check_known(ids, logits)
     rows = ids.to(logits.device).expand(len(logits))[:, None, None]
     return logits.gather(-1, rows.expand(-1, logits.shape[1], 1))[..., 0]
+
+
+def _check_known(ids: Tensor, logits: Logits) -> None:
+    """Refuse tokens that the model does not predict."""
+    unknown, n_tokens = ids[(ids < 0) | (ids >= logits.shape[-1])], logits.shape[-1]
+    if len(unknown):
+        raise ValueError(
+            f"token {int(unknown[0])} of a model that predicts {n_tokens} tokens; expected 0 to {n_tokens - 1}; take "
+            f"ids from this model's own tokenizer"
+        )
 
 
 def _mean(values: Float[Tensor, "batch position"], where: Bool[Tensor, "batch position"]) -> Float[Tensor, " batch"]:
@@ -211,4 +227,4 @@ def _counted(positions: Tensor, real: TokenMask) -> Bool[Tensor, "batch position
     length = real.sum(-1, keepdim=True)
     place = torch.where(real, real.cumsum(-1) - 1, real.shape[-1] + 1)[..., None]
     wanted = torch.where(positions.to(real.device) < 0, length + positions.to(real.device), positions.to(real.device))
-    return (place == wanted[:, None, :]).any(-1)
+    return (place == wanted[:, None, :]).any(-1) & real

@@ -8,7 +8,7 @@ import pytest
 
 import dlens
 from dlens import trace
-from dlens.axes import BLOCK_POINTS, ROOT_POINTS, PointName, hook_name, parse_point, respell
+from dlens.axes import BLOCK_POINTS, ROOT_POINTS, SPELLINGS, PointName, hook_name, parse_point, respell
 from tests.refusing import Action
 from tests.unchecked import unchecked
 
@@ -39,6 +39,28 @@ def test_a_name_is_read_back(point: str) -> None:
     layer = 7 if point in BLOCK_POINTS else None
     assert parse_point(hook_name(point, layer)) == PointName(point, layer)
     assert parse_point(point) == PointName(point, None)
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_other_short_forms_of_transformerlens(diffusion: dlens.Model, name: str) -> None:
+    point = {"key": "k", "query": "q", "value": "v", "attn": "pattern", "attn_logits": "attn_scores"}.get(
+        name, f"mlp_{name}"
+    )
+    assert parse_point(name) == PointName(point)
+    assert trace(diffusion).capture(name, layers=[3]).ops == trace(diffusion).capture(point, layers=[3]).ops
+    assert trace(diffusion).ablate(3, at=name).ops == trace(diffusion).ablate(3, at=point).ops
+    assert trace(diffusion).hook(name, print).ops == trace(diffusion).hook(point, print).ops
+
+
+def test_a_record_is_asked_in_other_short_forms_too(diffusion: dlens.Model) -> None:
+    record = trace(diffusion).capture("post", layers=[3]).forward("Once upon a time")
+    assert record["post"] is record["mlp_post"] and record.captured.keys() == {"mlp_post"}
+    (patched,) = trace(diffusion).patch(record, at="post", layers=3).ops
+    assert patched.to_json()["at"] == "mlp_post"
+
+
+def test_every_short_form_of_transformerlens_has_its_point() -> None:
+    assert set(SPELLINGS) == {"key", "query", "value", "attn", "attn_logits", "pre", "post"}
 
 
 @pytest.mark.parametrize("name", ["", "blocks.3", "blocks.3.resid_post", "blocks.3.hook_embed", "hook_resid_post"])

@@ -27,9 +27,11 @@ from dlens.samplers import Denoiser, Dream, LLaDA, Threshold, Tokens
 from dlens.show.report.summary import lead
 from tests.findings.studies import ANSWERED, EVEN, made_model, made_study
 from tests.models.conftest import SIZE
-from tests.reference import edited, fresh, rebuilt
+from tests.reference import edited, fresh, rebuilt, shallow
 from tests.standins import build_remote, save_dream, save_llada
 from tests.tracing.records.made import made_record, number_of
+from tests.whole.architectures import CONFIGS, build
+from tests.whole.operations import IDS
 
 STORY = "Once upon a time"
 STORIES = [STORY, "The little dog ran to the big red house and", "Tom has"]
@@ -614,3 +616,50 @@ def test_trap_31_a_save_that_is_seen_half_done(tmp_path: Path, monkeypatch: pyte
         patched.setattr(Path, "replace", read_first)
         made_record(2).save(tmp_path)
     assert seen == [1, 2, 2] and number_of(dlens.load_record(tmp_path)) == 2
+
+
+def shifting(logits: Tensor, step: Any) -> Tensor:
+    return logits[:, -1, 301] - logits[:, -1, 302]
+
+
+def test_trap_32_a_gradient_flows_where_a_value_did_and_nowhere_else(diffusion: dlens.Model) -> None:
+    """Every point and operation against finite differences is in tests/whole/test_gradients.py."""
+    trace, ids = dlens.trace(shallow(diffusion, 4)), ids_of(diffusion, STORY)
+
+    def gradients(trace: dlens.Trace, *points: str, **more: Any) -> Any:
+        return trace.gradient(*points, of=shifting, **more).forward(ids).gradients
+
+    # What a later operation replaced decides nothing; what it left alone does.
+    replaced = gradients(trace.ablate(2), "resid_post", layers=[1, 2])["resid_post"]
+    assert replaced[0].abs().max() == 0 and replaced[1].abs().max() > 0
+    patched = trace.gradient("z", of=shifting, layers=1).ablate(1, at="z", heads=[0]).forward(ids).gradients["z"][0]
+    assert patched[:, :, 0].abs().max() == 0 and patched[:, :, 1].abs().max() > 0
+    # A skipped block passes all of it on, and nothing through itself.
+    around = gradients(trace.skip([2]), "resid_pre", "resid_post", layers=2)
+    assert torch.equal(around["resid_pre"], around["resid_post"]) and around["resid_pre"].abs().max() > 0
+    with pytest.raises(ValueError, match="z of layer 2 does not exist where its block is skipped"):
+        trace.skip([2]).gradient("z", of=shifting, layers=2)
+    # The sampler's choice is a new beginning: each step's gradient is that of its canvas alone.
+    run = trace.gradient("resid_pre", of=shifting, layers=0).generate(STORY, 3)
+    assert run.canvas is not None and run.metric is not None
+    for step, canvas in enumerate(run.canvas):
+        alone = trace.gradient("resid_pre", of=shifting, layers=0).forward(canvas)
+        assert torch.equal(run.gradients["resid_pre"][step], alone.gradients["resid_pre"])
+        assert torch.equal(run.metric[step], alone.metric)
+
+
+@pytest.mark.parametrize("name", ["gemma2", "mistral", "gpt2"])
+def test_trap_33_a_pattern_is_the_one_that_was_used(name: str) -> None:
+    """With soft caps and unlike scales, sliding masks, left padding, a cache, and a hand that writes; sinks are in
+    tests/models/test_attention.py."""
+    module = build(CONFIGS[name][0])
+    trace = dlens.trace(module).knockout(1, source=[1], target=[3]).capture("pattern", "v", "z", layers=[0, 1])
+    prompts = [IDS[0].tolist(), IDS[1, :5].tolist()]
+    for record in (trace.forward(prompts), trace.generate(prompts, 3), trace.generate(prompts, 3, cache="off")):
+        pattern, v, z = record["pattern"], record["v"], record["z"]
+        v = v.repeat_interleave(z.shape[3] // v.shape[3], dim=3)
+        mixed = torch.einsum("lbhqk,lbkhd->lbqhd", pattern, v)
+        real = ~record.is_pad[:, : z.shape[2]]
+        assert torch.allclose(mixed[:, real], z[:, real], atol=1e-5)
+        assert pattern[:, 1, :, 3:, :3].abs().max() == 0  # the padding of the second row
+        assert pattern[1, 0, :, 3, 1].abs().max() == 0 and pattern[0, 0, :, 3, 1].abs().min() > 0

@@ -190,20 +190,13 @@ print(widget.pair)
 # ## What attention adds
 #
 # Similar vectors are no proof that one token *read* the other. `dlens.Attention` measures which positions draw the
-# attention of all others: their *mass*, 1 on average. It needs a model whose attention gives its weights, which fused
-# kernels do not:
-
-# %%
-try:
-    dlens.trace(models["trio/ar"]).measure(dlens.Attention())
-except ValueError as error:
-    print(error)
+# attention of all others: their *mass*, 1 on average. It reads the pattern of every block, whatever kernel
+# the model runs:
 
 # %%
 mass = {}
 for name in models:
-    eager = dlens.load(name, attn_implementation="eager")
-    record = dlens.trace(eager).measure(dlens.Attention()).capture("pattern").forward(STORY)
+    record = dlens.trace(models[name]).measure(dlens.Attention()).capture("pattern").forward(STORY)
     data = record.measures["attention"]
     mass[name] = pool(data, "first_mass", ["step", "noise"])
     pattern = record["pattern"][:, 0].mean(1)  # [layer, query, key], mean over heads

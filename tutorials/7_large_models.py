@@ -330,8 +330,8 @@ except MemoryError as error:
 #   Compare with base models, or with the same model unchanged, as `retention` does.
 # - Answers are cut off: diffusion models write exactly `max_new_tokens`. Raise it, and `steps` with it.
 # - Out of memory on the GPU: the logits of a large batch. Lower `batch_size`.
-# - `Attention` is refused: fused attention keeps no weights. Native decoders load with
-#   `attn_implementation="eager"`; LLaDA's and Dream's code returns none.
+# - `Attention` runs out of memory: patterns grow with the square of the length. Capture them at a few `layers=`, or
+#   take shorter texts.
 # - A run limited by `noise=` saves little: rows that disagree on their noise run the block. Use `steps=`.
 #
 # ## What this does not show

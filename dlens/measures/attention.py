@@ -40,7 +40,7 @@ class Attention(Means):
 
     In a causal model early keys are seen by more queries, which alone gives them more mass.
 
-    Needs a model that gives its attention: load it with attn_implementation="eager".
+    Reads `pattern`, which is there whatever attention kernel a model was loaded with.
 
     Args:
         margin: how far above the others a sink lies.

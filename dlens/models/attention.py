@@ -30,7 +30,7 @@ KernelVisit = Callable[[int, str, Tensor], Tensor]
 _NAME = "dlens"
 # What attention functions are told beside what is computed here; masks hold it already, or it is of other kernels.
 _TOLD = frozenset(
-    "sliding_window output_attentions output_hidden_states use_cache position_ids cache_position deterministic "
+    "output_attentions output_hidden_states use_cache position_ids cache_position deterministic "
     "output_router_logits logits_to_keep num_items_in_batch return_dict".split()
 )
 
@@ -199,12 +199,12 @@ class Kernels:
     def _enter(self, index: int, block: nn.Module, args: Any) -> None:
         self._now = index
 
-    def _direct(self, call: AttentionCall) -> Tensor | None:
+    def _direct(self, *args: Any, **kwargs: Any) -> Tensor | None:
         """What a direct call of PyTorch's attention gives; None where it is left alone."""
         if self._now is None or self._now not in self._chosen:
             return None
         self.direct = True
-        return self._attend(self._now, call)[0]
+        return self._attend(self._now, _direct_call(*args, **kwargs))[0]
 
 
 def _register() -> None:
@@ -225,10 +225,13 @@ def _interface(
     is_causal: bool | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
+    sliding_window: int | None = None,
     **told: Any,
 ) -> tuple[Tensor, Tensor]:
     """An attention function of the transformers library, for blocks that were taken over."""
-    _refuse_unknown(module, attention_mask, dropout, told)
+    # Masks hold the window already, but for those kernels that have none.
+    unseen = attention_mask is None and sliding_window is not None and key.shape[2] > sliding_window
+    _refuse_unknown(module, attention_mask, dropout, told | ({"sliding_window": sliding_window} if unseen else {}))
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     call = AttentionCall(
         q=query,
@@ -259,7 +262,7 @@ def _refuse_unknown(module: nn.Module, mask: Tensor | None, dropout: float, told
 class _Calls(TorchFunctionMode):
     """Meets direct calls of PyTorch's attention."""
 
-    def __init__(self, compute: Callable[[AttentionCall], Tensor | None]) -> None:
+    def __init__(self, compute: Callable[..., Tensor | None]) -> None:
         super().__init__()
         self._compute = compute
 
@@ -269,7 +272,7 @@ class _Calls(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is not torch.nn.functional.scaled_dot_product_attention:
             return func(*args, **kwargs)
-        found = self._compute(_direct_call(*args, **kwargs))
+        found = self._compute(*args, **kwargs)
         return func(*args, **kwargs) if found is None else found
 
 
@@ -284,5 +287,10 @@ def _direct_call(
     enable_gqa: bool = False,
 ) -> AttentionCall:
     """The arguments of PyTorch's attention."""
+    if dropout_p:
+        raise ValueError(
+            f"attention of a block got dropout_p={dropout_p}; expected none, as what is dropped is known to the kernel "
+            f"alone; call .eval() on the model"
+        )
     factor = query.shape[-1] ** -0.5 if scale is None else scale
     return AttentionCall(q=query, k=key, v=value, mask=attn_mask, causal=is_causal, scale=factor)

@@ -121,9 +121,18 @@ class Model:
 
     @property
     def n_heads(self) -> int:
-        """Number of attention heads of a block."""
-        settings = self.config
-        return int(next(value for name in _HEAD_NAMES if (value := getattr(settings, name, None)) is not None))
+        """Number of attention heads of a block; 1 where the config names none."""
+        return self._named_heads or 1
+
+    @property
+    def names_heads(self) -> bool:
+        """Whether the config says how many attention heads a block has; that of a model without attention does not."""
+        return self._named_heads is not None
+
+    @property
+    def _named_heads(self) -> int | None:
+        found = (getattr(self.config, name, None) for name in _HEAD_NAMES)
+        return next((int(value) for value in found if value is not None), None)
 
     @property
     def n_kv_heads(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any, SupportsIndex, TypeVar
 
 from torch import Tensor
 
-from dlens.axes import POINTS, STREAM_POINTS, WRITABLE_POINTS, Part, parse_point
+from dlens.axes import POINTS, SPELLINGS, STREAM_POINTS, WRITABLE_POINTS, Part, parse_point
 from dlens.checks import quoted, require_word
 from dlens.measures.base.measure import Measure
 from dlens.metrics import Metric
@@ -126,7 +126,7 @@ class Verbs(ABC):
         """
         try:
             edit = self._edit(at, layers, tokens, steps, noise, heads)
-            width = self.target.width(at, edit["layers"])
+            width = self.target.width(edit["at"], edit["layers"])
             named = as_indices(channels, "channel", self.target.d_model if width is None else width)
         except IndexError as error:
             if channels is None:
@@ -232,7 +232,7 @@ class Verbs(ABC):
                 f".generate returned"
             )
         edit = self._edit(at, layers, tokens, steps, noise, heads)
-        source = source_of(record, at)
+        source = source_of(record, edit["at"])
         if layers is None:
             edit["layers"] = source.layers
         return self._with(Patch(source=source, **edit))
@@ -430,6 +430,7 @@ class Verbs(ABC):
         points: tuple[str, ...] = WRITABLE_POINTS,
     ) -> dict[str, Any]:
         """The fields that all operations that write values share."""
+        at = SPELLINGS.get(at, at)
         where = "of the residual stream" if points is STREAM_POINTS else "in the blocks"
         require_word("at", at, points, f"a point {where}, with its layers in layers=: {', '.join(points)}")
         places = self.target.places(layers)

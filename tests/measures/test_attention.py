@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ from transformers import MistralConfig
 import dlens
 from dlens.measures import Attention, pool
 from dlens.measures.base.measure import Measure, Span, Visit
+from dlens.models.families.decoder import llama_like
 from tests.measures.runs import CPU, assert_close, cells_of
+from tests.standins import save_dream, save_llada
 from tests.unchecked import unchecked
 from tests.whole.architectures import GQA, build
 
@@ -135,18 +138,9 @@ def test_padded_queries_that_are_not_finite_count_nothing() -> None:
     assert_close(observe(Attention(), SPANS[0], patterns, cell)["mass"], clean["mass"].values)
 
 
-def eager(model: dlens.Model) -> dlens.Model:
-    """The same weights, with attention that gives its pattern."""
-    from tests.reference import fresh
-
-    module = fresh(model.module)
-    module.set_attn_implementation("eager")
-    return dlens.load(module, family=model.family)
-
-
 @pytest.mark.parametrize("name", ["ar", "diffusion"])
 def test_on_the_trio_equals_what_was_captured(name: str, request: pytest.FixtureRequest) -> None:
-    model = eager(request.getfixturevalue(name))
+    model = request.getfixturevalue(name)
     diffusion = model.family.objective == "diffusion"
     prompts = [list(range(8, 20)), list(range(30, 37))]
     record = dlens.trace(model).capture("pattern").measure(Attention(margin=0.5), dlens.Cosine()).forward(prompts)
@@ -157,7 +151,7 @@ def test_on_the_trio_equals_what_was_captured(name: str, request: pytest.Fixture
         real = ~record.is_pad[row].numpy()
         reference.see(0, layer, pattern[layer, row], real, np.where(real, 0, -1))
     reference.check(record.measures["attention"])
-    alone = dlens.trace(model).measure(dlens.Cosine()).forward(prompts).measures["cosine"]
+    alone = dlens.trace(model).capture("pattern").measure(dlens.Cosine()).forward(prompts).measures["cosine"]
     assert_close(record.measures["cosine"]["cosine"], alone["cosine"].values)
 
 
@@ -178,15 +172,13 @@ def decoded(model: dlens.Model, ids: Any, new: int) -> None:
 
 
 def test_decoding_with_a_cache_counts_the_keys_of_earlier_steps(ar: dlens.Model) -> None:
-    model = eager(ar)
-    decoded(model, [list(range(8, 14)), list(range(30, 33))], 3)
-    decoded(model, [[9]], 3)
+    decoded(ar, [list(range(8, 14)), list(range(30, 33))], 3)
+    decoded(ar, [[9]], 3)
 
 
 def test_a_sliding_cache_has_the_keys_that_are_left() -> None:
     settings: dict[str, Any] = GQA | {"sliding_window": 6}
     model = build(MistralConfig(**settings))
-    model.set_attn_implementation("eager")
     data = dlens.trace(model).measure(Attention()).generate(torch.arange(1, 9)[None], 4).measures["attention"]
     assert data["n"].isel(layer=0).sum("state").values.tolist() == [8, 6, 6, 6]
     np.testing.assert_allclose(pooled_mass(data)[1:], 1, atol=1e-5)
@@ -196,9 +188,26 @@ def pooled_mass(data: Any) -> np.ndarray:
     return pool(data, "mass", ["state", "layer"]).values
 
 
-def test_a_model_that_does_not_give_its_attention_is_refused_at_once(diffusion: dlens.Model) -> None:
-    with pytest.raises(ValueError, match="has no pattern: .*load with attn_implementation='eager'"):
-        dlens.trace(diffusion).measure(Attention())
+@pytest.mark.parametrize("save", [save_llada, save_dream])
+def test_remote_code_that_calls_its_kernel_by_itself(save: Any, tmp_path: Path) -> None:
+    model = dlens.load(str(save(tmp_path)), trust_remote_code=True)
+    prompts = [list(range(5, 11)), [11, 12, 13]]
+    record = dlens.trace(model).capture("pattern").measure(Attention(margin=0.5)).forward(prompts)
+    reference = Reference(Span(1, model.n_layers, model.d_model, True, CPU), 0.5)
+    for layer, row in np.ndindex(model.n_layers, 2):
+        real = ~record.is_pad[row].numpy()
+        pattern = record["pattern"][layer, row].numpy()
+        np.testing.assert_allclose(pattern[:, real][..., real].sum(-1), 1, atol=1e-6)
+        reference.see(0, layer, pattern, real, np.where(real, 0, -1))
+    reference.check(record.measures["attention"])
+
+
+def test_a_model_without_patterns_is_refused_at_once() -> None:
+    layout = replace(llama_like(), absent={"pattern": "it mixes by other means"})
+    family = dlens.Family(name="own", objective="autoregressive", shift=1, layout=layout)
+    model = dlens.load(build(MistralConfig(**GQA)), family=family)
+    with pytest.raises(ValueError, match="has no pattern: it mixes by other means"):
+        dlens.trace(model).measure(Attention())
 
 
 def test_margin_must_be_positive() -> None:

@@ -6,13 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from transformers import GPTNeoXConfig
 
 import dlens
 from dlens.models.families.decoder import llama_like
 from dlens.tracing.planning.inputs import as_batch
 from dlens.tracing.prepare import target_of, windows
 from dlens.tracing.step.state import Window
-from tests.whole.architectures import CONFIGS, build
+from tests.whole.architectures import CONFIGS, SIZE, build
 from tests.whole.operations import IDS
 
 
@@ -38,9 +39,10 @@ def test_facts_of_a_model() -> None:
     target = target_of(dlens.load(build(CONFIGS["gemma2"][0])))
     assert (target.n_layers, target.d_model, target.has_noise) == (4, 32, False)
     assert target.attention_types == ("sliding_attention", "full_attention") * 2
-    assert not target.absent  # Gemma2 runs its attention as eager, which gives its weights
-    fused = target_of(dlens.load(build(CONFIGS["llama"][0])))
-    assert list(fused.absent) == ["pattern"] and "attn_implementation='eager'" in fused.absent["pattern"]
+    assert not target.absent  # Gemma2 runs its attention as eager
+    assert not target_of(dlens.load(build(CONFIGS["llama"][0]))).absent  # and Llama a fused kernel
+    parallel = target_of(dlens.load(build(GPTNeoXConfig(**SIZE, use_parallel_residual=True))))
+    assert list(parallel.absent) == ["resid_mid"] and "side by side" in parallel.absent["resid_mid"]
 
 
 def test_prompts_run_as_one_or_in_groups_of_equal_length(ar: dlens.Model) -> None:

@@ -68,10 +68,9 @@ VERBS: dict[str, tuple[type[Exception], str, Action]] = {
     "unknown full name": (ValueError, "'blocks.1.hook_q'", lambda m: trace(m).hook("blocks.1.hook_q", print)),
     "pattern without attn": (ValueError, "hook_pattern'", lambda m: trace(m).capture("blocks.1.hook_pattern")),
     "name of no layer": (ValueError, "blocks.x.", lambda m: trace(m).capture("blocks.x.hook_resid_post")),
-    "pattern of a fused kernel": (ValueError, "has no pattern", lambda m: trace(m).capture("pattern")),
     "at a word": (ValueError, "at='residual'", lambda m: trace(m).steer(ones(192), at="residual")),
     "at the embedding": (ValueError, "at='embed'", lambda m: trace(m).ablate(None, at="embed")),
-    "at the pattern": (ValueError, "at='pattern'", lambda m: trace(m).ablate(None, at="pattern")),
+    "at the scale": (ValueError, "at='ln1_scale'", lambda m: trace(m).ablate(None, at="ln1_scale")),
     "unknown part": (ValueError, "part='head'", lambda m: trace(m).skip(3, part="head")),  # pyright: ignore
     "unknown third": (ValueError, "steps='end'", lambda m: trace(m).skip(3, steps="end")),  # pyright: ignore
     "unknown tokens": (ValueError, "tokens='first'", lambda m: trace(m).ablate(3, tokens="first")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -59,28 +60,24 @@ def test_swap_of_unlike_attention_is_refused(name: str) -> None:
         dlens.trace(build(CONFIGS[name][0])).swap(0, 1)
 
 
-def test_attention_patterns_are_captured_where_the_model_gives_them() -> None:
-    config = CONFIGS["qwen2"][0]
-    module = build(config)
-    with pytest.raises(ValueError, match="attn_implementation='eager'"):
-        dlens.trace(module).capture("pattern")
-    eager = build(config)
+@pytest.mark.parametrize("kernel", ["sdpa", "eager"])
+def test_attention_patterns_are_captured_with_any_kernel(kernel: str) -> None:
+    module, eager = (build(copy.deepcopy(CONFIGS["qwen2"][0])) for _ in range(2))
+    module.set_attn_implementation(kernel)
     eager.set_attn_implementation("eager")
-    record = dlens.trace(eager).capture("pattern").forward([IDS[0].tolist(), IDS[1, :5].tolist()])
+    record = dlens.trace(module).capture("pattern").forward([IDS[0].tolist(), IDS[1, :5].tolist()])
     assert record.dims("pattern") == ("layer", "batch", "head", "position", "position_b")
     with torch.no_grad():
         expected = eager(input_ids=IDS[:1], use_cache=False, output_attentions=True).attentions
     assert torch.allclose(record["pattern"][:, 0], torch.stack(expected)[:, 0], atol=1e-6)
     assert record["pattern"][:, 1, :, 3:].sum(-1).sub(1).abs().max() < 1e-5
-    decoded = dlens.trace(eager).capture("blocks.1.attn.hook_pattern").generate(IDS, 4)
+    decoded = dlens.trace(module).capture("blocks.1.attn.hook_pattern").generate(IDS, 4)
     assert decoded["blocks.1.attn.hook_pattern"].shape == (2, 4, 11, 11)
     assert decoded["blocks.1.attn.hook_pattern"].sum(-1).sub(1).abs().max() < 1e-5
 
 
 def test_patterns_of_a_sliding_cache_lie_on_the_keys_they_belong_to() -> None:
-    model = build(CONFIGS["mistral"][0])
-    model.set_attn_implementation("eager")
-    trace = dlens.trace(model).capture("pattern")
+    trace = dlens.trace(build(CONFIGS["mistral"][0])).capture("pattern")
     cached, recomputed = trace.generate(IDS, 5), trace.generate(IDS, 5, cache="off")
     assert torch.equal(cached.tokens, recomputed.tokens)
     assert torch.allclose(cached["pattern"], recomputed["pattern"], atol=1e-5)

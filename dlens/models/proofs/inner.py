@@ -17,6 +17,7 @@ from dlens.models.proofs.sites import inner_widths, observe, same_rows
 
 __all__ = ["with_inner"]
 
+_NO_HEADS = "its config says nothing of heads (num_attention_heads), as that of a model without attention"
 _QKV = ("q", "k", "v")
 _KERNEL = tuple(name for name, point in POINTS.items() if point.kernel)
 # How far attention computed step by step may move a logit, in roundings of the largest.
@@ -48,6 +49,9 @@ def _unlike_modules(model: Model, ids: TokenIds) -> dict[str, str]:
     """Points whose module does not run once a forward, or does not hold whole heads."""
     seen, found = observe(model, ids), {}
     for point, site in model.layout.sites.items():
+        if POINTS[point].head_axis and not model.names_heads:
+            found[point] = _NO_HEADS
+            continue
         counts = {seen.counts[layer, site.path] for layer in range(model.n_layers)}
         if counts != {1}:
             found[point] = f"its {site.path!r} runs {max(counts - {1})} times in a forward"
@@ -77,6 +81,8 @@ def _counted(calls: Counter[int], block: int, point: str, value: Tensor) -> Tens
 
 def _unlike_kernel(model: Model, ids: TokenIds, taken: Kernels, calls: Counter[int]) -> str | None:
     """Why attention of this model cannot be computed step by step; None where it gives the model's own logits."""
+    if not model.names_heads:
+        return _NO_HEADS
     own = _logits(model.module, model.family.inputs(ids, None))
     try:
         with taken.open():
@@ -84,8 +90,12 @@ def _unlike_kernel(model: Model, ids: TokenIds, taken: Kernels, calls: Counter[i
             ours = _logits(model.module, model.family.inputs(ids, None))
     except Exception as error:
         return f"its attention cannot be computed step by step ({error})"
-    if any(calls[block] != 1 for block in range(model.n_layers)):
-        return "its code computes attention by itself (load with attn_implementation='sdpa')"
+    if (other := next((block for block in range(model.n_layers) if calls[block] != 1), None)) is not None:
+        return (
+            f"its block {other} calls {calls[other] or 'no'} attention functions, of the library or of PyTorch, where "
+            f"one is expected: it has no attention, or its code computes it by itself (where it has a choice of "
+            f"kernels, load with attn_implementation='sdpa')"
+        )
     tolerance = _ROUNDINGS * torch.finfo(own.dtype).eps * float(own.abs().max())
     if not bool(((ours - own).abs() <= tolerance).all()):
         return "its attention computed step by step gives other logits"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 
 import dlens
@@ -52,15 +53,16 @@ def test_a_skipped_half_adds_nothing(native: Any) -> None:
     assert torch.equal(both, pre)
 
 
-def test_attention_weights_stand_at_the_pattern_site_with_eager_attention() -> None:
-    for name in ("qwen2", "gemma3", "gpt2", "pythia"):
-        module = build(name)
-        module.set_attn_implementation("eager")
-        model = dlens.load(module)
-        site = model.layout.sites["pattern"]
-        pattern = read(module, model.blocks[0].get_submodule(site.path), site, model.family.inputs(IDS, None))
-        assert pattern.shape == (1, 4, 6, 6)
-        torch.testing.assert_close(pattern.sum(-1), torch.ones(1, 4, 6))
+@pytest.mark.parametrize("name", ["qwen2", "gemma3", "gpt2", "pythia"])
+def test_patterns_are_the_weights_that_eager_attention_returns(name: str) -> None:
+    pattern = dlens.trace(build(name)).capture("pattern").forward(IDS)["pattern"]
+    assert pattern.shape == (4, 1, 4, 6, 6)
+    torch.testing.assert_close(pattern.sum(-1), torch.ones(4, 1, 4, 6))
+    eager = build(name)
+    eager.set_attn_implementation("eager")
+    with torch.no_grad():
+        returned = eager(IDS, output_attentions=True, use_cache=False).attentions
+    assert torch.equal(pattern, torch.stack(returned))
 
 
 def test_parallel_blocks_say_why_they_have_no_resid_mid() -> None:

@@ -52,10 +52,9 @@ def test_bytes_are_those_of_the_shape(diffusion: dlens.Model, chain: Any, kind: 
     assert capture_bytes(traced.ops, diffusion, traced.target, shape) == 4 * numbers
 
 
-def test_a_pattern_takes_a_number_for_each_head_and_pair_of_positions() -> None:
-    model = dlens.load("trio/ar", attn_implementation="eager")
-    traced = trace(model).capture("pattern", layers=[0, 1, 2])
-    heads = model.config.num_attention_heads
+def test_a_pattern_takes_a_number_for_each_head_and_pair_of_positions(ar: dlens.Model) -> None:
+    traced = trace(ar).capture("pattern", layers=[0, 1, 2])
+    heads = ar.config.num_attention_heads
     shape = RunShape("forward", 1, 2, 10, 10)
-    assert capture_bytes(traced.ops, model, traced.target, shape) == 4 * 3 * 2 * heads * 10 * 10
+    assert capture_bytes(traced.ops, ar, traced.target, shape) == 4 * 3 * 2 * heads * 10 * 10
     assert traced.forward([[5] * 10] * 2)["pattern"].nbytes == 4 * 3 * 2 * heads * 10 * 10

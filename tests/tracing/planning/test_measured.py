@@ -41,8 +41,10 @@ def test_measures_of_inner_points_follow_the_rules_of_captures(diffusion: dlens.
     for other in (trace.skip, trace.repeat):
         with pytest.raises(ValueError, match="cannot both hold"):
             other(3)  # type: ignore[operator]
-    with pytest.raises(ValueError, match="has no pattern"):
-        dlens.trace(diffusion).measure(Inner(point="pattern"))
+    pattern = dlens.trace(diffusion).measure(Inner(point="pattern"))
+    assert pattern.forward([[5, 6]]).measures["inner"]["n"].values.tolist() == [1] * 16
+    with pytest.raises(ValueError, match="cannot both hold: pattern of layer 3"):
+        pattern.skip(3, part="attn")
     with pytest.raises(ValueError, match="reads 'logits'; expected points of a block"):
         dlens.trace(diffusion).measure(Inner(point="logits"))
 

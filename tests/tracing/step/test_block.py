@@ -98,11 +98,17 @@ def test_writing_the_middle_changes_what_the_mlp_reads_and_is_added_to(model: dl
 
 
 def test_a_hook_that_writes_the_pattern(diffusion: dlens.Model) -> None:
-    model = dlens.load("trio/diffusion", attn_implementation="eager")
+    chain = trace(diffusion).capture("z", layers=3).capture("logits")
+    written = chain.hook("blocks.3.attn.hook_pattern", lambda value, hook: value * 0).forward(STORY)
+    assert written["z"].abs().max() == 0
+    without = trace(diffusion).ablate(3, at="attn_out").capture("logits").forward(STORY)
+    assert torch.equal(written["logits"], without["logits"])  # the output projection has no bias
     with pytest.raises(ValueError) as caught:
-        trace(model).hook("blocks.3.attn.hook_pattern", lambda value, hook: value * 0).forward(STORY)
-    assert_three_parts(str(caught.value), "changed the pattern")
-    trace(model).hook("pattern", lambda value, hook: None).forward(STORY)
+        trace(diffusion).hook("pattern", lambda value, hook: value[..., :1]).forward(STORY)
+    assert_three_parts(str(caught.value), "pattern")
+    read = chain.hook("pattern", lambda value, hook: None).forward(STORY)
+    plain = trace(diffusion).capture("logits").forward(STORY)
+    assert torch.allclose(read["logits"], plain["logits"], atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["ar", "diffusion"])
