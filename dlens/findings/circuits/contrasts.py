@@ -132,4 +132,6 @@ def _check(model: Model, noise: Any, seeds: Any) -> None:
         )
     share = finite(noise)
     if share is None or not 0 <= share < 1:
-        raise ValueError(f"noise={quoted(noise)}; expected a share of positions from 0 to below 1; give for example 0.5")
+        raise ValueError(
+            f"noise={quoted(noise)}; expected a share of positions from 0 to below 1; give for example 0.5"
+        )

@@ -33,7 +33,6 @@ def test_pairs_of_unequal_length_count_as_they_do_alone(model: dlens.Model, meth
 
 
 def test_draws_of_masks_are_averaged(masked: dlens.Model) -> None:
-    metric = dlens.metrics.log_prob(8, tokens="masked")
     pairs = CLEAN, [row[::-1] for row in CLEAN]
     named: dict[str, Any] = {"metric": dlens.metrics.log_prob(8, tokens="masked"), "at": "z", "method": "attribution"}
     found = dlens.attribute(masked, *pairs, **named, noise=0.34, seeds=2)
@@ -74,10 +73,14 @@ def test_a_table_and_words(model: dlens.Model) -> None:
     assert len(rows) == 24 and rows[8]["position"] == 2 and rows[8]["token"] == "15→31" and rows[8]["layer"] == 1
     assert rows[8]["score"] == found.scores.values[1, 2]
     top = max(rows, key=lambda row: abs(row["score"]))
-    assert str(found) == repr(found) == (
-        f"Attribution of {model.name} at resid_post by layer and position, attribution (pairs: 1); metric "
-        f"{found.clean:.3g} clean, {found.corrupted:.3g} corrupted; largest {top['score']:+.3g} at layer "
-        f"{top['layer']}, position {top['position']}"
+    assert (
+        str(found)
+        == repr(found)
+        == (
+            f"Attribution of {model.name} at resid_post by layer and position, attribution (pairs: 1); metric "
+            f"{found.clean:.3g} clean, {found.corrupted:.3g} corrupted; largest {top['score']:+.3g} at layer "
+            f"{top['layer']}, position {top['position']}"
+        )
     )
     heads = dlens.attribute(model, CLEAN, CORRUPTED, METRIC, at="k", method="attribution")
     assert sorted(heads.table()[0]) == ["kv_head", "layer", "model", "score"]

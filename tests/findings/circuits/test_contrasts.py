@@ -26,9 +26,7 @@ def test_one_text_and_several_are_read(model: dlens.Model) -> None:
         ([[5, 6]], [[5, 6]], "pair 0 is the same text twice"),
     ],
 )
-def test_texts_that_do_not_correspond_are_refused(
-    model: dlens.Model, clean: Any, corrupted: Any, came: str
-) -> None:
+def test_texts_that_do_not_correspond_are_refused(model: dlens.Model, clean: Any, corrupted: Any, came: str) -> None:
     with pytest.raises(ValueError, match=came) as caught:
         contrast_of(model, clean, corrupted)
     assert_three_parts(str(caught.value), came)
@@ -40,7 +38,9 @@ def test_both_texts_share_their_masks(masked: dlens.Model) -> None:
     for draw in draws:
         for text, rows in ((PAIRS.clean, draw.clean), (PAIRS.corrupted, draw.corrupted)):
             assert [row.count(1) for row in rows] == [2, 1]
-            assert all(new in (1, old) for row, own in zip(rows, text, strict=True) for new, old in zip(row, own, strict=True))
+            assert all(
+                new in (1, old) for row, own in zip(rows, text, strict=True) for new, old in zip(row, own, strict=True)
+            )
         where = [[[token == 1 for token in row] for row in rows] for rows in (draw.clean, draw.corrupted)]
         assert where[0] == where[1]
     assert masked_draws(masked, PAIRS, 0.5, 3) == draws and masked_draws(masked, PAIRS, None, 1) == [PAIRS]

@@ -36,12 +36,12 @@ def by_hand(module: Any, ids: Any = CLEAN) -> Tensor:
     return torch.stack([logits[row, RIGHT[row]] - logits[row, WRONG[row]] for row in range(len(logits))])
 
 
-def seen(module: Any, part: nn.Module, pre: bool) -> Tensor:
-    """What a part of the corrupted run has: its output, or its input."""
+def seen(module: Any, part: nn.Module, ids: Any = CORRUPTED, pre: bool = False) -> Tensor:
+    """What a part of a run has, the corrupted one by default: its output, or its input."""
     held: list[Tensor] = []
     keep = (lambda _m, args: held.append(args[0])) if pre else (lambda _m, _args, out: held.append(out))
     with changed(part, keep, pre):
-        by_hand(module, CORRUPTED)
+        by_hand(module, ids)
     return held[0]
 
 
@@ -50,7 +50,7 @@ def test_patching_positions_is_a_loop_by_hand(module: Any, model: dlens.Model, b
     found = dlens.attribute(model, CLEAN, CORRUPTED, METRIC, batch_size=batch_size)
     clean, expected = by_hand(module), np.zeros((2, 4, 6))
     for layer, block in enumerate(module.model.layers):
-        other = seen(module, block, pre=False)
+        other = seen(module, block)
         for position in range(6):
 
             def exchange(_m: Any, _a: Any, out: Tensor, at: int = position, other: Tensor = other) -> Tensor:
@@ -96,7 +96,8 @@ def singly(model: dlens.Model, at: str, layer: int, **cell: Any) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("at", "axis"), [("resid_mid", "position"), ("mlp_out", "position"), ("result", "head"), ("q", "head"), ("v", "kv_head")]
+    ("at", "axis"),
+    [("resid_mid", "position"), ("mlp_out", "position"), ("result", "head"), ("q", "head"), ("v", "kv_head")],
 )
 def test_patching_is_a_loop_of_patches_to_the_bit(model: dlens.Model, at: str, axis: str) -> None:
     found = dlens.attribute(model, CLEAN, CORRUPTED, METRIC, at=at, layers=[1])
@@ -109,7 +110,9 @@ def test_patterns_are_patched_within_rounding(model: dlens.Model) -> None:
     found = dlens.attribute(model, CLEAN, CORRUPTED, METRIC, at="pattern", layers=[1, 2])
     assert found.scores.dims == ("layer", "head")
     for head in range(4):
-        np.testing.assert_allclose(found.by_pair.values[:, 1, head], singly(model, "pattern", 2, heads=[head]), atol=1e-5)
+        np.testing.assert_allclose(
+            found.by_pair.values[:, 1, head], singly(model, "pattern", 2, heads=[head]), atol=1e-5
+        )
 
 
 def test_neurons_are_patched_one_by_one(model: dlens.Model) -> None:
@@ -123,7 +126,9 @@ def test_neurons_are_patched_one_by_one(model: dlens.Model) -> None:
 
     logits = dlens.trace(model).hook("blocks.2.mlp.hook_post", exchange).capture("logits").forward(CLEAN)["logits"]
     expected = [
-        (logits[row, -1, RIGHT[row]] - logits[row, -1, WRONG[row]] - clean[row, RIGHT[row]] + clean[row, WRONG[row]]).item()
+        (
+            logits[row, -1, RIGHT[row]] - logits[row, -1, WRONG[row]] - clean[row, RIGHT[row]] + clean[row, WRONG[row]]
+        ).item()
         for row in range(2)
     ]
     np.testing.assert_allclose(found.by_pair.sel(layer=2, neuron=7).values, expected, atol=1e-6)
@@ -137,7 +142,8 @@ def slopes(module: Any, inputs: Tensor) -> list[Tensor]:
     """d metric / d output of every block, at given embeddings."""
     held: list[Tensor] = []
     handles = [
-        block.register_forward_hook(lambda _m, _a, out: (held.append(out), out.retain_grad())[0]) for block in module.model.layers
+        block.register_forward_hook(lambda _m, _a, out: (held.append(out), out.retain_grad())[0])
+        for block in module.model.layers
     ]
     logits = module(inputs_embeds=inputs.clone().requires_grad_(), use_cache=False).logits[:, -1]
     sum(logits[row, RIGHT[row]] - logits[row, WRONG[row]] for row in range(2)).backward()
@@ -155,10 +161,8 @@ def test_first_order_scores_are_those_of_autograd(module: Any, model: dlens.Mode
     for step in range(1, steps + 1):
         total += torch.stack(slopes(module, other + step / steps * (x - other))) / steps
     for layer, block in enumerate(module.model.layers):
-        held: list[Tensor] = []
-        with changed(block, lambda _m, _a, out: held.append(out)):
-            by_hand(module, CLEAN), by_hand(module, CORRUPTED)
-        expected = ((held[1] - held[0]) * total[layer]).sum(-1)
+        moved = seen(module, block) - seen(module, block, CLEAN)
+        expected = (moved * total[layer]).sum(-1)
         np.testing.assert_allclose(found.by_pair.values[:, layer], expected, atol=1e-5)
     assert abs(found.by_pair.values).max() > 0.1
 
