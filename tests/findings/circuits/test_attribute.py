@@ -118,6 +118,7 @@ def test_what_cannot_be_asked_is_refused(model: dlens.Model, named: dict[str, An
     assert_three_parts(str(caught.value), came)
 
 
-def test_many_neurons_are_not_patched(ar: dlens.Model) -> None:
-    with pytest.raises(ValueError, match="patching mlp_post by layer, neuron is 8192 runs; expected at most 4096"):
-        dlens.attribute(ar, [[5, 6]], [[5, 7]], ONE, at="mlp_post")
+def test_many_neurons_are_not_patched(model: dlens.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlens.findings.circuits.attribute.MOST_CELLS", 95)
+    with pytest.raises(ValueError, match="patching mlp_post by layer, neuron is 96 runs; expected at most 95"):
+        dlens.attribute(model, [[5, 6]], [[5, 7]], ONE, at="mlp_post", layers=[0, 2])
