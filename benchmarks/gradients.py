@@ -65,7 +65,7 @@ def _timed(model: dlens.Model, plain: dlens.Model, width: int, rounds: int) -> T
         "attribution": lambda: dlens.attribute(model, clean, corrupted, metric, method="attribution"),
         "one patch": lambda: patched.forward(clean),
     }
-    return interleaved(cases, rounds, warmup=2)
+    return interleaved(cases, rounds)
 
 
 def _shared(ratio: Ratio, runs: int) -> Ratio:
