@@ -42,12 +42,18 @@ def _rows(
     name: str, model: dlens.Model, plain: dlens.Model, width: int, rounds: int, gradient: float | None
 ) -> list[Row]:
     timings = _timed(model, plain, width, rounds)
-    cells, by_hand = model.n_layers * width, timings.ratio("gradient", "by hand")
-    runs = _shared(timings.ratio("attribution", "one patch"), cells)
+    by_hand = timings.ratio("gradient", "by hand")
     return [
         Row.of("gradient of all layers' `resid_post` / forward and backward by hand", name, by_hand, gradient),
-        Row.of("attribution patching, all layers x positions / a run for each", name, runs, 0.05),
+        _share(name, timings.ratio("attribution", "one patch"), model.n_layers * width),
     ]
+
+
+def _share(name: str, ratio: Ratio, cells: int) -> Row:
+    """What a run for each cell would take is one such run times the cells, as all of them would take hours."""
+    value, low, high = (100 * part / cells for part in (ratio.value, ratio.low, ratio.high))
+    what = "attribution patching, all layers x positions / a run for each"
+    return Row(what, name, value, 5.0, low, high, unit="%")
 
 
 def _timed(model: dlens.Model, plain: dlens.Model, width: int, rounds: int) -> Timings:
@@ -66,11 +72,6 @@ def _timed(model: dlens.Model, plain: dlens.Model, width: int, rounds: int) -> T
         "one patch": lambda: patched.forward(clean),
     }
     return interleaved(cases, rounds)
-
-
-def _shared(ratio: Ratio, runs: int) -> Ratio:
-    """What one ratio is to as many runs: all of them would take hours."""
-    return Ratio(ratio.value / runs, ratio.low / runs, ratio.high / runs, ratio.rounds)
 
 
 def _by_hand(model: dlens.Model, ids: Tensor) -> list[Tensor]:
