@@ -67,6 +67,14 @@ TABLES = {
         ),
     ),
     "import": Table(("tracing-cpu",), _one("dlens")),
+    "gradients": Table(
+        ("gradients-cpu",),
+        tuple(
+            Column(head, (model,), budget)
+            for name, model in (("113 M", "113 M"), ("trio", "8 M trio"))
+            for head, budget in ((name, False), ("budget", True))
+        ),
+    ),
     "transformerlens": Table(("transformerlens-cpu",), (Column("113 M", ("113 M",)),)),
     "denoising-gpu": Table(
         ("gpu-h100", "measures-h100"),

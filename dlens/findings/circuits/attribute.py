@@ -1,4 +1,4 @@
-"""Which places, heads or neurons a metric depends on: activation patching, attribution patching, integrated gradients."""
+"""Which places, heads or neurons a metric hangs on: activation and attribution patching, integrated gradients."""
 
 from __future__ import annotations
 
@@ -174,6 +174,12 @@ def attribute(
       together (Nanda 2023; Syed et al., arXiv:2310.10348);
     - "integrated": the same with the gradient averaged over `steps` mixtures of the two texts' embeddings, x' + k/K
       (x - x') for k = 1 to K, of which the last is the clean text (Hanna et al., arXiv:2403.17806).
+
+    Measured on trio/ar, 8 problems of trio-math with one digit changed, logit difference of the digit copied: over all
+    cells, scores correlate with those of "patching" by 0.84 (resid_post), 0.92 (attn_out), 0.78 (mlp_out) and 0.92 (z)
+    for "attribution", and by 0.99, 0.97, 0.99 and 0.97 for "integrated" with 5 steps; the largest are too small, by
+    "attribution" up to nine times. "patching" equals single runs of `.patch` to the bit in tests on a CPU; at
+    "pattern", whose blocks run another attention kernel, within 1e-5.
 
     So a cell that carries what the clean text has and the corrupted lacks scores below 0 where the metric is higher on
     the clean text. Papers that patch clean values into the corrupted run have the other sign.

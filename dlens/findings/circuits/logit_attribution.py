@@ -52,7 +52,7 @@ def logit_attribution(
         Over prompt: "embed", what enters block 0; over prompt and layer: "attn" and "mlp", what each half adds, and
         "attn_bias"; over prompt, layer and head: "heads". "bias", of the final norm and the unembedding; "total", the
         sum of "embed", "attn", "mlp" and "bias", the difference itself. Where a norm follows attention before its sum
-        is added (Gemma 2 and 3) no head has a share of its own: "heads" and "attn_bias" are left out, and `attrs` say so.
+        is added (Gemma 2 and 3) no head has a share of its own: "heads" and "attn_bias" are left out, as `attrs` say.
 
     Raises:
         ValueError: token ids or positions that the prompts lack.
@@ -163,7 +163,10 @@ def _shares(
     at = weights.nonzero(as_tuple=True)
     reading = _reading(chain.model, record["ln_final_scale"][at], ids[:, at[0]])
     embed = record["blocks.0.hook_resid_pre"][at]
-    adds = {name: rearrange(record[point][:, *at], "l n d -> n l d") for name, point in zip(("attn", "mlp"), _POINTS)}
+    adds = {
+        name: rearrange(record[point][:, *at], "l n d -> n l d")
+        for name, point in zip(("attn", "mlp"), _POINTS, strict=True)
+    }
     found = {"embed": reading.share(embed), **{name: reading.share(part) for name, part in adds.items()}}
     found["bias"] = reading.bias(embed)
     found["total"] = found["embed"] + found["attn"].sum(-1) + found["mlp"].sum(-1) + found["bias"]
@@ -184,7 +187,7 @@ def _by_head(
     heads: Float[Tensor, "n layer head d_model"],
     added: Float[Tensor, "n layer d_model"],
 ) -> Mapping[str, Tensor]:
-    """The shares of heads and of what is added beside them; nothing where heads do not add up to what attention adds."""
+    """The shares of heads and of their bias; nothing where they do not add up to what attention adds."""
     widths, path = inner_widths(model), model.layout.sites["result"].path
     biases = []
     for layer, block in enumerate(model.blocks):

@@ -60,7 +60,9 @@ def by_patching(question: Question, pairs: Contrast) -> Scores:
     Cells are rows of one batch, each with all pairs. A cell in which the runs are equal keeps the clean run as it is.
     """
     cells, chain = question.cells, question.chain.capture("logits")
-    both = [chain.capture(cells.at, **_layers(cells)).forward(rows) for rows in (pairs.clean, pairs.corrupted)]
+    both = [
+        chain.capture(cells.at, layers=cells.layers or None).forward(rows) for rows in (pairs.clean, pairs.corrupted)
+    ]
     clean, corrupted = (metric_values(chain, record, question.metric) for record in both)
     own, other = (record[cells.at] for record in both)
     found = cells.summed(torch.zeros_like(own, dtype=torch.float64))
@@ -83,7 +85,7 @@ def by_integration(question: Question, pairs: Contrast) -> Scores:
     """The same with the gradient averaged over mixtures of the two texts' embeddings.
 
     Step k of K keeps the share k / K of the clean embedding, so that the last is the clean run: the sum of Hanna et
-    al. (arXiv:2403.17806, equation 3).
+    al. (arXiv:2403.17806).
     """
     return _first_order(question, pairs, question.steps)
 
@@ -96,23 +98,19 @@ METHODS: Mapping[str, Callable[[Question, Contrast], Scores]] = MappingProxyType
 
 def _first_order(question: Question, pairs: Contrast, steps: int) -> Scores:
     cells, chain, metric = question.cells, question.chain, question.metric
-    kept = chain.capture(cells.at, **_layers(cells))
+    kept = chain.capture(cells.at, layers=cells.layers or None)
     mixing = kept.capture("embed") if steps > 1 and cells.at != "embed" else kept
     corrupted = mixing.capture("logits").forward(pairs.corrupted)
     slopes = torch.zeros((), dtype=torch.float64)
     for step in range(1, steps):
         mixed = chain.apply(Blend(source=corrupted["embed"], share=step / steps))
-        record = mixed.gradient(cells.at, of=metric, **_layers(cells)).forward(pairs.clean)
+        record = mixed.gradient(cells.at, of=metric, layers=cells.layers or None).forward(pairs.clean)
         slopes = slopes + record.gradients[cells.at].double()
-    clean = kept.gradient(cells.at, of=metric, **_layers(cells)).forward(pairs.clean)
+    clean = kept.gradient(cells.at, of=metric, layers=cells.layers or None).forward(pairs.clean)
     slopes = (slopes + clean.gradients[cells.at].double()) / steps
     moved = corrupted[cells.at].double() - clean[cells.at].double()
     assert clean.metric is not None
     return Scores(cells.summed(moved * slopes), clean.metric.cpu(), metric_values(chain, corrupted, metric))
-
-
-def _layers(cells: Cells) -> dict[str, tuple[int, ...]]:
-    return {"layers": cells.layers} if cells.layers else {}
 
 
 def metric_values(chain: Trace, record: Record, metric: Metric, groups: int | None = None) -> Tensor:

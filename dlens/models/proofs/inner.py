@@ -33,14 +33,13 @@ def with_inner(model: Model, ids: TokenIds) -> Layout:
     """
     layout = model.layout
     absent = dict(layout.absent) | _unlike_modules(model, ids) | _unlike_projections(model, ids)
-    calls: Counter[int] = Counter()
-    taken = Kernels(model, lambda block, point, value: _counted(calls, block, point, value))
-    if (reason := _unlike_kernel(model, ids, taken, calls)) is not None:
+    reason, direct = _kernel(model, ids) if model.names_heads else (_NO_HEADS, False)
+    if reason is not None:
         absent |= dict.fromkeys(_KERNEL, reason)
     return replace(
         layout,
         absent=absent,
-        direct=taken.direct,
+        direct=direct,
         sites={at: site for at, site in layout.sites.items() if at not in absent},
     )
 
@@ -74,15 +73,20 @@ def _unlike_projections(model: Model, ids: TokenIds) -> dict[str, str]:
     return dict.fromkeys(_QKV, "its attention is not made of what these projections give alone")
 
 
-def _counted(calls: Counter[int], block: int, point: str, value: Tensor) -> Tensor:
-    calls[block] += point == "pattern"
-    return value
+def _kernel(model: Model, ids: TokenIds) -> tuple[str | None, bool]:
+    """Why attention of this model cannot be computed step by step, None where it gives the model's own logits; and
+    whether its code calls PyTorch's attention itself."""
+    calls: Counter[int] = Counter()
+
+    def visit(block: int, point: str, value: Tensor) -> Tensor:
+        calls[block] += point == "pattern"
+        return value
+
+    taken = Kernels(model, visit)
+    return _unlike_kernel(model, ids, taken, calls), taken.direct
 
 
 def _unlike_kernel(model: Model, ids: TokenIds, taken: Kernels, calls: Counter[int]) -> str | None:
-    """Why attention of this model cannot be computed step by step; None where it gives the model's own logits."""
-    if not model.names_heads:
-        return _NO_HEADS
     own = _logits(model.module, model.family.inputs(ids, None))
     try:
         with taken.open():

@@ -33,7 +33,6 @@ def test_pairs_of_unequal_length_count_as_they_do_alone(model: dlens.Model, meth
 
 
 def test_draws_of_masks_are_averaged(masked: dlens.Model) -> None:
-    metric = dlens.metrics.log_prob(8, tokens="masked")
     pairs = CLEAN, [row[::-1] for row in CLEAN]
     named: dict[str, Any] = {"metric": dlens.metrics.log_prob(8, tokens="masked"), "at": "z", "method": "attribution"}
     found = dlens.attribute(masked, *pairs, **named, noise=0.34, seeds=2)
@@ -119,6 +118,7 @@ def test_what_cannot_be_asked_is_refused(model: dlens.Model, named: dict[str, An
     assert_three_parts(str(caught.value), came)
 
 
-def test_many_neurons_are_not_patched(ar: dlens.Model) -> None:
-    with pytest.raises(ValueError, match="patching mlp_post by layer, neuron is 8192 runs; expected at most 4096"):
-        dlens.attribute(ar, [[5, 6]], [[5, 7]], ONE, at="mlp_post")
+def test_many_neurons_are_not_patched(model: dlens.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlens.findings.circuits.attribute.MOST_CELLS", 95)
+    with pytest.raises(ValueError, match="patching mlp_post by layer, neuron is 96 runs; expected at most 95"):
+        dlens.attribute(model, [[5, 6]], [[5, 7]], ONE, at="mlp_post", layers=[0, 2])

@@ -36,12 +36,12 @@ def by_hand(module: Any, ids: Any = CLEAN) -> Tensor:
     return torch.stack([logits[row, RIGHT[row]] - logits[row, WRONG[row]] for row in range(len(logits))])
 
 
-def seen(module: Any, part: nn.Module, pre: bool) -> Tensor:
-    """What a part of the corrupted run has: its output, or its input."""
+def seen(module: Any, part: nn.Module, ids: Any = CORRUPTED, pre: bool = False) -> Tensor:
+    """What a part of a run has, the corrupted one by default: its output, or its input."""
     held: list[Tensor] = []
     keep = (lambda _m, args: held.append(args[0])) if pre else (lambda _m, _args, out: held.append(out))
     with changed(part, keep, pre):
-        by_hand(module, CORRUPTED)
+        by_hand(module, ids)
     return held[0]
 
 
@@ -50,7 +50,7 @@ def test_patching_positions_is_a_loop_by_hand(module: Any, model: dlens.Model, b
     found = dlens.attribute(model, CLEAN, CORRUPTED, METRIC, batch_size=batch_size)
     clean, expected = by_hand(module), np.zeros((2, 4, 6))
     for layer, block in enumerate(module.model.layers):
-        other = seen(module, block, pre=False)
+        other = seen(module, block)
         for position in range(6):
 
             def exchange(_m: Any, _a: Any, out: Tensor, at: int = position, other: Tensor = other) -> Tensor:
@@ -161,10 +161,8 @@ def test_first_order_scores_are_those_of_autograd(module: Any, model: dlens.Mode
     for step in range(1, steps + 1):
         total += torch.stack(slopes(module, other + step / steps * (x - other))) / steps
     for layer, block in enumerate(module.model.layers):
-        held: list[Tensor] = []
-        with changed(block, lambda _m, _a, out: held.append(out)):
-            by_hand(module, CLEAN), by_hand(module, CORRUPTED)
-        expected = ((held[1] - held[0]) * total[layer]).sum(-1)
+        moved = seen(module, block) - seen(module, block, CLEAN)
+        expected = (moved * total[layer]).sum(-1)
         np.testing.assert_allclose(found.by_pair.values[:, layer], expected, atol=1e-5)
     assert abs(found.by_pair.values).max() > 0.1
 
