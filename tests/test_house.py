@@ -255,6 +255,8 @@ def test_each_public_function_can_be_called_twice(
         "attribute": (ar, [[5, 6, 7]], [[5, 9, 7]], dlens.metrics.log_prob(8)),
         "logit_attribution": (ar, [[5, 6, 7]], 8, 9),
         "report": ([ar], tmp_path / "report.html"),
+        "pairs": ("trio-code", ar, 1),
+        "circuit": (ar, dlens.pairs("trio-code", ar, 1)),
     }
     named: dict[str, Any] = {name: {"prompts": ["Once upon a time"]} for name in ("plan_skip", "plan_schedule")}
     named["plan_skip"] |= {"threshold": 0.0}
@@ -263,7 +265,7 @@ def test_each_public_function_can_be_called_twice(
     named["attribute"] = {"method": "attribution"}
     named["disruption"] = {"max_new_tokens": 2}
     named["collapse"] = named["retention"] | {"n_random": 0, "texts": ["Once upon a time"], "prompts": ["Once"]}
-    named["report"] = {"quick": True, "problems": 2}
+    named |= {"report": {"quick": True, "problems": 2}, "circuit": {"method": "eap"}}
     assert set(calls) == set(public_functions())
     for name, arguments in calls.items():
         first, second = (getattr(dlens, name)(*arguments, **named.get(name, {})) for _ in range(2))

@@ -50,14 +50,16 @@ class Circuit:
 
     Examples:
         >>> import dlens
-        >>> circuit = dlens.circuit("trio/ar", dlens.pairs("trio-code", "trio/ar", n=2), method="eap")
+        >>> circuit = dlens.circuit("trio/ar", dlens.pairs("trio-code", "trio/ar", n=1), method="eap")
         >>> circuit, circuit.top(200)
         (Circuit of 5073 of 5073 edges of trio/ar, eap, Circuit of 200 of 5073 edges of trio/ar, eap)
         >>> edges = circuit.top(3).edges
-        >>> edges["source"].values.tolist()[0], edges["score"].dims
-        ('embed', ('edge',))
+        >>> edges["target"].values.tolist()[0], edges["score"].dims
+        ('logits', ('edge',))
         >>> circuit.top(200).overlap(circuit.top(100))
         0.5
+        >>> circuit.faithfulness(500).value > 0.8
+        True
     """
 
     model: Model
@@ -126,12 +128,6 @@ class Circuit:
 
         Returns:
             The sum of the ways over pairs, divided by the sum of the whole ways, with a jackknife interval over pairs.
-
-        Examples:
-            >>> import dlens
-            >>> circuit = dlens.circuit("trio/ar", dlens.pairs("trio-code", "trio/ar", n=2), method="eap")
-            >>> circuit.faithfulness(500).value > circuit.random(500).faithfulness().value
-            True
         """
         chosen = self if n is None else self.top(n)
         base, ways = trace(self.model), []
@@ -219,7 +215,7 @@ def circuit(
 
     Examples:
         >>> import dlens
-        >>> pairs = dlens.pairs("trio-math", "trio/diffusion", n=2)
+        >>> pairs = dlens.pairs("trio-math", "trio/diffusion", n=1)
         >>> circuit = dlens.circuit("trio/diffusion", pairs, method="eap")
         >>> print(circuit.top(50))
         Circuit of 50 of 5073 edges of trio/diffusion, eap

@@ -38,9 +38,10 @@ class Pairs:
         >>> import dlens
         >>> pairs = dlens.pairs("trio-code", "trio/ar", n=4)
         >>> print(pairs.words[1])
-        # Take x, then triple it, then subtract 15|50.
+        # Take x, then triple it, then subtract 15|18.
         def g(x):
-            return ((x * 3) - 15|50
+            return ((x * 3) - 15|18)
+        <BLANKLINE>
         >>> len(pairs), len(pairs[:2]), pairs.at[1] == len(pairs.clean[1]) - 1
         (4, 2, True)
     """
@@ -79,7 +80,7 @@ class Pairs:
 
         Examples:
             >>> import dlens
-            >>> pairs = dlens.pairs("trio-math", "trio/ar", n=4)
+            >>> pairs = dlens.pairs("trio-math", "trio/ar", n=2)
             >>> trace = dlens.trace("trio/ar").gradient("embed", of=pairs.metric())
             >>> bool(trace.forward([list(row) for row in pairs.clean]).metric.mean() > 0)
             True
@@ -125,7 +126,8 @@ def pairs(source: str | Task, model: Any, n: int = 16, seed: int = 0) -> Pairs:
         >>> import dlens
         >>> pairs = dlens.pairs("trio-math", "trio/diffusion", n=2)
         >>> print(pairs.words[0])
-        Question: Tim has 3 pens. Tim buys 16 more. How many pens does Tim have now?
+        Question: Rose has 37 toys. Rose gives away 26|18. How many toys does Rose have now?
+        Answer: 37 - 26|18 = 11. #### 11
     """
     model = load(model)
     if as_index(n, "n") < 1:

@@ -47,7 +47,9 @@ def rewired_metric(
     for read in HEAD_READS:
         chain = chain.hook(read, partial(wires.heads, read))
     chain = chain.hook("result", wires.result).hook("resid_mid", wires.mid).hook("mlp_out", wires.mlp_out)
-    return chain.hook(last, wires.last).gradient(last, of=metric).forward([list(row) for row in ids]).metric
+    record = chain.hook(last, wires.last).gradient(last, of=metric).forward([list(row) for row in ids])
+    assert record.metric is not None
+    return record.metric
 
 
 @final

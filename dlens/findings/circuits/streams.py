@@ -69,6 +69,7 @@ def streams_of(base: Trace, ids: Sequence[Sequence[int]], metric: Metric) -> Str
     heads = rearrange(record["result"], "layer batch position head d_model -> layer head batch position d_model")
     written = torch.cat([heads, record["mlp_out"][:, None]], dim=1).flatten(0, 1)
     pre = record["resid_pre"]
+    assert record.metric is not None
     return Streams(torch.cat([pre[:1], written]), pre, record["resid_mid"], record[last], record.metric)
 
 

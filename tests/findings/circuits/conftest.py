@@ -22,13 +22,18 @@ PAIRS = dlens.Pairs(
 SMALL = GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2, n_positions=8)
 
 
-@pytest.fixture
-def gpt2() -> Any:
+def small() -> Any:
     """Two blocks of GPT-2 in float64."""
     return build(copy.deepcopy(SMALL)).double()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def gpt2() -> dlens.Model:
+    """These blocks, as they are."""
+    return dlens.load(small())
+
+
+@pytest.fixture(scope="session")
 def pairs() -> dlens.Pairs:
     """Three pairs, of which the last is shorter."""
     return PAIRS

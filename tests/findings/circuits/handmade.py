@@ -19,7 +19,7 @@ def handmade() -> Any:
         vocab_size=8, hidden_size=16, intermediate_size=4, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, head_dim=8, max_position_embeddings=8, tie_word_embeddings=False,
     )  # fmt: skip
-    module = LlamaForCausalLM(config).double().eval()
+    module: Any = LlamaForCausalLM(config).double().eval()
     module.generation_config.eos_token_id = None
     for parameter in module.parameters():
         parameter.data.zero_()
@@ -32,6 +32,6 @@ def handmade() -> Any:
         attention = module.model.layers[layer].self_attn
         attention.v_proj.weight.data[0, layer] = 1
         attention.o_proj.weight.data[layer + 1, head * 8] = 1
-    unembed: Any = module.lm_head
-    unembed.weight.data[5, 2], unembed.weight.data[6, 2] = 1, -1
+    unembed = module.lm_head.weight.data
+    unembed[5, 2], unembed[6, 2] = 1, -1
     return module
