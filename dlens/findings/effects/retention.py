@@ -132,7 +132,7 @@ def retention(
     bare, chain = applied(model, plan)
     task, problems = asked_of_both(task, n, seed, split, baseline)
     decoding = Decoding(sampler, max_new_tokens, batch_size=batch_size, seed=seed, progress=progress).of(task)
-    refuse_other_answers(bare.model, decoding, baseline)
+    refuse_other_answers(bare.model, task, decoding, baseline)
     saved = blocks_saved(chain, decoding.planned_steps(bare.model))
     # First what may not fit, so that it is refused before anything is computed.
     after = score_problems(chain, task, problems, decoding, count_flops=True)

@@ -13,8 +13,10 @@ from dlens.checks import as_flag
 from dlens.findings.scores.batches import batched, token_rows
 from dlens.findings.scores.decoding import Decoding
 from dlens.models.model import Model
+from dlens.models.reading import reading
 from dlens.samplers import Sampler
 from dlens.tasks import Problem, Task, get
+from dlens.tasks.task import task_identity
 from dlens.tracing.chain import Trace
 from dlens.tracing.planning.kv_cache import CachePolicy
 from dlens.tracing.progress import quiet
@@ -49,6 +51,8 @@ class Scores:
         notes: what the runs did differently from what one may expect.
         unfired: operations whose steps never came in some batch.
         fingerprint: of the model, without the operations.
+        reading: how the model read and wrote text, in one name.
+        rules: the name of the task by its code, its settings and what it holds.
         decoding: how it answered; None where it is not known.
 
     Examples:
@@ -70,6 +74,8 @@ class Scores:
     notes: tuple[str, ...]
     unfired: tuple[str, ...]
     fingerprint: str = ""
+    reading: str = field(default="", repr=False)
+    rules: str = field(default="", repr=False)
     decoding: Decoding | None = field(default=None, repr=False)
 
     @property
@@ -173,13 +179,15 @@ def score_problems(
         correct=tuple(correct),
         lengths=tuple(lengths),
         fingerprint=trace.model.fingerprint(),
+        reading=reading(trace.model),
+        rules=task_identity(task),
         decoding=decoding,
         **vars(totals),
     )
 
 
-def refuse_other_answers(model: Model, decoding: Decoding, before: Scores | None) -> None:
-    """Refuse answers, where there are any, that are not those of a model as it is, decoded in the same way.
+def refuse_other_answers(model: Model, task: Task, decoding: Decoding, before: Scores | None) -> None:
+    """Refuse answers, where there are any, that are not those of a model as it is, decoded and scored in the same way.
 
     Raises:
         ValueError: says what differs.
@@ -190,14 +198,19 @@ def refuse_other_answers(model: Model, decoding: Decoding, before: Scores | None
     differs = {
         f"operations ({'; '.join(entry['words'] for entry in before.plan)})": bool(before.plan),
         "another model": before.fingerprint != model.fingerprint(),
+        "another tokenizer, family or padding": before.reading != reading(model),
+        f"other rules of {task.name} (its code, its settings or what it holds)": before.rules != task_identity(task),
         f"answers of {was.length} tokens": was.length != now.length,
         f"sampler {was.sampler}": was.sampler != now.sampler,
         f"seed {was.seed}": was.seed != now.seed,
+        # Draws differ from batch to batch; the default samplers make none.
+        f"batches of {was.batch_size}": now.sampler is not None and was.batch_size != now.batch_size,
     }
     if found := [words for words, other in differs.items() if other]:
         raise ValueError(
             f"a baseline with {', '.join(found)}; expected {model.name} as it is, with answers of {now.length} tokens "
-            f"by sampler {now.sampler} and seed {now.seed}; score it with the same arguments, and without operations"
+            f"by sampler {now.sampler}, seed {now.seed} and batches of {now.batch_size}; score it with the same "
+            f"arguments, and without operations, or leave it out"
         )
 
 
