@@ -17,7 +17,7 @@ from dlens.digest import Reader, unlike
 from dlens.models.packed import plain_tensors
 from dlens.models.wrapper import inner_forward
 
-__all__ = ["foreign_parts", "identity", "structure"]
+__all__ = ["foreign_parts", "identity", "outline", "structure"]
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 # What torch, nnsight and accelerate keep on every module, read apart or of no effect on what it computes.
@@ -76,6 +76,30 @@ def identity(module: nn.Module) -> str:
         False
     """
     return _digest(itertools.chain(_facts(module, _filled), _contents(module)))
+
+
+def outline(module: nn.Module) -> int:
+    """What decides how much a module computes, told in a millisecond: to notice a change of it in this process.
+
+    Its parts by their kinds, the shapes of what they hold, their flags and words, and the kernel of attention.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+        >>> before = outline(model)
+        >>> del model[1]
+        >>> outline(model) == before
+        False
+    """
+    facts: list[Any] = [getattr(getattr(module, "config", None), "_attn_implementation", None)]
+    for part in module.modules():
+        held = (*part._parameters.values(), *part._buffers.values())
+        facts.append((type(part), *(None if tensor is None else (tensor.shape, tensor.dtype) for tensor in held)))
+        settings = vars(part).items()
+        facts += [(key, value) for key, value in settings if key not in _KEPT and type(value) in (bool, str)]
+        facts += [
+            (key, tuple(value)) for key, value in settings if type(value) is list and set(map(type, value)) == {str}
+        ]
+    return hash(tuple(facts))
 
 
 def foreign_parts(module: nn.Module) -> list[str]:

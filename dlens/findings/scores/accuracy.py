@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, final
 
-from dlens.checks import as_flag
+import numpy as np
+
+from dlens.checks import as_flag, quoted, whole
 from dlens.findings.scores.batches import batched, token_rows
 from dlens.findings.scores.decoding import Decoding
 from dlens.models.model import Model
@@ -154,12 +156,15 @@ def score_problems(
         cancel: when set, scoring ends with `Cancelled` between two steps.
 
     Raises:
-        ValueError: before anything is computed.
+        ValueError: before anything is computed; also where the task's score of a right answer is neither True nor
+            False.
     """
     count_flops = as_flag(count_flops, "count_flops")
     if not problems:
         raise ValueError("got no problems; expected at least one; draw some with task.problems(64)")
     rows = token_rows(trace.model, [problem.prompt for problem in problems])
+    # What is no score is found before anything is decoded.
+    _scored(task, problems[0], problems[0].answer)
     decoding = decoding.of(task)
     texts, correct, lengths = [""] * len(rows), [False] * len(rows), [0] * len(rows)
     totals = _Totals(0, 0) if count_flops else _Totals(None, None)
@@ -169,7 +174,7 @@ def score_problems(
             record = decoding.generate(trace, [rows[i] for i in indices], own_seed, cancel)
             answered = (~record.is_pad & ~record.is_prompt).sum(-1).tolist()
             for i, text, length in zip(indices, record.text, answered, strict=True):
-                texts[i], correct[i], lengths[i] = text, task.score(problems[i], text), length
+                texts[i], correct[i], lengths[i] = text, _scored(task, problems[i], text), length
             totals.add(record)
             bar.update(len(indices))
     return Scores(
@@ -183,6 +188,21 @@ def score_problems(
         rules=task_identity(task),
         decoding=decoding,
         **vars(totals),
+    )
+
+
+def _scored(task: Task, problem: Problem, text: str) -> bool:
+    """Whether an answer is right.
+
+    Raises:
+        ValueError: the task says something else than yes or no.
+    """
+    found = task.score(problem, text)
+    if isinstance(found, (bool, np.bool_)) or whole(found) in (0, 1):
+        return bool(found)
+    raise ValueError(
+        f"{type(task).__name__}.score said {quoted(found)} of an answer to {quoted(problem.prompt)}; expected True or "
+        f"False, as accuracy counts right answers; return for example score > 0.5"
     )
 
 
