@@ -69,7 +69,7 @@ class Task(ABC):
 
     @abstractmethod
     def score(self, problem: Problem, continuation: str) -> bool:
-        """Whether a continuation of the prompt answers the problem, exactly."""
+        """Whether a continuation of the prompt answers the problem, exactly: True or False, no share."""
 
 
 def check_split(split: str) -> None:

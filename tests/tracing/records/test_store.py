@@ -208,16 +208,20 @@ def test_a_record_is_not_saved_over_other_files(ar: dlens.Model, saved: Path, tm
     assert_three_parts(str(caught.value), "thesis.tex")
 
 
-def flipped(path: Path) -> None:
-    """One bit of a file's last byte but eight, where numbers stand."""
-    held = bytearray(path.read_bytes())
-    held[-9] ^= 1
-    path.write_bytes(held)
+def swapped(path: Path, old: bytes, new: bytes) -> None:
+    """Other numbers in the place of some."""
+    held = path.read_bytes()
+    assert old in held
+    path.write_bytes(held.replace(old, new))
 
 
 EDITS: dict[str, Callable[[Path], Any]] = {
-    "tensors.safetensors": lambda folder: flipped(folder / "tensors.safetensors"),
-    "even.nc": lambda folder: flipped(folder / "measures" / "even.nc"),
+    "tensors.safetensors": lambda folder: swapped(
+        folder / "tensors.safetensors", np.full(32, 2).tobytes(), np.full(32, 3).tobytes()
+    ),
+    "even.nc": lambda folder: swapped(
+        folder / "measures" / "even.nc", np.full(2, 2, ">i4").tobytes(), np.full(2, 3, ">i4").tobytes()
+    ),
     "record.json": lambda folder: edited(folder, "flops", [1, 1]),
 }
 
