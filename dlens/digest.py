@@ -252,8 +252,8 @@ def _within(value: Any) -> Any:
     if type(value) is MethodType:
         return value
     module = value.__globals__.get("__name__", "") if type(value) is FunctionType else type(value).__module__
-    wraps = isinstance(vars(value).get("__wrapped__"), Callable) if hasattr(value, "__dict__") else False
-    return _within(value.__wrapped__) if wraps and is_library(module) else value
+    inner = getattr(value, "__dict__", {}).get("__wrapped__")
+    return _within(inner) if callable(inner) and is_library(module) else value
 
 
 def _hashed(facts: Any) -> str:
