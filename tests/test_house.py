@@ -21,7 +21,8 @@ FOLDERS = sorted({path.parent for path in FILES})
 LEVELS = {
     "arguments": 0,
     "axes": 0,
-    "digest": 0,
+    "named": 0,
+    "digest": 1,
     "errors": 0,
     "files": 0,
     "html": 0,

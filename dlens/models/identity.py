@@ -6,19 +6,18 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from inspect import isbuiltin, isfunction, ismethod
+from collections.abc import Callable, Iterator
+from inspect import ismethod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dlens.digest import code_of, function_digest, members_of
-from dlens.models.packed import PLAIN, plain_tensors
+from dlens.digest import Reader, unlike
+from dlens.models.packed import plain_tensors
 from dlens.models.wrapper import inner_forward
 
-__all__ = ["foreign_parts", "identity", "structure"]
+__all__ = ["foreign_parts", "identity", "outline", "structure"]
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 # What torch, nnsight and accelerate keep on every module, read apart or of no effect on what it computes.
@@ -33,14 +32,8 @@ _READ = frozenset(
     all_tied_weights_keys hf_device_map loss_type name_or_path warnings_issued""".split()
 )
 # Of a config, what says where it came from, or differs from process to process.
-_NAMES = ("_name_or_path", "transformers_version", "_original_object_hash")
-_DEPTH = 4
-# What every model of transformers is made on: loading, saving and generating, named by the library's version.
-_MACHINERY = tuple(
-    f"transformers.{name}" for name in ("modeling_utils", "generation", "utils", "integrations", "core_model_loading")
-) + ("builtins", "abc", "typing")
+_NAMES = ("_name_or_path", "transformers_version", "_original_object_hash", "architectures")
 _CHUNK = 1 << 20
-_unlike = itertools.count()
 
 
 def structure(module: nn.Module) -> str:
@@ -58,7 +51,7 @@ def structure(module: nn.Module) -> str:
         >>> structure(a) == structure(b) != structure(nn.Linear(2, 3))
         True
     """
-    return _digest(_facts(module))
+    return _digest(_facts(module, _form))
 
 
 def identity(module: nn.Module) -> str:
@@ -82,7 +75,31 @@ def identity(module: nn.Module) -> str:
         >>> identity(part) == before
         False
     """
-    return _digest(itertools.chain(_facts(module), _contents(module)))
+    return _digest(itertools.chain(_facts(module, _filled), _contents(module)))
+
+
+def outline(module: nn.Module) -> int:
+    """What decides how much a module computes, told in a millisecond: to notice a change of it in this process.
+
+    Its parts by their kinds, the shapes of what they hold, their flags and words, and the kernel of attention.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+        >>> before = outline(model)
+        >>> del model[1]
+        >>> outline(model) == before
+        False
+    """
+    facts: list[Any] = [getattr(getattr(module, "config", None), "_attn_implementation", None)]
+    for part in module.modules():
+        held = (*part._parameters.values(), *part._buffers.values())
+        facts.append((type(part), *(None if tensor is None else (tensor.shape, tensor.dtype) for tensor in held)))
+        settings = vars(part).items()
+        facts += [(key, value) for key, value in settings if key not in _KEPT and type(value) in (bool, str)]
+        facts += [
+            (key, tuple(value)) for key, value in settings if type(value) is list and set(map(type, value)) == {str}
+        ]
+    return hash(tuple(facts))
 
 
 def foreign_parts(module: nn.Module) -> list[str]:
@@ -111,41 +128,61 @@ def _digest(facts: Iterator[Any]) -> str:
     return hashlib.sha256("\n".join(map(repr, facts)).encode()).hexdigest()
 
 
-def _facts(module: nn.Module) -> Iterator[Any]:
-    yield _settings(module)
+def _facts(module: nn.Module, tensor: Callable[[Tensor], Any]) -> Iterator[Any]:
+    config: Any = getattr(module, "config", None)
+    apart = frozenset((*map(id, module.modules()), id(config)))
+    reader = Reader(tensor, lambda value: type(value) if id(value) in apart else _plainer(value))
+    yield None if config is None else reader.read(_settings(config))
     yield torch.get_float32_matmul_precision()
     yield [(torch.is_autocast_enabled(kind), str(torch.get_autocast_dtype(kind))) for kind in ("cpu", "cuda")]
-    yield from _code(module)
-    own = _Own(frozenset(map(id, module.modules())), id(getattr(module, "config", None)))
+    yield sorted((_name(kind), reader.read(kind)) for kind in {type(part) for part in module.modules()})
     for name, part in module.named_modules(remove_duplicate=False):
         yield name, _name(type(part)), _known(_around(part))
-        yield {key: _plain(value, own) for key, value in vars(part).items() if key not in _KEPT and key not in _READ}
+        yield reader.named_values({key: value for key, value in vars(part).items() if key not in _KEPT | _READ})
         yield [(key, _form(value)) for held in (part._parameters, part._buffers) for key, value in held.items()]
     hooks = torch.nn.modules.module
     yield _known((*hooks._global_forward_hooks.values(), *hooks._global_forward_pre_hooks.values()))
 
 
-def _settings(module: nn.Module) -> str:
-    """The config, with what it leaves out of its own file: which kernels compute attention and experts."""
-    config: Any = getattr(module, "config", None)
-    if config is None:
-        return ""
-    kernels = [getattr(config, f"_{what}_implementation", None) for what in ("attn", "experts")]
-    settings = {key: value for key, value in config.to_dict().items() if key not in _NAMES}
-    return json.dumps([kernels, _attention(kernels[0]), settings], sort_keys=True, default=repr)
+def _plainer(value: Any) -> Any:
+    """What an object computes with, of those that hold more than that."""
+    from transformers import GenerationConfig, PretrainedConfig
+
+    if isinstance(value, PretrainedConfig):
+        return _settings(value)
+    if isinstance(value, GenerationConfig):
+        return {key: item for key, item in value.to_dict().items() if key not in _NAMES}
+    if isinstance(value, torch.ScriptObject):
+        return value.__getstate__()  # pyright: ignore
+    if type(value).__name__ == "MatmulLtState":
+        # Where the last input had its outliers.
+        return {key: item for key, item in vars(value).items() if key != "idx"}
+    return value
 
 
-def _attention(name: Any) -> Any:
-    """The function behind an attention kernel's name, as a user may register one."""
+def _settings(config: Any) -> list[Any]:
+    """A config, with what it leaves out of its own file: which kernels compute attention, masks and experts."""
+    from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    found = ALL_ATTENTION_FUNCTIONS.get(name) if isinstance(name, str) else None
-    return None if found is None else _known([found])
+    attention, experts = (getattr(config, f"_{what}_implementation", None) for what in ("attn", "experts"))
+    # Anyone may register a function under a kernel's name.
+    kernels = [
+        registered.get(name) if isinstance(name, str) else name
+        for name, registered in (
+            (attention, ALL_ATTENTION_FUNCTIONS),
+            (attention, ALL_MASK_ATTENTION_FUNCTIONS),
+            (experts, ALL_EXPERTS_FUNCTIONS),
+        )
+    ]
+    settings = {key: value for key, value in config.to_dict().items() if key not in _NAMES}
+    return [attention, experts, kernels, json.dumps(settings, sort_keys=True, default=str)]
 
 
 def _known(functions: Any) -> Any:
     """Names of functions; something unlike anything before where one of them is somebody's own."""
-    return [_name(function) for function in functions] if all(map(_is_known, functions)) else next(_unlike)
+    return [_name(function) for function in functions] if all(map(_is_known, functions)) else unlike()
 
 
 def _is_known(function: Any) -> bool:
@@ -159,61 +196,21 @@ def _name(function: Any) -> str:
     return f"{own.__module__}.{own.__qualname__}"
 
 
-def _code(module: nn.Module) -> Iterator[Any]:
-    """What the classes of the parts do, and the functions and numbers that stand beside them."""
-    kinds = sorted({kind for part in module.modules() for kind in type(part).__mro__}, key=_name)
-    for kind in kinds:
-        if kind.__module__.split(".")[0] == "torch":
-            # PyTorch's own code is named by its version; what somebody put into its place is seen.
-            yield _name(kind), function_digest(kind.forward) if issubclass(kind, nn.Module) else None
-        elif not kind.__module__.startswith(_MACHINERY):
-            yield _name(kind), members_of(kind)
-    own = {kind.__module__ for kind in kinds if not kind.__module__.startswith(("torch.", *_MACHINERY))}
-    yield from ((name, code_of(name)) for name in sorted(own))
-
-
-@dataclass(frozen=True)
-class _Own:
-    """What belongs to a module, and is read apart: its parts and its config, by their ids."""
-
-    parts: frozenset[int]
-    config: int
-
-
-def _plain(value: Any, own: _Own, depth: int = 0) -> Any:
-    """An attribute of a part as far as it is data, code, or made of these."""
-    if isinstance(value, PLAIN):
-        return value
-    if isinstance(value, Tensor):
-        return _form(value)
-    if depth == _DEPTH or id(value) in own.parts or id(value) == own.config or isinstance(value, type):
-        return _name(value if isinstance(value, type) else type(value))
-    if isfunction(value) or isbuiltin(value) or ismethod(value) or isinstance(value, functools.partial):
-        return _known([value]), function_digest(value)
-    if isinstance(value, nn.Module):
-        return structure(value)
-    if isinstance(value, Mapping):
-        return [(str(key), _plain(item, own, depth + 1)) for key, item in value.items()]
-    if isinstance(value, (list, tuple)):
-        return [_plain(item, own, depth + 1) for item in value]
-    if isinstance(value, (set, frozenset)):
-        return sorted(str(_plain(item, own, depth + 1)) for item in value)
-    held = {key: item for key, item in getattr(value, "__dict__", {}).items() if key not in _NAMES}
-    return _name(type(value)), _plain(held, own, depth + 1)
-
-
 def _form(tensor: Tensor | None) -> Any:
     return None if tensor is None else (tuple(tensor.shape), str(tensor.dtype), tensor.device.type, _name(type(tensor)))
 
 
+def _filled(tensor: Tensor) -> Any:
+    return _form(tensor), [_checksum(part) for part in plain_tensors(tensor)]
+
+
 def _contents(module: nn.Module) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Sums of all that a module computes with: weights, buffers, and tensors that stand elsewhere on its parts."""
+    """Sums of the weights and buffers that a module computes with."""
     known: dict[Any, tuple[int, ...]] = {}
     apart = frozenset((*map(id, module.modules()), id(getattr(module, "config", None))))
     for name, part in module.named_modules():
         offloaded = getattr(vars(part).get("_hf_hook"), "weights_map", None) or {}
-        held = part._parameters | part._buffers | {k: v for k, v in vars(part).items() if k not in _KEPT}
-        for key, value in held.items():
+        for key, value in (part._parameters | part._buffers).items():
             stands = offloaded[key] if isinstance(value, Tensor) and value.is_meta and key in offloaded else value
             for tensor in plain_tensors(stands, apart):
                 # Tied weights are read once; what is made for the moment may stand where another one stood.

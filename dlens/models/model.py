@@ -14,6 +14,7 @@ from torch import nn
 
 from dlens.models.family import Family, Layout
 from dlens.models.identity import identity
+from dlens.models.reading import reading
 from dlens.models.wrapper import Wrapper, mount_save, unwrap, wrapper_of
 
 if TYPE_CHECKING:
@@ -258,7 +259,8 @@ class Model:
                 f"{self.name} was made of a torch module and cannot be pickled; expected a model that dlens.load got "
                 f"by name or folder, which another process loads again; save the module and load it from its folder"
             )
-        return _loaded_again, (self.origin, self.name, self.fingerprint())
+        known = _Pickled(self.name, self.fingerprint(), reading(self), self.family, self.honours_padding)
+        return _loaded_again, (self.origin, known)
 
     def __copy__(self) -> Model:
         """Another name for the same module."""
@@ -269,26 +271,55 @@ class Model:
         return replace(self, module=copy.deepcopy(self.module, memo), memo={})
 
 
+@final
+@dataclass(frozen=True)
+class _Pickled:
+    """What is pickled of a model, beside its origin.
+
+    Args:
+        name: its own.
+        fingerprint: what its module computes.
+        reading: how it reads and writes text.
+        family, honours_padding: as they were.
+    """
+
+    name: str
+    fingerprint: str
+    reading: str
+    family: Family
+    honours_padding: bool
+
+    def made_of(self, model: Model) -> Model:
+        """A model that was loaded anew, with what was changed of the one that was pickled."""
+        return replace(model, name=self.name, family=self.family, honours_padding=self.honours_padding)
+
+    def fits(self, model: Model) -> bool:
+        """Whether a model is the one that was pickled."""
+        return model.fingerprint() == self.fingerprint and reading(model) == self.reading
+
+
 # Unpickled models of one origin share a module as long as any of them lives.
 _AGAIN: weakref.WeakValueDictionary[str, Model] = weakref.WeakValueDictionary()
 
 
-def _loaded_again(origin: Origin, name: str, fingerprint: str) -> Model:
+def _loaded_again(origin: Origin, known: _Pickled) -> Model:
     """A pickled model in the process that reads it.
 
     Raises:
-        ValueError: what loads under its name computes something else than what was pickled.
+        ValueError: what loads under its name computes something else than what was pickled, or reads otherwise.
     """
     from dlens.models.load import load
 
-    key = f"{fingerprint} {name}"
+    key = f"{known.fingerprint} {known.reading} {known.name}"
     model = _AGAIN.get(key)
-    if model is not None and model.fingerprint() == fingerprint:
+    if model is not None and known.fits(model):
         return model
-    model = _AGAIN[key] = replace(load(origin.source, **origin.arguments), name=name)
-    if model.fingerprint() != fingerprint:
+    model = _AGAIN[key] = known.made_of(load(origin.source, **origin.arguments))
+    if not known.fits(model):
+        other = "other weights, settings or hooks" if model.fingerprint() != known.fingerprint else "another tokenizer"
         raise ValueError(
-            f"{name} was pickled with other weights, settings or hooks than {origin.source!r} loads with; expected the "
-            f"same; save the changed module with save_pretrained and load it from its folder, or pickle it unchanged"
+            f"{known.name} was pickled with {other} than {origin.source!r} loads with; expected the same; save "
+            f"what was changed with save_pretrained, module and tokenizer, and load it from its folder, or pickle it "
+            f"unchanged"
         )
     return model

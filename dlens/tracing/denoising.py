@@ -149,10 +149,34 @@ class DenoisingRun:
 
     def drive(self) -> TokenIds:
         """Decode; returns the finished canvas."""
-        draw = uniform_draws(self.seed, self.model.device)
+        draw, given = uniform_draws(self.seed, self.model.device), self.canvas.clone()
         final = self.sampler.decode(self, self.canvas, self.generated, self.new_tokens, self.tokens, draw)
+        self._refuse_unlike(final, given)
         self._ended(final)
         return final
+
+    def _refuse_unlike(self, final: Any, given: TokenIds) -> None:
+        """Refuse what is no filled canvas of the prompts.
+
+        Raises:
+            ValueError: says what came.
+        """
+        name, vocabulary = type(self.sampler).__name__, self.model.vocab_size
+        came = ""
+        if not isinstance(final, Tensor):
+            came = type(final).__name__
+        elif (final.shape, final.dtype) != (given.shape, given.dtype):
+            came = f"a canvas {list(final.shape)} of {final.dtype}"
+        elif bool(((final < 0) | (final >= vocabulary)).any()):
+            came = f"token ids from {int(final.min())} to {int(final.max())}"
+        elif bool((final != given)[~self.generated].any()):
+            came = "a canvas with other tokens in its prompts"
+        if came:
+            raise ValueError(
+                f"{name}.decode returned {came}; expected the canvas {list(given.shape)} of {given.dtype} that it got, "
+                f"its prompts as they were and ids below {vocabulary} in the other places; fill where `generated` is "
+                f"True, as canvas.where(~generated, tokens) does"
+            )
 
     def __call__(self, canvas: TokenIds, unconditional: TokenIds | None = None) -> Tensor:
         """One step: see `dlens.samplers.sampler.Forward`."""

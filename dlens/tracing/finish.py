@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
 from dlens.errors import NeverFired, UnfiredWarning
+from dlens.models.identity import outline
 from dlens.ops.base.target import RunKind
 from dlens.tracing.planning.inputs import Batch
 from dlens.tracing.prepare import Prepared
@@ -101,6 +102,7 @@ def _record(run: Prepared, batch: Batch, outcome: Outcome, unfired: tuple[str, .
     tokens = outcome.tokens.cpu()
     masks = _masks(run, batch, outcome, tokens)
     measures = _measures(run)
+    ran = outline(model.module)
     step_of_position = _steps_of_positions(shape.kind, shape.prompt_width, outcome.n_steps)
 
     def trimmed(kept: Mapping[str, Captured]) -> dict[str, Captured]:
@@ -130,7 +132,7 @@ def _record(run: Prepared, batch: Batch, outcome: Outcome, unfired: tuple[str, .
         unfired=unfired,
         seconds=outcome.seconds,
         versions=versions(),
-        count_flops=lambda: _count(run, outcome),
+        count_flops=lambda: _count(run, outcome, ran),
         read_pieces=lambda: pieces(model, _ids(tokens, outcome, measures)),
     )
 
@@ -219,7 +221,18 @@ def _measures(run: Prepared) -> dict[str, Any]:
     return results
 
 
-def _count(run: Prepared, outcome: Outcome) -> Flops:
+def _count(run: Prepared, outcome: Outcome, ran: int) -> Flops:
+    """Both counts of a run.
+
+    Raises:
+        ValueError: the model is not the one that ran.
+    """
+    if outline(run.model.module) != ran:
+        raise ValueError(
+            f"{run.model.name} was changed after this run (its parts, their sizes or settings); expected it as it ran, "
+            f"as its operations are counted when first asked for; read record.flops before changing the model, or "
+            f"run the trace again"
+        )
     ops = [planned.op for planned in run.plan.planned]
     acting = run.collector.structural or [()] * len(outcome.costs)
     costs = [replace(cost, structural=structural) for cost, structural in zip(outcome.costs, acting, strict=True)]

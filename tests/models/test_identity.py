@@ -8,14 +8,16 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.models.qwen2 import modeling_qwen2
 
 import dlens
-from dlens.models.identity import _odd, _weighted, identity, structure
+from dlens.models.identity import _odd, _weighted, identity, outline, structure
 from tests.models.conftest import build
 
 IDS = torch.arange(3, 15)[None]
@@ -292,3 +294,150 @@ def test_code_around_a_module_is_part_of_its_name(edit: str, monkeypatch: pytest
     CODE[edit](module, monkeypatch)
     assert not torch.equal(ran(module), logits)
     assert identity(module) != before
+
+
+TABLE, TENSOR = {"k": 1.0}, torch.tensor(1.0)
+
+
+class Reads(nn.Module):
+    """An activation times what stands beside it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.silu(x) * TABLE["k"] * TENSOR
+
+
+class Holds(nn.Module):
+    """An activation times an attribute, whatever it is."""
+
+    def __init__(self, held: Any) -> None:
+        super().__init__()
+        self.held = held
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.silu(x) * float(self.held.a)
+
+
+class Setting:
+    """What a closure may hold."""
+
+    a: Any = 1.0
+
+
+def closing_over(setting: Any) -> nn.Module:
+    class Closed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.silu(x) * setting.a
+
+    return Closed()
+
+
+def table_beside(patch: pytest.MonkeyPatch) -> tuple[nn.Module, Any]:
+    return Reads(), lambda: patch.setitem(TABLE, "k", 0.3)
+
+
+def tensor_beside(patch: pytest.MonkeyPatch) -> tuple[nn.Module, Any]:
+    patch.setitem(globals(), "TENSOR", torch.tensor(1.0))
+    return Reads(), lambda: TENSOR.fill_(0.3)
+
+
+def array_attribute(patch: pytest.MonkeyPatch) -> tuple[nn.Module, Any]:
+    held = types.SimpleNamespace(a=np.float32(1))
+    return Holds(held), lambda: vars(held).update(a=np.float32(0.3))
+
+
+def class_attribute(patch: pytest.MonkeyPatch) -> tuple[nn.Module, Any]:
+    return Holds(Setting), lambda: patch.setattr(Setting, "a", 0.3)
+
+
+def closed_over_object(patch: pytest.MonkeyPatch) -> tuple[nn.Module, Any]:
+    setting = Setting()
+    return closing_over(setting), lambda: vars(setting).update(a=0.3)
+
+
+def closed_over_tensor(patch: pytest.MonkeyPatch) -> tuple[nn.Module, Any]:
+    setting = Setting()
+    setting.a = torch.tensor(1.0)
+    return closing_over(setting), lambda: setting.a.fill_(0.3)
+
+
+def function_of_torch(patch: pytest.MonkeyPatch) -> tuple[nn.Module, Any]:
+    return Reads(), lambda: patch.setattr(nn.functional, "silu", lambda x, inplace=False: x)
+
+
+BESIDE: dict[str, Any] = {
+    make.__name__: make
+    for make in (
+        table_beside, tensor_beside, array_attribute, class_attribute, closed_over_object, closed_over_tensor,
+        function_of_torch,
+    )
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("make", BESIDE)
+def test_what_a_part_computes_with_is_part_of_its_name(make: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    part, edit = BESIDE[make](monkeypatch)
+    x = torch.ones(3)
+    before, out = identity(part), part(x)
+    assert identity(part) == before
+    edit()
+    assert not torch.equal(part(x), out)
+    assert identity(part) != before
+
+
+def test_a_mask_function_is_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = build("qwen2")
+    before, logits = identity(module), ran(module)
+
+    def open_mask(*args: Any, **kwargs: Any) -> Tensor:
+        return torch.ones(1, 1, IDS.shape[-1], IDS.shape[-1], dtype=torch.bool)
+
+    monkeypatch.setitem(ALL_MASK_ATTENTION_FUNCTIONS._global_mapping, "sdpa", open_mask)
+    assert not torch.equal(ran(module), logits)
+    assert identity(module) != before
+
+
+def test_what_changes_no_logit_keeps_the_name() -> None:
+    module = build("qwen2")
+    before = identity(module)
+    module.config.architectures = ["Another"]
+    type(module)._can_set_attn_implementation_cached_value = True
+    # A method of a library, bound to a part, as quantisation leaves one to describe it.
+    part = module.model.layers[0].mlp.up_proj
+    bare = identity(module)
+    part.extra_repr = types.MethodType(nn.Linear.extra_repr, part)
+    try:
+        assert bare == before != identity(module) == identity(module)
+    finally:
+        del type(module)._can_set_attn_implementation_cached_value
+
+
+class MatmulLtState:
+    """What bitsandbytes keeps of a layer, in the words of its class."""
+
+    def __init__(self) -> None:
+        self.idx, self.threshold = None, 6.0
+
+
+def test_outliers_of_the_last_input_are_no_part_of_a_layer() -> None:
+    part = nn.Linear(2, 2)
+    part.state = MatmulLtState()  # pyright: ignore
+    before = identity(part)
+    part.state.idx = torch.tensor([1])  # pyright: ignore
+    assert identity(part) == before
+    part.state.threshold = 0.0  # pyright: ignore
+    assert identity(part) != before
+
+
+def test_an_outline_tells_what_decides_the_cost() -> None:
+    module = build("qwen2")
+    outlines = [outline(module)]
+    module.model.embed_tokens.weight.data.mul_(2)
+    assert outline(module) == outlines[0]
+    for edit in (adapted_flag, narrower, block_removed):
+        edit(module)
+        outlines.append(outline(module))
+    assert len(set(outlines)) == 4
+
+
+def adapted_flag(module: Any) -> None:
+    module.model.layers[0].mlp.enabled = False

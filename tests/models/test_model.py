@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import decoders
 from torch import nn
 
 import dlens
@@ -78,6 +79,24 @@ def test_a_changed_model_is_not_taken_for_the_one_of_its_name() -> None:
         model.module.model.norm.weight.mul_(2)  # pyright: ignore
     sent = pickle.dumps(model)
     with pytest.raises(ValueError, match="trio/ar was pickled with other weights, .*; expected the same; save"):
+        pickle.loads(sent)
+
+
+def test_what_was_replaced_goes_along(diffusion: dlens.Model) -> None:
+    family = replace(diffusion.family, mask_token_id=5, shift=1)
+    changed = replace(diffusion, family=family, honours_padding=False, name="mine")
+    again = pickle.loads(pickle.dumps(changed))
+    assert (again.family, again.honours_padding, again.name) == (family, False, "mine")
+    assert pickle.loads(pickle.dumps(diffusion)).family == diffusion.family
+
+
+def test_a_changed_tokenizer_is_not_taken_for_the_one_of_its_name(diffusion: dlens.Model) -> None:
+    tokenizer = copy.deepcopy(diffusion.tokenizer)
+    tokenizer.backend_tokenizer.decoder = decoders.Fuse()
+    sent = pickle.dumps(replace(diffusion, tokenizer=tokenizer))
+    with pytest.raises(
+        ValueError, match="trio/diffusion was pickled with another tokenizer than .*; expected .*; save"
+    ):
         pickle.loads(sent)
 
 

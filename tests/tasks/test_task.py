@@ -1,12 +1,15 @@
 """What holds of every task: where a prompt ends, and which answers are right."""
 
+import re
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import dlens
-from dlens.tasks import Task, from_file, get, names
+from dlens.tasks import Problem, Task, expression, from_file, get, names
 from dlens.tasks.task import task_identity
 
 DATA = Path(__file__).parent / "data"
@@ -54,3 +57,39 @@ def test_settings_and_entries_are_part_of_a_task(tmp_path: Path) -> None:
     kinds = [gsm8k, replace(gsm8k, flexible=True), replace(gsm8k, shots=({},)), code, other]  # pyright: ignore
     assert len({task_identity(task) for task in kinds}) == len(kinds)
     assert task_identity(from_file(DATA / "gsm8k.jsonl", "gsm8k", shots=0)) == task_identity(gsm8k)
+
+
+class Held(Task):
+    """A task that scores by what it is given."""
+
+    name, max_new_tokens = "held", 4
+
+    def __init__(self, **held: Any) -> None:
+        vars(self).update(held)
+
+    def problems(self, n: int, seed: int = 0, split: str = "test") -> tuple[Problem, ...]:
+        return tuple(Problem("a", "b", 1, str(i)) for i in range(n))
+
+    def score(self, problem: Problem, continuation: str) -> bool:
+        return bool(PATTERN.match(continuation)) and continuation in TABLE
+
+
+PATTERN, TABLE = re.compile("a"), {"a": [1]}
+
+
+def test_values_beside_a_task_and_helpers_elsewhere_are_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, inner = Held(), Held(inner=get("trio-code"))
+    kept = [task_identity(task), task_identity(get("trio-code")), task_identity(inner)]
+    assert kept == [task_identity(task), task_identity(get("trio-code")), task_identity(inner)]
+    monkeypatch.setattr(expression, "_value", lambda *_: 1)
+    assert task_identity(get("trio-code")) != kept[1] and task_identity(inner) != kept[2]
+    monkeypatch.setitem(TABLE, "b", [2])
+    assert (other := task_identity(task)) != kept[0]
+    monkeypatch.setattr(sys.modules[__name__], "PATTERN", re.compile("b"))
+    assert task_identity(task) not in (kept[0], other)
+
+
+def test_a_task_that_holds_what_cannot_be_read_is_never_the_same(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w") as log:
+        task = Held(log=log)
+        assert task_identity(task) != task_identity(task)

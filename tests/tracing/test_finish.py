@@ -11,6 +11,7 @@ from torch import Tensor
 import dlens
 from dlens import trace
 from dlens.samplers import Threshold
+from tests.models.conftest import build
 from tests.refusing import STORY, assert_three_parts
 from tests.tracing.plain import DECODED, PROMPTS
 from tests.untouched import untouched
@@ -67,3 +68,17 @@ def test_an_operation_that_found_nothing_to_do(name: str, request: pytest.Fixtur
         chain.forward(STORY)
     assert_three_parts(str(caught.value), "'add 1 x a vector [192] to resid_post of layers 3 on decoded tokens'")
     assert torch.equal(caught.value.record["logits"], trace(model).capture("logits").forward(STORY)["logits"])
+
+
+def test_operations_of_a_changed_model_are_not_counted() -> None:
+    model = dlens.load(build("qwen2"), verify=False)
+    records = [dlens.trace(model).forward([[5, 6, 7]]) for _ in range(2)]
+    counted = records[0].flops
+    model.module.model.embed_tokens.weight.data.mul_(2)  # pyright: ignore
+    assert records[1].flops == counted
+    record = dlens.trace(model).forward([[5, 6, 7]])
+    del model.module.model.layers[3]  # pyright: ignore
+    with pytest.raises(ValueError) as caught:
+        record.flops  # noqa: B018
+    assert_three_parts(str(caught.value), "Qwen2ForCausalLM was changed after this run")
+    assert records[0].flops == counted and record.counted() is None

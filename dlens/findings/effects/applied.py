@@ -12,7 +12,7 @@ from dlens.ops.base.op import Op
 from dlens.tracing.chain import Trace, trace
 from dlens.tracing.records.record import Record
 
-__all__ = ["applied", "blocks_saved", "flops_saved", "skipped_blocks"]
+__all__ = ["applied", "blocks_saved", "flops_saved", "plan_notes", "skipped_blocks"]
 
 
 def applied(model: Any, plan: Any) -> tuple[Trace, Trace]:
@@ -38,6 +38,14 @@ def applied(model: Any, plan: Any) -> tuple[Trace, Trace]:
             f"compared with itself as it is; give a plan or layers to skip, or a trace with operations"
         )
     return bare, chain
+
+
+def plan_notes(bare: Trace, plan: Any) -> tuple[str, ...]:
+    """A note where a plan was made for another model than the one that it is applied to."""
+    made_for = getattr(plan, "model", bare.model.name)
+    if made_for == bare.model.name:
+        return ()
+    return (f"the plan was made for {made_for}, not for {bare.model.name}",)
 
 
 def skipped_blocks(bare: Trace, plan: Any) -> tuple[int, ...]:

@@ -180,7 +180,7 @@ def collapse(
     _check_size(chain, channel, n_random)
     canvases = text_canvases(chain.model, texts, draws, seed)
     decoding = Decoding(sampler, max_new_tokens, batch_size=batch_size, seed=seed, progress=progress)
-    refuse_other_answers(chain.model, decoding.of(task), baseline)
+    refuse_other_answers(chain.model, task, decoding.of(task), baseline)
     exam = _Exam(chain, task, problems, canvases, decoding)
     shares = _shares(chain)
     found = int(shares.argmax()) if channel is None else channel

@@ -106,7 +106,7 @@ def phases(
     causal = not chain.target.has_noise
     cache = "off" if causal else "auto"
     decoding = Decoding(sampler, max_new_tokens, cache, batch_size, seed, progress).of(task)
-    refuse_other_answers(chain.model, decoding, baseline)
+    refuse_other_answers(chain.model, task, decoding, baseline)
     _need_thirds(chain, decoding.planned_steps(chain.model))
     before = score_problems(chain, task, problems, decoding) if baseline is None else baseline
     thirds: dict[Third, Retention] = {}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isnan, nan
 from typing import Any, final
 
 from dlens.checks import quoted
-from dlens.findings.effects.applied import applied, blocks_saved, flops_saved
+from dlens.findings.effects.applied import applied, blocks_saved, flops_saved, plan_notes
 from dlens.findings.scores.accuracy import Scores, refuse_other_answers, score_problems
 from dlens.findings.scores.decoding import Decoding
 from dlens.findings.scores.intervals import LEVEL, mcnemar, ratio_interval
@@ -132,12 +132,13 @@ def retention(
     bare, chain = applied(model, plan)
     task, problems = asked_of_both(task, n, seed, split, baseline)
     decoding = Decoding(sampler, max_new_tokens, batch_size=batch_size, seed=seed, progress=progress).of(task)
-    refuse_other_answers(bare.model, decoding, baseline)
+    refuse_other_answers(bare.model, task, decoding, baseline)
     saved = blocks_saved(chain, decoding.planned_steps(bare.model))
     # First what may not fit, so that it is refused before anything is computed.
     after = score_problems(chain, task, problems, decoding, count_flops=True)
     before = score_problems(bare, task, problems, decoding) if baseline is None else baseline
-    return judged(bare.model.name, before, after, seed, saved)
+    found = judged(bare.model.name, before, after, seed, saved)
+    return replace(found, notes=(*plan_notes(bare, plan), *found.notes))
 
 
 def judged(model: str, before: Scores, after: Scores, seed: int, saved: float = nan) -> Retention:
@@ -195,7 +196,7 @@ def asked_of_both(
             f"baseline={quoted(baseline)}; expected the scores of the model as it is; get them with "
             f"dlens.findings.scores.accuracy.score_task"
         )
-    problems = task.problems(enough(n), seed, split)
+    problems = tuple(task.problems(enough(n), seed, split))
     if baseline is not None and (baseline.task != task.name or baseline.problems != problems):
         raise ValueError(
             f"a baseline of {baseline.n} problems of {baseline.task} for {len(problems)} of {task.name}; expected the "

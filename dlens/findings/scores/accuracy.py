@@ -9,12 +9,16 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, final
 
-from dlens.checks import as_flag
+import numpy as np
+
+from dlens.checks import as_flag, quoted, whole
 from dlens.findings.scores.batches import batched, token_rows
 from dlens.findings.scores.decoding import Decoding
 from dlens.models.model import Model
+from dlens.models.reading import reading
 from dlens.samplers import Sampler
 from dlens.tasks import Problem, Task, get
+from dlens.tasks.task import task_identity
 from dlens.tracing.chain import Trace
 from dlens.tracing.planning.kv_cache import CachePolicy
 from dlens.tracing.progress import quiet
@@ -49,6 +53,8 @@ class Scores:
         notes: what the runs did differently from what one may expect.
         unfired: operations whose steps never came in some batch.
         fingerprint: of the model, without the operations.
+        reading: how the model read and wrote text, in one name.
+        rules: the name of the task by its code, its settings and what it holds.
         decoding: how it answered; None where it is not known.
 
     Examples:
@@ -70,6 +76,8 @@ class Scores:
     notes: tuple[str, ...]
     unfired: tuple[str, ...]
     fingerprint: str = ""
+    reading: str = field(default="", repr=False)
+    rules: str = field(default="", repr=False)
     decoding: Decoding | None = field(default=None, repr=False)
 
     @property
@@ -148,12 +156,15 @@ def score_problems(
         cancel: when set, scoring ends with `Cancelled` between two steps.
 
     Raises:
-        ValueError: before anything is computed.
+        ValueError: before anything is computed; also where the task's score of a right answer is neither True nor
+            False.
     """
     count_flops = as_flag(count_flops, "count_flops")
     if not problems:
         raise ValueError("got no problems; expected at least one; draw some with task.problems(64)")
     rows = token_rows(trace.model, [problem.prompt for problem in problems])
+    # What is no score is found before anything is decoded.
+    _scored(task, problems[0], problems[0].answer)
     decoding = decoding.of(task)
     texts, correct, lengths = [""] * len(rows), [False] * len(rows), [0] * len(rows)
     totals = _Totals(0, 0) if count_flops else _Totals(None, None)
@@ -163,7 +174,7 @@ def score_problems(
             record = decoding.generate(trace, [rows[i] for i in indices], own_seed, cancel)
             answered = (~record.is_pad & ~record.is_prompt).sum(-1).tolist()
             for i, text, length in zip(indices, record.text, answered, strict=True):
-                texts[i], correct[i], lengths[i] = text, task.score(problems[i], text), length
+                texts[i], correct[i], lengths[i] = text, _scored(task, problems[i], text), length
             totals.add(record)
             bar.update(len(indices))
     return Scores(
@@ -173,13 +184,30 @@ def score_problems(
         correct=tuple(correct),
         lengths=tuple(lengths),
         fingerprint=trace.model.fingerprint(),
+        reading=reading(trace.model),
+        rules=task_identity(task),
         decoding=decoding,
         **vars(totals),
     )
 
 
-def refuse_other_answers(model: Model, decoding: Decoding, before: Scores | None) -> None:
-    """Refuse answers, where there are any, that are not those of a model as it is, decoded in the same way.
+def _scored(task: Task, problem: Problem, text: str) -> bool:
+    """Whether an answer is right.
+
+    Raises:
+        ValueError: the task says something else than yes or no.
+    """
+    found = task.score(problem, text)
+    if isinstance(found, (bool, np.bool_)) or whole(found) in (0, 1):
+        return bool(found)
+    raise ValueError(
+        f"{type(task).__name__}.score said {quoted(found)} of an answer to {quoted(problem.prompt)}; expected True or "
+        f"False, as accuracy counts right answers; return for example score > 0.5"
+    )
+
+
+def refuse_other_answers(model: Model, task: Task, decoding: Decoding, before: Scores | None) -> None:
+    """Refuse answers, where there are any, that are not those of a model as it is, decoded and scored in the same way.
 
     Raises:
         ValueError: says what differs.
@@ -190,14 +218,19 @@ def refuse_other_answers(model: Model, decoding: Decoding, before: Scores | None
     differs = {
         f"operations ({'; '.join(entry['words'] for entry in before.plan)})": bool(before.plan),
         "another model": before.fingerprint != model.fingerprint(),
+        "another tokenizer, family or padding": before.reading != reading(model),
+        f"other rules of {task.name} (its code, its settings or what it holds)": before.rules != task_identity(task),
         f"answers of {was.length} tokens": was.length != now.length,
         f"sampler {was.sampler}": was.sampler != now.sampler,
         f"seed {was.seed}": was.seed != now.seed,
+        # Draws differ from batch to batch; the default samplers make none.
+        f"batches of {was.batch_size}": now.sampler is not None and was.batch_size != now.batch_size,
     }
     if found := [words for words, other in differs.items() if other]:
         raise ValueError(
             f"a baseline with {', '.join(found)}; expected {model.name} as it is, with answers of {now.length} tokens "
-            f"by sampler {now.sampler} and seed {now.seed}; score it with the same arguments, and without operations"
+            f"by sampler {now.sampler}, seed {now.seed} and batches of {now.batch_size}; score it with the same "
+            f"arguments, and without operations, or leave it out"
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar, final
@@ -10,7 +9,6 @@ from typing import Any, TypeVar, final
 import numpy as np
 
 from dlens.checks import as_flag
-from dlens.digest import function_digest
 from dlens.findings.effects.change import Change
 from dlens.findings.scores.batches import token_rows
 from dlens.findings.scores.canvases import text_canvases
@@ -19,13 +17,13 @@ from dlens.findings.study.changes import changes
 from dlens.findings.study.results import Answers, Disrupted, Losses, ModelKind, ModelStudy, Part, Reading, Thirds
 from dlens.findings.study.stored import Store
 from dlens.models.model import Model
+from dlens.models.reading import reading
 from dlens.ops.base.given import as_seed
 from dlens.tasks import Task
 from dlens.tasks.task import task_identity
 from dlens.tracing.chain import Trace
 from dlens.tracing.probes.calibration import calibration_texts
 from dlens.tracing.records.record import versions
-from dlens.tracing.records.text import end_ids
 
 __all__ = ["FULL", "QUICK", "Asking", "StudySettings", "model_identity", "n_parts"]
 
@@ -174,19 +172,7 @@ class Asking:
 
 def model_identity(model: Model) -> list[Any]:
     """What a model's numbers depend on: what its module computes, how it is read, and how its tokens become text."""
-    family = model.family
-    reading = [family.name, family.objective, family.shift, family.mask_token_id, family.end_token_ids]
-    known = [end_ids(model), model.pad_token_id, model.honours_padding, _tokenizer(model.tokenizer)]
-    settings = hashlib.sha256(repr([reading, known]).encode()).hexdigest()
-    return [model.name, family.name, settings, model.fingerprint()]
-
-
-def _tokenizer(tokenizer: Any) -> Any:
-    """What text becomes tokens by, and tokens text."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    rules = sorted(tokenizer.get_vocab().items()) if backend is None else backend.to_str()
-    decoding = [function_digest(getattr(tokenizer, name)) for name in ("decode", "convert_ids_to_tokens")]
-    return rules, sorted(tokenizer.all_special_ids), decoding
+    return [model.name, model.family.name, reading(model), model.fingerprint()]
 
 
 def n_parts(settings: StudySettings) -> int:

@@ -193,8 +193,8 @@ CLAIMS: Sequence[Claim] = (
         "Early layers are redundant",
         "Are early layers redundant?",
         SKIPPING,
-        "cosine of what enters with what leaves a block: mean over the first third of depth (without block 0) minus "
-        "mean over the last third, on text without masks",
+        "cosine of what enters with what leaves a block: mean over the first third of the blocks after block 0 minus "
+        "mean over as many last ones, on text without masks",
         {
             "diffusion": Bar(
                 "yes, the cosine of early blocks is more than {margin} above that of late ones",

@@ -76,7 +76,7 @@ class Store:
         if path.is_dir():
             # Whose it is cannot be known, so it is not deleted.
             path.rename(unfinished(path).with_suffix(".aside"))
-        write_text(path, json.dumps({"asked": json.loads(question), "result": computed}))
+        write_text(path, json.dumps({"asked": json.loads(question), "result": computed, "sum": _sum(computed)}))
         return read(computed)
 
 
@@ -91,7 +91,14 @@ def _answer(path: Path, question: str) -> Any:
         raise ValueError("it holds no result")
     if json.dumps(entry.get("asked"), sort_keys=True) != question:
         raise ValueError("it answers another question")
+    if entry.get("sum") != _sum(entry["result"]):
+        raise ValueError("its result was changed after it was computed")
     return entry["result"]
+
+
+def _sum(result: Any) -> str:
+    """A hash of plain data as JSON holds them, in which tuples are lists and keys are text."""
+    return hashlib.sha256(json.dumps(json.loads(json.dumps(result)), sort_keys=True).encode()).hexdigest()
 
 
 @cache

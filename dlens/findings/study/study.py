@@ -45,11 +45,9 @@ class Study:
     reused: int = 0
 
     def skipped(self, change: str) -> str:
-        """How many blocks a change skips, in words, such as "3 of 16 blocks (18.75 %)"."""
+        """How many blocks a change skips, in words, such as "3 of 16 blocks (18.75 %)"; of models that differ, each."""
         sizes = {(len(own.changes[change].layers), own.n_layers) for own in self.models.values()}
-        counts = " or ".join(f"{n} of {n_layers}" for n, n_layers in sorted(sizes))
-        shares = " or ".join(f"{share:.4g} %" for share in sorted({100 * n / n_layers for n, n_layers in sizes}))
-        return f"{counts} blocks ({shares})"
+        return " or ".join(f"{n} of {n_layers} blocks ({100 * n / n_layers:.4g} %)" for n, n_layers in sorted(sizes))
 
     def numbers(self) -> dict[str, Any]:
         """All of it as plain data; what is not a finite number is None."""

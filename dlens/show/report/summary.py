@@ -127,7 +127,10 @@ def method(found: Study) -> str:
         f"Intervals: {LEVEL:.0%}. Shares that are kept: the score of Nam and Blackwelder for answers to the same "
         f"problems, with a continuity correction; a difference of two of them by the method of variance estimates "
         f"recovery. Means over texts: Student's t, corrected for skewness by Hall's transformation. Places between two "
-        f"profiles: jackknife over texts. Simulations in dlens's tests say that each covers as often as it should.",
+        f"profiles: jackknife over texts. They are taken to hold in 95 of 100 cases; simulations in dlens's tests say "
+        f"how often they do: means over 8 to 64 normal, uniform or exponential values in 93 to 98, kept shares of 12 "
+        f"to 256 problems in 93 or more at each of the ratios tried, places between profiles of 4 or 12 texts in 92 or "
+        f"more. Of other data, such as texts of which few differ much from the rest, they say nothing.",
         "Figures after “reported” are of the papers' models, problems and samplers, as others who wrote of the papers "
         "give them.",
         "Kinds: a diffusion model whose logits are shifted by one is taken to have started from an autoregressive "

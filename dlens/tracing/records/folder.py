@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dlens.files import in_words, remove_leftovers, sync, unfinished
 
-__all__ = ["INDEX", "MEASURES", "TENSORS", "find", "read_alone", "replaced"]
+__all__ = ["INDEX", "MEASURES", "TENSORS", "find", "read_alone", "refuse_changed", "replaced", "sums"]
 
 INDEX, TENSORS, MEASURES = "record.json", "tensors.safetensors", "measures"
 # A finished save on its way to the plain names, and what safetensors leaves where an older dlens was killed.
@@ -89,6 +90,33 @@ def _tidy(folder: Path, here: Path) -> None:
 
 def _files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def sums(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file of a folder, by its path in it."""
+    return {path.relative_to(folder).as_posix(): _sum(path) for path in sorted(_files(folder))}
+
+
+def refuse_changed(folder: Path, saved: str | None, known: Mapping[str, str]) -> None:
+    """Refuse files that are not as they were saved.
+
+    Args:
+        folder, saved: as of `find`.
+        known: the sum of each file, from the index.
+
+    Raises:
+        ValueError: names the file.
+    """
+    for name, expected in known.items():
+        if _sum(path := find(folder, saved, name)) != expected:
+            raise ValueError(
+                f"{path} is damaged (it is not as it was saved); expected what record.save wrote; save the record again"
+            )
+
+
+def _sum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find(folder: Path, saved: str | None, name: str) -> Path:

@@ -1,5 +1,6 @@
 """What record.json holds: its fields and their types, written and read."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,17 @@ from dlens.tracing.records.captured import Captured
 from dlens.tracing.records.folder import MEASURES
 from dlens.tracing.records.record import Record
 
-__all__ = ["FORMAT", "PLAIN", "CapturedEntry", "Header", "header_of", "measure_file", "read_header"]
+__all__ = [
+    "FORMAT",
+    "PLAIN",
+    "CapturedEntry",
+    "Header",
+    "header_of",
+    "measure_file",
+    "read_header",
+    "refuse_edits",
+    "signed",
+]
 
 FORMAT = 2
 _READ = (1, FORMAT)
@@ -53,6 +64,9 @@ class Header(TypedDict):
     gradients: NotRequired[dict[str, CapturedEntry]]
     pieces: NotRequired[dict[str, str]]
     saved: NotRequired[str]
+    # SHA-256 of each other file, and of this header without its own.
+    sums: NotRequired[dict[str, str]]
+    own_sum: NotRequired[str]
 
 
 def measure_file(key: str) -> str:
@@ -84,6 +98,17 @@ def _entries(kept: Mapping[str, Captured]) -> dict[str, Any]:
     }
 
 
+def signed(header: Mapping[str, Any]) -> dict[str, Any]:
+    """A header with its own sum, by which an edit of it is found."""
+    return {**header, "own_sum": _own_sum(header)}
+
+
+def _own_sum(header: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in header.items() if name != "own_sum"}
+    # As it will be read: lists for tuples.
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
 def read_header(path: Path) -> Header:
     """The header of a record.
 
@@ -101,6 +126,20 @@ def read_header(path: Path) -> Header:
             f"{path} has format {came!r}; expected {' or '.join(map(str, _READ))}; read it with the dlens that wrote it"
         )
     return _checked(path, found)
+
+
+def refuse_edits(path: Path) -> None:
+    """Refuse a header that is not as it was saved; older ones do not say.
+
+    Raises:
+        ValueError: it was changed.
+    """
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if found.get("own_sum", _own_sum(found)) != _own_sum(found):
+        raise ValueError(
+            f"{path} was changed after it was saved; expected what record.save wrote, to the letter; save the record "
+            f"again, and keep words of your own in another file"
+        )
 
 
 def _checked(path: Path, found: dict[str, Any]) -> Header:

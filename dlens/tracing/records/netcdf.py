@@ -17,6 +17,8 @@ __all__ = ["read_dataset", "write_dataset"]
 _EXACT = "dlens"
 """The attribute that keeps, as JSON, types and attributes as they were: netCDF-3 has no bool, None, list or int64."""
 _INT = np.iinfo(np.int32)
+_WHOLE = 2**53
+"""Up to here every whole number is a number of netCDF-3, which has no larger type than float64."""
 
 
 def write_dataset(dataset: xr.Dataset, path: Path) -> None:
@@ -25,6 +27,9 @@ def write_dataset(dataset: xr.Dataset, path: Path) -> None:
     Args:
         dataset: its attributes may be anything that JSON holds.
         path: of the file.
+
+    Raises:
+        ValueError: complex numbers, which netCDF has not.
 
     Examples:
         >>> import tempfile, xarray as xr
@@ -38,6 +43,7 @@ def write_dataset(dataset: xr.Dataset, path: Path) -> None:
     """
     import xarray as xr
 
+    _refuse_complex(dataset)
     exact = {
         "attrs": _plain(dataset.attrs),
         "coords": [str(name) for name in dataset.coords],
@@ -71,13 +77,31 @@ def read_dataset(path: Path) -> xr.Dataset:
         ) from error
 
 
+def _refuse_complex(dataset: xr.Dataset) -> None:
+    if found := [str(name) for name, array in dataset.variables.items() if array.dtype.kind == "c"]:
+        raise ValueError(
+            f"a measure with complex numbers in {', '.join(found)}; expected real ones, as netCDF has no others; keep "
+            f"the real and the imaginary part apart, as .real and .imag"
+        )
+
+
 def _described(array: xr.Variable) -> dict[str, Any]:
     shape = [int(size) for size in array.shape]
-    return {"dims": list(array.dims), "shape": shape, "dtype": str(array.dtype), "attrs": _plain(array.attrs)}
+    described = {"dims": list(array.dims), "shape": shape, "dtype": str(array.dtype), "attrs": _plain(array.attrs)}
+    # Other readers see the nearest number; this one reads what it was.
+    return described | ({"values": array.values.tolist()} if _is_large(array.values) else {})
+
+
+def _is_large(values: np.ndarray) -> bool:
+    within = values.dtype.kind not in "iu" or not values.size or -_WHOLE <= values.min() <= values.max() <= _WHOLE
+    return not within
 
 
 def _restored(name: str, entry: dict[str, Any], found: xr.Dataset) -> tuple[list[str], np.ndarray, dict[str, Any]]:
-    values = np.empty(entry["shape"]) if 0 in entry["shape"] else found[name].values
+    if "values" in entry:
+        values = np.array(entry["values"], entry["dtype"])
+    else:
+        values = np.empty(entry["shape"]) if 0 in entry["shape"] else found[name].values
     return entry["dims"], values.reshape(entry["shape"]).astype(entry["dtype"]), entry["attrs"]
 
 

@@ -159,7 +159,7 @@ class Record:
 
         Raises:
             NotImplementedError: something ran whose operations cannot be counted; the message names it.
-            ValueError: a saved record that was not counted.
+            ValueError: a saved record that was not counted, or the model was changed after the run.
         """
         return self._counted().run
 

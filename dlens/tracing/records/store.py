@@ -11,9 +11,19 @@ from torch import Tensor
 
 from dlens.checks import as_path
 from dlens.tracing.records.captured import Captured
-from dlens.tracing.records.folder import INDEX, TENSORS, find, read_alone, replaced
+from dlens.tracing.records.folder import INDEX, TENSORS, find, read_alone, refuse_changed, replaced, sums
 from dlens.tracing.records.format_1 import measures_of_format_1
-from dlens.tracing.records.header import FORMAT, PLAIN, CapturedEntry, Header, header_of, measure_file, read_header
+from dlens.tracing.records.header import (
+    FORMAT,
+    PLAIN,
+    CapturedEntry,
+    Header,
+    header_of,
+    measure_file,
+    read_header,
+    refuse_edits,
+    signed,
+)
 from dlens.tracing.records.netcdf import read_dataset, write_dataset
 from dlens.tracing.records.record import Flops, Record
 
@@ -41,7 +51,8 @@ def save_record(record: Record, folder: str | Path) -> None:
         _write_tensors({name: value.contiguous() for name, value in tensors.items()}, new / TENSORS, saved)
         for key, dataset in record.measures.items():
             write_dataset(dataset.assign_attrs({_SAVED: saved}), new / measure_file(key))
-        (new / INDEX).write_text(json.dumps(header | {"saved": saved}, indent=1), encoding="utf-8")
+        index = signed(header | {"saved": saved, "sums": sums(new)})
+        (new / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
 
 
 def _write_tensors(tensors: dict[str, Tensor], path: Path, saved: str) -> None:
@@ -99,6 +110,9 @@ def _read(folder: Path, header: Header) -> Record:
             f"{folder} holds files of several saves; expected those of one; save the record again, or load it when "
             f"nothing writes to it"
         )
+    # What can be said of a damage is said above.
+    refuse_changed(folder, saved, header.get("sums", {}))
+    refuse_edits(find(folder, None, INDEX))
     return _build(header, tensors, captured, differentiated, measures)
 
 
@@ -117,7 +131,8 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
 
     try:
         with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            # Copies: what is mapped from a file ends the process where the file becomes shorter.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
             return tensors, (file.metadata() or {}).get(_SAVED)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged ({error}); expected what record.save wrote; save it again") from error

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 import dlens
-from dlens.findings.effects.applied import applied, blocks_saved, flops_saved, skipped_blocks
+from dlens.findings.effects.applied import applied, blocks_saved, flops_saved, plan_notes, skipped_blocks
+from dlens.findings.skipping.plan_skip import SkipPlan
 from tests.findings.answers import answers
 from tests.refusing import assert_three_parts
 
@@ -23,6 +25,12 @@ def test_a_trace_is_no_plan(ar: dlens.Model) -> None:
         with pytest.raises(ValueError) as caught:
             function(dlens.trace(ar), dlens.trace(ar).skip([3]))
         assert_three_parts(str(caught.value), "plan got a trace of trio/ar")
+
+
+def test_a_plan_for_another_model_is_noted(ar: dlens.Model) -> None:
+    plan = SkipPlan((3,), "cosine", (), (3,), (), "trio/diffusion", ())
+    assert plan_notes(dlens.trace(ar), plan) == ("the plan was made for trio/diffusion, not for trio/ar",)
+    assert plan_notes(dlens.trace(ar), replace(plan, model="trio/ar")) == () == plan_notes(dlens.trace(ar), [3])
 
 
 def test_plans_and_schedules_are_applied(ar: dlens.Model, diffusion: dlens.Model) -> None:

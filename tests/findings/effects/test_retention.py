@@ -12,6 +12,9 @@ import dlens
 from dlens.findings.effects.retention import judged
 from dlens.findings.scores.accuracy import score_task
 from dlens.findings.scores.intervals import mcnemar, ratio_interval
+from dlens.samplers import Autoregressive
+from dlens.tasks import Problem
+from dlens.tasks.trio_code import TrioCode
 from tests.findings.answers import answers
 
 
@@ -99,9 +102,21 @@ def test_a_baseline_of_another_run_is_refused(ar: dlens.Model) -> None:
         "operations .skip layers 3.": scored(dlens.trace(ar).skip([3])),
         "answers of 3 tokens": scored(dlens.trace(ar), max_new_tokens=3),
         "another model": replace(own, fingerprint="of another"),
+        "another tokenizer, family or padding": scored(dlens.trace(replace(ar, honours_padding=False))),
+        "other rules of trio-code": score_task(dlens.trace(ar), Strict(), n=2, max_new_tokens=2),
     }
     options: dict[str, Any] = {"task": "trio-code", "n": 2, "max_new_tokens": 2}
     for words, baseline in others.items():
         with pytest.raises(ValueError, match=f"a baseline with .*{words}.*; expected trio/ar as it is, .*; score it"):
             dlens.retention(ar, [5], baseline=baseline, **options)
     assert dlens.retention(ar, [5], baseline=own, **options).n == 2
+    drawn = scored(dlens.trace(ar), sampler=Autoregressive(temperature=1.0), batch_size=1)
+    with pytest.raises(ValueError, match="a baseline with batches of 1; expected .* and batches of 2; score it"):
+        dlens.retention(ar, [5], baseline=drawn, **options, sampler=Autoregressive(temperature=1.0), batch_size=2)
+
+
+class Strict(TrioCode):
+    """The same problems, and no answer is right."""
+
+    def score(self, problem: Problem, continuation: str) -> bool:
+        return False

@@ -3,7 +3,9 @@
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import dlens
@@ -11,6 +13,9 @@ from dlens import tasks
 from dlens.findings.scores.accuracy import answer_tokens, score_problems, score_task
 from dlens.findings.scores.decoding import Decoding
 from dlens.samplers import Autoregressive, LLaDA, Sampler
+from dlens.tasks import Problem
+from dlens.tasks.trio_code import TrioCode
+from tests.refusing import refused
 
 MATH = tasks.get("trio-math")
 DATA = Path(__file__).parents[2] / "tasks" / "data"
@@ -101,3 +106,37 @@ def test_what_does_not_fit_is_refused_before_anything_is_computed(ar: dlens.Mode
         score_problems(dlens.trace(ar), MATH, ())
     handle.remove()
     assert not calls
+
+
+class Scored(TrioCode):
+    """The same problems, with a score that is given."""
+
+    def __init__(self, *scores: object) -> None:
+        vars(self).update(scores=list(scores))
+
+    def problems(self, n: int, seed: int = 0, split: str = "test") -> Any:
+        return list(super().problems(n, seed, split))
+
+    def score(self, problem: Problem, continuation: str) -> Any:
+        return vars(self)["scores"].pop(0)
+
+
+@pytest.mark.parametrize("score", [float("nan"), None, 0.5, 2, "True", np.array([True])], ids=repr)
+def test_a_score_that_is_neither_yes_nor_no_is_refused_before_anything_runs(score: object, ar: dlens.Model) -> None:
+    with refused(ar, ValueError, "Scored.score said "):
+        score_task(dlens.trace(ar), Scored(score), n=2)
+
+
+def test_yes_and_no_are_taken_in_every_spelling(ar: dlens.Model) -> None:
+    task = Scored(True, np.True_, 1, np.int64(0))
+    correct = score_task(dlens.trace(ar), task, n=3, max_new_tokens=1).correct
+    # The longest problem is answered first.
+    assert sorted(correct) == [False, True, True] and {type(one) for one in correct} == {bool}
+
+
+def test_problems_may_be_a_list(ar: dlens.Model) -> None:
+    scores = [True, False] * 3
+    baseline = score_task(dlens.trace(ar), Scored(True, *scores), n=2, max_new_tokens=1)
+    with pytest.raises(ValueError, match="a baseline with other rules of trio-code"):
+        dlens.retention(ar, [3], Scored(*scores), n=2, max_new_tokens=1, baseline=baseline)
+    assert dlens.retention(ar, [3], Scored(*scores), n=2, max_new_tokens=1).n == 2

@@ -141,6 +141,6 @@ def test_blocks_in_words_are_those_that_were_skipped() -> None:
     study = made_study({"ar": made_model("ar", EVEN), "deep": made_model("diffusion", [0.1, *[0.99] * 4, *[0.8] * 4])})
     rows = claims(study)
     for row in rows[3:5]:
-        assert row.question.startswith("Skipping 1 of 7 or 1 of 9 blocks (11.11 % or 14.29 %), ")
-    assert "without 1 of 7 or 1 of 9 blocks (11.11 % or 14.29 %) in a row" in rows[5].effect
+        assert row.question.startswith("Skipping 1 of 7 blocks (14.29 %) or 1 of 9 blocks (11.11 %), ")
+    assert "without 1 of 7 blocks (14.29 %) or 1 of 9 blocks (11.11 %) in a row" in rows[5].effect
     assert not any("16" in row.question + row.effect for row in rows)

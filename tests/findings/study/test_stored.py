@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -22,6 +23,7 @@ def test_the_same_question_is_answered_from_disk(tmp_path: Path) -> None:
     [first, second] = (tmp_path / "parts").iterdir()
     assert store.reused[0] in (first, second) and len(store.reused) == 1
     entry = json.loads(store.reused[0].read_text())
+    assert entry.pop("sum") == hashlib.sha256(b"1").hexdigest()
     assert entry == {"asked": {"code": code_digest(), "part": "sum"}, "result": 1}
     assert Store(tmp_path / "parts", fresh=True).once({"part": "sum"}, lambda: 4) == 4
     assert Store(tmp_path / "parts").once({"part": "sum"}, lambda: 5) == 4
@@ -76,6 +78,7 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
     "10,000 digits": lambda path: path.write_text("9" * 10_000),
     "without a result": lambda path: path.write_text("{}"),
     "a result that is none": lambda path: path.write_text(path.read_text().replace('"result": 1', '"result": null')),
+    "another number": lambda path: path.write_text(path.read_text().replace('"result": 1', '"result": 2')),
     "folder": lambda path: (path.unlink(), path.mkdir()),
     "folder with a file": lambda path: (path.unlink(), path.mkdir(), (path / "mine").touch()),
     "swapped": other_answer,
@@ -101,3 +104,8 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
     with full_disk(1000), pytest.raises(OSError, match="cannot be written"):
         Store(tmp_path).once({}, lambda: "x" * 2000)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_json_spells_otherwise_is_not_taken_for_an_edit(tmp_path: Path) -> None:
+    results = [Store(tmp_path).once({}, lambda: {1: (0.1, float("nan")), "b": None}) for _ in range(2)]
+    assert [str(result[key]) for result, key in zip(results, (1, "1"), strict=True)] == ["(0.1, nan)", "[0.1, nan]"]

@@ -116,7 +116,7 @@ def test_numbers_in_words_are_those_of_the_study(found: Study) -> None:
     assert "Texts: 5 of the 24" in words and "the first 24 tokens of 5 texts by 32 tokens" in words
     assert "Thirds: 15 of the problems" in words
     page = report_page(found, claims(found)).split("How it was measured")[0]
-    assert "of 16 blocks" not in page and "1 of 7 or 1 of 9 blocks" in page
+    assert "of 16 blocks" not in page and "1 of 7 blocks (14.29 %) or 1 of 9 blocks (11.11 %)" in page
 
 
 def test_it_says_how_it_was_measured(html: str) -> None:

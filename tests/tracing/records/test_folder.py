@@ -82,9 +82,12 @@ def test_who_reads_during_saves_sees_one_record(folder: Path) -> None:
     assert len(set(found)) > 1
 
 
-def test_the_older_record_survives_a_full_disk(folder: Path) -> None:
+def test_the_older_record_survives_a_full_disk(folder: Path, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    for left in (0, 500, max(map(len, before.values())) - 1):
+    roomy = tmp_path / "roomy"
+    made_record(2).save(roomy)
+    largest = max(path.stat().st_size for path in roomy.rglob("*") if path.is_file())
+    for left in (0, 500, largest - 1):
         with full_disk(left), pytest.raises(OSError) as caught:
             made_record(2).save(folder)
         assert_three_parts(str(caught.value), f"{folder} cannot be written")

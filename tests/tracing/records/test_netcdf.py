@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import xarray as xr
 import dlens
 from dlens import measures
 from dlens.tracing.records.netcdf import read_dataset, write_dataset
+from tests.refusing import assert_three_parts
 from tests.tracing.plain import PROMPTS
 
 MEASURES = [
@@ -115,6 +117,21 @@ def test_numbers_of_numpy_in_attributes_become_those_of_python(tmp_path: Path) -
     )
     write_dataset(data, tmp_path / "x.nc")
     assert read_dataset(tmp_path / "x.nc").attrs == {"n": 3, "at": [1, 2], "pair": [1, 2.0]}
+
+
+@pytest.mark.parametrize(
+    "values", [[2**53 + 1, 0], [-(2**63), 2**63 - 1], np.array([2**64 - 1, 0], np.uint64)], ids=repr
+)
+def test_large_whole_numbers_come_back_the_same(values: Any, tmp_path: Path) -> None:
+    assert_same(xr.Dataset({"n": ("layer", np.array(values))}), tmp_path / "n.nc")
+
+
+def test_complex_numbers_are_refused(tmp_path: Path) -> None:
+    data = xr.Dataset({"real": ("layer", [1.0]), "both": ("layer", [1j])})
+    with pytest.raises(ValueError) as caught:
+        write_dataset(data, tmp_path / "x.nc")
+    assert_three_parts(str(caught.value), "a measure with complex numbers in both")
+    assert not list(tmp_path.iterdir())
 
 
 def test_damage_is_told(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import dlens
 from dlens import trace
 from tests.refusing import STORY, assert_three_parts
 from tests.tracing.plain import PROMPTS
+from tests.tracing.records.made import made_record, number_of
 
 
 def test_saved_and_loaded_without_the_model(record: dlens.Record, tmp_path: Path) -> None:
@@ -205,3 +206,51 @@ def test_a_record_is_not_saved_over_other_files(ar: dlens.Model, saved: Path, tm
     with pytest.raises(FileExistsError) as caught:
         record.save(tmp_path / "thesis.tex")
     assert_three_parts(str(caught.value), "thesis.tex")
+
+
+def swapped(path: Path, old: bytes, new: bytes) -> None:
+    """Other numbers in the place of some."""
+    held = path.read_bytes()
+    assert old in held
+    path.write_bytes(held.replace(old, new))
+
+
+EDITS: dict[str, Callable[[Path], Any]] = {
+    "tensors.safetensors": lambda folder: swapped(
+        folder / "tensors.safetensors", np.full(32, 2).tobytes(), np.full(32, 3).tobytes()
+    ),
+    "even.nc": lambda folder: swapped(
+        folder / "measures" / "even.nc", np.full(2, 2, ">i4").tobytes(), np.full(2, 3, ">i4").tobytes()
+    ),
+    "record.json": lambda folder: edited(folder, "flops", [1, 1]),
+}
+
+
+def edited(folder: Path, name: str, value: Any) -> None:
+    header = json.loads((folder / "record.json").read_text())
+    (folder / "record.json").write_text(json.dumps(header | {name: value}))
+
+
+@pytest.mark.parametrize("file", EDITS)
+def test_an_edit_of_a_saved_file_is_found(file: str, tmp_path: Path) -> None:
+    made_record(2).save(tmp_path)
+    assert number_of(dlens.load_record(tmp_path)) == 2
+    EDITS[file](tmp_path)
+    with pytest.raises(ValueError) as caught:
+        dlens.load_record(tmp_path)
+    assert_three_parts(str(caught.value), file)
+
+
+def test_records_without_sums_still_load(tmp_path: Path) -> None:
+    made_record(2).save(tmp_path)
+    header = json.loads((tmp_path / "record.json").read_text())
+    older = {name: value for name, value in header.items() if name not in ("sums", "own_sum")}
+    (tmp_path / "record.json").write_text(json.dumps(older))
+    assert number_of(dlens.load_record(tmp_path)) == 2
+
+
+def test_a_loaded_record_does_not_read_its_files_again(tmp_path: Path) -> None:
+    made_record(2).save(tmp_path)
+    record = dlens.load_record(tmp_path)
+    (tmp_path / "tensors.safetensors").write_bytes(bytes((tmp_path / "tensors.safetensors").stat().st_size))
+    assert number_of(record) == 2
