@@ -94,8 +94,11 @@ def _flow(records: Sequence[dlens.Record]) -> dict[str, Any]:
     for words, step in STEPS.items():
         for source in ("prompt", "masked", "decoded"):
             shares, keys = (
-                np.array([float(flow[value].sel(step=step, source=source, **kind)) for flow in flows])
-                for value, kind in (("share", {"state": "masked"}), ("keys", {}))
+                np.array([float(values.sel(step=step, source=source)) for values in each])
+                for each in (
+                    [flow["share"].sel(state="masked") for flow in flows],
+                    [flow["keys"] for flow in flows],
+                )
             )
             mean, low, high = mean_interval(shares)
             own = asdict(Estimate(float(mean), float(low), float(high), n=len(flows)))
@@ -111,8 +114,8 @@ def _stability(records: Sequence[dlens.Record]) -> dict[str, Any]:
     named = []
     for place in (*order[::-1][:3], *order[:3]):
         layer, head = np.unravel_index(place, mean.shape)
-        ends = (float(each[layer, head]) for each in (mean, low, high))
-        named.append({"layer": int(layer), "head": int(head)} | asdict(Estimate(*ends, n=len(found))))
+        value, start, stop = (float(each[layer, head]) for each in (mean, low, high))
+        named.append({"layer": int(layer), "head": int(head)} | asdict(Estimate(value, start, stop, n=len(found))))
     return {
         "heads": named,
         "median": float(np.median(mean)),

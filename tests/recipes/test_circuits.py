@@ -15,13 +15,36 @@ def test_the_page_has_the_tables_of_what_was_measured() -> None:
     assert all(f"<!-- {name} -->\n|" in page for name in TABLES)
 
 
+def test_what_the_page_says_came_out() -> None:
+    found = measured()
+    for task in found["tasks"].values():
+        shared, depth = task["overlap"], task["depth"]
+        pair, other = shared["trio/ar and trio/ar-init"], shared["trio/diffusion and trio/ar-init"]
+        ends = [shared[name]["high"] for name in ("trio/ar and trio/diffusion", "trio/diffusion and trio/ar-init")]
+        itself = [shared[f"{name} and {name}"]["low"] for name in measure.MODELS]
+        assert max(ends) < pair["low"] < pair["high"] < min(itself)
+        assert other["low"] > 5 * shared["random"]
+        assert depth["trio/ar-init"]["source"]["low"] > depth["trio/diffusion"]["source"]["high"]
+        assert depth["trio/ar-init"]["source"]["value"] > depth["trio/ar"]["source"]["value"]
+        ways = [own["200"] for own in task["faithfulness"].values()]
+        assert all(way["top"]["value"] >= 0.88 > 0.01 > abs(way["random"]["value"]) for way in ways)
+    for heads in found["heads"].values():
+        for step in ("middle", "last"):
+            flow = heads["flow"][step]
+            assert flow["masked"]["low"] > flow["masked"]["keys"] and flow["prompt"]["high"] < flow["prompt"]["keys"]
+        stable = heads["stability"]
+        assert stable["above"] > 0.9 * stable["of"] and stable["others"] < 0.5 < stable["median"]
+
+
 def test_overlaps_leave_out_the_set_itself(ar: dlens.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "MODELS", ("trio/ar",))
-    pairs = dlens.pairs("trio-code", ar, n=4)
-    circuits = [dlens.circuit(ar, pairs[place : place + 2], method="eap") for place in (0, 2)]
+    pairs = dlens.pairs("trio-code", ar, n=6)
+    circuits = [dlens.circuit(ar, pairs[place : place + 2], method="eap") for place in (0, 2, 4)]
     found = measure.overlaps({"trio/ar": circuits})
     alike = found["trio/ar and trio/ar"]
-    assert alike["value"] == circuits[0].overlap(circuits[1], measure.TOP) and alike["n"] == 2
+    others = [circuits[a].overlap(circuits[b], measure.TOP) for a, b in ((0, 1), (0, 2), (1, 2))]
+    assert math.isclose(alike["value"], sum(others) / 3) and alike["n"] == 3
+    assert alike["low"] < alike["value"] < alike["high"]
     assert found["random"] < 0.1
     depth = measure.depths(circuits)
     assert 0 <= depth["source"]["value"] < depth["target"]["value"] <= 1
