@@ -194,7 +194,9 @@ def test_every_module_has_its_tests_and_every_test_its_module() -> None:
 
 
 def test_tests_of_recipes_have_their_module() -> None:
-    modules = {f"test_{path.name}" for path in (TESTS.parent / "recipes" / "trio").glob("*.py")}
+    recipes = TESTS.parent / "recipes"
+    modules = {f"test_{path.name}" for path in (recipes / "trio").glob("*.py")}
+    modules |= {f"test_{path.parent.name}.py" for path in recipes.glob("*/__init__.py")}
     assert {path.name for path in (TESTS / "recipes").glob("test_*.py")} <= modules
 
 
@@ -238,6 +240,7 @@ def test_each_public_function_can_be_called_twice(
     monkeypatch.setattr(reports, "QUICK", replace(reports.QUICK, texts=2, draws=1))
     ar, diffusion = shallow(ar, 4), shallow(diffusion, 4)
     dlens.trace(ar).forward("Once upon a time").save(tmp_path / "record")
+    denoised = dlens.trace(diffusion).capture("pattern").generate("Once upon a time", 2)
     family = dlens.Family(name="called-twice", objective="autoregressive", shift=1)
     calls: dict[str, tuple[Any, ...]] = {
         "load": ("trio/ar",),
@@ -245,6 +248,8 @@ def test_each_public_function_can_be_called_twice(
         "load_record": (tmp_path / "record",),
         "register_family": (family,),
         "profile": (ar, ["Once upon a time"]),
+        "attention_flow": (denoised,),
+        "pattern_stability": (denoised,),
         "plan_skip": (ar, 1),
         "plan_schedule": (diffusion, 1 / 4, 1),
         "probe_layers": (ar,),
