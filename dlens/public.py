@@ -7,7 +7,7 @@ from dlens.errors import Cancelled, NeverFired, UnfiredWarning, UnprovedWarning,
 from dlens.findings.circuits.attribute import Attribution, attribute
 from dlens.findings.circuits.circuit import Circuit, circuit
 from dlens.findings.circuits.heads import attention_flow, pattern_stability
-from dlens.findings.circuits.logit_attribution import logit_attribution
+from dlens.findings.circuits.logit_attribution import logit_attribution, part_lens
 from dlens.findings.circuits.pairs import Pairs, pairs
 from dlens.findings.effects.collapse import Collapse, collapse
 from dlens.findings.effects.disruption import Disruption, disruption
@@ -93,6 +93,7 @@ __all__ = [
     "load_record",
     "logit_attribution",
     "metrics",
+    "part_lens",
     "pattern_stability",
     "pairs",
     "phases",

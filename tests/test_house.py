@@ -260,6 +260,7 @@ def test_each_public_function_can_be_called_twice(
         "compare": ({"ar": ar}, ["Once upon a time"]),
         "attribute": (ar, [[5, 6, 7]], [[5, 9, 7]], dlens.metrics.log_prob(8)),
         "logit_attribution": (ar, [[5, 6, 7]], 8, 9),
+        "part_lens": (ar, [[5, 6, 7]]),
         "report": ([ar], tmp_path / "report.html"),
         "pairs": ("trio-code", ar, 1),
         "circuit": (ar, dlens.pairs("trio-code", ar, 1)),

@@ -1,4 +1,4 @@
-"""What each part of a model adds to the difference of two logits, read off the stream."""
+"""What each part of a model adds to the difference of two logits, and which tokens it raises, read off the stream."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from dlens.metrics import MetricStep, Where, as_token_ids, chosen_positions
 from dlens.models.inner import norm_scale
 from dlens.models.model import Model
 from dlens.models.proofs.sites import inner_widths
+from dlens.ops.base.given import as_index
 from dlens.tracing.chain import Trace, trace
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["logit_attribution"]
+__all__ = ["logit_attribution", "part_lens"]
 
 _POINTS = ("attn_out", "mlp_out")
 # As a share of the sum of all parts' sizes: two ways to one number differ by rounding at most.
@@ -94,6 +95,86 @@ def logit_attribution(
     )
 
 
+def part_lens(model: Any, prompts: Any, k: int = 5, tokens: Where = "last", *, batch_size: int = 8) -> xr.Dataset:
+    """The tokens whose logits each head and each MLP raises most: the logit lens of what it adds alone.
+
+    What a part adds to a logit is as in `logit_attribution`: norm(part) . W_U / the final norm's scale, so that the
+    parts, with the bias of norm and unembedding, add up to the logits of the run.
+
+    Args:
+        model: anything `dlens.trace` takes, or a trace with operations.
+        prompts: anything `Trace.forward` takes.
+        k: how many tokens.
+        tokens: the positions that are averaged over, as in `dlens.metrics.logit_difference`.
+        batch_size: prompts a forward.
+
+    Returns:
+        Over prompt, rank and, for "mlp" and "heads", layer and head: "embed", "mlp" and "heads", token ids, the one
+        that is raised most first; "embed_logit", "mlp_logit" and "heads_logit", by how much. Without "heads" where a
+        norm follows attention.
+
+    Raises:
+        ValueError: more tokens than there are, or positions that the prompts lack.
+
+    Examples:
+        >>> import dlens
+        >>> found = dlens.part_lens("trio/ar", "Once upon a", k=3)
+        >>> found["heads"].dims, found["mlp_logit"].shape
+        (('prompt', 'layer', 'head', 'rank'), (1, 16, 3))
+        >>> bool((found["mlp_logit"].diff("rank") <= 0).all())
+        True
+    """
+    import xarray as xr
+
+    chain = model if isinstance(model, Trace) else trace(model)
+    if not 1 <= as_index(k, "k") <= chain.model.vocab_size:
+        raise ValueError(f"k={k} tokens; expected 1 to {chain.model.vocab_size}, as the model has; give fewer")
+    rows = token_rows(chain.model, prompts)
+    weights = _weights(chain, rows, tokens)
+    found = []
+    for part in batched(range(len(rows)), batch_size):
+        own = slice(part[0], part[-1] + 1)
+        with chain.model.lock, torch.no_grad():
+            found.append(_raised(chain, rows[own], weights[own], k))
+    dims = {"embed": (), "mlp": ("layer",), "heads": ("layer", "head")}
+    variables = {
+        f"{name}{ending}": (("prompt", *dims[name], "rank"), torch.cat([own[name][at] for own in found]).numpy())
+        for name in found[0]
+        for at, ending in ((0, "_logit"), (1, ""))
+    }
+    return xr.Dataset(
+        variables,
+        {"prompt": range(len(rows)), "layer": range(chain.model.n_layers), "rank": range(k)},
+        {"estimator": "norm(part) . W_U / final norm's scale", "pooling": "mean over the positions that are read"},
+    )
+
+
+def _raised(
+    chain: Trace, rows: list[list[int]], weights: Float[Tensor, "batch position"], k: int
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Name -> how much the k tokens that each part raises most are raised, and which these are."""
+    points = (*_POINTS, *(("result",) if "result" not in chain.target.absent else ()))
+    record = chain.capture("blocks.0.hook_resid_pre", "ln_final_scale", *points).forward(rows)
+    weights = weights[:, weights.shape[-1] - record.tokens.shape[-1] :]
+    at = weights.nonzero(as_tuple=True)
+    reading = _reading(chain.model, record["ln_final_scale"][at], torch.zeros(2, len(at[0]), dtype=torch.long))
+
+    def top(part: Float[Tensor, "n ... d_model"]) -> tuple[Tensor, Tensor]:
+        read = reading.gained(part) / reading.scale[:, None]
+        read = _averaged(read, weights[at].to(read), at[0].to(read.device), len(rows))
+        values, ids = (read @ reading.unembed.double().T).topk(k)
+        return values.reshape(len(rows), *part.shape[1:-1], k).cpu(), ids.reshape(len(rows), *part.shape[1:-1], k).cpu()
+
+    def by_layer(point: str) -> tuple[Tensor, Tensor]:
+        found = [top(value[at]) for value in record[point]]
+        return torch.stack([own[0] for own in found], 1), torch.stack([own[1] for own in found], 1)
+
+    raised = {"embed": top(record["blocks.0.hook_resid_pre"][at]), "mlp": by_layer("mlp_out")}
+    if "result" not in points or _head_bias(chain.model, record["result"][:, *at], record["attn_out"][:, *at]) is None:
+        return raised
+    return raised | {"heads": by_layer("result")}
+
+
 def _one_each(ids: Any, what: str, rows: int) -> Int[Tensor, " batch"]:
     found = as_token_ids(ids, what)
     if len(found) not in (1, rows):
@@ -105,27 +186,32 @@ def _one_each(ids: Any, what: str, rows: int) -> Int[Tensor, " batch"]:
 
 @dataclass(frozen=True)
 class _Reading:
-    """How a model reads the difference of two logits off a part of its stream.
+    """How a model reads logits, and the difference of two, off a part of its stream.
 
     Args:
         norm: the final norm.
+        unembed: [vocab, d_model].
         directions: [n, d_model], of the unembedding, for each position that is read.
         scale: [n, 1], what the norm divides by there.
         offset: [n], what the unembedding adds.
     """
 
     norm: nn.Module
+    unembed: Float[Tensor, "vocab d_model"]
     directions: Float[Tensor, "n d_model"]
     scale: Float[Tensor, "n 1"]
     offset: Float[Tensor, " n"]
 
     def share(self, part: Float[Tensor, "n ... d_model"]) -> Float[Tensor, "n ..."]:
         """What a part adds to the difference."""
+        shares = torch.einsum("nkd,nd->nk", self.gained(part), self.directions) / self.scale
+        return shares.reshape(part.shape[:-1]).cpu()
+
+    def gained(self, part: Float[Tensor, "n ... d_model"]) -> Float[Tensor, "n parts d_model"]:
+        """A part as it leaves the final norm, but for the division by the scale."""
         flat = rearrange(part.to(self.directions.device), "n ... d_model -> 1 (n ...) d_model")
         gained = (self.norm(flat) - self._nothing(flat)).double() * norm_scale(self.norm, self.norm, flat).double()
-        gained = gained.reshape(len(part), -1, part.shape[-1])
-        shares = torch.einsum("nkd,nd->nk", gained, self.directions) / self.scale
-        return shares.reshape(part.shape[:-1]).cpu()
+        return gained.reshape(len(part), -1, part.shape[-1])
 
     def bias(self, like: Float[Tensor, "n d_model"]) -> Float[Tensor, " n"]:
         """What is added whatever stands in the stream."""
@@ -172,7 +258,11 @@ def _shares(
     found["total"] = found["embed"] + found["attn"].sum(-1) + found["mlp"].sum(-1) + found["bias"]
     _prove(chain.model, found, record["logits"][at], ids[:, at[0]])
     if "result" in points:
-        found |= _by_head(chain.model, reading, rearrange(record["result"][:, *at], "l n h d -> n l h d"), adds["attn"])
+        heads = record["result"][:, *at]
+        bias = _head_bias(chain.model, heads, record["attn_out"][:, *at])
+        if bias is not None:
+            found["heads"] = reading.share(rearrange(heads, "l n h d -> n l h d"))
+            found["attn_bias"] = reading.share(rearrange(bias, "l n d -> n l d"))
     return {name: _averaged(value, weights[at], at[0], len(rows)) for name, value in found.items()}
 
 
@@ -181,23 +271,18 @@ def _averaged(value: Tensor, weights: Tensor, row: Tensor, n_rows: int) -> Tenso
     return torch.zeros(n_rows, *value.shape[1:], dtype=value.dtype).index_add_(0, row, weighed)
 
 
-def _by_head(
-    model: Model,
-    reading: _Reading,
-    heads: Float[Tensor, "n layer head d_model"],
-    added: Float[Tensor, "n layer d_model"],
-) -> Mapping[str, Tensor]:
-    """The shares of heads and of their bias; nothing where they do not add up to what attention adds."""
+def _head_bias(
+    model: Model, heads: Float[Tensor, "layer n head d_model"], added: Float[Tensor, "layer n d_model"]
+) -> Float[Tensor, "layer n d_model"] | None:
+    """What the projection after attention adds beside the heads; None where both are not what attention adds."""
     widths, path = inner_widths(model), model.layout.sites["result"].path
     biases = []
     for layer, block in enumerate(model.blocks):
         nothing = torch.zeros(1, 1, widths[layer, "z"], dtype=model.dtype, device=model.device)
         biases.append(block.get_submodule(path)(nothing)[0, 0].to(heads))
-    bias = torch.stack(biases).expand_as(added)
+    bias = torch.stack(biases)[:, None].expand_as(added)
     error = (heads.sum(2) + bias - added).abs().max() / added.abs().max()
-    if error > max(1e-3, 8 * torch.finfo(added.dtype).eps):
-        return {}
-    return {"heads": reading.share(heads), "attn_bias": reading.share(bias)}
+    return None if error > max(1e-3, 8 * torch.finfo(added.dtype).eps) else bias
 
 
 def _reading(model: Model, scale: Tensor, ids: Int[Tensor, "2 n"]) -> _Reading:
@@ -208,6 +293,7 @@ def _reading(model: Model, scale: Tensor, ids: Int[Tensor, "2 n"]) -> _Reading:
     offset = torch.zeros(len(right)) if bias is None else bias[right].double() - bias[wrong].double()
     return _Reading(
         norm=model.module.get_submodule(layout.norm),
+        unembed=weight,
         directions=weight[right].double() - weight[wrong].double(),
         scale=scale.double().to(weight.device),
         offset=offset.double().to(weight.device),

@@ -83,3 +83,30 @@ def test_token_ids_and_sizes_are_checked(model: dlens.Model) -> None:
         dlens.logit_attribution(model, ROWS, [1, 2, 3], WRONG)
     with pytest.raises(ValueError, match="batch_size=0; expected at least 1"):
         dlens.logit_attribution(model, ROWS, RIGHT, WRONG, batch_size=0)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "qwen2", "gemma2"])
+def test_the_lens_of_parts_adds_up_to_the_logits(name: str) -> None:
+    model = dlens.load(build(copy.deepcopy(CONFIGS[name][0])))
+    every = model.vocab_size
+    found = dlens.part_lens(model, ROWS, k=every, batch_size=1)
+
+    def by_token(part: str) -> Any:
+        order = np.argsort(found[part].values, axis=-1)
+        return np.take_along_axis(found[f"{part}_logit"].values, order, axis=-1)
+
+    if name == "gemma2":
+        assert "heads" not in found
+        return
+    share = dlens.logit_attribution(model, ROWS, RIGHT, WRONG)
+    for part, dims in (("embed", ()), ("mlp", ("layer",)), ("heads", ("layer", "head"))):
+        logits = by_token(part)
+        difference = np.stack([logits[row, ..., RIGHT[row]] - logits[row, ..., WRONG] for row in (0, 1)])
+        np.testing.assert_allclose(difference, share[part].transpose("prompt", *dims), atol=1e-6)
+    assert (np.diff(found["mlp_logit"].values, axis=-1) <= 0).all()
+
+
+def test_the_lens_refuses_more_tokens_than_there_are() -> None:
+    model = dlens.load(build(copy.deepcopy(CONFIGS["qwen2"][0])))
+    with pytest.raises(ValueError, match="k=101 tokens; expected 1 to 100"):
+        dlens.part_lens(model, ROWS, k=101)
