@@ -137,6 +137,9 @@ class Layout:
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        as_flag(self.direct, "direct")
+
     def skips(self, part: Half) -> tuple[Fill, ...]:
         """The modules that do not run when a half is skipped."""
         return self.attn_skip if part == "attn" else self.mlp_skip
