@@ -91,9 +91,14 @@ def inner_widths(model: Model) -> dict[tuple[int, str], int]:
     return kept["all"]
 
 
-def point_widths(model: Model) -> dict[str, tuple[int, ...]]:
-    """Hook point within a half -> the size of its last axis at each layer; empty for a model that was not proved."""
-    kept = _kept_widths(model).get("all", {})
+def point_widths(model: Model, seen: bool = True) -> dict[str, tuple[int, ...]]:
+    """Hook point within a half -> the size of its last axis at each layer.
+
+    Args:
+        model: what was loaded.
+        seen: only what was seen by now, so that nothing runs: empty for a model that was not proved.
+    """
+    kept = _kept_widths(model).get("all", {}) if seen else inner_widths(model)
     found: dict[str, tuple[int, ...]] = {}
     for point in {at for _, at in kept}:
         axis = POINTS[point].head_axis

@@ -66,7 +66,8 @@ class Target:
     absent: Mapping[str, str] = field(default_factory=dict)
     attention_types: tuple[str, ...] = ()
     whole: tuple[Part, ...] = ()
-    widths: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    # What was seen of a model by now does not make it another one.
+    widths: Mapping[str, tuple[int, ...]] = field(default_factory=dict, compare=False)
 
     def layer(self, layer: SupportsIndex) -> int:
         """The place a layer number names; negative numbers count from the end.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from dlens.axes import POINTS
 from dlens.models.model import Model
+from dlens.models.proofs.sites import point_widths
 from dlens.ops.base.keep import Keep
 from dlens.ops.base.op import Op
 from dlens.ops.base.target import RunKind, RunShape, Target
@@ -27,6 +29,8 @@ def captured_dims(op: Keep, kind: RunKind) -> tuple[str, ...]:
 def capture_bytes(ops: Sequence[Op], model: Model, target: Target, shape: RunShape) -> int:
     """The memory that captures will take, in bytes, computed from shapes alone."""
     total = 0
+    if any(isinstance(op, Keep) and POINTS[op.point].inner for op in ops) and not target.widths:
+        target = replace(target, widths=point_widths(model, seen=False))
     for op in ops:
         if isinstance(op, Keep):
             n_steps = len(op.scope.resolve(shape.n_steps)) if shape.kind == "denoising" else 1
