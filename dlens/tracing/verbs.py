@@ -293,12 +293,12 @@ class Verbs(ABC):
 
         Examples:
             >>> import dlens
-            >>> trace = dlens.trace("trio/diffusion").knockout(range(8), source="masked", target="prompt", heads=[0])
+            >>> trace = dlens.trace("trio/diffusion").knockout([3, 4], source="masked", target="prompt", heads=[0])
             >>> print(trace)
             trace of trio/diffusion (16 layers, diffusion)
-              knock masked tokens out of heads 0 of attn_scores of layers 0-7 on prompt tokens
+              knock masked tokens out of heads 0 of attn_scores of layers 3, 4 on prompt tokens
             >>> record = trace.capture("pattern").generate("Once upon a time", 4)
-            >>> float(record["pattern"][0, 0, 0, 0, :4, 4:].abs().max())
+            >>> float(record["pattern"][0, 3, 0, 0, :4, 4:].abs().max())
             0.0
         """
         edit = self._edit("attn_scores", layers, target, steps, noise, heads)

@@ -46,7 +46,7 @@ class Heads(Panel):
         >>> from dlens.widgets import Heads
         >>> widget = Heads("trio/diffusion", max_new_tokens=4)
         >>> widget.thumbnails["shape"], widget.pattern["shape"], widget.steps
-        ([16, 3, 12, 12], [12, 12], [0, 1, 2, 3])
+        ([16, 3, 14, 14], [14, 14], [0, 1, 2, 3])
         >>> widget.off = [[3, 0]]
         >>> widget.wait(), widget.code
         (True, "dlens.trace('trio/diffusion').ablate(3, at='z', heads=[0])")
