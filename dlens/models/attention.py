@@ -108,13 +108,12 @@ def attend(call: AttentionCall, n_kv_heads: int, visit: Callable[[str, Tensor], 
         The mixed values [batch, head, position, d_value] and the pattern.
     """
     q, k = call.q, call.k
-    k, groups = k[:, :: k.shape[1] // n_kv_heads], k.shape[1] // n_kv_heads
+    k = k[:, :: k.shape[1] // n_kv_heads]
     q = _visited(visit, "rot_q", q)
     old, new = k[:, :, : k.shape[2] - q.shape[2]], k[:, :, k.shape[2] - q.shape[2] :]
     changed = _visited(visit, "rot_k", new)
     if changed is not new:
         k = torch.cat([old, changed], dim=2)
-    k = k if groups == 1 else repeat(k, "b kv p d -> b (kv group) p d", group=groups)
     scores = call.scores(q, k)
     given = visit("attn_scores", scores)
     pattern = call.pattern(given) if given is scores else _without_dead(call.pattern(given), given)

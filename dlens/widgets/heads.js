@@ -46,13 +46,7 @@ function mosaic({ label, pick }) {
     const { left, top } = paper.canvas.getBoundingClientRect();
     go(Math.floor((event.clientY - top - box.y) / box.cell), Math.floor((event.clientX - left - box.x) / box.cell));
   });
-  const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
-  paper.canvas.addEventListener("keydown", (event) => {
-    const move = moves[event.key];
-    if (!now || !move) return;
-    event.preventDefault();
-    go(now.at[0] + move[0], now.at[1] + move[1]);
-  });
+  arrows(paper.canvas, () => now, go);
   return { node: make("div", { class: "mosaic" }, paper.node), draw: (next) => { now = next; paper.redraw(); }, stop: paper.stop };
 }
 

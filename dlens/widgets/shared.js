@@ -138,6 +138,17 @@ function ticks(low, high, room, gap, least = 0) {
   return Array.from({ length: Math.max(0, Math.floor(high / step + 1e-9) - first + 1) }, (_, i) => Number(((first + i) * step).toPrecision(9)));
 }
 
+// Arrow keys move a cursor; `now()` is what is drawn, with its cursor in `at`, or nothing.
+function arrows(canvas, now, go) {
+  const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+  canvas.addEventListener("keydown", (event) => {
+    const move = moves[event.key], drawn = now();
+    if (!drawn || !move) return;
+    event.preventDefault();
+    go(drawn.at[0] + move[0], drawn.at[1] + move[1]);
+  });
+}
+
 // A heat map with a cursor that follows clicks and arrow keys. `draw({values, rows, columns, low, high, at, ...})`;
 // `names` stand along both axes in place of numbers.
 function heatmap({ label, rowName, columnName, read, pick, aspect = 0.5, most = 420 }) {
@@ -170,13 +181,7 @@ function heatmap({ label, rowName, columnName, read, pick, aspect = 0.5, most = 
     const { left, top } = paper.canvas.getBoundingClientRect();
     go(Math.floor((event.clientY - top - box.y) / box.h * now.rows), Math.floor((event.clientX - left - box.x) / box.w * now.columns));
   });
-  const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
-  paper.canvas.addEventListener("keydown", (event) => {
-    const move = moves[event.key];
-    if (!now || !move) return;
-    event.preventDefault();
-    go(now.at[0] + move[0], now.at[1] + move[1]);
-  });
+  arrows(paper.canvas, () => now, go);
   const draw = (next) => {
     now = next;
     readout.textContent = now ? read(now.at[0], now.at[1], now.values[now.at[0] * now.columns + now.at[1]]) : "";
