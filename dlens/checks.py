@@ -92,6 +92,7 @@ def whole(value: Any) -> int | None:
     """A whole number of any integer type as an int; None for a boolean, a float, text, several, and all else.
 
     Examples:
+        >>> import torch
         >>> whole(torch.tensor(3)), whole(3.0), whole(True)
         (3, None, None)
     """

@@ -145,7 +145,18 @@ class Attribution:
             ) from error
 
     def save(self, path: str | Path) -> Path:
-        """Write it as JSON, whole or not at all."""
+        """Write it as JSON, whole or not at all.
+
+        Examples:
+            >>> import dlens
+            >>> from pathlib import Path
+            >>> from tempfile import mkdtemp
+            >>> metric = dlens.metrics.logit_difference(right=301, wrong=302)
+            >>> found = dlens.attribute("trio/ar", "Once upon a time", "Once upon a hill", metric, method="attribution")
+            >>> path = found.save(Path(mkdtemp()) / "time.json")
+            >>> dlens.Attribution.from_json(path.read_text(encoding="utf-8")).tokens == found.tokens
+            True
+        """
         return write_text(as_path(path, "path"), self.to_json())
 
 

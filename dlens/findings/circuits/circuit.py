@@ -60,6 +60,8 @@ class Circuit:
         0.5
         >>> circuit.faithfulness(500).value > 0.8
         True
+        >>> circuit.random(200)
+        Circuit of 200 of 5073 edges of trio/ar, eap
     """
 
     model: Model

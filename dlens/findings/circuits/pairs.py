@@ -44,6 +44,8 @@ class Pairs:
         <BLANKLINE>
         >>> len(pairs), len(pairs[:2]), pairs.at[1] == len(pairs.clean[1]) - 1
         (4, 2, True)
+        >>> [len(part) for part in pairs.batches(3)]
+        [3, 1]
     """
 
     clean: tuple[tuple[int, ...], ...]

@@ -113,8 +113,10 @@ class Op(ABC):
         What an operation says of itself, where it says nothing else:
 
         >>> op.check(trace.target)
-        >>> op.touches(trace.target), op.changes(trace.target), op.selection(), op.keeps(), op.details(), op.to_json()
-        ((), True, 'all', None, {}, {'op': 'every_other'})
+        >>> op.touches(trace.target), op.changes(trace.target), op.keeps(), op.details(), op.to_json()
+        ((), True, None, {}, {'op': 'every_other'})
+        >>> op.selection(), op.sources()
+        ('all', 'all')
         >>> op.resolved(trace.target) is op
         True
     """

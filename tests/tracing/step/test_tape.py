@@ -148,7 +148,10 @@ def test_nothing_of_the_graph_outlives_its_step(model: dlens.Model) -> None:
         return metric(found, step)
 
     def entered(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        cached = [kept for layer in kwargs["past_key_values"].layers if (kept := vars(layer).get("keys")) is not None]
+        if "past_key_values" not in kwargs:  # the forward that finds how wide each point is
+            return
+        layers = kwargs["past_key_values"].layers
+        cached = [kept for layer in layers if (kept := vars(layer).get("keys")) is not None]
         left.append(any(kept.requires_grad for kept in cached) or any(graph() is not None for graph in logits))
 
     handle = model.module.register_forward_pre_hook(entered, with_kwargs=True)
