@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dlens import metrics, samplers, tasks
+from dlens.compression.compress import compress
+from dlens.compression.recipe import Recipe
 from dlens.errors import Cancelled, NeverFired, UnfiredWarning, UnprovedWarning, VerificationError
 from dlens.findings.circuits.attribute import Attribution, attribute
 from dlens.findings.circuits.circuit import Circuit, circuit
@@ -32,6 +34,7 @@ from dlens.measures.outliers import Outliers
 from dlens.measures.recency import Recency
 from dlens.measures.sink_values import SinkValues
 from dlens.measures.top_tokens import TopTokens
+from dlens.models.compression import Compression
 from dlens.models.families.registry import register_family
 from dlens.models.family import Family, Fill, Layout, Site
 from dlens.models.load import load
@@ -51,6 +54,7 @@ __all__ = [
     "Circuit",
     "Collapse",
     "Comparison",
+    "Compression",
     "CommitOrder",
     "Cosine",
     "Disruption",
@@ -71,6 +75,7 @@ __all__ = [
     "Phases",
     "Profile",
     "Recency",
+    "Recipe",
     "Record",
     "Retention",
     "SinkValues",
@@ -88,6 +93,7 @@ __all__ = [
     "attribute",
     "collapse",
     "compare",
+    "compress",
     "disruption",
     "load",
     "load_record",
