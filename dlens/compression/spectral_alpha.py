@@ -68,8 +68,8 @@ def spectral_alpha(model: Any, farms: bool = True, seed: int = 0, progress: bool
     Examples:
         >>> import dlens
         >>> found = dlens.spectral_alpha("trio/diffusion")
-        >>> found["alpha"].dims, found["matrix"].values[0], found.attrs["n"]
-        (('layer', 'matrix'), 'self_attn.q_proj', 112)
+        >>> found["alpha"].dims, found["matrix"].values.tolist()[:2], found.attrs["n"]
+        (('layer', 'matrix'), ['self_attn.q_proj', 'self_attn.k_proj'], 112)
         >>> bool((found["alpha"] > 1).all())
         True
     """
