@@ -5,6 +5,7 @@ from __future__ import annotations
 from dlens import metrics, samplers, tasks
 from dlens.compression.compress import compress
 from dlens.compression.recipe import Recipe
+from dlens.compression.spectral_alpha import spectral_alpha
 from dlens.errors import Cancelled, NeverFired, UnfiredWarning, UnprovedWarning, VerificationError
 from dlens.findings.circuits.attribute import Attribution, attribute
 from dlens.findings.circuits.circuit import Circuit, circuit
@@ -111,6 +112,7 @@ __all__ = [
     "report",
     "retention",
     "samplers",
+    "spectral_alpha",
     "tasks",
     "trace",
 ]
