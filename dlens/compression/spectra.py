@@ -140,7 +140,7 @@ def _gaps(
     logs: Spectrum, candidates: Int[Tensor, "*m"], alphas: Float[Tensor, "*m"], places: Int[Tensor, "*k"]
 ) -> Float[Tensor, " gap"]:
     """How far power laws and eigenvalues are apart: of one candidate at some places, or of several at one."""
-    below = places - candidates
+    below = (places - candidates).double()
     fitted = 1 - ((1 - alphas) * (logs[places] - logs[candidates])).exp()
     return (fitted - below / (len(logs) - candidates)).abs().masked_fill(below < 0, 0)
 

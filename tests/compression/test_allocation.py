@@ -35,6 +35,8 @@ def test_owl_outliers_are_counted_one_by_one() -> None:
         assert owl_outliers(weight, norms, threshold) == pytest.approx(expected) and expected > 0
     assert owl_outliers(weight, norms) == owl_outliers(weight, norms, 5.0)
     assert owl_outliers(weight.bfloat16(), norms) == owl_outliers(weight.bfloat16().float(), norms)
+    # Larger than the threshold, not as large.
+    assert owl_outliers(torch.ones(2, 2), torch.ones(2), 1.0) == 0
 
 
 def test_owl_outliers_that_cannot_be_counted() -> None:
