@@ -13,8 +13,10 @@ from tqdm import tqdm
 import dlens
 from dlens.findings.scores.estimate import Estimate
 from dlens.findings.scores.intervals import mean_interval
-from recipes.circuits.measure import MODELS, PAIRS, SETS, TASKS, TOP, overlaps, write
+from recipes.circuits.measure import MODELS, SETS, TASKS, TOP, overlaps, write
 
+# Half of what `measure` takes: there are seven models and steps.
+PAIRS = 6
 SHOWN = {"first": 0.0, "middle": 0.5, "last": 1.0}
 # With fewer tokens to show, the three canvases would hardly differ.
 FEWEST = 4
@@ -101,7 +103,7 @@ def main() -> None:
             "overlap": overlaps(circuits),
             "faithfulness": {name: across(circuits, name) for name in MODELS[1:]},
             "answers": {name: answers(models[name.split(",")[0]], own) for name, own in pairs.items()},
-            "turn": {name: turn(models[name], pairs[f"{name}, first"][:PAIRS]) for name in MODELS[1:]},
+            "turn": {name: turn(models[name], pairs[f"{name}, first"][: 2 * PAIRS]) for name in MODELS[1:]},
         }
         write({"steps": found})
 

@@ -1,11 +1,13 @@
 """What docs/circuits.md shows is what was measured; the measuring itself runs on two pairs."""
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 
 import dlens
-from recipes.circuits import measure
+from recipes.circuits import measure, steps
 from recipes.circuits.tables import PAGE, TABLES, measured, written
 
 
@@ -59,3 +61,40 @@ def test_heads_are_measured_prompt_by_prompt(monkeypatch: pytest.MonkeyPatch) ->
     assert math.isclose(sum(cell["value"] for cell in shares.values()), 1, rel_tol=1e-5)
     assert all(cell["low"] <= cell["value"] <= cell["high"] and cell["n"] == 2 for cell in shares.values())
     assert found["stability"]["of"] == 48 and len(found["stability"]["heads"]) == 6
+
+
+def test_the_same_pairs_are_asked_at_every_step(diffusion: dlens.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "MODELS", ("trio/ar", "trio/diffusion"))
+    monkeypatch.setattr(steps, "SETS", 1)
+    monkeypatch.setattr(steps, "PAIRS", 2)
+    monkeypatch.setattr(steps, "SHOWN", {"first": 0.0, "last": 1.0})
+    asked = steps.asked("trio-code")
+    assert list(asked) == ["trio/ar", "trio/diffusion, first", "trio/diffusion, last"]
+    prompts, first, last = asked.values()
+    mask = diffusion.family.mask_token_id
+    for row, (prompt, early, late) in enumerate(zip(prompts.clean, first.clean, last.clean, strict=True)):
+        assert early[: len(prompt)] == late[: len(prompt)] == prompt and early[len(prompt) :].count(mask) > 4
+        assert early.count(mask) - late.count(mask) >= 4 and late[first.at[row]] == mask
+    assert prompts.words == first.words == last.words
+    found = steps.answers(diffusion, first)
+    assert found["clean"]["value"] > 0 > found["corrupted"]["value"] and found["clean"]["n"] == 2
+    order = dlens.trace(diffusion).generate([list(row) for row in first.clean[:1]], 0, infill=True).committed_at[0]
+    place = int((order[order >= 0] < order[first.at[0]]).sum()) / (int((order >= 0).sum()) - 1)
+    assert steps.turn(diffusion, first)["n"] == 2 and steps.turn(diffusion, first[:1])["value"] == place
+
+
+def test_edges_are_asked_on_another_set(diffusion: dlens.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "SHOWN", {"first": 0.0})
+    monkeypatch.setattr(steps, "TOP", 50)
+    pairs = dlens.pairs("trio-code", diffusion, n=4)
+    one, two = (dlens.circuit(diffusion, part, method="eap") for part in (pairs[:2], pairs[2:]))
+    found = steps.across({"trio/diffusion, first": [one, two]}, "trio/diffusion")["first"]
+    assert found["first"]["value"] == one.faithfulness(50, pairs[2:]).value
+    assert abs(found["random"]["value"]) < 0.01 < found["first"]["value"]
+
+
+def test_parts_that_are_not_measured_anew_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "OUT", tmp_path / "circuits.json")
+    measure.write({"tasks": 1, "steps": 2})
+    measure.write({"tasks": 3})
+    assert json.loads(measure.OUT.read_text()) == {"tasks": 3, "steps": 2}
