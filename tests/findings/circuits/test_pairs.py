@@ -161,9 +161,7 @@ def test_what_both_answers_hold_at_a_place_stands(tmp_path: Path, diffusion: dle
     with pytest.raises(ValueError, match=re.escape("of 'Tom has|had 3 26|3 dogs'; expected answers that agree")):
         dlens.pairs(path, diffusion, 3, shown=1)
     other = written(tmp_path, entries[3])
-    assert [words(diffusion, row) for row in dlens.pairs(other, diffusion, 1, shown=1).clean] == [
-        "Tom has 3 _ dogs__"
-    ]
+    assert [words(diffusion, row) for row in dlens.pairs(other, diffusion, 1, shown=1).clean] == ["Tom has 3 _ dogs__"]
 
 
 @pytest.mark.parametrize("shown", [-0.1, 1.1, float("nan")])
@@ -175,7 +173,9 @@ def test_a_share_out_of_range_is_told(shown: float, diffusion: dlens.Model) -> N
 def test_where_nothing_can_be_shown_is_told(ar: dlens.Model, diffusion: dlens.Model) -> None:
     with pytest.raises(ValueError, match=r"shown=0\.5 on trio/ar; expected a diffusion model, as an autoregressive"):
         dlens.pairs("trio-math", ar, 1, shown=0.5)
-    with pytest.raises(ValueError, match=r"shown=0\.5 of .*; expected answers that agree in a token after the one asked"):
+    with pytest.raises(
+        ValueError, match=r"shown=0\.5 of .*; expected answers that agree in a token after the one asked"
+    ):
         dlens.pairs("ioi", diffusion, 1, shown=0.5)
 
 
