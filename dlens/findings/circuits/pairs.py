@@ -111,11 +111,11 @@ class Pairs:
 def pairs(source: str | Task, model: Any, n: int = 16, seed: int = 0, *, shown: float = 0.0) -> Pairs:
     """Pairs of prompts that differ in little and ask for two answers.
 
-    A diffusion model is asked at one canvas of its decoding: `shown` says how late. What stands after the token that is
-    asked for stands in both rows alike, so that they go on differing in the prompt alone, and what it says of the answer
-    it says in both: no path from it can tell the rows apart by itself. A number that follows from the right answer, such
-    as a sum, therefore speaks for the right answer in the corrupted row, too. A token in which the answers differ, such
-    as the next digit of the number asked for, would give the answer away and stays a mask.
+    A diffusion model is asked at one canvas of its decoding: `shown` says how late. What stands after the token asked
+    for stands in both rows alike: they go on differing in the prompt alone, and what it says of the answer it says in
+    both. So a number that follows from the right answer, such as a sum, speaks for the right answer in the corrupted
+    row, too. A token in which the answers differ, such as the next digit of the number asked for, would give the answer
+    away and stays a mask.
 
     Args:
         source: a task, or its name: in each problem one number is changed that the answer takes up, such as
