@@ -55,6 +55,12 @@ def circuits_of(pairs: Mapping[str, dlens.Pairs]) -> dict[str, list[dlens.Circui
     return found
 
 
+def same_pairs(circuits: Mapping[str, Sequence[dlens.Circuit]], name: str) -> dict[str, Any]:
+    """How many of the top edges the first and the last canvas of the same pairs share, over sets."""
+    both = zip(circuits[f"{name}, first"], circuits[f"{name}, last"], strict=True)
+    return _mean(np.array([one.overlap(other, TOP) for one, other in both]))
+
+
 def across(circuits: Mapping[str, Sequence[dlens.Circuit]], name: str) -> dict[str, Any]:
     """The share of the way that a step's top edges go at each step, on another set, and random edges beside them."""
     found: dict[str, Any] = {}
@@ -101,6 +107,7 @@ def main() -> None:
         models = {name: dlens.load(name) for name in MODELS}
         found[task] = {
             "overlap": overlaps(circuits),
+            "same": {name: same_pairs(circuits, name) for name in MODELS[1:]},
             "faithfulness": {name: across(circuits, name) for name in MODELS[1:]},
             "answers": {name: answers(models[name.split(",")[0]], own) for name, own in pairs.items()},
             "turn": {name: turn(models[name], pairs[f"{name}, first"][: 2 * PAIRS]) for name in MODELS[1:]},

@@ -98,8 +98,16 @@ def _answers(found: Mapping[str, Any]) -> str:
     return _table(["task", "model and step", "clean", "corrupted"], rows)
 
 
+def _same(found: Mapping[str, Any]) -> str:
+    return _by_model(found, "same")
+
+
 def _turn(found: Mapping[str, Any]) -> str:
-    rows = [[task, *(_estimate(cell) for cell in own["turn"].values())] for task, own in found["steps"].items()]
+    return _by_model(found, "turn")
+
+
+def _by_model(found: Mapping[str, Any], what: str) -> str:
+    rows = [[task, *(_estimate(cell) for cell in own[what].values())] for task, own in found["steps"].items()]
     return _table(["task", *MODELS[1:]], rows)
 
 
@@ -108,6 +116,7 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "faithfulness": _faithfulness,
     "depth": _depth,
     "step-overlap": _step_overlap,
+    "same": _same,
     "step-faithfulness": _step_faithfulness,
     "answers": _answers,
     "turn": _turn,

@@ -38,6 +38,27 @@ def test_what_the_page_says_came_out() -> None:
         assert stable["above"] > 0.9 * stable["of"] and stable["others"] < 0.5 < stable["median"]
 
 
+def test_what_the_page_says_of_later_steps() -> None:
+    for task in measured()["steps"].values():
+        shared, work = task["overlap"], task["faithfulness"]
+        for step in steps.SHOWN:
+            diffusion, ar_init = (f"{name}, {step}" for name in measure.MODELS[1:])
+            pair = shared[f"trio/ar and {ar_init}"]
+            others = [shared[f"trio/ar and {diffusion}"], shared[f"{diffusion} and {ar_init}"]]
+            itself = [shared[f"{name} and {name}"]["low"] for name in ("trio/ar", ar_init)]
+            assert max(other["high"] for other in others) < pair["low"] < pair["high"] < min(itself)
+            assert all(abs(own[step]["random"]["value"]) < 0.01 for own in work.values())
+        for name in measure.MODELS[1:]:
+            early, late = f"{name}, first", f"{name}, last"
+            across = shared[f"{early} and {late}"]
+            itself = [shared[f"{each} and {each}"] for each in (early, late)]
+            assert min(one["value"] for one in itself) - 0.01 < across["value"] < max(one["high"] for one in itself)
+            assert work[name]["last"]["first"]["value"] >= 0.97
+            assert task["same"][name]["low"] > across["high"]
+            clean, corrupted = (task["answers"][late][which] for which in ("clean", "corrupted"))
+            assert clean["low"] > 0 > corrupted["high"]
+
+
 def test_overlaps_leave_out_the_set_itself(ar: dlens.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "MODELS", ("trio/ar",))
     pairs = dlens.pairs("trio-code", ar, n=6)
@@ -48,6 +69,9 @@ def test_overlaps_leave_out_the_set_itself(ar: dlens.Model, monkeypatch: pytest.
     assert math.isclose(alike["value"], sum(others) / 3) and alike["n"] == 3
     assert alike["low"] < alike["value"] < alike["high"]
     assert found["random"] < 0.1
+    both = {f"trio/ar, {step}": own for step, own in {"first": circuits[:2], "last": circuits[1:]}.items()}
+    moved = steps.same_pairs(both, "trio/ar")
+    assert math.isclose(moved["value"], (others[0] + others[2]) / 2) and moved["n"] == 2
     depth = measure.depths(circuits)
     assert 0 <= depth["source"]["value"] < depth["target"]["value"] <= 1
 
