@@ -22,19 +22,19 @@ SHOWN = {"first": 0.0, "middle": 0.5, "last": 1.0}
 FEWEST = 4
 
 
-def asked(task: str) -> dict[str, dlens.Pairs]:
+def asked(task: str, models: Mapping[str, dlens.Model]) -> dict[str, dlens.Pairs]:
     """Model and step -> the same pairs for each, that leave enough of their answers to show."""
-    chosen = _long(task)
-    found = {MODELS[0]: dlens.pairs(task, MODELS[0], chosen[-1] + 1)[chosen]}
+    chosen = _long(task, models[MODELS[1]])
+    found = {MODELS[0]: dlens.pairs(task, models[MODELS[0]], chosen[-1] + 1)[chosen]}
     for name in MODELS[1:]:
         for step, shown in tqdm(SHOWN.items(), desc=f"{task} {name} canvases"):
-            found[f"{name}, {step}"] = dlens.pairs(task, name, chosen[-1] + 1, shown=shown)[chosen]
+            found[f"{name}, {step}"] = dlens.pairs(task, models[name], chosen[-1] + 1, shown=shown)[chosen]
     return found
 
 
-def _long(task: str) -> list[int]:
+def _long(task: str, model: dlens.Model) -> list[int]:
     """The numbers of the pairs; the models share a tokenizer, and with it these."""
-    model, n = dlens.load(MODELS[1]), SETS * PAIRS
+    n = SETS * PAIRS
     while True:
         first, last = (dlens.pairs(task, model, n, shown=shown).clean for shown in (0.0, 1.0))
         mask = model.family.mask_token_id
@@ -45,12 +45,12 @@ def _long(task: str) -> list[int]:
         n *= 2
 
 
-def circuits_of(pairs: Mapping[str, dlens.Pairs]) -> dict[str, list[dlens.Circuit]]:
+def circuits_of(pairs: Mapping[str, dlens.Pairs], models: Mapping[str, dlens.Model]) -> dict[str, list[dlens.Circuit]]:
     """Of each model and step a circuit for every set of pairs; the sets share none."""
     found = {}
     for name, own in pairs.items():
         parts = [own[number * PAIRS : (number + 1) * PAIRS] for number in range(SETS)]
-        model = dlens.load(name.split(",")[0])
+        model = models[name.split(",")[0]]
         found[name] = [dlens.circuit(model, part) for part in tqdm(parts, desc=name)]
     return found
 
@@ -100,11 +100,10 @@ def _mean(values: np.ndarray) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, and add to circuits.json."""
-    found = {}
+    models, found = {name: dlens.load(name) for name in MODELS}, {}
     for task in TASKS:
-        pairs = asked(task)
-        circuits = circuits_of(pairs)
-        models = {name: dlens.load(name) for name in MODELS}
+        pairs = asked(task, models)
+        circuits = circuits_of(pairs, models)
         found[task] = {
             "overlap": overlaps(circuits),
             "same": {name: same_pairs(circuits, name) for name in MODELS[1:]},

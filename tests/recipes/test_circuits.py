@@ -9,6 +9,7 @@ import pytest
 import dlens
 from recipes.circuits import measure, steps
 from recipes.circuits.tables import PAGE, TABLES, measured, written
+from tests.findings.circuits.conftest import PAIRS, small
 
 
 def test_the_page_has_the_tables_of_what_was_measured() -> None:
@@ -52,7 +53,7 @@ def test_what_the_page_says_of_later_steps() -> None:
             early, late = f"{name}, first", f"{name}, last"
             across = shared[f"{early} and {late}"]
             itself = [shared[f"{each} and {each}"] for each in (early, late)]
-            assert min(one["value"] for one in itself) - 0.01 < across["value"] < max(one["high"] for one in itself)
+            assert all(one["low"] < across["value"] < one["high"] for one in itself)
             assert work[name]["last"]["first"]["value"] >= 0.97
             assert task["same"][name]["low"] > across["high"]
             clean, corrupted = (task["answers"][late][which] for which in ("clean", "corrupted"))
@@ -87,34 +88,39 @@ def test_heads_are_measured_prompt_by_prompt(monkeypatch: pytest.MonkeyPatch) ->
     assert found["stability"]["of"] == 48 and len(found["stability"]["heads"]) == 6
 
 
-def test_the_same_pairs_are_asked_at_every_step(diffusion: dlens.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "MODELS", ("trio/ar", "trio/diffusion"))
-    monkeypatch.setattr(steps, "SETS", 1)
-    monkeypatch.setattr(steps, "PAIRS", 2)
-    monkeypatch.setattr(steps, "SHOWN", {"first": 0.0, "last": 1.0})
-    asked = steps.asked("trio-code")
+def test_the_same_pairs_are_asked_at_every_step(
+    ar: dlens.Model, diffusion: dlens.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = {"trio/ar": ar, "trio/diffusion": diffusion}
+    changes = {"MODELS": tuple(models), "SETS": 1, "PAIRS": 1, "SHOWN": {"first": 0.0, "last": 1.0}}
+    for name, value in changes.items():
+        monkeypatch.setattr(steps, name, value)
+    asked = steps.asked("trio-code", models)
     assert list(asked) == ["trio/ar", "trio/diffusion, first", "trio/diffusion, last"]
     prompts, first, last = asked.values()
     mask = diffusion.family.mask_token_id
-    for row, (prompt, early, late) in enumerate(zip(prompts.clean, first.clean, last.clean, strict=True)):
-        assert early[: len(prompt)] == late[: len(prompt)] == prompt and early[len(prompt) :].count(mask) > 4
-        assert early.count(mask) - late.count(mask) >= 4 and late[first.at[row]] == mask
-    assert prompts.words == first.words == last.words
+    (prompt,), (early,), (late,), (at,) = prompts.clean, first.clean, last.clean, first.at
+    assert early[: len(prompt)] == late[: len(prompt)] == prompt and early.count(mask) > late.count(mask) + 3
+    assert late[at] == mask and prompts.words == first.words == last.words
     found = steps.answers(diffusion, first)
-    assert found["clean"]["value"] > 0 > found["corrupted"]["value"] and found["clean"]["n"] == 2
-    order = dlens.trace(diffusion).generate([list(row) for row in first.clean[:1]], 0, infill=True).committed_at[0]
-    place = int((order[order >= 0] < order[first.at[0]]).sum()) / (int((order >= 0).sum()) - 1)
-    assert steps.turn(diffusion, first)["n"] == 2 and steps.turn(diffusion, first[:1])["value"] == place
+    assert found["clean"]["value"] > 0 > found["corrupted"]["value"]
+    order = dlens.trace(diffusion).generate([list(early)], 0, infill=True).committed_at[0]
+    before = int(((order >= 0) & (order < order[at])).sum())
+    assert steps.turn(diffusion, first)["value"] == before / (early.count(mask) - 1)
 
 
-def test_edges_are_asked_on_another_set(diffusion: dlens.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_edges_are_asked_on_another_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "SHOWN", {"first": 0.0})
-    monkeypatch.setattr(steps, "TOP", 50)
-    pairs = dlens.pairs("trio-code", diffusion, n=4)
-    one, two = (dlens.circuit(diffusion, part, method="eap") for part in (pairs[:2], pairs[2:]))
-    found = steps.across({"trio/diffusion, first": [one, two]}, "trio/diffusion")["first"]
-    assert found["first"]["value"] == one.faithfulness(50, pairs[2:]).value
-    assert abs(found["random"]["value"]) < 0.01 < found["first"]["value"]
+    monkeypatch.setattr(steps, "TOP", 5)
+    model = dlens.load(small())
+    one, two = (dlens.circuit(model, part, method="eap") for part in (PAIRS[:1], PAIRS[1:]))
+    found = steps.across({"a model, first": [one, two]}, "a model")["first"]
+    top = one.top(5)
+    expected = {"first": top, "random": top.random()}
+    assert {of: cell["value"] for of, cell in found.items()} == {
+        of: own.faithfulness(pairs=PAIRS[1:]).value for of, own in expected.items()
+    }
+    assert found["first"]["value"] != found["random"]["value"]
 
 
 def test_parts_that_are_not_measured_anew_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
