@@ -179,6 +179,7 @@ widget
 #   Faithfulness is measured exactly, for these pairs.
 # - **Large models.** The same lines run on them; EAP holds what every head adds, so take small batches.
 #
-# On your own: `at="mlp_post", by=("layer", "neuron")`; `dlens.logit_attribution`; `noise=` of `dlens.attribute`.
+# On your own: `at="mlp_post", by=("layer", "neuron")`; `dlens.logit_attribution`; `noise=` of `dlens.attribute`;
+# `shown=` of `dlens.pairs`, for the circuit of a later canvas.
 #
 # That was the last tutorial. The pages on measures, findings and the report say how each number is defined.

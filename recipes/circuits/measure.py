@@ -37,12 +37,12 @@ def circuits_of(task: str) -> dict[str, list[dlens.Circuit]]:
 
 def overlaps(circuits: dict[str, list[dlens.Circuit]]) -> dict[str, Any]:
     """How many of the top edges two models share, found on different pairs; on the diagonal a model with itself."""
-    found = {}
-    for number, one in enumerate(MODELS):
-        for other in MODELS[number:]:
+    found, names = {}, list(circuits)
+    for number, one in enumerate(names):
+        for other in names[number:]:
             shared = np.array([[a.overlap(b, TOP) for b in circuits[other]] for a in circuits[one]])
             found[f"{one} and {other}"] = asdict(_over_sets(shared))
-    a, b = (circuits[MODELS[0]][0].random(TOP, seed) for seed in (0, 1))
+    a, b = (circuits[names[0]][0].random(TOP, seed) for seed in (0, 1))
     return found | {"random": a.overlap(b)}
 
 
@@ -125,6 +125,12 @@ def _stability(records: Sequence[dlens.Record]) -> dict[str, Any]:
     }
 
 
+def write(parts: dict[str, Any]) -> None:
+    """Put parts into circuits.json; others stay as they are."""
+    found = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
+    OUT.write_text(json.dumps(found | parts, indent=1) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Measure, and write circuits.json."""
     found: dict[str, Any] = {"tasks": {}, "heads": {}}
@@ -137,7 +143,7 @@ def main() -> None:
         }
     for name in MODELS[1:]:
         found["heads"][name] = heads_of(name)
-    OUT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write(found)
 
 
 if __name__ == "__main__":

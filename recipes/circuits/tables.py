@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.circuits.measure import MODELS, OUT, SIZES, STEPS
+from recipes.circuits.steps import SHOWN
 
 __all__ = ["TABLES", "measured", "written"]
 
@@ -64,10 +65,61 @@ def _stability(found: Mapping[str, Any]) -> str:
     return _table(["model", "above 0.95", "median", "other heads", "most stable", "least stable"], rows)
 
 
+def _step_overlap(found: Mapping[str, Any]) -> str:
+    tasks = found["steps"]
+    names = [name for name in tasks["trio-math"]["overlap"] if name != "random" and _compared(*name.split(" and "))]
+    rows = [[*name.split(" and "), *(_estimate(own["overlap"][name]) for own in tasks.values())] for name in names]
+    rows.append(["random circuits", "", *(f"{own['overlap']['random']:.3f}" for own in tasks.values())])
+    return _table(["top 200 edges of", "and of", *tasks], rows)
+
+
+def _compared(one: str, other: str) -> bool:
+    """Whether these are of one model, of one step, or one of them is of a model that has no such steps."""
+    (model, _, step), (second, _, late) = one.partition(", "), other.partition(", ")
+    return model == second or step == late or not step
+
+
+def _step_faithfulness(found: Mapping[str, Any]) -> str:
+    rows = [
+        [task, name, step, *(_estimate(cell) for cell in cells.values())]
+        for task, own in found["steps"].items()
+        for name, steps in own["faithfulness"].items()
+        for step, cells in steps.items()
+    ]
+    return _table(["task", "model", "asked at", *(f"found at {step}" for step in SHOWN), "random"], rows)
+
+
+def _answers(found: Mapping[str, Any]) -> str:
+    rows = [
+        [task, name, *(_estimate(cell) for cell in cells.values())]
+        for task, own in found["steps"].items()
+        for name, cells in own["answers"].items()
+    ]
+    return _table(["task", "model and step", "clean", "corrupted"], rows)
+
+
+def _same(found: Mapping[str, Any]) -> str:
+    return _by_model(found, "same")
+
+
+def _turn(found: Mapping[str, Any]) -> str:
+    return _by_model(found, "turn")
+
+
+def _by_model(found: Mapping[str, Any], what: str) -> str:
+    rows = [[task, *(_estimate(cell) for cell in own[what].values())] for task, own in found["steps"].items()]
+    return _table(["task", *MODELS[1:]], rows)
+
+
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "overlap": _overlap,
     "faithfulness": _faithfulness,
     "depth": _depth,
+    "step-overlap": _step_overlap,
+    "same": _same,
+    "step-faithfulness": _step_faithfulness,
+    "answers": _answers,
+    "turn": _turn,
     "flow": _flow,
     "stability": _stability,
 }

@@ -196,7 +196,7 @@ def circuit(
     sum over positions of (writer, corrupted minus clean) times the gradient at the reader's input: at the clean run
     ("eap", Syed et al., arXiv:2310.10348), or averaged over `steps` runs whose embeddings go from the corrupted
     to the clean ones ("eap-ig", Hanna et al., arXiv:2403.17806). For a diffusion model this is about one step, whose
-    canvas the pairs hold.
+    canvas the pairs hold: `dlens.pairs(..., shown=0.5)` asks at a later one.
 
     Args:
         model: anything `dlens.load` takes. Its blocks run attention before the MLP, without norms after them; in half

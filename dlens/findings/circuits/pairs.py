@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from dlens.axes import Logits
+from dlens.checks import finite, quoted
 from dlens.findings.circuits.questions import Question, questions
 from dlens.findings.scores.batches import token_rows
 from dlens.metrics import Metric, MetricStep, logit_difference
@@ -17,6 +19,7 @@ from dlens.models.load import load
 from dlens.models.model import Model
 from dlens.ops.base.given import as_index, as_seed
 from dlens.tasks import Task
+from dlens.tracing.chain import trace
 
 __all__ = ["Pairs", "pairs"]
 
@@ -26,7 +29,7 @@ __all__ = ["Pairs", "pairs"]
 class Pairs:
     """Clean and corrupted prompts as token ids, with the answers of both; made by `dlens.pairs`.
 
-    Rows of a diffusion model end with a mask for each token of the answer that is not shown.
+    Rows of a diffusion model go on to the end of the answer, with a mask for each token of it that is not shown.
 
     Args:
         clean, corrupted: token ids of each prompt.
@@ -105,8 +108,14 @@ class Pairs:
                 yield self[numbers[start : start + batch_size]]
 
 
-def pairs(source: str | Task, model: Any, n: int = 16, seed: int = 0) -> Pairs:
+def pairs(source: str | Task, model: Any, n: int = 16, seed: int = 0, *, shown: float = 0.0) -> Pairs:
     """Pairs of prompts that differ in little and ask for two answers.
+
+    A diffusion model is asked at one canvas of its decoding: `shown` says how late. What stands after the token asked
+    for stands in both rows alike: they go on differing in the prompt alone, and what it says of the answer it says in
+    both. So a number that follows from the right answer, such as a sum, speaks for the right answer in the corrupted
+    row, too. A token in which the answers differ, such as the next digit of the number asked for, would give the answer
+    away and stays a mask.
 
     Args:
         source: a task, or its name: in each problem one number is changed that the answer takes up, such as
@@ -116,13 +125,17 @@ def pairs(source: str | Task, model: Any, n: int = 16, seed: int = 0) -> Pairs:
         model: anything `dlens.load` takes; its tokenizer decides which prompts are of one length.
         n: how many pairs.
         seed: of what is drawn; a larger n only adds to the pairs.
+        shown: of the tokens that follow the one asked for and that both answers have at the same place, the share that
+            stands on the canvas, rounded up: 0 is the first canvas, at 1 no others are missing. Those stand first that
+            the model, decoding the clean canvas by itself one token a step, fills first; the pairs are the same for
+            every share. An autoregressive model sees nothing that follows, and takes 0 alone.
 
     Returns:
         Pairs up to where the answers part: both rows hold the tokens that begin both answers.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: no such source, too few pairs, or a pair of a file that is not of one length.
+        ValueError: no such source, too few pairs, a pair of a file that is not of one length, or nothing to show.
 
     Examples:
         >>> import dlens
@@ -130,16 +143,21 @@ def pairs(source: str | Task, model: Any, n: int = 16, seed: int = 0) -> Pairs:
         >>> print(pairs.words[0])
         Question: Rose has 37 toys. Rose gives away 26|18. How many toys does Rose have now?
         Answer: 37 - 26|18 = 11. #### 11
+        >>> later = dlens.pairs("trio-math", "trio/diffusion", n=1, shown=0.5)
+        >>> dlens.load("trio/diffusion").tokenizer.decode(later.clean[0]).split("Answer:")[1].replace("<|mask|>", "_")
+        ' 37 - __ = 1_._ __'
     """
     model = load(model)
+    share = _share(model, shown)
     if as_index(n, "n") < 1:
         raise ValueError(f"n={n}; expected at least 1, the number of pairs; give 16")
-    made, given = [], questions(source, as_seed(seed), model.tokenizer)
+    made, rests, given = [], [], questions(source, as_seed(seed), model.tokenizer)
     for question in given:
         rows = _rows(model, question)
         reason = _unfit(rows)
         if reason is None:
             made.append(_pair(model, question, rows))
+            rests.append(_rest(rows))
         elif question.chosen:
             raise ValueError(
                 f"{question.clean!r} and {question.corrupted!r} {reason}; expected prompts of one length after which "
@@ -149,7 +167,24 @@ def pairs(source: str | Task, model: Any, n: int = 16, seed: int = 0) -> Pairs:
             break
     if len(made) < n:
         raise ValueError(f"{source} has {len(made)} pairs for {model.name}; expected n={n}; ask for fewer")
-    return Pairs(*map(tuple, zip(*made, strict=True)))
+    first = Pairs(*map(tuple, zip(*made, strict=True)))
+    return _later(model, first, rests, share) if share else first
+
+
+def _share(model: Model, shown: Any) -> float:
+    """The share of the rest that is shown, checked."""
+    share = finite(shown)
+    if share is None or not 0 <= share <= 1:
+        raise ValueError(
+            f"shown={quoted(shown)}; expected a share from 0 to 1 of what follows the token asked for; give for "
+            f"example 0.5"
+        )
+    if share and model.family.objective != "diffusion":
+        raise ValueError(
+            f"shown={quoted(shown)} on {model.name}; expected a diffusion model, as an autoregressive model sees "
+            f"nothing that follows the token asked for; leave shown= out"
+        )
+    return share
 
 
 def _rows(model: Model, question: Question) -> list[list[int]]:
@@ -191,3 +226,40 @@ def _pair(model: Model, question: Question, rows: list[list[int]]) -> tuple[Any,
         masks, at = [model.family.mask_token_id] * (len(right) - parts), parts
     clean, corrupted = ((*row[:parts], *masks) for row in (right, other))
     return clean, corrupted, right[parts], wrong[parts], at, question.words()
+
+
+def _rest(rows: list[list[int]]) -> dict[int, int]:
+    """Place -> token, of what follows where the answers part and is the same in both."""
+    _, _, right, wrong, _ = rows
+    parts = _part(right, wrong)
+    assert parts is not None
+    both = list(zip(right, wrong, strict=False))
+    return {place: both[place][0] for place in range(parts + 1, len(both)) if both[place][0] == both[place][1]}
+
+
+def _later(model: Model, first: Pairs, rests: Sequence[Mapping[int, int]], share: float) -> Pairs:
+    """The pairs with a share of the rest on both canvases, what the model fills first."""
+    clean, corrupted = [], []
+    for own, other, rest, words in zip(first.clean, first.corrupted, rests, first.words, strict=True):
+        if not rest:
+            raise ValueError(
+                f"shown={share} of {words!r}; expected answers that agree in a token after the one asked for, as that "
+                f"is what can be shown; leave shown= out, or take longer answers"
+            )
+        count = ceil(share * len(rest) - 1e-9)
+        # Where all of it stands, no order is needed.
+        order = _masked_for(model, own) if count < len(rest) else own
+        stands = {place: rest[place] for place in sorted(rest, key=order.__getitem__)[:count]}
+        for rows, row in ((clean, own), (corrupted, other)):
+            rows.append(tuple(stands.get(place, token) for place, token in enumerate(row)))
+    return replace(first, clean=tuple(clean), corrupted=tuple(corrupted))
+
+
+def _masked_for(model: Model, canvas: tuple[int, ...]) -> Sequence[int]:
+    """For how many steps each place is a mask while the model decodes a canvas by itself.
+
+    Alone: beside longer rows rounding could change the order, and with it the pair.
+    """
+    record = trace(model).generate([list(canvas)], 0, infill=True, progress=False)
+    assert record.canvas is not None
+    return (record.canvas[:, 0] == model.family.mask_token_id).sum(0).tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,86 @@ def test_pairs_of_a_file_that_do_not_fit_are_told(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         dlens.pairs(written(tmp_path, change), ar, 1)
+
+
+def words(model: dlens.Model, row: tuple[int, ...]) -> str:
+    return model.tokenizer.decode(row).replace("<|mask|>", "_")
+
+
+def test_the_last_canvas_lacks_what_would_give_the_answer_away(diffusion: dlens.Model) -> None:
+    first, last = (dlens.pairs("trio-math", diffusion, 2, shown=shown) for shown in (0, 1))
+    question = "Question: Rose has 37 toys. Rose gives away {}. How many toys does Rose have now?\nAnswer: 37 - "
+    assert [words(diffusion, rows[0]) for rows in (last.clean, last.corrupted)] == [
+        question.format(number) + "__ = 11. #### 11" for number in (26, 18)
+    ]
+    assert words(diffusion, first.clean[0]) == question.format(26) + 11 * "_" and first == dlens.pairs(
+        "trio-math", diffusion, 2
+    )
+    assert words(diffusion, last.corrupted[1]).endswith("Answer: __ + 11 = 37. 37 - 6 = 31. #### 31")
+    for name in ("right", "wrong", "at", "words"):
+        assert getattr(last, name) == getattr(first, name)
+
+
+def by_hand(model: dlens.Model, canvas: tuple[int, ...]) -> list[int]:
+    """The places of the masks in the order in which the most confident token is taken."""
+    ids, order = torch.tensor([canvas]), []
+    while (masked := ids[0] == model.family.mask_token_id).any():
+        with torch.no_grad():
+            chances = model.module(**model.family.inputs(ids, None)).logits[0].double().softmax(-1)
+        if model.family.shift:
+            chances = chances.roll(1, dims=0)
+        chances[:, model.family.mask_token_id] = 0
+        confidence, tokens = chances.max(-1)
+        place = int(confidence.where(masked, -1.0).argmax())
+        ids[0, place] = tokens[place]
+        order.append(place)
+    return order
+
+
+@pytest.mark.parametrize("name", ["diffusion", "ar_init"])
+def test_what_the_model_fills_first_stands_first(name: str, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(name)
+    first, middle, last = (dlens.pairs("trio-math", model, 1, shown=shown) for shown in (0.0, 0.5, 1.0))
+    mask = model.family.mask_token_id
+    rest = [place for place in by_hand(model, first.clean[0]) if last.clean[0][place] != mask]
+    assert len(rest) == 9
+    for given, asked, full in (
+        (first.clean[0], middle.clean[0], last.clean[0]),
+        (first.corrupted[0], middle.corrupted[0], last.corrupted[0]),
+    ):
+        expected = list(given)
+        for place in rest[:5]:
+            expected[place] = full[place]
+        assert asked == tuple(expected)
+
+
+def test_what_both_answers_hold_at_a_place_stands(tmp_path: Path, diffusion: dlens.Model) -> None:
+    changes = [("26 dogs", "16 dogs"), ("26 dogs", "18 dogs"), ("26 dogs", "3 dogs"), ("3 dogs and toys", "4 dogs")]
+    entries = [{"clean": "Tom has 3", "right": f" {right}", "wrong": f" {wrong}"} for right, wrong in changes]
+    path = written(tmp_path, *entries)
+    text = diffusion.tokenizer.decode
+    held = [words(diffusion, row) for row in dlens.pairs(path, diffusion, 2, shown=1).corrupted]
+    assert held == ["Tom had 3 _6 dogs", "Tom had 3 __ dogs"]
+    assert text(dlens.pairs(path, diffusion, 1, shown=1).right) == "2"
+    with pytest.raises(ValueError, match=re.escape("of 'Tom has|had 3 26|3 dogs'; expected answers that agree")):
+        dlens.pairs(path, diffusion, 3, shown=1)
+    other = written(tmp_path, entries[3])
+    assert [words(diffusion, row) for row in dlens.pairs(other, diffusion, 1, shown=1).clean] == ["Tom has 3 _ dogs__"]
+
+
+@pytest.mark.parametrize("shown", [-0.1, 1.1, float("nan")])
+def test_a_share_out_of_range_is_told(shown: float, diffusion: dlens.Model) -> None:
+    with pytest.raises(ValueError, match=r"shown=.*; expected a share from 0 to 1 of what follows the token asked for"):
+        dlens.pairs("trio-math", diffusion, 1, shown=shown)
+
+
+def test_where_nothing_can_be_shown_is_told(ar: dlens.Model, diffusion: dlens.Model) -> None:
+    with pytest.raises(ValueError, match=r"shown=0\.5 on trio/ar; expected a diffusion model, as an autoregressive"):
+        dlens.pairs("trio-math", ar, 1, shown=0.5)
+    with pytest.raises(
+        ValueError, match=r"shown=0\.5 of .*; expected answers that agree in a token after the one asked"
+    ):
+        dlens.pairs("ioi", diffusion, 1, shown=0.5)
 
 
 def test_too_few_and_unknown_are_told(tmp_path: Path, ar: dlens.Model) -> None:
