@@ -44,7 +44,8 @@ class Recipe:
         rows: so many rows of the calibration text, drawn; None is all there is.
         length: tokens a row.
         repeats: how often each row is masked.
-        seed: of the rows that are drawn, of the masks, and of the blocks of large matrices whose spectra are taken for "alpha".
+        seed: of the rows that are drawn, of the masks, and of the parts of large matrices whose spectra are taken for
+            "alpha".
         protect: channels of the stream whose weights stay as they are: the rows that write them and the columns that
             read them; "outlier" is the channel that `ablate_outlier` finds.
         head, embed: whether the unembedding and the embedding are compressed too; the embedding by methods that do

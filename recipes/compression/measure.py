@@ -1,4 +1,4 @@
-"""Answers and losses of the compressed trio: `python -m recipes.compression.measure [--device cuda]` writes answers.json.
+"""Answers, losses and spectra of the compressed trio, for docs/compression.md.
 
 Nothing is judged here: the file holds which problems each model solves, and its loss of each text.
 """
@@ -52,7 +52,8 @@ class Asked:
         """Which problems of each task are solved, as a text of 0 and 1, and the loss of each shipped text."""
         parts = [text_canvases(trace.model, [text]) for text in calibration_texts()]
         solved = {
-            task: score_task(trace, task, PROBLEMS, batch_size=self.batch_size, progress=False).correct for task in TASKS
+            task: score_task(trace, task, PROBLEMS, batch_size=self.batch_size, progress=False).correct
+            for task in TASKS
         }
         return {
             "losses": [round(loss.value, 6) for loss in losses_of(trace, parts)],
@@ -73,6 +74,11 @@ def asked(model: dlens.Model, ask: Asked) -> Iterator[tuple[str, int, dict[str, 
                 yield f"{name}, skip", seed, ask.of(dlens.trace(small).skip(plan))
 
 
+def alphas_of(model: dlens.Model) -> list[list[float]]:
+    """The exponents of the spectra, by layer and matrix."""
+    return dlens.spectral_alpha(model, progress=False)["alpha"].values.round(4).tolist()
+
+
 def main(device: str = "cpu", batch_size: int = 16) -> None:
     """Measure, and write answers.json.
 
@@ -81,11 +87,13 @@ def main(device: str = "cpu", batch_size: int = 16) -> None:
         batch_size: problems decoded together.
     """
     found: dict[str, Any] = {}
+    alphas: dict[str, Any] = {}
     for name in MODELS:
         model = dlens.load(name, device_map=device) if device != "cpu" else dlens.load(name)
         for what, seed, answers in tqdm(asked(model, Asked(batch_size)), name):
             found.setdefault(name, {}).setdefault(what, {})[str(seed)] = answers
-    OUT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        alphas[name] = alphas_of(model)
+    OUT.write_text(json.dumps({"answers": found, "alphas": alphas}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

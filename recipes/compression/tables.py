@@ -12,15 +12,20 @@ import numpy as np
 from dlens.findings.scores.estimate import Estimate, kept_less, kept_share, mean_of
 from recipes.compression.measure import MODELS, OUT, RECIPES, TASKS
 
-__all__ = ["TABLES", "answers", "written"]
+__all__ = ["TABLES", "alphas", "answers", "change", "kept", "less", "measured", "solved", "written"]
 
 PAGE = Path(__file__).parents[2] / "docs" / "compression.md"
 Answers = Mapping[str, Any]
 
 
-def answers() -> Answers:
+def measured() -> Mapping[str, Any]:
     """What `measure` wrote."""
     return json.loads(OUT.read_text(encoding="utf-8"))
+
+
+def answers() -> Answers:
+    """The answers and losses in it."""
+    return measured()["answers"]
 
 
 def solved(found: Answers, model: str, what: str, task: str, seed: str = "0") -> list[bool]:
@@ -59,7 +64,9 @@ def _accuracy(found: Answers) -> str:
             for model in MODELS:
                 seeds = found[model][what]
                 own = [kept(found, model, what, task, seed) for seed in seeds]
-                cells.append("; ".join(f"{100 * one.value:.0f} ({100 * one.low:.0f} to {100 * one.high:.0f})" for one in own))
+                cells.append(
+                    "; ".join(f"{100 * one.value:.0f} ({100 * one.low:.0f} to {100 * one.high:.0f})" for one in own)
+                )
             rows.append([task, what, *cells])
     return _table(["task", "", *MODELS], rows)
 
@@ -119,6 +126,17 @@ def _skip(found: Answers) -> str:
     return _table(["model", "skipped", "nats a token more", "the same at 3 bits"], rows)
 
 
+def alphas(model: str, third: int) -> Estimate:
+    """The mean exponent over the matrices of a third of the layers, with its interval over matrices."""
+    layers = np.array_split(np.array(measured()["alphas"][model]), 3)
+    return mean_of(layers[third].ravel())
+
+
+def _spectra(found: Answers) -> str:
+    rows = [[model, *(_number(alphas(model, third)) for third in range(3))] for model in found]
+    return _table(["alpha", "early layers", "middle", "late"], rows)
+
+
 TABLES: dict[str, Callable[[Answers], str]] = {
     "baseline": _baseline,
     "accuracy": _accuracy,
@@ -126,6 +144,7 @@ TABLES: dict[str, Callable[[Answers], str]] = {
     "reversal": _reversal,
     "loss": _loss,
     "skip": _skip,
+    "spectra": _spectra,
 }
 """Name of a table in the page -> what draws it up."""
 

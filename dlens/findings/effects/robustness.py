@@ -193,7 +193,8 @@ def robustness(
     Examples:
         >>> import dlens
         >>> recipe = dlens.Recipe(method="magnitude", sparsity=0.2)
-        >>> found = dlens.robustness(["trio/ar"], recipes=[recipe], n=2, max_new_tokens=2, texts=["Once upon a time"] * 2)
+        >>> story = ["Once upon a time"] * 2
+        >>> found = dlens.robustness(["trio/ar"], recipes=[recipe], n=2, max_new_tokens=2, texts=story)
         >>> found.table()[0]["model"], found.table()[0]["sparsity"]
         ('trio/ar', 0.2)
     """
