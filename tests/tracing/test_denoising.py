@@ -142,9 +142,7 @@ NOTED: dict[str, tuple[Unplanned, tuple[str, ...]]] = {
     ),
     "more": (
         Unplanned(ran=3),
-        (
-            "Unplanned took 3 steps and had planned 2; operations, captures and measures act at the planned ones alone",
-        ),
+        ("Unplanned took 3 steps and had planned 2; operations, captures and measures act at the planned ones alone",),
     ),
 }
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dlens.axes import Logits
+from dlens.checks import check_fields
 from dlens.findings.circuits.questions import Question, questions
 from dlens.findings.scores.batches import token_rows
 from dlens.metrics import Metric, MetricStep, logit_difference
@@ -56,6 +57,7 @@ class Pairs:
     words: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        check_fields(self, "let dlens.pairs make them")
         counts = {name: len(values) for name, values in vars(self).items()}
         if len(set(counts.values())) > 1 or not self.clean:
             raise ValueError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import isfinite, nan
 from typing import Any, Literal, final, get_args
 
-from dlens.checks import as_flag, require_word
+from dlens.checks import as_flag, check_fields, require_word
 from dlens.findings.layers.profile import Profile
 from dlens.findings.scores.canvases import Canvases, text_canvases
 from dlens.findings.skipping.block_scores import angular_distances, block_similarity
@@ -55,6 +55,9 @@ class SkipPlan:
     losses: tuple[float, ...]
     model: str
     notes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_fields(self, "let dlens.plan_skip make it, or pass a list of layers to .skip")
 
 
 @dataclass(frozen=True)

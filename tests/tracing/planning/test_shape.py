@@ -20,7 +20,6 @@ from tests.refusing import STORY, Action, refused
 from tests.unchecked import unchecked
 
 
-
 @final
 @dataclass(frozen=True)
 class Planning(Denoiser):
