@@ -193,7 +193,7 @@ def _check_where(tokens: Any, what: str) -> None:
         listed = list(tokens) if several(tokens) else [tokens]
         fits = len(listed) > 0 and all(whole(position) is not None for position in listed)
     if not fits:
-        expected = f"{', '.join(_WHERE)}, positions, or a bool tensor [batch, position]"
+        expected = f"{', '.join(_WHERE)}, positions or a bool tensor [batch, position]"
         refuse(what, tokens, expected, f"write {what}='last', or {what}=[0, -1]")
 
 

@@ -219,7 +219,12 @@ class Family:
     def __post_init__(self) -> None:
         check_fields(self, "write Family(name, objective, shift, layout), the others by name")
         if not isinstance(self.layout, Layout | None):
-            refuse("layout", self.layout, "a dlens.Layout, or None where the module's kind says it", "make one")
+            refuse(
+                "layout",
+                self.layout,
+                "a dlens.Layout, or None where the module's kind says it",
+                "make one, or leave it out",
+            )
         require_word("objective", self.objective, get_args(Objective))
         shifts = (1,) if self.objective == "autoregressive" else (0, 1)
         if whole(self.shift) not in shifts:

@@ -130,7 +130,9 @@ def foreign_parts(module: nn.Module) -> list[str]:
 
 def _around(part: nn.Module) -> list[Any]:
     """The hooks of a part but dlens's own, which change nothing, and its forward where that is not its class's."""
-    hooks = [hook for kind in _HOOKS for hook in vars(part)[kind].values() if not _name(hook).startswith("dlens.")]
+    hooks = [
+        hook for kind in _HOOKS for hook in tuple(vars(part)[kind].values()) if not _name(hook).startswith("dlens.")
+    ]
     own = inner_forward(part)
     return hooks if own is type(part).forward else [*hooks, own]
 
@@ -149,8 +151,10 @@ def _facts(module: nn.Module, tensor: Callable[[Tensor], Any]) -> Iterator[Any]:
     yield sorted((_name(kind), reader.read(kind)) for kind in {type(part) for part in module.modules()})
     for name, part in module.named_modules(remove_duplicate=False):
         yield name, _name(type(part)), _known(_around(part))
-        yield reader.named_values({key: value for key, value in vars(part).items() if key not in _KEPT | _READ})
-        yield [(key, _form(value)) for held in (part._parameters, part._buffers) for key, value in held.items()]
+        # A copy, as a run in another thread may write there meanwhile.
+        held = dict(vars(part))
+        yield reader.named_values({key: value for key, value in held.items() if key not in _KEPT | _READ})
+        yield [(key, _form(value)) for own in (part._parameters, part._buffers) for key, value in own.items()]
     hooks = torch.nn.modules.module
     yield _known((*hooks._global_forward_hooks.values(), *hooks._global_forward_pre_hooks.values()))
 

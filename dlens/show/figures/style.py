@@ -57,14 +57,13 @@ def all_of(kind: type[T], found: Any, fix: str) -> Sequence[T]:
     """Several results of one kind to draw; one alone may stand without a list.
 
     Raises:
-        ValueError: something else, or none.
+        ValueError: something else.
     """
-    listed = [found] if isinstance(found, kind) else found
-    plain = isinstance(listed, Iterable) and not isinstance(listed, (str, Mapping))
-    held = list(listed) if plain else [found]
-    wrong = [each for each in held if not isinstance(each, kind)]
-    if wrong or not held:
-        came = type(wrong[0]).__name__ if wrong else "none"
+    listed = isinstance(found, Iterable) and not isinstance(found, (kind, str, Mapping))
+    given = list(found) if listed else [found]
+    held = [each for each in given if isinstance(each, kind)]
+    if len(held) < len(given):
+        came = next(type(each).__name__ for each in given if not isinstance(each, kind))
         raise ValueError(f"the figure got {came}; expected {kind.__name__} objects; {fix}")
     return held
 
