@@ -156,7 +156,7 @@ def test_a_sampler_that_does_not_do_what_it_planned_is_noted(diffusion: dlens.Mo
     acted = min(sampler.ran, sampler.planned)
     assert list(record.coords("resid_post")["step"]) == list(range(acted))
     measured = record.measures["cosine"]["n"].sum(["state", "noise"])
-    assert (measured > 0).all("layer").values.tolist() == [True] * acted + [False] * (sampler.planned - acted)
+    assert (measured > 0).any("layer").values.tolist() == [True] * acted + [False] * (sampler.planned - acted)
     assert [text.count("░") for text in record.text] == [sampler.left] * 2
 
 
