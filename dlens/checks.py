@@ -199,8 +199,8 @@ def check_fields(settings: Any, fix: str) -> None:
     Examples:
         >>> @dataclass
         ... class Size:
-        ...     width: "int"
-        ...     names: "tuple[str, ...]" = ()
+        ...     width: int
+        ...     names: tuple[str, ...] = ()
         >>> check_fields(Size(3, ["a"]), "give its width")
         >>> check_fields(Size("3"), "give its width")
         Traceback (most recent call last):
