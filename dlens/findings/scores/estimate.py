@@ -96,6 +96,8 @@ def mean_of(values: Float[np.ndarray, " sample"], unit: str = "") -> Estimate:
         >>> mean_of(np.array([0.25, 0.25, 0.25])).low
         0.25
     """
+    if not isinstance(unit, str):
+        refuse("unit", unit, "what the numbers count, as text", "write unit='nats a token', or leave it out")
     samples = as_samples(values).astype(float)
     mean, low, high = mean_interval(samples)
     if mean.ndim:

@@ -117,6 +117,7 @@ def test_wrong_objects_are_refused(wrong: Any) -> None:
     calls: dict[str, Callable[[], Any]] = {
         "values": lambda: mean_of(wrong),
         "values ": lambda: mean_curve(wrong),
+        "unit": lambda: mean_of(np.ones(2), None if wrong == "x" else wrong),
         "before": lambda: kept_share(wrong, right),
         "after": lambda: kept_share(right, wrong),
         "own": lambda: kept_less(wrong, [(right, right)]),
