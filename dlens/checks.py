@@ -1,23 +1,37 @@
-"""Checks of what users give that every room shares: flags, words, numbers, and how a message quotes what came."""
+"""Checks of what users give that every room shares: flags, words, numbers, fields, and how messages quote."""
 
 from __future__ import annotations
 
 import math
 import operator
 import os
+import re
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from torch import Tensor
 
 from dlens.axes import respell
 
-__all__ = ["as_flag", "as_path", "finite", "plain_fields", "quoted", "real", "require_word", "whole"]
+__all__ = [
+    "as_flag",
+    "as_path",
+    "check_fields",
+    "finite",
+    "plain_fields",
+    "quoted",
+    "real",
+    "refuse",
+    "require_word",
+    "several",
+    "whole",
+]
 
 _ARRAYS = (Tensor, np.ndarray, np.generic)
 
@@ -30,6 +44,15 @@ def quoted(value: Any) -> str:
         ("'3'", True)
     """
     return " ".join(reprlib.repr(value).split())
+
+
+def refuse(what: str, value: Any, expected: str, fix: str) -> NoReturn:
+    """Say what came, what was expected, and the usual fix.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError(f"{what}={quoted(value)}; expected {expected}; {fix}")
 
 
 def as_flag(value: Any, what: str) -> bool:
@@ -131,3 +154,83 @@ def plain_fields(settings: Any) -> None:
         value = getattr(settings, each.name)
         if isinstance(value, _ARRAYS) and math.prod(value.shape) == 1:
             object.__setattr__(settings, each.name, value.item())
+
+
+def several(value: Any) -> bool:
+    """Whether it is some values in an order: a tuple, a list, an array; not text, and not a mapping.
+
+    Examples:
+        >>> several([]), several(np.zeros(2)), several("ab"), several({}), several(3)
+        (True, True, False, False, False)
+    """
+    if isinstance(value, _ARRAYS):
+        return value.ndim > 0
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What a field may hold, in words, and whether a value is so."""
+
+    words: str
+    fits: Callable[[Any], bool]
+
+
+_FORMS = {
+    "str": _Form("text", lambda value: isinstance(value, str)),
+    "int": _Form("a whole number", lambda value: whole(value) is not None),
+    "float": _Form("a number", lambda value: real(value) is not None),
+    "bool": _Form("True or False", lambda value: isinstance(value, (bool, np.bool_))),
+}
+
+
+def check_fields(settings: Any, fix: str) -> None:
+    """Refuse a dataclass that was given what its fields say that they do not hold.
+
+    Plain fields are looked at: text, numbers, flags, several of them, mappings, functions; None where they say so.
+
+    Args:
+        settings: a dataclass.
+        fix: how messages end.
+
+    Raises:
+        ValueError: names the field.
+
+    Examples:
+        >>> @dataclass
+        ... class Size:
+        ...     width: int
+        ...     names: tuple[str, ...] = ()
+        >>> check_fields(Size(3, ["a"]), "give its width")
+        >>> check_fields(Size("3"), "give its width")
+        Traceback (most recent call last):
+        ValueError: width='3' of Size; expected a whole number; give its width
+    """
+    for each in fields(settings):
+        value, form = getattr(settings, each.name), _form(str(each.type))
+        if form is not None and not form.fits(value):
+            raise ValueError(f"{each.name}={quoted(value)} of {type(settings).__name__}; expected {form.words}; {fix}")
+
+
+@cache
+def _form(annotation: str) -> _Form | None:
+    """What an annotation says; None where it is not plain."""
+    if annotation.endswith(" | None"):
+        form = _form(annotation.removesuffix(" | None"))
+        return None if form is None else _Form(f"{form.words}, or None", _or_none(form.fits))
+    if annotation.startswith("Mapping["):
+        return _Form("a mapping", lambda value: isinstance(value, Mapping))
+    if annotation.startswith("Callable["):
+        return _Form("a function", callable)
+    if listed := re.fullmatch(r"(?:tuple|Sequence)\[(.+?)(?:, \.\.\.)?\]", annotation):
+        form = _form(listed[1])
+        return _Form("a list or tuple" + ("" if form is None else f", each {form.words}"), _each(form))
+    return _FORMS.get(annotation)
+
+
+def _or_none(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or fits(value)
+
+
+def _each(form: _Form | None) -> Callable[[Any], bool]:
+    return lambda values: several(values) and (form is None or all(map(form.fits, values)))

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dlens.axes import Logits, TokenIds, TokenMask
+from dlens.checks import quoted, refuse, several, whole
 
 __all__ = [
     "Metric",
@@ -62,6 +63,8 @@ Metric = Callable[[Logits, MetricStep], Float[Tensor, " batch"]]
 Where = str | Sequence[int] | Tensor
 """Positions: "last", "masked" or "all", numbers counted from each row's first real token, or a bool tensor."""
 
+_WHERE = ("last", "masked", "all")
+
 
 def logit_difference(right: Any, wrong: Any, tokens: Where = "last") -> Metric:
     """How much larger the logit of one token is than that of another, averaged over the positions chosen.
@@ -85,6 +88,7 @@ def logit_difference(right: Any, wrong: Any, tokens: Where = "last") -> Metric:
         (torch.Size([1]), torch.Size([16, 1, 4, 3, 64]))
     """
     ids, others = as_token_ids(right, "right"), as_token_ids(wrong, "wrong")
+    _check_where(tokens, "tokens")
 
     def metric(logits: Logits, step: MetricStep) -> Tensor:
         return _mean(_of(logits, ids) - _of(logits, others), chosen_positions(tokens, step, logits))
@@ -109,6 +113,7 @@ def log_prob(token: Any, tokens: Where = "last") -> Metric:
         True
     """
     ids = as_token_ids(token, "token")
+    _check_where(tokens, "tokens")
 
     def metric(logits: Logits, step: MetricStep) -> Tensor:
         return _mean(_of(logits.log_softmax(-1), ids), chosen_positions(tokens, step, logits))
@@ -136,12 +141,11 @@ def masked_loss(tokens: Any, where: Where = "masked") -> Metric:
         >>> bool(trace.forward(masked).metric > 0)
         True
     """
-    text = torch.as_tensor(tokens)
-    if text.ndim != 2 or text.is_floating_point():
-        raise ValueError(
-            f"masked_loss got {text.dtype} of shape {tuple(text.shape)}; expected token ids [batch, position]; pass "
-            f"the text without masks"
-        )
+    _check_where(where, "where")
+    text = _tensor(tokens)
+    if text is None or text.ndim != 2 or text.is_floating_point() or text.dtype == torch.bool:
+        came = quoted(tokens) if text is None else f"{text.dtype} of shape {tuple(text.shape)}"
+        raise ValueError(f"masked_loss got {came}; expected token ids [batch, position]; pass the text without masks")
 
     def metric(logits: Logits, step: MetricStep) -> Tensor:
         if text.shape != step.tokens.shape:
@@ -158,16 +162,39 @@ def masked_loss(tokens: Any, where: Where = "masked") -> Metric:
 
 def as_token_ids(ids: Any, what: str) -> Tensor:
     """[batch or 1] of token ids."""
-    found = torch.zeros(0)
-    with suppress(TypeError, ValueError, RuntimeError):
-        found = torch.as_tensor(ids)
-    whole = found.dtype in (torch.int64, torch.int32) and found.ndim <= 1 and found.numel() > 0
-    if not whole or bool((found < 0).any()):
+    found = _tensor(ids)
+    fits = found is not None and found.dtype in (torch.int64, torch.int32) and found.ndim <= 1 and found.numel() > 0
+    if found is None or not fits or bool((found < 0).any()):
         raise ValueError(
-            f"{what}={ids!r}; expected token ids, one or one for each row; write "
+            f"{what}={quoted(ids)}; expected token ids, one or one for each row; write "
             f"model.tokenizer(' Mary')['input_ids'][-1]"
         )
     return found.long().reshape(-1)
+
+
+def _tensor(values: Any) -> Tensor | None:
+    """As a tensor; None of what is none."""
+    with suppress(TypeError, ValueError, RuntimeError):
+        return torch.as_tensor(values)
+    return None
+
+
+def _check_where(tokens: Any, what: str) -> None:
+    """Refuse what names no positions, before anything is computed.
+
+    Raises:
+        ValueError: says what came.
+    """
+    if isinstance(tokens, Tensor) and tokens.dtype == torch.bool:
+        fits = tokens.ndim == 2
+    elif isinstance(tokens, str):
+        fits = tokens in _WHERE
+    else:
+        listed = list(tokens) if several(tokens) else [tokens]
+        fits = len(listed) > 0 and all(whole(position) is not None for position in listed)
+    if not fits:
+        expected = f"{', '.join(_WHERE)}, positions or a bool tensor [batch, position]"
+        refuse(what, tokens, expected, f"write {what}='last', or {what}=[0, -1]")
 
 
 def _of(logits: Logits, ids: Tensor) -> Float[Tensor, "batch position"]:
@@ -199,13 +226,11 @@ def _mean(values: Float[Tensor, "batch position"], where: Bool[Tensor, "batch po
 def chosen_positions(tokens: Where, step: MetricStep, logits: Logits) -> Bool[Tensor, "batch position"]:
     """Where a metric looks, at the positions that have logits."""
     real, width = step.real, logits.shape[1]
+    _check_where(tokens, "tokens")
     if isinstance(tokens, str):
         last = torch.zeros_like(real)
         last[:, -1] = True
-        known = {"last": last, "masked": step.masked, "all": real}
-        if tokens not in known:
-            raise ValueError(f"tokens={tokens!r}; expected {', '.join(known)}, positions or a bool tensor; name one")
-        chosen = known[tokens]
+        chosen = {"last": last, "masked": step.masked, "all": real}[tokens]
     elif isinstance(tokens, Tensor) and tokens.dtype == torch.bool:
         if tokens.shape != real.shape:
             raise ValueError(

@@ -18,6 +18,9 @@ WIDTH = 4
 Action = Callable[[dlens.Model], Any]
 """What is refused of a model."""
 
+WRONG: dict[str, Any] = {"None": None, "number": 3.5, "text": "x", "mapping": {}, "object": object(), "list": [None]}
+"""What nobody means."""
+
 
 def assert_three_parts(message: str, came: str) -> None:
     """What came; what was expected; the fix, with the offending value in the first part."""

@@ -126,3 +126,54 @@ def test_every_public_flag_is_yes_or_no(
 def test_the_flags_are_all_that_there_are() -> None:
     named = {name.partition(".")[0] for name, _, _ in flags()}
     assert {"load", "Trace", "report", "retention", "CKA", "CosinePairs", "LLaDA", "SkipPlanner", "Site"} <= named
+
+
+def forms() -> dict[str, dict[str, Any]]:
+    """Public settings, and for each of their fields what it does not take."""
+    several, number, text = ("x", 3.5, None, [object()]), (None, "x", [], {}), (None, 3, [], object())
+    plan = {"layers": several, "scores": several, "model": text, "rule": text, "notes": (3, None, [3])}
+    return {
+        "SkipPlan": plan,
+        "SkipSchedule": {"levels": several, "layers": (3, None, ["x"]), "budget": number, "n_layers": number},
+        "Pairs": {"clean": (3, None, [[None]]), "right": several, "at": several, "words": (3, None, [3])},
+        "Family": {"name": text, "layout": (3, "x", []), "mask_token_id": ("x", 3.5, []), "inputs": (3, None)},
+        "Layout": {"blocks": text, "sites": (3, "x", []), "attn_skip": (3, None), "reads": (3, [3])},
+        "Site": {"path": text, "index": number, "part": number, "spelled": text},
+        "Fill": {"path": text, "make": (3, None, "x")},
+        "Structure": {"skips": (3, None, []), "runs": (3, "x"), "swaps": (3, None, "x")},
+    }
+
+
+PLAN: dict[str, Any] = {"scores": (), "losses": (), "model": "m", "notes": ()}
+SETTINGS: dict[str, Callable[..., Any]] = {
+    "SkipPlan": lambda **given: dlens.SkipPlan(**{"layers": (3,), "rule": "cosine", "order": (3,)} | PLAN | given),
+    "SkipSchedule": lambda **given: dlens.SkipSchedule(
+        **{"levels": (0.0, 1.0), "layers": ((3,),), "budget": 0.1, "n_layers": 4, "losses": (1.0,)}
+        | {"whole_losses": (1.0,), "model": "m", "notes": ()}
+        | given
+    ),
+    "Pairs": lambda **given: dlens.Pairs(
+        **{"clean": ((5,),), "corrupted": ((6,),), "right": (1,), "wrong": (2,), "at": (0,), "words": ("a",)} | given
+    ),
+    "Family": lambda **given: dlens.Family(**{"name": "mine", "objective": "diffusion", "shift": 0} | given),
+    "Layout": lambda **given: dlens.Layout(**{"blocks": "b", "embed": "e", "norm": "n", "head": "h"} | given),
+    "Site": lambda **given: dlens.Site(**{"path": "p"} | given),
+    "Fill": lambda **given: dlens.Fill(**{"path": "p", "make": max} | given),
+    "Structure": dlens.Structure,
+}
+FIELDS = [(name, field, value) for name, held in forms().items() for field, values in held.items() for value in values]
+
+
+@pytest.mark.parametrize(("name", "field", "value"), FIELDS, ids=str)
+def test_settings_refuse_what_a_field_does_not_hold(name: str, field: str, value: Any) -> None:
+    with unchecked():
+        SETTINGS[name]()
+        with pytest.raises(ValueError) as caught:
+            SETTINGS[name](**{field: value})
+    assert_three_parts(str(caught.value), f"{field}={quoted(value)}")
+
+
+def test_numbers_of_any_type_are_numbers_of_a_field() -> None:
+    with unchecked():
+        plan = SETTINGS["SkipPlan"](layers=[np.int64(3)], scores=np.array([0.5, np.nan]))
+    assert [*plan.layers] == [3] and np.isnan(plan.scores[1])

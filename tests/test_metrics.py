@@ -8,7 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from dlens.checks import quoted
 from dlens.metrics import MetricStep, log_prob, logit_difference, masked_loss
+from tests.refusing import assert_three_parts
+from tests.unchecked import unchecked
 
 # Two rows of four positions, the second padded by two.
 REAL = torch.tensor([[True] * 4, [False, False, True, True]])
@@ -111,3 +114,19 @@ def test_what_does_not_fit_a_step() -> None:
             masked_loss(text)
     with pytest.raises(ValueError, match="token 8 of a model that predicts 8 tokens; expected 0 to 7"):
         masked_loss(IDS + 8 * (IDS == 0))(LOGITS, step())
+
+
+@pytest.mark.parametrize("tokens", [None, 3.5, "lst", [], {}, [None], [True], torch.tensor([True])], ids=str)
+def test_positions_are_checked_when_a_metric_is_made(tokens: Any) -> None:
+    makers = (lambda: log_prob(5, tokens), lambda: logit_difference(5, 6, tokens), lambda: masked_loss(IDS, tokens))
+    for what, maker in zip(("tokens", "tokens", "where"), makers, strict=True):
+        with unchecked(), pytest.raises(ValueError) as caught:
+            maker()
+        assert_three_parts(str(caught.value), f"{what}={quoted(tokens)}")
+
+
+@pytest.mark.parametrize("tokens", [None, "x", {}, object(), [None], [0.5], torch.tensor([[True]])], ids=str)
+def test_the_text_of_a_loss_is_token_ids(tokens: Any) -> None:
+    with unchecked(), pytest.raises(ValueError) as caught:
+        masked_loss(tokens)
+    assert_three_parts(str(caught.value), "masked_loss got")

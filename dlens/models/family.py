@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor
 
 from dlens.axes import Half, Resid, TokenIds, TokenMask
-from dlens.checks import as_flag, require_word, whole
+from dlens.checks import as_flag, check_fields, refuse, require_word, whole
 
 __all__ = ["Family", "Fill", "Layout", "Site", "hidden_in", "hidden_of"]
 
@@ -54,6 +54,7 @@ class Site:
 
     def __post_init__(self) -> None:
         as_flag(self.heads, "heads")
+        check_fields(self, 'write Site("self_attn.o_proj"), with the path of a module below the block')
         require_word("end", self.end, get_args(End))
 
     def split(self, value: Tensor, n_heads: int) -> Tensor:
@@ -98,6 +99,9 @@ class Fill:
     path: str
     make: Callable[[Resid, torch.nn.Module], Any]
 
+    def __post_init__(self) -> None:
+        check_fields(self, 'write Fill("mlp", make), with a function of the block\'s input and the block')
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -139,6 +143,9 @@ class Layout:
 
     def __post_init__(self) -> None:
         as_flag(self.direct, "direct")
+        check_fields(
+            self, 'give paths of modules as text, such as Layout("model.layers", "model.embed", "norm", "head")'
+        )
 
     def skips(self, part: Half) -> tuple[Fill, ...]:
         """The modules that do not run when a half is skipped."""
@@ -210,6 +217,14 @@ class Family:
     end_token_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        check_fields(self, "write Family(name, objective, shift, layout), the others by name")
+        if not isinstance(self.layout, Layout | None):
+            refuse(
+                "layout",
+                self.layout,
+                "a dlens.Layout, or None where the module's kind says it",
+                "make one, or leave it out",
+            )
         require_word("objective", self.objective, get_args(Objective))
         shifts = (1,) if self.objective == "autoregressive" else (0, 1)
         if whole(self.shift) not in shifts:

@@ -22,6 +22,7 @@ __all__ = ["foreign_parts", "identity", "outline", "structure"]
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 # What torch, nnsight and accelerate keep on every module, read apart or of no effect on what it computes.
 _KEPT = frozenset((*vars(nn.Module()), "forward", "__nnsight__", "_hf_hook", "_old_forward"))
+_PLAIN = frozenset((bool, int, float, str))
 # Code of checkpoints stands in modules that are named by its commit.
 _KNOWN = ("torch", "transformers", "transformers_modules", "accelerate", "nnsight", "dlens", "builtins", "functools")
 # What transformers keeps of how a checkpoint was read, and would be spread over devices or saved.
@@ -81,7 +82,8 @@ def identity(module: nn.Module) -> str:
 def outline(module: nn.Module) -> int:
     """What decides how much a module computes, told in a millisecond: to notice a change of it in this process.
 
-    Its parts by their kinds, the shapes of what they hold, their flags and words, and the kernel of attention.
+    Its parts by their kinds, the shapes of what they hold, their numbers, flags and words, and the kernel of
+    attention.
 
     Examples:
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
@@ -93,13 +95,22 @@ def outline(module: nn.Module) -> int:
     facts: list[Any] = [getattr(getattr(module, "config", None), "_attn_implementation", None)]
     for part in module.modules():
         held = (*part._parameters.values(), *part._buffers.values())
-        facts.append((type(part), *(None if tensor is None else (tensor.shape, tensor.dtype) for tensor in held)))
-        settings = vars(part).items()
-        facts += [(key, value) for key, value in settings if key not in _KEPT and type(value) in (bool, str)]
-        facts += [
-            (key, tuple(value)) for key, value in settings if type(value) is list and set(map(type, value)) == {str}
-        ]
+        facts += (type(part), *(None if tensor is None else (tensor.shape, tensor.dtype) for tensor in held))
+        facts += _plain(vars(part))
     return hash(tuple(facts))
+
+
+def _plain(settings: dict[str, Any]) -> list[Any]:
+    """Numbers, flags, words and lists of words, by their names."""
+    found: list[Any] = []
+    for key, value in settings.items():
+        kind = type(value)
+        # How long the longest text was is no setting: forwards write it.
+        if kind in _PLAIN and key not in _KEPT and "cached" not in key:
+            found += (key, value)
+        elif kind is list and value and set(map(type, value)) == {str}:
+            found += (key, tuple(value))
+    return found
 
 
 def foreign_parts(module: nn.Module) -> list[str]:
@@ -119,7 +130,9 @@ def foreign_parts(module: nn.Module) -> list[str]:
 
 def _around(part: nn.Module) -> list[Any]:
     """The hooks of a part but dlens's own, which change nothing, and its forward where that is not its class's."""
-    hooks = [hook for kind in _HOOKS for hook in vars(part)[kind].values() if not _name(hook).startswith("dlens.")]
+    hooks = [
+        hook for kind in _HOOKS for hook in tuple(vars(part)[kind].values()) if not _name(hook).startswith("dlens.")
+    ]
     own = inner_forward(part)
     return hooks if own is type(part).forward else [*hooks, own]
 
@@ -138,8 +151,10 @@ def _facts(module: nn.Module, tensor: Callable[[Tensor], Any]) -> Iterator[Any]:
     yield sorted((_name(kind), reader.read(kind)) for kind in {type(part) for part in module.modules()})
     for name, part in module.named_modules(remove_duplicate=False):
         yield name, _name(type(part)), _known(_around(part))
-        yield reader.named_values({key: value for key, value in vars(part).items() if key not in _KEPT | _READ})
-        yield [(key, _form(value)) for held in (part._parameters, part._buffers) for key, value in held.items()]
+        # A copy, as a run in another thread may write there meanwhile.
+        held = dict(vars(part))
+        yield reader.named_values({key: value for key, value in held.items() if key not in _KEPT | _READ})
+        yield [(key, _form(value)) for own in (part._parameters, part._buffers) for key, value in own.items()]
     hooks = torch.nn.modules.module
     yield _known((*hooks._global_forward_hooks.values(), *hooks._global_forward_pre_hooks.values()))
 

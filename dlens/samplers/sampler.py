@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
+from dlens.checks import check_fields
 
 __all__ = ["Denoiser", "Draw", "Forward", "Sampler", "Tokens"]
 
@@ -55,6 +56,9 @@ class Tokens:
     mask: int
     eos: int | None = None
     ends: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_fields(self, "give ids, such as model.family.mask_token_id and model.eos_token_id")
 
 
 @dataclass(frozen=True)

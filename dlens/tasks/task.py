@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import final
 
-from dlens.checks import quoted, require_word, whole
+from dlens.checks import check_fields, quoted, require_word, whole
 from dlens.digest import class_digest, value_digest
 
 __all__ = ["SPLITS", "Problem", "Task", "check_drawn", "check_split", "task_identity"]
@@ -36,6 +36,9 @@ class Problem:
     answer: str
     steps: int | None
     key: str
+
+    def __post_init__(self) -> None:
+        check_fields(self, "give prompt, answer and key as text, as a task draws them")
 
 
 class Task(ABC):

@@ -24,7 +24,7 @@ from dlens.tracing.prepare import check_run, prepare, windows
 from dlens.tracing.probes.flops import StepCost
 from dlens.tracing.progress import Watch, hold, refuse_stray_call
 from dlens.tracing.records.record import Record
-from dlens.tracing.records.text import drafts, end_ids
+from dlens.tracing.records.text import MASK_SIGN, drafts, end_ids
 from dlens.tracing.settings import RunSettings, watch_of
 from dlens.tracing.step.state import StepState, Window, denoising_state
 
@@ -67,6 +67,7 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
     costs = [StepCost(len(r.canvas) * h, r.canvas.shape[-1], halves=h) for r, _ in runs for h in r.halves]
     notes, row_steps = _grouped(runs)
     notes += broken_notes(_by_step(runs))
+    notes += _unplanned(sampler, len(history), shape.n_steps) + _left(sampler, (final == mask) & generated)
     outcome = Outcome(final, len(history), seconds, costs, costs, history, settings.to_json(), notes, row_steps)
     return finish(prepared, batch, outcome)
 
@@ -89,6 +90,29 @@ def _by_step(runs: Sequence[tuple[DenoisingRun, Tensor]]) -> list[Tensor]:
     return [
         torch.stack([run.broken[step] for run, _ in runs if step < len(run.broken)]).any() for step in range(longest)
     ]
+
+
+def _unplanned(sampler: Denoiser, ran: int, planned: int) -> tuple[str, ...]:
+    """The note on a run of other steps than its sampler planned."""
+    name = type(sampler).__name__
+    if ran > planned:
+        return (
+            f"{name} took {ran} steps and had planned {planned}; operations, captures and measures act at the planned "
+            f"ones alone",
+        )
+    # Without numbers, so that many runs of one sampler share the note.
+    return (f"{name} took fewer steps than it planned; `steps=` and thirds count the planned ones",) * (ran < planned)
+
+
+def _left(sampler: Denoiser, masked: TokenMask) -> tuple[str, ...]:
+    """The note on masks that no step filled."""
+    count, rows = int(masked.sum()), int(masked.any(-1).sum())
+    if not count:
+        return ()
+    return (
+        f"{type(sampler).__name__} left {count} masks in {rows} of {len(masked)} rows; the text shows each as "
+        f"{MASK_SIGN}",
+    )
 
 
 def _canvas(batch: Batch, new_tokens: int, mask: int) -> Batch:
@@ -151,6 +175,10 @@ class DenoisingRun:
         """Decode; returns the finished canvas."""
         draw, given = uniform_draws(self.seed, self.model.device), self.canvas.clone()
         final = self.sampler.decode(self, self.canvas, self.generated, self.new_tokens, self.tokens, draw)
+        if not self.canvases:
+            raise ValueError(
+                f"{type(self.sampler).__name__} took no step; expected at least one; call forward(canvas) in decode"
+            )
         self._refuse_unlike(final, given)
         self._ended(final)
         return final

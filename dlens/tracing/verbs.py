@@ -430,7 +430,7 @@ class Verbs(ABC):
         points: tuple[str, ...] = WRITABLE_POINTS,
     ) -> dict[str, Any]:
         """The fields that all operations that write values share."""
-        at = SPELLINGS.get(at, at)
+        at = SPELLINGS.get(at, at) if isinstance(at, str) else at
         where = "of the residual stream" if points is STREAM_POINTS else "in the blocks"
         require_word("at", at, points, f"a point {where}, with its layers in layers=: {', '.join(points)}")
         places = self.target.places(layers)

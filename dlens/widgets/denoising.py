@@ -9,6 +9,7 @@ import traitlets
 from torch import equal
 
 from dlens.html import rendered
+from dlens.ops.base.given import as_index
 from dlens.tracing.records.record import Record
 from dlens.tracing.records.text import MASK_SIGN
 from dlens.widgets.colours import ink_on, ramp
@@ -84,7 +85,7 @@ class Denoising(Panel):
         if other is not None:
             records.append(check_denoising(other))
             _check_pair(record, other)
-        if not 0 <= row < len(record.tokens):
+        if not 0 <= as_index(row, "row") < len(record.tokens):
             raise IndexError(f"row {row} of {len(record.tokens)}; expected 0 to {len(record.tokens) - 1}; give another")
         self._records = records
         self._frames: list[Frames] = []

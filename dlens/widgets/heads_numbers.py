@@ -10,6 +10,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from dlens.ops.base.given import as_index
 from dlens.tracing.chain import Trace
 from dlens.tracing.records.record import Record
 from dlens.widgets.denoising_numbers import piece
@@ -86,7 +87,7 @@ def patterns_of(record: Record, row: int) -> Patterns:
         raise ValueError(
             f"Heads got a record that holds {held}; expected the patterns of its layers; add .capture('pattern')"
         )
-    if not 0 <= row < len(record.tokens):
+    if not 0 <= as_index(row, "row") < len(record.tokens):
         raise IndexError(f"row {row} of {len(record.tokens)}; expected 0 to {len(record.tokens) - 1}; give another")
     steps = kept.steps if "step" in kept.dims else (0,)
     return Patterns(record, row, kept.layers, steps, kept.values.shape[kept.dims.index("head")])

@@ -13,6 +13,7 @@ from torch import Tensor
 from dlens.findings.layers.profile import CELLS
 from dlens.measures.base.pooling import pool
 from dlens.measures.cka import hsic
+from dlens.ops.base.given import as_index
 from dlens.tracing.records.record import Record
 from dlens.widgets.sources import spread
 
@@ -51,11 +52,16 @@ def check_row(record: Record, row: int, widget: str) -> None:
     Raises:
         ValueError, IndexError: in the widget's name.
     """
+    if not isinstance(record, Record):
+        raise ValueError(
+            f"{widget} got {type(record).__name__}; expected a record; pass what .generate, .forward or "
+            f"dlens.load_record returned"
+        )
     if 0 in record.tokens.shape:
         raise ValueError(
             f"{widget} got {list(record.tokens.shape)} tokens (batch, position); expected some; run it on text"
         )
-    if not 0 <= row < len(record.tokens):
+    if not 0 <= as_index(row, "row") < len(record.tokens):
         raise IndexError(f"row {row} of {len(record.tokens)}; expected 0 to {len(record.tokens) - 1}; give another")
 
 

@@ -8,9 +8,10 @@ from typing import Any, final
 
 import traitlets
 
-from dlens.checks import as_flag
+from dlens.checks import as_flag, refuse
 from dlens.findings.layers.profile import Profile, profile
 from dlens.findings.scores.canvases import text_canvases
+from dlens.findings.scores.decoding import Decoding
 from dlens.findings.skipping.choosable import bare
 from dlens.html import rendered
 from dlens.measures import Cosine
@@ -98,6 +99,7 @@ class SkipPlanner(Panel):
         live = as_flag(live, "live")
         chain = bare(model, "SkipPlanner")
         task = get(task)
+        Decoding(sampler, max_new_tokens, batch_size=batch_size, seed=seed)
         self._chain, self._texts, self._batch_size = chain, texts, batch_size
         self._planner = Planner(
             chain,
@@ -246,6 +248,8 @@ def _shades(values: list[float | None]) -> list[float]:
 
 def _redundancy(made: Profile, chain: Trace) -> list[float | None]:
     """By layer the cosine of what enters and leaves it; None where it is not finite."""
+    if not isinstance(made, Profile):
+        refuse("profile", made, "a profile", "make it with dlens.profile, or leave it out")
     if "cosine" not in made.measures or made.n_layers != chain.model.n_layers:
         raise ValueError(
             f"a profile of {made.model} with {made.n_layers} layers and {', '.join(made.measures)}; expected one of "

@@ -51,14 +51,11 @@ class Asked:
     def of(self, trace: dlens.Trace) -> dict[str, Any]:
         """Which problems of each task are solved, as a text of 0 and 1, and the loss of each shipped text."""
         parts = [text_canvases(trace.model, [text]) for text in calibration_texts()]
-        solved = {
-            task: score_task(trace, task, PROBLEMS, batch_size=self.batch_size, progress=False).correct
-            for task in TASKS
-        }
-        return {
-            "losses": [round(loss.value, 6) for loss in losses_of(trace, parts)],
-            "solved": {task: "".join(str(int(right)) for right in own) for task, own in solved.items()},
-        }
+        solved = {}
+        for task in TASKS:
+            scores = score_task(trace, task, PROBLEMS, batch_size=self.batch_size, progress=False)
+            solved[task] = "".join(str(int(right)) for right in scores.correct)
+        return {"losses": [round(loss.value, 6) for loss in losses_of(trace, parts)], "solved": solved}
 
 
 def asked(model: dlens.Model, ask: Asked) -> Iterator[tuple[str, int, dict[str, Any]]]:

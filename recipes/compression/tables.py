@@ -64,9 +64,7 @@ def _accuracy(found: Answers) -> str:
             for model in MODELS:
                 seeds = found[model][what]
                 own = [kept(found, model, what, task, seed) for seed in seeds]
-                cells.append(
-                    "; ".join(f"{100 * one.value:.0f} ({100 * one.low:.0f} to {100 * one.high:.0f})" for one in own)
-                )
+                cells.append("; ".join(map(_points, own)))
             rows.append([task, what, *cells])
     return _table(["task", "", *MODELS], rows)
 

@@ -433,10 +433,21 @@ def test_an_outline_tells_what_decides_the_cost() -> None:
     outlines = [outline(module)]
     module.model.embed_tokens.weight.data.mul_(2)
     assert outline(module) == outlines[0]
-    for edit in (adapted_flag, narrower, block_removed):
+    for edit in (adapted_flag, narrower, block_removed, other_width):
         edit(module)
         outlines.append(outline(module))
-    assert len(set(outlines)) == 4
+    assert len(set(outlines)) == 5
+
+
+def test_an_outline_leaves_out_what_forwards_write() -> None:
+    module = build("qwen2")
+    before = outline(module)
+    module.model.rotary_emb.max_seq_len_cached = 4096
+    assert outline(module) == before
+
+
+def other_width(module: Any) -> None:
+    module.model.layers[0].self_attn.num_key_value_groups = 1
 
 
 def adapted_flag(module: Any) -> None:

@@ -112,3 +112,63 @@ def test_what_is_no_filled_canvas_is_refused(came: str, diffusion: dlens.Model) 
     message = rf"Returning.decode returned {came}; expected the canvas \[1, 8\] of torch.int64 that it got, .*; fill"
     with pytest.raises(ValueError, match=message):
         dlens.trace(diffusion).generate("Once upon a time", 4, sampler=Returning(RETURNED[came]))
+
+
+@final
+@dataclass(frozen=True)
+class Unplanned(Denoiser):
+    """Runs other steps than it planned, and leaves the last masks of each row."""
+
+    planned: Any = 2
+    ran: int = 2
+    left: int = 0
+
+    def planned_steps(self, new_tokens: int, held: int = 0) -> int:
+        return self.planned
+
+    def decode(self, forward: Any, canvas: Any, generated: Any, new_tokens: int, tokens: Any, draw: Any) -> Any:
+        for _ in range(self.ran):
+            forward(canvas)
+        columns = torch.arange(canvas.shape[1]) < canvas.shape[1] - self.left
+        return canvas.where(~(generated & columns), 70)
+
+
+NOTED: dict[str, tuple[Unplanned, tuple[str, ...]]] = {
+    "as planned": (Unplanned(), ()),
+    "masks": (Unplanned(left=2), ("Unplanned left 4 masks in 2 of 2 rows; the text shows each as ░",)),
+    "fewer": (
+        Unplanned(ran=1),
+        ("Unplanned took fewer steps than it planned; `steps=` and thirds count the planned ones",),
+    ),
+    "more": (
+        Unplanned(ran=3),
+        ("Unplanned took 3 steps and had planned 2; operations, captures and measures act at the planned ones alone",),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NOTED)
+def test_a_sampler_that_does_not_do_what_it_planned_is_noted(diffusion: dlens.Model, case: str) -> None:
+    sampler, notes = NOTED[case]
+    chain = dlens.trace(diffusion).skip([3]).capture("resid_post", layers=[0]).measure(dlens.Cosine())
+    record = chain.generate(["Once upon a time", "Tom"], 4, sampler=sampler)
+    assert record.notes == notes and record.n_steps == sampler.ran
+    acted = min(sampler.ran, sampler.planned)
+    assert list(record.coords("resid_post")["step"]) == list(range(acted))
+    measured = record.measures["cosine"]["n"].sum(["state", "noise"])
+    assert (measured > 0).any("layer").values.tolist() == [True] * acted + [False] * (sampler.planned - acted)
+    assert [text.count("░") for text in record.text] == [sampler.left] * 2
+
+
+def test_a_mask_that_is_left_stands_in_the_text(diffusion: dlens.Model) -> None:
+    ids = diffusion.tokenizer(" a little girl")["input_ids"]
+    mask, prompt = diffusion.family.mask_token_id, torch.tensor(diffusion.tokenizer("Once upon a time")["input_ids"])
+    filled = torch.cat([prompt, torch.tensor([ids[0], mask, *ids[1:]])])[None]
+    record = dlens.trace(diffusion).generate(prompt[None], len(ids) + 1, sampler=Returning(lambda _: filled))
+    first, rest = (diffusion.tokenizer.decode(part) for part in (ids[:1], ids[1:]))
+    assert record.text == [f"{first}░{rest}"]
+
+
+def test_a_sampler_that_takes_no_step_is_refused(diffusion: dlens.Model) -> None:
+    with refused(diffusion, ValueError, "Unplanned took no step"):
+        dlens.trace(diffusion).skip([3]).generate(STORY, 4, sampler=Unplanned(ran=0))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import MixtralConfig, MixtralForCausalLM
 
 import dlens
 from dlens import trace
@@ -15,6 +16,7 @@ from tests.models.conftest import build
 from tests.refusing import STORY, assert_three_parts
 from tests.tracing.plain import DECODED, PROMPTS
 from tests.untouched import untouched
+from tests.whole.architectures import SIZE
 
 
 def test_rows_that_end_are_padding_from_there_on(ar: dlens.Model) -> None:
@@ -82,3 +84,16 @@ def test_operations_of_a_changed_model_are_not_counted() -> None:
         record.flops  # noqa: B018
     assert_three_parts(str(caught.value), "Qwen2ForCausalLM was changed after this run")
     assert records[0].flops == counted and record.counted() is None
+
+
+def test_fewer_experts_after_a_run_are_not_counted_as_its_own() -> None:
+    sizes: dict[str, Any] = {"num_local_experts": 4, "num_experts_per_tok": 2, "num_key_value_heads": 4}
+    module = MixtralForCausalLM(MixtralConfig(**SIZE | {"num_hidden_layers": 2}, **sizes)).eval()
+    model = dlens.load(module, verify=False)
+    record = dlens.trace(model).forward([[5, 6, 7]])
+    for block in module.model.layers:
+        block.mlp.gate.top_k = 1  # pyright: ignore
+    with pytest.raises(ValueError) as caught:
+        record.flops  # noqa: B018
+    assert_three_parts(str(caught.value), "MixtralForCausalLM was changed after this run (its parts, their sizes or")
+    assert dlens.trace(model).forward([[5, 6, 7]]).flops > 0

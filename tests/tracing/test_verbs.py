@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from dlens import trace
 from dlens.ops.base.op import Touch
 from dlens.ops.base.target import Target
 from dlens.ops.skip import Skip
-from tests.refusing import STORY, Action, refused
+from tests.refusing import STORY, WRONG, Action, assert_three_parts, refused
 from tests.unchecked import unchecked
 
 NAME = "blocks.5.hook_resid_post"
@@ -210,3 +211,12 @@ def test_what_a_verb_was_given_can_change_afterwards(diffusion: dlens.Model) -> 
 def test_a_plan_with_layers_is_skipped_like_its_layers(diffusion: dlens.Model) -> None:
     plan = SimpleNamespace(layers=(4, 9))
     assert trace(diffusion).skip(plan).ops == trace(diffusion).skip([4, 9]).ops
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_a_point_is_a_word(wrong: Any, ar: dlens.Model) -> None:
+    chain = dlens.trace(ar)
+    for verb in (lambda: chain.ablate(1, 2, at=wrong), lambda: chain.steer(torch.ones(192), 1, at=wrong)):
+        with unchecked(), pytest.raises(ValueError) as caught:
+            verb()
+        assert_three_parts(str(caught.value), "at=")

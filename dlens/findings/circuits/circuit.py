@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dlens.checks import require_word
+from dlens.checks import refuse, require_word
 from dlens.findings.circuits.edges import edge_scores
 from dlens.findings.circuits.graph import Graph, graph_of
 from dlens.findings.circuits.pairs import Pairs
@@ -131,6 +131,8 @@ class Circuit:
         Returns:
             The sum of the ways over pairs, divided by the sum of the whole ways, with a jackknife interval over pairs.
         """
+        if pairs is not None and not isinstance(pairs, Pairs):
+            refuse("pairs", pairs, "pairs of prompts", "make them with dlens.pairs, or leave it out")
         chosen = self if n is None else self.top(n)
         base, ways = trace(self.model), []
         for part, metric in _parts(self.model, self.pairs if pairs is None else pairs, self.metric, self.batch_size):

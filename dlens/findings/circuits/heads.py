@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dlens.axes import STATES
+from dlens.checks import refuse
 from dlens.findings.scores.intervals import mean_interval
 from dlens.tracing.records.record import Record
 
@@ -118,6 +119,8 @@ def _patterns(
     record: Record,
 ) -> tuple[Float[Tensor, "step layer batch head position position_b"], tuple[int, ...], tuple[int, ...]]:
     """The patterns of a denoising run with its steps and layers; those at padding are zero."""
+    if not isinstance(record, Record):
+        refuse("record", record, "a record", "pass what dlens.trace(model).capture('pattern').generate(...) returned")
     kept = record.captured.get("pattern")
     if record.canvas is None or kept is None or "layer" not in kept.dims:
         held = ", ".join(record) or "nothing"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dlens.axes import Logits
-from dlens.checks import finite, quoted
+from dlens.checks import as_flag, check_fields, finite, quoted, refuse
 from dlens.findings.circuits.questions import Question, questions
 from dlens.findings.scores.batches import token_rows
 from dlens.metrics import Metric, MetricStep, logit_difference
@@ -59,6 +59,7 @@ class Pairs:
     words: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        check_fields(self, "let dlens.pairs make them")
         counts = {name: len(values) for name, values in vars(self).items()}
         if len(set(counts.values())) > 1 or not self.clean:
             raise ValueError(
@@ -100,9 +101,11 @@ class Pairs:
 
     def batches(self, batch_size: int, one_length: bool = False) -> Iterator[Pairs]:
         """Parts of at most so many pairs, in order; with `one_length` those of one length together."""
+        if as_index(batch_size, "batch_size") < 1:
+            refuse("batch_size", batch_size, "at least 1, pairs at a time", "give for example 16")
         groups: dict[int, list[int]] = {}
         for number, row in enumerate(self.clean):
-            groups.setdefault(len(row) if one_length else 0, []).append(number)
+            groups.setdefault(len(row) if as_flag(one_length, "one_length") else 0, []).append(number)
         for numbers in groups.values():
             for start in range(0, len(numbers), batch_size):
                 yield self[numbers[start : start + batch_size]]

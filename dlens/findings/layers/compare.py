@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from dlens.checks import quoted
+from dlens.checks import quoted, refuse
 from dlens.findings.layers.profile import Profile, profile
 
 if TYPE_CHECKING:
@@ -42,6 +42,11 @@ class Comparison:
     """
 
     profiles: Mapping[str, Profile]
+
+    def __post_init__(self) -> None:
+        given = self.profiles.values() if isinstance(self.profiles, Mapping) else ()
+        if not given or not all(isinstance(own, Profile) for own in given):
+            refuse("profiles", self.profiles, "a mapping of names to profiles", "let dlens.compare make it")
 
     def table(self) -> list[dict[str, Any]]:
         """One row a model and layer: "model", "layer", "depth" from 0 (first block) to 1 (last), and every number."""

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, final, get_args
 
 import numpy as np
 
-from dlens.checks import as_path, quoted, require_word
+from dlens.checks import as_path, quoted, refuse, require_word, several
 from dlens.files import write_text
 from dlens.findings.scores.batches import batched, masked_rows, rng, token_rows
 from dlens.findings.scores.decoding import Decoding
 from dlens.measures import Cosine, Measure, Outliers, pool
 from dlens.measures.base.measure import Span, Sums, Visit
-from dlens.ops.base.given import as_number, as_seed
+from dlens.ops.base.given import as_number
 from dlens.samplers import Sampler
 from dlens.tracing.chain import Trace, trace
 from dlens.tracing.probes.calibration import calibration_texts
@@ -102,6 +102,8 @@ class Profile:
             variable: of its dataset.
             by: which of "step", "noise" and "state" to keep.
         """
+        if isinstance(by, str) or not several(by) or not set(map(str, by)) <= set(CELLS):
+            refuse("by", by, f"a list of some of {', '.join(CELLS)}", "write by=['noise'], or leave it out")
         return pool(self.measures[key], variable, [dim for dim in CELLS if dim not in by])
 
     def table(self) -> list[dict[str, Any]]:
@@ -268,7 +270,7 @@ def profile(
         (16, ['cosine', 'layer', 'max_median', 'model', 'top_channel', 'top_share'])
     """
     _check(inputs, rates)
-    as_seed(seed)
+    decoding = Decoding(sampler, max_new_tokens, batch_size=batch_size, seed=seed)
     base = model if isinstance(model, Trace) else trace(model)
     rows = token_rows(base.model, calibration_texts() if prompts is None else prompts)
     if inputs == "trajectory" and prompts is None:
@@ -277,7 +279,6 @@ def profile(
     traced = base.measure(*running)
     record, notes = None, ()
     if inputs == "trajectory":
-        decoding = Decoding(sampler, max_new_tokens, seed=seed)
         for part in batched(rows, batch_size):
             record = decoding.generate(traced, part)
         notes = (f"decoding runs of {max_new_tokens} new tokens",)

@@ -14,7 +14,7 @@ from dlens.models.model import Model
 from dlens.ops.base.given import as_index, as_seed
 from dlens.tracing.probes.calibration import calibration_texts
 
-__all__ = ["Canvas", "Canvases", "noise_canvases", "text_canvases"]
+__all__ = ["Canvas", "Canvases", "check_draws", "noise_canvases", "text_canvases"]
 
 # LLaDA's training keeps the mask rate off zero, where a masked token would weigh without bound.
 _LEAST_RATE = 1e-3
@@ -58,7 +58,7 @@ def text_canvases(model: Model, texts: Any = None, draws: int = 4, seed: int = 0
     Raises:
         ValueError: no draw, or no token that anything predicts.
     """
-    _check_draws(draws, seed)
+    check_draws(draws, seed)
     rows = _rows(model, texts)
     n_tokens = sum(len(ids) - model.family.shift for ids in rows)
     if n_tokens == 0:
@@ -91,7 +91,7 @@ def noise_canvases(
     Raises:
         ValueError: no draw, or every text is too short to have such a level.
     """
-    _check_draws(draws, seed)
+    check_draws(draws, seed)
     mask, shift = model.family.mask_token_id, model.family.shift
     assert mask is not None
     generator = rng(seed)
@@ -119,7 +119,12 @@ def _rows(model: Model, texts: Any) -> list[list[int]]:
     return token_rows(model, calibration_texts() if texts is None else texts)
 
 
-def _check_draws(draws: int, seed: int) -> None:
+def check_draws(draws: int, seed: int) -> None:
+    """Refuse no draw, and what is no seed.
+
+    Raises:
+        ValueError: says what came.
+    """
     as_seed(seed)
     if as_index(draws, "draws") < 1:
         raise ValueError(f"draws={draws}; expected at least 1, how many times each text is masked; give 4")

@@ -10,7 +10,14 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import Float
 
-from dlens.findings.scores.intervals import contrast_interval, mean_interval, ratio_interval
+from dlens.checks import refuse, several
+from dlens.findings.scores.intervals import (
+    as_samples,
+    check_answers,
+    contrast_interval,
+    mean_interval,
+    ratio_interval,
+)
 
 __all__ = ["Curve", "Estimate", "kept_less", "kept_share", "mean_curve", "mean_of"]
 
@@ -89,7 +96,12 @@ def mean_of(values: Float[np.ndarray, " sample"], unit: str = "") -> Estimate:
         >>> mean_of(np.array([0.25, 0.25, 0.25])).low
         0.25
     """
-    mean, low, high = mean_interval(np.asarray(values, float))
+    if not isinstance(unit, str):
+        refuse("unit", unit, "what the numbers count, as text", "write unit='nats a token', or leave it out")
+    samples = as_samples(values).astype(float)
+    mean, low, high = mean_interval(samples)
+    if mean.ndim:
+        refuse("values", values, "one number a sample", "use mean_curve for several")
     return Estimate(float(mean), float(low), float(high), n=len(values), unit=unit)
 
 
@@ -100,7 +112,10 @@ def mean_curve(values: Float[np.ndarray, "sample place"]) -> Curve:
         >>> mean_curve(np.array([[0.0, 1.0], [0.0, 1.0]])).parts()
         ([0.0, 1.0], [0.0, 1.0], [0.0, 1.0])
     """
-    return Curve(*mean_interval(values), n=len(values))
+    samples = as_samples(values)
+    if samples.ndim != 2:
+        refuse("values", values, "numbers [sample, place]", "use mean_of for one number a sample")
+    return Curve(*mean_interval(samples), n=len(samples))
 
 
 def kept_share(before: Sequence[bool], after: Sequence[bool]) -> Estimate:
@@ -110,6 +125,7 @@ def kept_share(before: Sequence[bool], after: Sequence[bool]) -> Estimate:
         >>> kept_share([True, True, True, False], [False] * 4).value
         0.0
     """
+    check_answers(before=before, after=after)
     solved, why = sum(before), f"baseline solves {sum(before)} of {len(before)}"
     if not solved:
         return Estimate(nan, nan, nan, f"not measurable: {why}", n=len(before))
@@ -133,7 +149,11 @@ def kept_less(
         >>> kept_less((solved, half), [(solved, solved)]).value
         -0.5
     """
+    for what, given in {"own": [own], "others": others}.items():
+        if not several(given) or len(given) == 0 or not all(several(pair) and len(pair) == 2 for pair in given):
+            refuse(what, given, "answers before and after", "pass (before, after) for each model, two lists of flags")
     all_answers = (own, *others)
+    check_answers(**{f"series {n}": series for n, series in enumerate(s for pair in all_answers for s in pair)})
     for before, after in all_answers:
         if not any(before):
             return kept_share(before, after)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from math import nan
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from dlens.checks import refuse, several, whole
+
 __all__ = [
     "LEVEL",
+    "as_samples",
+    "check_answers",
     "contrast_interval",
     "jackknife_interval",
     "mcnemar",
@@ -23,6 +29,37 @@ __all__ = [
 LEVEL = 0.95
 # Halvings of what is left of an interval: to the last digits of a float.
 _HALVINGS = 45
+_FLAGS = (bool, np.bool_)
+
+
+def check_answers(**series: Any) -> None:
+    """Refuse series of answers that are no flags, or not of the same problems.
+
+    Raises:
+        ValueError: says what came.
+    """
+    for what, answers in series.items():
+        if not several(answers) or not all(isinstance(own, _FLAGS) or whole(own) in (0, 1) for own in answers):
+            refuse(what, answers, "True or False for each problem", "pass scores.correct, or a list of flags")
+    counts = {what: len(answers) for what, answers in series.items()}
+    if len(set(counts.values())) > 1:
+        raise ValueError(
+            f"answers to {' and '.join(f'{n} problems ({what})' for what, n in counts.items())}; expected the same "
+            f"problems in the same order; leave out those that only one was asked"
+        )
+
+
+def as_samples(values: Any) -> Float[np.ndarray, "sample ..."]:
+    """Numbers of at least one sample, along the first axis.
+
+    Raises:
+        ValueError: something else.
+    """
+    with suppress(TypeError, ValueError):
+        found = np.asarray(values)
+        if found.dtype.kind in "biuf" and found.ndim and len(found):
+            return found
+    refuse("values", values, "numbers, one or several for each sample", "pass an array [sample] or [sample, place]")
 
 
 def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
@@ -37,6 +74,7 @@ def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
     """
     from scipy.stats import binomtest
 
+    check_answers(before=before, after=after)
     lost = sum(a and not b for a, b in zip(before, after, strict=True))
     won = sum(b and not a for a, b in zip(before, after, strict=True))
     return float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0
@@ -54,6 +92,9 @@ def share_interval(right: Sequence[bool]) -> tuple[float, float]:
     """
     from scipy.stats import binomtest
 
+    check_answers(right=right)
+    if len(right) == 0:
+        refuse("right", right, "at least one answer", "a share of none has no interval")
     low, high = binomtest(sum(right), len(right)).proportion_ci(LEVEL, method="wilson")
     return float(low), float(high)
 
@@ -71,6 +112,7 @@ def ratio_interval(before: Sequence[bool], after: Sequence[bool]) -> tuple[float
         >>> round(low, 2), round(high, 2)
         (0.7, 1.4)
     """
+    check_answers(before=before, after=after)
     pairs = list(zip(before, after, strict=True))
     return _ends_of(*(pairs.count(pair) for pair in ((True, True), (True, False), (False, True))))
 
@@ -149,6 +191,7 @@ def mean_interval(values: Float[np.ndarray, "sample ..."]) -> tuple[np.ndarray, 
     """
     from scipy.stats import t
 
+    values = as_samples(values)
     flat = values.reshape(len(values), -1)
     some = np.isfinite(flat)
     n = some.sum(0)

@@ -15,7 +15,7 @@ from dlens.findings.skipping.choosable import bare, choosable
 from dlens.findings.skipping.scan import RemovalScan, removal_scan
 from dlens.findings.skipping.skip_schedule import SkipSchedule, widths
 from dlens.models.model import Model
-from dlens.ops.base.given import as_index, as_number
+from dlens.ops.base.given import as_index, as_number, as_seed
 from dlens.tracing.chain import Trace
 
 __all__ = ["noise_losses", "plan_schedule"]
@@ -114,6 +114,7 @@ def plan_schedule(
         0.0625
     """
     as_flag(progress, "progress")
+    as_seed(seed)
     own = bare(model, "plan_schedule").model
     _need_noise(own)
     edges = _edges(levels)

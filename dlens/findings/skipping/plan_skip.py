@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from math import isfinite, nan
 from typing import Any, Literal, final, get_args
 
-from dlens.checks import as_flag, require_word
+from dlens.checks import as_flag, check_fields, require_word
 from dlens.findings.layers.profile import Profile
-from dlens.findings.scores.canvases import Canvases, text_canvases
+from dlens.findings.scores.canvases import Canvases, check_draws, text_canvases
 from dlens.findings.skipping.block_scores import angular_distances, block_similarity
 from dlens.findings.skipping.choosable import bare, choosable
 from dlens.findings.skipping.rules import best, best_run, paper_rule
 from dlens.findings.skipping.scan import greedy_removal
 from dlens.models.model import Model
-from dlens.ops.base.given import as_number, as_seed
+from dlens.ops.base.given import as_number
 from dlens.tracing.chain import Trace, trace
 
 __all__ = ["Rule", "SkipPlan", "plan_skip"]
@@ -55,6 +55,9 @@ class SkipPlan:
     losses: tuple[float, ...]
     model: str
     notes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_fields(self, "let dlens.plan_skip make it, or pass a list of layers to .skip")
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ def plan_skip(
         True
     """
     _check_rule(rule, threshold)
-    as_seed(seed)
+    check_draws(draws, seed)
     as_flag(progress, "progress")
     source = model if isinstance(model, (Profile, Trace)) else trace(model)
     name, n_layers = _size(source)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import final
 
+from dlens.checks import check_fields, refuse
 from dlens.tracing.chain import Trace
 
 __all__ = ["SkipSchedule", "mean_loss", "widths"]
@@ -48,6 +49,16 @@ class SkipSchedule:
     model: str
     notes: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        check_fields(self, "let dlens.plan_schedule make it")
+        counts = {"layers": len(self.layers), "losses": len(self.losses), "whole_losses": len(self.whole_losses)}
+        if set(counts.values()) != {len(self.levels) - 1}:
+            raise ValueError(
+                f"SkipSchedule has {len(self.levels)} edges of levels and "
+                f"{', '.join(f'{n} {name}' for name, n in counts.items())}; expected one of each between two edges; "
+                f"let dlens.plan_schedule make it"
+            )
+
     @property
     def share(self) -> float:
         """Share of block compute that is skipped where noise runs evenly from 1 to 0, as with one token a step."""
@@ -71,6 +82,8 @@ class SkipSchedule:
         Raises:
             ValueError, IndexError: the trace cannot skip them.
         """
+        if not isinstance(chain, Trace):
+            refuse("chain", chain, "a trace", "pass dlens.trace(model)")
         spans: dict[tuple[float, float], list[int]] = {}
         for layer in sorted(set().union(*self.layers)):
             for span in self._spans(layer):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from dlens.checks import refuse, several
+
 if TYPE_CHECKING:
     import xarray as xr
 
@@ -33,7 +35,13 @@ def pool(dataset: xr.Dataset, variable: str, dims: str | Sequence[str]) -> xr.Da
         >>> float(pool(cells, "cosine", "step"))
         0.625
     """
-    if variable not in dataset:
+    import xarray as xr
+
+    if not isinstance(dataset, xr.Dataset):
+        refuse("dataset", dataset, "a measure's result", "pass record.measures['cosine'], or another of its keys")
+    if not isinstance(dims, str) and not (several(dims) and all(isinstance(dim, str) for dim in dims)):
+        refuse("dims", dims, "a dimension, or a list of them", f"name some of {', '.join(map(str, dataset.dims))}")
+    if not isinstance(variable, str) or variable not in dataset:
         raise KeyError(
             f"no variable {variable!r} in the dataset; expected one of {', '.join(map(str, dataset.data_vars))}; "
             f"check the spelling"

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dlens.axes import Part, TokenMask
+from dlens.checks import check_fields, refuse
 from dlens.ops.base.scope import Scope
 from dlens.ops.base.target import RunShape, Target
 from dlens.ops.base.tokens import TokenSpec
@@ -56,6 +57,9 @@ class Structure:
     skips: Mapping[int, Part] = field(default_factory=dict)
     runs: Mapping[int, int] = field(default_factory=dict)
     swaps: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        check_fields(self, "write Structure(skips={3: 'block'}), Structure(runs={3: 2}) or Structure(swaps=((2, 7),))")
 
     def __bool__(self) -> bool:
         return bool(self.skips or self.runs or self.swaps)
@@ -129,6 +133,8 @@ class Op(ABC):
         Raises:
             ValueError, IndexError: with what came, what was expected and the usual fix.
         """
+        if not isinstance(self.scope, Scope):
+            refuse("scope", self.scope, "when it acts", "leave scope= out for always, and pass steps= to the verb")
         if self.scope.noise is not None and not target.has_noise:
             raise ValueError(
                 f"noise={self.scope.noise!r} on {target.name}; expected a diffusion model, as the noise "

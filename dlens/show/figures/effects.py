@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dlens.checks import require_word
+from dlens.checks import refuse, require_word
 from dlens.findings.effects.collapse import Collapse
 from dlens.findings.effects.disruption import Disruption
 from dlens.findings.effects.phases import Phases
 from dlens.findings.effects.retention import Retention
 from dlens.findings.layers.compare import Comparison, relative_depth
 from dlens.show.figures.statistics import Statistic, bands, lines, whiskers
-from dlens.show.figures.style import nth_colour, spelt, styled
+from dlens.show.figures.style import all_of, nth_colour, spelt, styled
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -42,6 +42,9 @@ def retention_points(kept: Mapping[str, Retention]) -> go.Figure:
     """
     import plotly.graph_objects as go
 
+    if not isinstance(kept, Mapping):
+        refuse("kept", kept, "a mapping of names to results", "write {'3': dlens.retention(model, [3])}")
+    _several(kept.values(), Retention)
     own = _kept("", "", kept)
     points = go.Scatter(
         x=list(own.values),
@@ -58,19 +61,8 @@ def retention_points(kept: Mapping[str, Retention]) -> go.Figure:
 
 
 def _several(found: Any, kind: type[T]) -> Sequence[T]:
-    """Several results; one alone may stand without a list.
-
-    Raises:
-        ValueError: something else.
-    """
-    listed = [found] if isinstance(found, kind) else found
-    wrong = [each for each in listed if not isinstance(each, kind)] if isinstance(listed, Iterable) else [found]
-    if wrong or isinstance(listed, (str, Mapping)):
-        raise ValueError(
-            f"the figure got {type(wrong[0] if wrong else found).__name__}; expected {kind.__name__} objects; pass a "
-            f"list of what dlens.{kind.__name__.lower()} returned"
-        )
-    return list(listed)
+    """Several results; one alone may stand without a list."""
+    return all_of(kind, found, f"pass a list of what dlens.{kind.__name__.lower()} returned")
 
 
 def _kept(name: str, along: str, kept: Mapping[Any, Retention]) -> Statistic:
@@ -110,9 +102,21 @@ def disruption_by_layer(
     """
     drawn = []
     for own in _several(found, Disruption):
-        data = own.data.sel(fraction=fraction, positions=positions)
+        data = _at(_at(own.data, "fraction", fraction), "positions", positions)
         drawn.append(_cosines(own.model, "cosine with the run as it is", *_places(own.n_layers, axis), data))
     return bands(drawn)
+
+
+def _at(data: Any, dim: str, label: Any) -> Any:
+    """What a result holds at one place of an axis.
+
+    Raises:
+        ValueError: it has no such place.
+    """
+    labels = data[dim].values.tolist()
+    if not any(type(label) in (str, int, float) and label == own for own in labels):
+        refuse(dim, label, f"one of {', '.join(map(str, labels))}", "name one that the result holds")
+    return data.sel({dim: label})
 
 
 def _cosines(name: str, label: str, along: str, places: list[float], data: Any) -> Statistic:
@@ -141,7 +145,7 @@ def disruption_by_fraction(found: Sequence[Disruption], positions: str = "decidi
     """
     drawn = []
     for own in _several(found, Disruption):
-        data = own.data.sel(positions=positions).isel(layer=-1)
+        data = _at(own.data, "positions", positions).isel(layer=-1)
         places = data["fraction"].values.tolist()
         drawn.append(_cosines(own.model, "cosine after the last block", "share of tokens decided", places, data))
     return lines(drawn)
@@ -165,6 +169,7 @@ def effect_bars(found: Sequence[Collapse], value: str = "accuracy") -> go.Figure
     figure, found = go.Figure(), _several(found, Collapse)
     for number, own in enumerate(found):
         rows = own.table()
+        require_word("value", value, [name for name, held in rows[0].items() if isinstance(held, (int, float))])
         figure.add_trace(
             go.Bar(
                 x=[row[value] for row in rows],
@@ -197,6 +202,7 @@ def channel_by_layer(found: Sequence[Collapse], value: str = "energy_share", axi
     """
     drawn = []
     for own in _several(found, Collapse):
+        require_word("value", value, map(str, own.where.data_vars))
         values = own.where[value].values.tolist()
         name = f"{own.model}, channel {own.channel}"
         drawn.append(Statistic(name, value.replace("_", " "), *_places(len(values), axis), values, digits=4))
@@ -217,6 +223,9 @@ def comparison_lines(table: Comparison, value: str, axis: str = "depth") -> go.F
         >>> [line.name for line in comparison_lines(table, "cosine").data]
         ['ar', 'dllm']
     """
+    if not isinstance(table, Comparison):
+        refuse("table", table, "a Comparison", "pass what dlens.compare returned")
+    require_word("value", value, map(str, table.to_xarray().data_vars))
     drawn = []
     for name in table.profiles:
         rows = [row for row in table.table() if row["model"] == name and value in row]

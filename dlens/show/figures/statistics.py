@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, final
 
-from dlens.show.figures.style import COLOURS, faint, nth_colour, spelt, styled
+from dlens.checks import check_fields, finite, refuse, several, whole
+from dlens.show.figures.style import COLOURS, all_of, faint, nth_colour, spelt, styled
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -53,6 +54,7 @@ class Statistic:
     digits: int = 3
 
     def __post_init__(self) -> None:
+        check_fields(self, "write Statistic('loss of trio/ar', 'loss', 'layer', [3, 5], [2.5, 2.25])")
         parts = {"values": self.values, "low": self.low, "high": self.high, "notes": self.notes or None}
         sizes = {part: len(held) for part, held in parts.items() if held is not None}
         if set(sizes.values()) != {len(self.places)} or (self.low is None) != (self.high is None):
@@ -91,6 +93,7 @@ def statistics_table(statistics: Sequence[Statistic]) -> tuple[list[str], list[l
         >>> statistics_table([Statistic("ar", "loss", "layer", [3, 5], [2.5, 2.25])])
         (['layer', 'ar'], [[3, 2.5], [5, 2.25]])
     """
+    statistics = _all(statistics)
     along, _ = _axes(statistics)
     columns: dict[str, dict[Any, float]] = {}
     for own in statistics:
@@ -122,8 +125,11 @@ def bands(
     """
     import plotly.graph_objects as go
 
-    figure = go.Figure()
+    figure, statistics = go.Figure(), _all(statistics)
     axes = _axes(statistics)
+    for what, numbers in {"colours": colours, "dashes": dashes}.items():
+        if numbers is not None and not (several(numbers) and len(numbers) >= len(statistics) and _whole(numbers)):
+            refuse(what, numbers, "a whole number for each statistic", f"write {what}={list(range(len(statistics)))}")
     for number, own in enumerate(statistics):
         colour = nth_colour(number if colours is None else colours[number])
         dash = _DASHES[(0 if dashes is None else dashes[number]) % len(_DASHES)]
@@ -152,8 +158,10 @@ def lines(statistics: Sequence[Statistic], colours: Sequence[str] = COLOURS) -> 
     """
     import plotly.graph_objects as go
 
-    figure = go.Figure()
+    figure, statistics = go.Figure(), _all(statistics)
     axes = _axes(statistics)
+    if not several(colours) or len(colours) == 0 or not all(isinstance(colour, str) for colour in colours):
+        refuse("colours", colours, "colours as text", "leave colours= out, or write colours=['#0072B2']")
     for number, own in enumerate(statistics):
         colour = colours[number % len(colours)]
         figure.add_trace(_line(own, colour, "solid", marker={"size": 5}, error_y=whiskers(own)))
@@ -201,8 +209,10 @@ def points(statistics: Sequence[Statistic], at: float | None = None) -> go.Figur
     """
     import plotly.graph_objects as go
 
-    figure = go.Figure()
+    figure, statistics = go.Figure(), _all(statistics)
     _, axis = _axes(statistics)
+    if at is not None and finite(at) is None:
+        refuse("at", at, "a number", "leave at= out, or write at=1")
     names = list(dict.fromkeys(name for own in statistics for name in own.places))
     for number, own in enumerate(statistics):
         shift = 0.22 * (number - (len(statistics) - 1) / 2)
@@ -246,6 +256,14 @@ def whiskers(statistic: Statistic) -> dict[str, Any] | None:
         "arrayminus": [value - low for value, low in zip(statistic.values, statistic.low, strict=True)],
         "width": 3,
     }
+
+
+def _all(statistics: Any) -> Sequence[Statistic]:
+    return all_of(Statistic, statistics, "make them with dlens.show.figures.Statistic")
+
+
+def _whole(numbers: Sequence[Any]) -> bool:
+    return all(whole(number) is not None for number in numbers)
 
 
 def _axes(statistics: Sequence[Statistic]) -> tuple[str, str]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from dlens.checks import real, refuse
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["COLOURS", "faint", "noise_words", "nth_colour", "spelt", "styled"]
+__all__ = ["COLOURS", "all_of", "faint", "noise_words", "nth_colour", "spelt", "styled"]
+
+T = TypeVar("T")
 
 # Okabe and Ito's palette without black and yellow: told apart by most readers, on light and on dark.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -42,7 +47,25 @@ def noise_words(centre: float, last: float | None = None) -> str:
         >>> noise_words(0.25), noise_words(0.05, 0.95)
         ('20% to 30% masked', '0% to 100% masked')
     """
+    for what, value in {"centre": centre, "last": centre if last is None else last}.items():
+        if real(value) is None:
+            refuse(what, value, "the centre of a bin of noise", f"write {what}=0.25, or another of the axis")
     return f"{abs(centre - 0.05):.0%} to {(centre if last is None else last) + 0.05:.0%} masked"
+
+
+def all_of(kind: type[T], found: Any, fix: str) -> Sequence[T]:
+    """Several results of one kind to draw; one alone may stand without a list.
+
+    Raises:
+        ValueError: something else.
+    """
+    listed = isinstance(found, Iterable) and not isinstance(found, (kind, str, Mapping))
+    given = list(found) if listed else [found]
+    held = [each for each in given if isinstance(each, kind)]
+    if len(held) < len(given):
+        came = next(type(each).__name__ for each in given if not isinstance(each, kind))
+        raise ValueError(f"the figure got {came}; expected {kind.__name__} objects; {fix}")
+    return held
 
 
 def spelt(text: Any) -> Any:
@@ -57,6 +80,13 @@ def spelt(text: Any) -> Any:
 
 def styled(figure: go.Figure, x: str, y: str, **layout: Any) -> go.Figure:
     """Room for a narrow page, and no background of its own."""
+    import plotly.graph_objects as go
+
+    if not isinstance(figure, go.Figure):
+        refuse("figure", figure, "a figure of plotly", "pass what a function of dlens.show.figures returned")
+    for what, title in {"x": x, "y": y}.items():
+        if not isinstance(title, str):
+            refuse(what, title, "the title of an axis", f"write {what}='layer', or ''")
     yaxis = {"title": {"text": spelt(y)}, "automargin": True} | layout.pop("yaxis", {})
     return figure.update_layout(
         xaxis={"title": {"text": spelt(x)}, "automargin": True},

@@ -34,7 +34,7 @@ def after_end(tokens: TokenIds, generated: TokenMask, ends: tuple[int, ...]) -> 
 
 
 def continuations(model: Model, tokens: TokenIds, generated: TokenMask, shown: TokenMask) -> list[str]:
-    """Per row the shown text up to its end of sequence; nothing without a tokenizer.
+    """Per row the shown text up to its end of sequence, a sign for every mask; nothing without a tokenizer.
 
     Args:
         generated: [batch, position], what was decoded; ends that a prompt holds end nothing.
@@ -43,8 +43,7 @@ def continuations(model: Model, tokens: TokenIds, generated: TokenMask, shown: T
     if model.tokenizer is None:
         return []
     kept = shown & ~after_end(tokens, generated, end_ids(model))
-    rows = [row[keep].tolist() for row, keep in zip(tokens, kept, strict=True)]
-    return [model.tokenizer.decode(row, skip_special_tokens=True) for row in rows]
+    return [_draft(model, row[keep].tolist()) for row, keep in zip(tokens, kept, strict=True)]
 
 
 def pieces(model: Model, ids: Tensor) -> dict[int, str]:
@@ -71,6 +70,8 @@ def drafts(model: Model, tokens: TokenIds, start: int) -> list[str]:
 
 def _draft(model: Model, ids: list[int]) -> str:
     mask = model.family.mask_token_id
+    if mask not in ids:
+        return model.tokenizer.decode(ids, skip_special_tokens=True)
     parts = []
     for masked, run in groupby(ids, lambda i: i == mask):
         held = list(run)

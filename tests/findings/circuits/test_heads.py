@@ -1,9 +1,13 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 import dlens
 from dlens.findings.circuits.heads import attention_flow, pattern_stability
+from tests.refusing import WRONG, assert_three_parts
+from tests.unchecked import unchecked
 
 PROMPTS = ["Once upon a time there was a fox", "Once upon"]
 
@@ -62,3 +66,11 @@ def test_other_records_say_what_to_run(ar: dlens.Model, diffusion: dlens.Model) 
         pattern_stability(dlens.trace(diffusion).capture("z").generate("Once", 2))
     with pytest.raises(ValueError, match=r"patterns of steps \[0\] alone; expected two steps"):
         pattern_stability(dlens.trace(diffusion).capture("pattern", steps=[0]).generate("Once", 2))
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_what_is_no_record_is_refused(wrong: Any) -> None:
+    for read in (dlens.attention_flow, dlens.pattern_stability):
+        with unchecked(), pytest.raises(ValueError) as caught:
+            read(wrong)
+        assert_three_parts(str(caught.value), "record=")

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 import dlens
+from tests.refusing import WRONG, assert_three_parts
+from tests.unchecked import unchecked
 
 
 @pytest.mark.parametrize("task", ["trio-math", "trio-code"])
@@ -196,3 +198,11 @@ def test_batches_keep_pairs_together(pairs: dlens.Pairs) -> None:
     parts: Any = list(mixed.batches(2, one_length=True))
     assert [part.right for part in parts] == [(30, 31), (32,)]
     assert torch.tensor([len(row) for part in parts for row in part.clean]).tolist() == [5, 5, 3]
+
+
+@pytest.mark.parametrize("wrong", [*WRONG.values(), 0, -1], ids=[*WRONG, "0", "-1"])
+def test_a_batch_is_of_a_whole_number_of_pairs(wrong: Any) -> None:
+    one = dlens.Pairs(((5,),), ((6,),), (1,), (2,), (0,), ("a",))
+    with unchecked(), pytest.raises(ValueError) as caught:
+        list(one.batches(wrong))
+    assert_three_parts(str(caught.value), "batch_size")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import isnan
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dlens.findings.scores.estimate import Estimate, kept_less, kept_share, mean_curve, mean_of
 from dlens.findings.scores.intervals import mean_interval, ratio_interval
+from tests.refusing import WRONG, assert_three_parts
+from tests.unchecked import unchecked
 
 
 def test_a_mean_says_of_how_many_and_of_what() -> None:
@@ -105,3 +109,34 @@ def _kept(solved: float, kept: float, shared: float) -> float:
     """What is kept of what is solved: two draws are one and the same with probability shared squared."""
     together = shared**2
     return together * min(solved, kept) / solved + (1 - together) * kept
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_wrong_objects_are_refused(wrong: Any) -> None:
+    right = [True, False]
+    calls: dict[str, Callable[[], Any]] = {
+        "values": lambda: mean_of(wrong),
+        "values ": lambda: mean_curve(wrong),
+        "unit": lambda: mean_of(np.ones(2), None if wrong == "x" else wrong),
+        "before": lambda: kept_share(wrong, right),
+        "after": lambda: kept_share(right, wrong),
+        "own": lambda: kept_less(wrong, [(right, right)]),
+        "others": lambda: kept_less((right, right), wrong),
+    }
+    for what, call in calls.items():
+        with unchecked(), pytest.raises(ValueError) as caught:
+            call()
+        assert_three_parts(str(caught.value), f"{what.strip()}=")
+
+
+def test_answers_to_other_problems_and_samples_of_another_shape_are_refused() -> None:
+    for call in (
+        lambda: kept_share([True], [True, False]),
+        lambda: kept_less(([True], [True]), []),
+        lambda: kept_less(([True], [True]), [([True], [True, False])]),
+        lambda: mean_of(np.zeros((2, 3))),
+        lambda: mean_curve(np.zeros(3)),
+        lambda: mean_of(np.zeros(0)),
+    ):
+        with unchecked(), pytest.raises(ValueError, match=";.* expected|; expected"):
+            call()

@@ -6,6 +6,8 @@ import pytest
 
 import dlens
 from dlens.findings.skipping.skip_schedule import SkipSchedule, mean_loss, widths
+from tests.refusing import WRONG, assert_three_parts
+from tests.unchecked import unchecked
 
 
 def by_hand(levels: tuple[float, ...], *layers: tuple[int, ...], n_layers: int = 16) -> SkipSchedule:
@@ -38,3 +40,14 @@ def test_losses_are_weighed_by_the_width_of_their_level() -> None:
     assert mean_loss((0.0, 0.25, 1.0), (4.0, 8.0)) == 7
     schedule = SkipSchedule((0.0, 0.25, 1.0), ((1,), ()), 0.5, 4, (4.0, 8.0), (2.0, 4.0), "by hand", ())
     assert (schedule.loss, schedule.whole_loss, schedule.share) == (7, 3.5, 0.25 / 4)
+
+
+def test_a_schedule_has_one_of_each_between_two_edges() -> None:
+    with pytest.raises(ValueError) as caught:
+        SkipSchedule((0.0, 0.5, 1.0), ((3,),), 0.1, 4, (1.0,), (1.0,), "m", ())
+    assert_three_parts(str(caught.value), "SkipSchedule has 3 edges of levels and 1 layers, 1 losses, 1 whole_losses")
+    schedule = SkipSchedule((0.0, 1.0), ((3,),), 0.1, 4, (1.0,), (1.0,), "m", ())
+    for wrong in WRONG.values():
+        with unchecked(), pytest.raises(ValueError) as caught:
+            schedule.apply(wrong)
+        assert_three_parts(str(caught.value), "chain=")

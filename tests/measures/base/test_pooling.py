@@ -1,8 +1,13 @@
+from typing import Any
+
 import numpy as np
 import pytest
+import xarray as xr
 
 from dlens.measures import Cosine, Outliers, pool
 from tests.measures.runs import SPANS, assert_close, observe, random_run
+from tests.refusing import WRONG, assert_three_parts
+from tests.unchecked import unchecked
 
 
 def test_pools_by_the_positions_in_each_cell() -> None:
@@ -34,3 +39,17 @@ def test_other_dimensions_are_kept() -> None:
 def test_an_unknown_variable_is_refused() -> None:
     with pytest.raises(KeyError, match="no variable 'cka' in the dataset; expected one of cosine, n"):
         pool(observe(Cosine(), random_run(SPANS[0])), "cka", "step")
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_wrong_objects_are_refused(wrong: Any) -> None:
+    cells = xr.Dataset({"cosine": ("step", [0.5, 1.0]), "n": ("step", [3, 1])})
+    with unchecked(), pytest.raises(ValueError) as caught:
+        pool(wrong, "cosine", "step")
+    assert_three_parts(str(caught.value), "dataset=")
+    with unchecked(), pytest.raises(KeyError, match="; expected one of cosine, n;"):
+        pool(cells, wrong, "step")
+    if wrong != "x":
+        with unchecked(), pytest.raises(ValueError) as caught:
+            pool(cells, "cosine", wrong)
+        assert_three_parts(str(caught.value), "dims=")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,8 @@ from dlens.ops.steer import Steer
 from dlens.ops.swap import Swap
 from dlens.tracing.planning.measured import Measured
 from tests.ops.targets import DIFFUSION
+from tests.refusing import WRONG, assert_three_parts
+from tests.unchecked import unchecked
 
 ALL = (0, 1, 2, 3)
 SAID: list[tuple[Op, tuple[Touch, ...], Structure]] = [
@@ -77,3 +80,12 @@ def test_what_is_written_of_an_operation_of_ones_own() -> None:
 
 def test_names_of_classes_as_operations_are_called() -> None:
     assert [snake_case(name) for name in ("Skip", "AblateOutlier", "CKA2D")] == ["skip", "ablate_outlier", "cka2_d"]
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_a_scope_says_when(wrong: Any) -> None:
+    with unchecked():
+        op = Skip(layers=(1,), scope=wrong)
+        with pytest.raises(ValueError) as caught:
+            op.check(DIFFUSION)
+    assert_three_parts(str(caught.value), "scope=")

@@ -13,6 +13,7 @@ from dlens.findings.effects.phases import Phases
 from dlens.findings.effects.retention import Retention, judged
 from dlens.show import figures
 from tests.findings.answers import answers
+from tests.refusing import WRONG, assert_three_parts
 from tests.unchecked import unchecked
 
 TEXTS = ["Once upon a time there was a fox", "def f(x):\n    return"]
@@ -101,3 +102,22 @@ def test_one_result_needs_no_list_and_others_are_refused(moved: list[dlens.Disru
             pytest.raises(ValueError, match="the figure got .*; expected Disruption objects; pass a list"),
         ):
             figures.disruption_by_layer(wrong, 0.5)  # pyright: ignore
+
+
+def test_words_that_a_result_does_not_hold_are_refused(
+    moved: list[dlens.Disruption], kept: dict[str, Retention]
+) -> None:
+    for what, draw in {
+        "positions": lambda wrong: figures.disruption_by_fraction(moved, wrong),
+        "positions ": lambda wrong: figures.disruption_by_layer(moved, 0.5, wrong),
+        "fraction": lambda wrong: figures.disruption_by_layer(moved, wrong),
+        "table": lambda wrong: figures.comparison_lines(wrong, "cosine"),
+    }.items():
+        for wrong in WRONG.values():
+            with unchecked(), pytest.raises(ValueError) as caught:
+                draw(wrong)
+            assert_three_parts(str(caught.value), f"{what.strip()}=")
+    # No result is an empty figure.
+    for wrong in [*(each for each in WRONG.values() if each != {}), kept["a"]]:
+        with unchecked(), pytest.raises(ValueError, match="; expected"):
+            figures.retention_points(wrong)

@@ -5,8 +5,9 @@ import pytest
 
 from dlens.show.figures import COLOURS, Statistic, bands, lines, points, statistics_table
 from dlens.show.figures.statistics import whiskers
-from dlens.show.figures.style import faint
-from tests.refusing import assert_three_parts
+from dlens.show.figures.style import faint, styled
+from tests.refusing import WRONG, assert_three_parts
+from tests.unchecked import unchecked
 
 AR = Statistic("ar", "loss", "layer", [3, 5], [2.5, 2.25], [2.25, 2.0], [3.0, 2.5], unit="nats a token")
 DLLM = Statistic("dllm", "loss", "layer", [3, 5, 7], [1.5, 1.25, 1.0], unit="nats a token")
@@ -105,3 +106,34 @@ def test_numbers_of_different_kinds_are_not_drawn_together() -> None:
 
 def test_nothing_is_an_empty_figure() -> None:
     assert bands([]).data == lines([]).data == points([]).data == ()
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_what_is_no_statistic_is_refused(wrong: Any) -> None:
+    for draw in (bands, lines, points, statistics_table):
+        with unchecked(), pytest.raises(ValueError) as caught:
+            draw(wrong)
+        assert_three_parts(str(caught.value), "the figure got ")
+
+
+def test_colours_dashes_and_lines_of_other_kinds_are_refused() -> None:
+    for what, draw in {
+        "colours": lambda wrong: bands([AR], colours=wrong),
+        "dashes": lambda wrong: bands([AR], dashes=wrong),
+        "colours ": lambda wrong: lines([AR], wrong),
+        "at": lambda wrong: points([KEPT], wrong),
+        "name": lambda wrong: Statistic(wrong, "loss", "layer", [3], [2.5]),
+        "values": lambda wrong: Statistic("ar", "loss", "layer", [3], wrong),
+    }.items():
+        for wrong in ("x" if what == "at" else 3, [], {}, object()):
+            with unchecked(), pytest.raises(ValueError) as caught:
+                draw(wrong)
+            if what != "values" or wrong != []:
+                assert_three_parts(str(caught.value), f"{what.strip()}=")
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_what_is_no_figure_has_no_look(wrong: Any) -> None:
+    with unchecked(), pytest.raises(ValueError) as caught:
+        styled(wrong, "layer", "loss")
+    assert_three_parts(str(caught.value), "figure=")
