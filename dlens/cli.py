@@ -182,7 +182,7 @@ _LAYERS_PART = re.compile(r"(-?[0-9]{1,9})|([0-9]{1,9})-([0-9]{1,9})")
 
 def models() -> None:
     """List the models that ship with dlens, and the families that others belong to."""
-    from dlens.models.known import known_models
+    from dlens.models.families.known import known_models
 
     known = known_models()
     shipped = [[m.name, m.family, m.objective, m.layers, m.width, m.note] for m in known if m.layers is not None]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dlens import metrics, samplers, tasks
+from dlens.compression.compress import compress
+from dlens.compression.recipe import Recipe
+from dlens.compression.spectral_alpha import spectral_alpha
 from dlens.errors import Cancelled, NeverFired, UnfiredWarning, UnprovedWarning, VerificationError
 from dlens.findings.circuits.attribute import Attribution, attribute
 from dlens.findings.circuits.circuit import Circuit, circuit
@@ -32,6 +35,7 @@ from dlens.measures.outliers import Outliers
 from dlens.measures.recency import Recency
 from dlens.measures.sink_values import SinkValues
 from dlens.measures.top_tokens import TopTokens
+from dlens.models.compression import Compression
 from dlens.models.families.registry import register_family
 from dlens.models.family import Family, Fill, Layout, Site
 from dlens.models.load import load
@@ -51,6 +55,7 @@ __all__ = [
     "Circuit",
     "Collapse",
     "Comparison",
+    "Compression",
     "CommitOrder",
     "Cosine",
     "Disruption",
@@ -71,6 +76,7 @@ __all__ = [
     "Phases",
     "Profile",
     "Recency",
+    "Recipe",
     "Record",
     "Retention",
     "SinkValues",
@@ -88,6 +94,7 @@ __all__ = [
     "attribute",
     "collapse",
     "compare",
+    "compress",
     "disruption",
     "load",
     "load_record",
@@ -105,6 +112,7 @@ __all__ = [
     "report",
     "retention",
     "samplers",
+    "spectral_alpha",
     "tasks",
     "trace",
 ]

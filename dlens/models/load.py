@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from dlens.checks import as_flag, quoted
+from dlens.models.compression import read_compression
 from dlens.models.families.registry import choose_family, choose_layout
 from dlens.models.family import Family
 from dlens.models.given import module_of
@@ -82,7 +83,8 @@ def load(
         if not chosen.causal:
             _make_bidirectional(module)
         origin = Origin(str(source), given | {"trust_remote_code": trust_remote_code, "family": family, **kwargs})
-        return replace(_build(module, tokenizer, chosen, _asked(family), str(source), verify), origin=origin)
+        built = _build(module, tokenizer, chosen, _asked(family), str(source), verify)
+        return replace(built, origin=origin, compression=read_compression(base or where))
     if kwargs:
         raise TypeError(
             f"arguments {', '.join(kwargs)} with a loaded module; expected them with a name or a folder only; "

@@ -7,11 +7,13 @@ import threading
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import nn
 
+from dlens.models.compression import Compression
 from dlens.models.family import Family, Layout
 from dlens.models.identity import identity
 from dlens.models.reading import reading
@@ -57,6 +59,7 @@ class Model:
             prompts of unequal length run in groups of equal length.
         origin: how `dlens.load` got it by name; None where a module was passed.
         memo: what is worth keeping between runs, such as FLOP counts.
+        compression: what `dlens.compress` did to its weights; None where nothing was done.
 
     Examples:
         >>> import dlens
@@ -81,6 +84,7 @@ class Model:
     honours_padding: bool = True
     origin: Origin | None = None
     memo: dict[Any, Any] = field(default_factory=dict, repr=False)
+    compression: Compression | None = None
 
     @property
     def layout(self) -> Layout:
@@ -219,6 +223,32 @@ class Model:
         with self.lock:
             unwrap(self.module)
             self.memo.pop(Wrapper, None)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the model to a new folder, for `dlens.load(folder)`: all of it, or nothing.
+
+        Args:
+            folder: not there yet, or empty.
+
+        Returns:
+            The folder.
+
+        Raises:
+            FileExistsError: the folder holds something.
+            ValueError: a model that its weights and config do not describe.
+            OSError: it cannot be written.
+
+        Examples:
+            >>> import dlens
+            >>> from tempfile import mkdtemp
+            >>> small = dlens.compress("trio/ar", "rtn", bits=4)
+            >>> again = dlens.load(small.save(mkdtemp()))
+            >>> again.compression == small.compression, again.fingerprint() == small.fingerprint()
+            (True, True)
+        """
+        from dlens.models.saved import save_model
+
+        return save_model(self, folder)
 
     def fingerprint(self) -> str:
         """The name of what the module computes; see `dlens.models.identity.identity`."""

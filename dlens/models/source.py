@@ -15,7 +15,7 @@ from torch import nn
 from dlens.axes import respell
 from dlens.models import compat
 
-__all__ = ["TRIO", "TRIO_FOLDER", "read_checkpoint", "read_tokenizer", "resolve"]
+__all__ = ["TRIO", "TRIO_FOLDER", "read_checkpoint", "read_tokenizer", "resolve", "without_bar"]
 
 TRIO_FOLDER = Path(__file__).parent / "trio"
 TRIO = ("trio/ar", "trio/diffusion", "trio/ar-init")
@@ -120,7 +120,7 @@ def read_checkpoint(source: str, trust_remote_code: bool, kwargs: dict[str, Any]
             )
         return _read_remote(source, remote, settings, kwargs)
     _check_names(kwargs, settings)
-    with _in_words(source), _without_bar() if Path(source).parent == TRIO_FOLDER else nullcontext():
+    with _in_words(source), without_bar() if Path(source).parent == TRIO_FOLDER else nullcontext():
         module, info = AutoModelForCausalLM.from_pretrained(source, output_loading_info=True, **kwargs)  # pyright: ignore
     lacking = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if lacking:
@@ -147,8 +147,8 @@ def _in_words(source: str) -> Iterator[None]:
 
 
 @contextmanager
-def _without_bar() -> Iterator[None]:
-    """No progress bar of transformers: reading a shipped model takes a moment."""
+def without_bar() -> Iterator[None]:
+    """No progress bar of transformers, for what takes a moment."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

@@ -6,7 +6,7 @@ import pytest
 
 import dlens
 from dlens.models.family import Family
-from dlens.models.known import known_models
+from dlens.models.families.known import known_models
 
 pytestmark = pytest.mark.usefixtures("only_our_own")
 

@@ -1,0 +1,136 @@
+"""Which matrices of a model are compressed, and which are left out and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import final
+
+from torch import nn
+
+from dlens.compression.methods.method import Weight
+from dlens.models.model import Model
+from dlens.models.packed import is_packed
+
+__all__ = ["Matrix", "head_and_embed", "linear_weight", "matrices_of"]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """A matrix of a model.
+
+    Args:
+        layer: of its block; None outside of blocks.
+        name: its path below the block, or below the module.
+        part: the module that holds it.
+    """
+
+    layer: int | None
+    name: str
+    part: nn.Module
+
+    @property
+    def weight(self) -> Weight:
+        """A view of the weights, whichever way they are stored."""
+        found = linear_weight(self.part)
+        assert found is not None
+        return found
+
+    @property
+    def label(self) -> str:
+        """Its name within the model."""
+        return self.name if self.layer is None else f"layer {self.layer} {self.name}"
+
+    def write(self, new: Weight) -> None:
+        """Put new weights in place of the old ones."""
+        self.weight.copy_(new)
+
+
+def linear_weight(part: nn.Module) -> Weight | None:
+    """The weights that a linear module or an embedding multiplies with, [out, in]; None for any other module.
+
+    Examples:
+        >>> linear_weight(nn.Linear(3, 2)).shape, linear_weight(nn.ReLU())
+        (torch.Size([2, 3]), None)
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    if isinstance(part, Conv1D):
+        return part.weight.detach().T
+    return part.weight.detach() if isinstance(part, (nn.Linear, nn.Embedding)) else None
+
+
+def matrices_of(model: Model) -> tuple[list[Matrix], dict[str, str]]:
+    """The linear matrices of all blocks, and the other weights of two axes or more with the reason they are left out.
+
+    Examples:
+        >>> import dlens
+        >>> found, left_out = matrices_of(dlens.load("trio/ar"))
+        >>> len(found), found[0].label, left_out
+        (112, 'layer 0 self_attn.q_proj', {})
+    """
+    found: list[Matrix] = []
+    left_out: dict[str, str] = {}
+    seen: dict[int, str] = {}
+    for layer, block in enumerate(model.blocks):
+        for name, part in block.named_modules():
+            matrix = Matrix(layer, name, part)
+            for key, why in _reasons(part, matrix, seen):
+                left_out[f"{matrix.label}{key}"] = why
+            if _is_plain(part) and seen.setdefault(_place(part), matrix.label) == matrix.label:
+                found.append(matrix)
+    return found, left_out
+
+
+def _is_plain(part: nn.Module) -> bool:
+    """A linear module whose weights are a matrix of floating-point numbers that is here."""
+    weight = None if isinstance(part, nn.Embedding) else linear_weight(part)
+    return weight is not None and not is_packed(part) and weight.device.type != "meta"
+
+
+def _reasons(part: nn.Module, matrix: Matrix, seen: dict[int, str]) -> Iterator[tuple[str, str]]:
+    if _is_plain(part):
+        if seen.get(_place(part), matrix.label) != matrix.label:
+            yield "", f"the same weights as {seen[_place(part)]}"
+        return
+    if is_packed(part):
+        yield "", f"its weights are quantised or packed already ({type(part).__name__})"
+        return
+    for key, value in part.named_parameters(recurse=False):
+        if value.ndim > 1:
+            away = "its weights are not here" if value.is_meta else "no linear module"
+            yield f".{key}", f"{away}: {tuple(value.shape)} of {type(part).__name__}"
+
+
+def head_and_embed(model: Model, head: bool, embed: bool) -> tuple[list[Matrix], list[Matrix]]:
+    """The unembedding and the embedding, where they are asked for.
+
+    Raises:
+        ValueError: the head is no linear module of its own.
+    """
+    found: tuple[list[Matrix], list[Matrix]] = ([], [])
+    path = model.layout.head
+    part = None if path is None else model.module.get_submodule(path)
+    tied = part is None or _place(part) == _place(model.embed)
+    if head:
+        if tied or not _is_plain(part):  # pyright: ignore
+            raise ValueError(
+                f"head=True on {model.name}, whose unembedding is {'the embedding' if tied else type(part).__name__}; "
+                f"expected a linear module of its own; leave head out"
+            )
+        found[0].append(Matrix(None, str(path), part))  # pyright: ignore
+    if embed:
+        if tied or linear_weight(model.embed) is None:
+            raise ValueError(
+                f"embed=True on {model.name}, whose embedding is {'the unembedding too' if tied else 'no table'}; "
+                f"expected a table of its own; leave embed out"
+            )
+        found[1].append(Matrix(None, model.layout.embed, model.embed))
+    return found
+
+
+def _place(part: nn.Module) -> int:
+    """Where the weights of a module lie."""
+    weight = getattr(part, "weight", None)
+    return 0 if weight is None else weight.data_ptr()

@@ -1,0 +1,1 @@
+"""One way to compress a matrix a file, by what its inputs were; `registry.py` names them."""

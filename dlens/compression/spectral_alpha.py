@@ -1,0 +1,171 @@
+"""How heavy the tails of the weights' spectra are, by layer and matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dlens.checks import as_flag
+from dlens.compression.spectra import SPECTRA, alpha_peak, effective_rank, eigenvalues, hill
+from dlens.models.load import load
+from dlens.models.model import Model
+from dlens.models.packed import is_packed
+from dlens.ops.base.given import as_seed
+from dlens.tracing.progress import quiet
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["spectral_alpha"]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A matrix of a block.
+
+    Args:
+        layer, path: where it is.
+        weight: [d_out, d_in]; None where it is left out.
+        why: it is left out.
+    """
+
+    layer: int
+    path: str
+    weight: Float[Tensor, "d_out d_in"] | None
+    why: str = ""
+
+
+def spectral_alpha(model: Any, farms: bool = True, seed: int = 0, progress: bool = True) -> xr.Dataset:
+    """How heavy the tail of each weight matrix's spectrum is: the exponent of a power law, by layer and matrix.
+
+    The less alpha, the heavier the tail, and the further the matrix is trained (AlphaPruning, arXiv 2410.10912);
+    arXiv 2605.06366 reads from it that the early layers of diffusion models are overtrained. Nothing is run: these
+    are numbers of the weights alone.
+
+    Args:
+        model: anything `dlens.load` takes.
+        farms: take the eigenvalues of sub-blocks of 128 x 128, so that matrices of different shapes compare (FARMS,
+            arXiv 2506.06280), where a matrix is as large; else of the whole matrix.
+        seed: of the draw of 256 sub-blocks, where there are more. Each matrix has a draw of its own.
+        progress: show a progress bar when it takes longer than a second.
+
+    Returns:
+        Over layer and matrix, the paths of the linear modules of a block: "alpha"; "ks", the distance of the fit;
+        "hill", the exponent of the upper half of the spectrum; "effective_rank", of the whole matrix. NaN where a block
+        has no such matrix, and where nothing can be fitted. The attributes have the estimators, and under "left_out"
+        what of the blocks was not read, and why: packed and quantised matrices, weights that are not finite, and
+        matrices of modules that are not linear.
+
+    Raises:
+        ValueError: no block has a matrix that can be read.
+
+    Examples:
+        >>> import dlens
+        >>> found = dlens.spectral_alpha("trio/diffusion")
+        >>> found["alpha"].dims, found["matrix"].values.tolist()[:2], found.attrs["n"]
+        (('layer', 'matrix'), ['self_attn.q_proj', 'self_attn.k_proj'], 112)
+        >>> bool((found["alpha"] > 1).all())
+        True
+    """
+    farms, seed, progress = as_flag(farms, "farms"), as_seed(seed), as_flag(progress, "progress")
+    model = load(model)
+    with model.lock:
+        found = list(_matrices(model))
+        kept = [matrix for matrix in found if matrix.weight is not None]
+        if not kept:
+            raise ValueError(
+                f"{model.name} has no matrix that can be read: {_left_out(found)[:3]}; expected linear modules of "
+                f"floating-point weights in its blocks; load it without quantisation"
+            )
+        numbers = [_numbers(matrix, farms, seed) for matrix in _shown(kept, progress)]
+    return _labelled(model, found, kept, numbers, farms, seed)
+
+
+def _matrices(model: Model) -> Iterator[_Found]:
+    for layer, block in enumerate(model.blocks):
+        for path, part in block.named_modules():
+            yield from _of_part(layer, path, part)
+
+
+def _of_part(layer: int, path: str, part: nn.Module) -> Iterator[_Found]:
+    from transformers.pytorch_utils import Conv1D
+
+    if is_packed(part):
+        yield _Found(layer, path, None, f"packed in a {type(part).__name__}")
+    elif isinstance(part, (nn.Linear, Conv1D)):
+        weight = _stored(part)
+        why = _unreadable(weight)
+        yield _Found(layer, path, None if why else weight.T if isinstance(part, Conv1D) else weight, why)
+    else:
+        for name, weight in part.named_parameters(recurse=False):
+            if weight.ndim > 1:
+                yield _Found(layer, f"{path}.{name}".lstrip("."), None, f"of a {type(part).__name__}, not linear")
+
+
+def _stored(part: nn.Linear | Any) -> Tensor:
+    """The weight of a linear module, wherever it was offloaded to."""
+    offloaded = getattr(vars(part).get("_hf_hook"), "weights_map", None) or {}
+    return offloaded["weight"] if part.weight.is_meta and "weight" in offloaded else part.weight.detach()
+
+
+def _unreadable(weight: Tensor) -> str:
+    """Why the numbers of a weight are not those that its module computes with; nothing where they are."""
+    if weight.is_meta:
+        return "on the meta device"
+    # These have their scales elsewhere.
+    if weight.dtype.itemsize < 2:
+        return f"packed in {str(weight.dtype).removeprefix('torch.')}"
+    return "" if bool(weight.isfinite().all()) else "NaN or infinite"
+
+
+def _shown(kept: list[_Found], progress: bool) -> Any:
+    from tqdm.auto import tqdm
+
+    return tqdm(kept, unit="matrix", delay=1.0, leave=False, disable=quiet(progress))
+
+
+def _numbers(matrix: _Found, farms: bool, seed: int) -> tuple[float, float, float, float]:
+    assert matrix.weight is not None
+    with torch.no_grad():
+        spectrum = eigenvalues(matrix.weight, farms, seed)
+        return *alpha_peak(spectrum), hill(spectrum), effective_rank(matrix.weight)
+
+
+def _left_out(found: list[_Found]) -> list[str]:
+    return [f"layer {matrix.layer} {matrix.path}: {matrix.why}" for matrix in found if matrix.weight is None]
+
+
+def _labelled(
+    model: Model,
+    found: list[_Found],
+    kept: list[_Found],
+    numbers: list[tuple[float, float, float, float]],
+    farms: bool,
+    seed: int,
+) -> xr.Dataset:
+    import xarray as xr
+
+    paths = list(dict.fromkeys(matrix.path for matrix in kept))
+    values = np.full((4, model.n_layers, len(paths)), np.nan)
+    for matrix, row in zip(kept, numbers, strict=True):
+        values[:, matrix.layer, paths.index(matrix.path)] = row
+    blocks = "of sub-blocks of 128 x 128, at most 256 of them drawn, of matrices that are as large (FARMS, arXiv "
+    return xr.Dataset(
+        dict(zip(("alpha", "ks", "hill", "effective_rank"), ((("layer", "matrix"), v) for v in values), strict=True)),
+        {"layer": range(model.n_layers), "matrix": paths},
+        SPECTRA
+        | {
+            "eigenvalues": "squared singular values, in float32, "
+            + (f"{blocks}2506.06280), and of others whole" if farms else "of whole matrices"),
+            "left_out": _left_out(found),
+            "model": model.name,
+            "seed": seed,
+            "n": len(kept),
+        },
+    )
