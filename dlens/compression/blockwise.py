@@ -152,7 +152,8 @@ def _prove(model: Model, ids: TokenIds, device: torch.device | None) -> None:
         model.module(**model.family.inputs(ids, None))
     finally:
         handle.remove()
-    stream = Stream(model, *([part] for part in _caught(model, ids)), device)
+    hidden, calls = _caught(model, ids)
+    stream = Stream(model, [hidden], [calls], device)
     for layer in range(model.n_layers):
         with placed(model.blocks[layer], device):
             pass_block(stream, layer)

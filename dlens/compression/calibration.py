@@ -6,6 +6,8 @@ from itertools import chain
 from typing import Any
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from dlens.axes import TokenIds
 from dlens.compression.recipe import Recipe
@@ -53,7 +55,7 @@ def calibration_rows(model: Model, recipe: Recipe, texts: Any = None) -> TokenId
     return rows if recipe.calibration_of(model) == "clean" else _masked(rows, model, recipe)
 
 
-def _masked(rows: TokenIds, model: Model, recipe: Recipe) -> TokenIds:
+def _masked(rows: TokenIds, model: Model, recipe: Recipe) -> Int[Tensor, "draw position"]:
     generator = torch.Generator().manual_seed(recipe.seed)
     mask = model.family.mask_token_id
     assert mask is not None

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from dlens.checks import quoted
+from dlens.checks import as_flag, quoted
 from dlens.compression.calibration import calibration_rows
 from dlens.compression.matrices import Matrix, head_and_embed, matrices_of
 from dlens.compression.memory import refuse_too_large
@@ -21,7 +21,7 @@ from dlens.compression.treat import Work, treat
 from dlens.models.compression import Compression, Treated
 from dlens.models.load import load
 from dlens.models.model import Model
-from dlens.models.wrapper import unwrap
+from dlens.models.wrapper import foreign_forwards, unwrap
 from dlens.ops.base.given import as_index
 
 __all__ = ["compress", "compressed"]
@@ -44,7 +44,7 @@ def compress(
     length: int = 128,
     repeats: int = 1,
     seed: int = 0,
-    protect: str | int | Sequence[int] | None = None,
+    protect: str | Sequence[int] | None = None,
     head: bool = False,
     embed: bool = False,
     device: Any = None,
@@ -60,8 +60,8 @@ def compress(
     Args:
         model: anything `dlens.load` takes.
         method: "rtn", "gptq", "magnitude", "wanda" or "sparsegpt".
-        bits, group, symmetric, act_order, sparsity, allocation, half_range, calibration, rows, length, repeats, seed, protect,
-            head, embed: see `Recipe`.
+        bits, group, symmetric, act_order, sparsity, allocation, half_range, calibration: see `Recipe`.
+        rows, length, repeats, seed, protect, head, embed: see there too.
         texts: what is read for calibration: anything `Trace.forward` takes, put end to end and cut into rows; the
             shipped text by default. For a good result give 128 rows of 2048 tokens of your own.
         device: where blocks compute, one at a time, such as "cuda" for a model on the CPU; None is where they are.
@@ -82,14 +82,27 @@ def compress(
         >>> small
         trio/diffusion (wanda, 50 % zeros, early-sparser): diffusion, 16 layers, d_model 192, float32 on cpu
         >>> [round(row["zeros"], 2) for row in small.compression.table()[::56]]
-        [0.7, 0.49]
+        [0.7, 0.48]
     """
-    given = dict(
-        method=method, bits=bits, group=group, symmetric=symmetric, act_order=act_order, sparsity=sparsity, allocation=allocation,
-        half_range=half_range, calibration=calibration, rows=rows, length=length, repeats=repeats, seed=seed,
-        protect=protect, head=head, embed=embed,
-    )  # fmt: skip
-    return compressed(load(model), Recipe(**given), texts, device, batch_size, progress)
+    recipe = Recipe(
+        method=method,
+        bits=bits,
+        group=group,
+        symmetric=symmetric,
+        act_order=act_order,
+        sparsity=sparsity,
+        allocation=allocation,
+        half_range=half_range,
+        calibration=calibration,
+        rows=rows,
+        length=length,
+        repeats=repeats,
+        seed=seed,
+        protect=protect,
+        head=head,
+        embed=embed,
+    )
+    return compressed(load(model), recipe, texts, device, batch_size, progress)
 
 
 def compressed(
@@ -104,12 +117,14 @@ def compressed(
         4
     """
     if as_index(batch_size, "batch_size") < 1:
-        raise ValueError(f"batch_size={batch_size}; expected at least 1, the number of rows a forward; give 8")
-    place = None if device is None else torch.device(device)
+        raise ValueError(
+            f"batch_size={batch_size}; expected at least 1, the number of rows a forward; give for example 8"
+        )
+    place, progress = _device(device), as_flag(progress, "progress")
     recipe = replace(recipe.of(model), protect=protected_channels(model, recipe.protect))
     with model.lock, torch.no_grad():
         _check(model, recipe)
-        rows = None if recipe.how.needs == "nothing" and recipe.allocation != "owl" else calibration_rows(model, recipe, texts)
+        rows = calibration_rows(model, recipe, texts) if recipe.reads else None
         refuse_too_large(model, recipe, place)
         started = time.perf_counter()
         other = _copy(model)
@@ -119,6 +134,16 @@ def compressed(
         treated = treat(work, found, shares, left_out)
     done = _told(model, recipe, treated, left_out, time.perf_counter() - started)
     return replace(other, name=f"{model.name} ({done.words})", compression=done)
+
+
+def _device(device: Any) -> torch.device | None:
+    try:
+        return None if device is None else torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ValueError(
+            f"device={quoted(device)}; expected one of PyTorch's, such as 'cuda'; leave it out to compute where the "
+            f"model is"
+        ) from None
 
 
 def _copy(model: Model) -> Model:
@@ -132,13 +157,16 @@ def _told(
 ) -> Compression:
     every = sum(value.numel() for value in model.module.parameters())
     share = sum(one.weights for one in treated) / every
-    return Compression(
-        model.name, asdict(recipe), tuple(treated), left_out, share, seconds, before=model.compression
-    )
+    return Compression(model.name, asdict(recipe), tuple(treated), left_out, share, seconds, before=model.compression)
 
 
 def _check(model: Model, recipe: Recipe) -> None:
     """Refuse what this model's matrices cannot do."""
+    if replaced := foreign_forwards(model.module):
+        raise ValueError(
+            f"{model.name} has another forward on {replaced[0]}, which a copy would share with it; expected a model "
+            f"that its classes and weights describe; put the forward into its class"
+        )
     found, _ = matrices_of(model)
     if not found:
         raise ValueError(
@@ -156,7 +184,7 @@ def _check_matrix(matrix: Matrix, recipe: Recipe) -> None:
     if recipe.group is not None and columns % recipe.group:
         raise ValueError(
             f"group={recipe.group} and {matrix.label} of {columns} columns; expected a group that divides them all; "
-            f"give {_divisor(columns, recipe.group)}"
+            f"give group={_divisor(columns, recipe.group)}"
         )
     if not bool(matrix.weight.isfinite().all()):
         raise ValueError(

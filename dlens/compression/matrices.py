@@ -85,8 +85,10 @@ def matrices_of(model: Model) -> tuple[list[Matrix], dict[str, str]]:
 
 def _is_plain(part: nn.Module) -> bool:
     """A linear module whose weights are a matrix of floating-point numbers that is here."""
-    weight = None if isinstance(part, nn.Embedding) else linear_weight(part)
-    return weight is not None and not is_packed(part) and weight.device.type != "meta"
+    if isinstance(part, nn.Embedding) or is_packed(part):
+        return False
+    weight = linear_weight(part)
+    return weight is not None and weight.device.type != "meta"
 
 
 def _reasons(part: nn.Module, matrix: Matrix, seen: dict[int, str]) -> Iterator[tuple[str, str]]:

@@ -95,6 +95,11 @@ class Recipe:
         return METHODS[self.method]
 
     @property
+    def reads(self) -> bool:
+        """Whether the model runs on calibration text."""
+        return self.how.needs != "nothing" or self.allocation == "owl"
+
+    @property
     def spread(self) -> float:
         """How far the shares of zeros go from the mean."""
         named = self.allocation if isinstance(self.allocation, str) else "uniform"
@@ -194,5 +199,6 @@ def _refuse_outside(shares: Sequence[float | None], what: str) -> None:
     for share in shares:
         if share is None or not 0 <= share < 1 or (what == "sparsity" and share == 0):
             raise ValueError(
-                f"{what} {quoted(share)}; expected a share of weights that become zero, above 0 and below 1; give 0.5"
+                f"{what} {quoted(share)}; expected a share of weights that become zero, above 0 and below 1; give for "
+                f"example 0.5"
             )

@@ -51,7 +51,9 @@ class Work:
         """The layers, with a bar."""
         from tqdm.auto import tqdm
 
-        return iter(tqdm(range(self.model.n_layers), "compress", unit="layer", leave=False, disable=quiet(self.progress)))
+        return iter(
+            tqdm(range(self.model.n_layers), "compress", unit="layer", leave=False, disable=quiet(self.progress))
+        )
 
 
 def inputs_of(work: Work, matrices: Sequence[Matrix]) -> dict[Matrix, Inputs]:
@@ -66,7 +68,7 @@ def inputs_of(work: Work, matrices: Sequence[Matrix]) -> dict[Matrix, Inputs]:
         with placed(work.model.blocks[layer], work.device):
             readers = by_input(stream, layer, _of_layer(matrices, layer))
             for group, inputs in zip(readers, observed(stream, layer, readers, hessian=False), strict=True):
-                found |= {matrix: inputs for matrix in group.matrices}
+                found |= dict.fromkeys(group.matrices, inputs)
             pass_block(stream, layer)
     idle = [matrix.label for matrix in matrices if found.get(matrix) is None]
     if idle:

@@ -52,6 +52,7 @@ class Compression:
         settings: as asked, with what was left open filled in.
         treated: the matrices that were compressed.
         left_out: matrix -> why it was not; beside embedding, head, norms and biases, which never are unless asked.
+        share: of all weights of the model, those that were compressed.
         seconds: how long it took.
         before: what had been done to the model before.
 
@@ -59,7 +60,7 @@ class Compression:
         >>> import dlens
         >>> small = dlens.compress("trio/ar", method="rtn", bits=3, group=64)
         >>> small.compression
-        rtn, 3 bits, group 64 of trio/ar: 112 matrices; 0.80 of all weights, 3.25 bits each
+        rtn, 3 bits, group 64 of trio/ar: 112 matrices; 0.90 of all weights, 3.25 bits each
         >>> small.compression.table()[0]["matrix"], small.compression.table()[0]["levels"]
         ('self_attn.q_proj', 8)
         >>> Compression.from_json(small.compression.to_json()) == small.compression

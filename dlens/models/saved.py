@@ -13,6 +13,7 @@ from dlens.files import in_words, remove_leftovers, sync, unfinished
 from dlens.models.compression import COMPRESSION_FILE
 from dlens.models.families.registry import families
 from dlens.models.source import without_bar
+from dlens.models.wrapper import foreign_forwards, unwrap
 
 if TYPE_CHECKING:
     from dlens.models.model import Model
@@ -24,6 +25,7 @@ def save_model(model: Model, folder: Any) -> Path:
     """Write a model to a new folder, all of it or nothing; see `Model.save`."""
     place = Path(os.path.realpath(as_path(folder, "folder")))
     _refuse(model, place)
+    _refuse_foreign(model)
     with in_words(place):
         place.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(place.parent)
@@ -53,15 +55,15 @@ def _refuse(model: Model, place: Path) -> None:
         )
 
 
-def _write(model: Model, folder: Path) -> None:
-    from dlens.models.wrapper import inner_forward, unwrap
-
-    foreign = [name for name, part in model.module.named_modules() if inner_forward(part) is not type(part).forward]
-    if foreign:
+def _refuse_foreign(model: Model) -> None:
+    if replaced := foreign_forwards(model.module):
         raise ValueError(
-            f"{model.name} has another forward on {foreign[0] or 'the model itself'}, which is not saved with its "
-            f"weights; expected a model that its weights and config describe; put the forward into its class"
+            f"{model.name} has another forward on {replaced[0]}, which is not saved with its weights; expected a model "
+            f"that its weights and config describe; put the forward into its class"
         )
+
+
+def _write(model: Model, folder: Path) -> None:
     with model.lock:
         unwrap(model.module)
         with without_bar():

@@ -15,7 +15,7 @@ from torch import nn
 if TYPE_CHECKING:
     from nnsight import NNsight
 
-__all__ = ["Wrapper", "inner_forward", "mount_save", "resting", "unwrap", "wrapper_of"]
+__all__ = ["Wrapper", "foreign_forwards", "inner_forward", "mount_save", "resting", "unwrap", "wrapper_of"]
 
 _STATE = "__nnsight__"
 
@@ -175,3 +175,20 @@ def inner_forward(part: nn.Module) -> Callable[..., Any]:
     if "_hf_hook" in vars(part) or (state is None and own is None):
         return type(part).forward
     return own if state is None else state.body  # pyright: ignore
+
+
+def foreign_forwards(module: nn.Module) -> list[str]:
+    """The parts of a module that compute with another forward than that of their class.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+        >>> model[1].forward = lambda x: x
+        >>> foreign_forwards(model)
+        ['1']
+    """
+    return [name or "the model itself" for name, part in module.named_modules() if _is_replaced(part)]
+
+
+def _is_replaced(part: nn.Module) -> bool:
+    own = inner_forward(part)
+    return own is not type(part).forward and getattr(own, "__func__", None) is not type(part).forward

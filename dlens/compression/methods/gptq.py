@@ -51,7 +51,7 @@ def _static(weight: Weight, ask: Ask, width: int, order: Sequence[int]) -> Begin
     free = weight if ask.kept is None else weight.masked_fill(ask.kept, 0)
     grids = [grid_of(part, bits, ask.symmetric) for part in free.split(width, dim=1)]
 
-    def begin(part: Weight, diagonal: Float[Tensor, "part"], start: int) -> Column:
+    def begin(part: Weight, diagonal: Float[Tensor, " part"], start: int) -> Column:
         return lambda old, i: _rounded(old, grids[order[start + i] // width])
 
     return begin
@@ -62,12 +62,12 @@ def _fresh(ask: Ask) -> Begin:
     bits = ask.bits
     assert bits is not None
 
-    def begin(part: Weight, diagonal: Float[Tensor, "part"], start: int) -> Column:
+    def begin(part: Weight, diagonal: Float[Tensor, " part"], start: int) -> Column:
         grid = grid_of(part, bits, ask.symmetric)
         return lambda old, i: _rounded(old, grid)
 
     return begin
 
 
-def _rounded(old: Float[Tensor, "d_out"], grid: Grid) -> Float[Tensor, "d_out"]:
+def _rounded(old: Float[Tensor, " d_out"], grid: Grid) -> Float[Tensor, " d_out"]:
     return round_to(old[:, None], grid)[:, 0]

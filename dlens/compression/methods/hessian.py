@@ -16,10 +16,10 @@ DAMPING = 0.01
 """Share of the mean of the diagonal that is added to it, as in GPTQ's and SparseGPT's code."""
 _MORE_DAMPING = (1, 10, 100)
 
-Column = Callable[[Float[Tensor, "d_out"], int], Float[Tensor, "d_out"]]
+Column = Callable[[Float[Tensor, " d_out"], int], Float[Tensor, " d_out"]]
 """From a column as it stands, and its number within the part that is worked on: the new column."""
 
-Begin = Callable[[Weight, Float[Tensor, "part"], int], Column]
+Begin = Callable[[Weight, Float[Tensor, " part"], int], Column]
 """From a part as it stands, the diagonal of the factor there, and the number of its first column: what makes its
 columns."""
 
@@ -51,14 +51,14 @@ def inverse_factor(hessian: Float[Tensor, "d_in d_in"]) -> Float[Tensor, "d_in d
     )
 
 
-def free_columns(weight: Weight, kept: Kept | None) -> Int[Tensor, "free"]:
+def free_columns(weight: Weight, kept: Kept | None) -> Int[Tensor, " free"]:
     """The numbers of the columns that may change."""
     every = torch.arange(weight.shape[1], device=weight.device)
     return every if kept is None else every[~kept.all(0)]
 
 
 def compensated(
-    weight: Weight, inputs: Inputs | None, order: Int[Tensor, "free"], sizes: Sequence[int], begin: Begin
+    weight: Weight, inputs: Inputs | None, order: Int[Tensor, " free"], sizes: Sequence[int], begin: Begin
 ) -> Weight:
     """Column after column gets its new value, and those after it make up for the error (arXiv 2210.17323, eq. 2 and 3).
 

@@ -24,7 +24,7 @@ def magnitude(weight: Weight, inputs: Inputs | None, ask: Ask) -> Weight:
 
 
 def lowest(scores: Float[Tensor, "row column"], share: float) -> Bool[Tensor, "row column"]:
-    """Which scores of each row are the lowest: that share of those that are finite, rounded down; of equal ones the first.
+    """Which scores of each row are the lowest: that share of the finite ones, rounded down; of equal ones the first.
 
     Examples:
         >>> lowest(torch.tensor([[3.0, 1.0, 1.0, 1.0]]), 0.5).tolist()

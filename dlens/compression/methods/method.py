@@ -26,7 +26,7 @@ class Inputs:
         hessian: the same of x x^T, where the method needs it.
     """
 
-    norms: Float[Tensor, "d_in"]
+    norms: Float[Tensor, " d_in"]
     hessian: Float[Tensor, "d_in d_in"] | None = None
 
 

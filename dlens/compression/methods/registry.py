@@ -20,7 +20,9 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         for method in (
             Method("rtn", "bits", "nothing", False, rtn, "each weight to the nearest level of its group"),
             Method("gptq", "bits", "hessian", True, gptq, "GPTQ (arXiv 2210.17323)"),
-            Method("magnitude", "sparsity", "nothing", False, magnitude, "the smallest weights of each matrix are zero"),
+            Method(
+                "magnitude", "sparsity", "nothing", False, magnitude, "the smallest weights of each matrix are zero"
+            ),
             Method("wanda", "sparsity", "norms", False, wanda, "Wanda (arXiv 2306.11695)"),
             Method("sparsegpt", "sparsity", "hessian", True, sparsegpt, "SparseGPT (arXiv 2301.00774)"),
         )

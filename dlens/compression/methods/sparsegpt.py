@@ -27,13 +27,13 @@ def sparsegpt(weight: Weight, inputs: Inputs | None, ask: Ask) -> Weight:
 
     order = free_columns(weight, ask.kept)
 
-    def begin(part: Weight, diagonal: Float[Tensor, "part"], start: int) -> Column:
+    def begin(part: Weight, diagonal: Float[Tensor, " part"], start: int) -> Column:
         scores = (part / diagonal) ** 2
         if ask.kept is not None:
             scores = scores.masked_fill(ask.kept[:, order[start : start + part.shape[1]]], torch.inf)
         gone = lowest(scores.reshape(1, -1), ask.sparsity).reshape(part.shape)
 
-        def column(old: Float[Tensor, "d_out"], i: int) -> Float[Tensor, "d_out"]:
+        def column(old: Float[Tensor, " d_out"], i: int) -> Float[Tensor, " d_out"]:
             return old.masked_fill(gone[:, i], 0)
 
         return column

@@ -11,7 +11,7 @@ __all__ = ["scores_of", "wanda"]
 
 
 def wanda(weight: Weight, inputs: Inputs | None, ask: Ask) -> Weight:
-    """The matrix without the weights of least |w_ij| sqrt(mean x_j^2) in each row (Sun et al., arXiv 2306.11695, eq. 1).
+    """The matrix without the weights of least |w_ij| sqrt(mean x_j^2) in each row (Wanda, arXiv 2306.11695, eq. 1).
 
     Examples:
         >>> inputs = Inputs(torch.tensor([1.0, 100.0]))

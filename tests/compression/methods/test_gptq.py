@@ -1,5 +1,7 @@
 """GPTQ against surgery by the inverse itself, in float64."""
 
+from collections.abc import Callable, Sequence
+
 import pytest
 import torch
 from torch import Tensor
@@ -16,20 +18,35 @@ def nearest(values: Tensor, like: Tensor, bits: int) -> Tensor:
     return (values / scale).round().clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) * scale
 
 
+def on_the_way(width: int) -> Callable[[Tensor, int], Tensor]:
+    """Levels of a group from the matrix as it stands at its first column."""
+    like: dict[int, Tensor] = {}
+
+    def new(work: Tensor, j: int) -> Tensor:
+        like.setdefault(j // width, work[:, j // width * width : (j // width + 1) * width].clone())
+        return nearest(work[:, j], like[j // width], 3)
+
+    return new
+
+
+def as_it_was(weight: Tensor, width: int, order: Sequence[int]) -> Callable[[Tensor, int], Tensor]:
+    """Levels of a group from the matrix as it was."""
+
+    def new(work: Tensor, j: int) -> Tensor:
+        start = order[j] // width * width
+        return nearest(work[:, j], weight[:, start : start + width], 4)
+
+    return new
+
+
 @pytest.mark.parametrize("group", [8, None])
 def test_from_left_to_right_it_is_surgery_with_levels_found_on_the_way(group: int | None) -> None:
     for weight, hessian in problems():
         width = group or weight.shape[1]
         # The largest weight of a group lies halfway between two levels as long as no error has reached it.
         weight[:, ::width] *= 0.1
-        like: dict[int, Tensor] = {}
-
-        def new(work: Tensor, j: int) -> Tensor:
-            like.setdefault(j // width, work[:, j // width * width : (j // width + 1) * width].clone())
-            return nearest(work[:, j], like[j // width], 3)
-
         found = gptq(weight, Inputs(hessian.diagonal(), hessian), Ask(bits=3, group=group, act_order=False))
-        assert torch.allclose(found, surgery(weight, hessian, new), rtol=0, atol=1e-9)
+        assert torch.allclose(found, surgery(weight, hessian, on_the_way(width)), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("group", [8, None])
@@ -37,11 +54,7 @@ def test_in_order_of_inputs_levels_are_those_of_the_matrix_as_it_was(group: int 
     for weight, hessian in problems():
         width = group or weight.shape[1]
         order = sorted(range(len(hessian)), key=lambda j: -float(hessian[j, j]))
-
-        def new(work: Tensor, j: int) -> Tensor:
-            start = order[j] // width * width
-            return nearest(work[:, j], weight[:, start : start + width], 4)
-
+        new = as_it_was(weight, width, order)
         found = gptq(weight, Inputs(hessian.diagonal(), hessian), Ask(bits=4, group=group))
         expected = surgery(weight[:, order], hessian[order][:, order], new)
         assert torch.allclose(found[:, order], expected, rtol=0, atol=1e-9)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 import dlens
-from dlens.models.family import Family
 from dlens.models.families.known import known_models
+from dlens.models.family import Family
 
 pytestmark = pytest.mark.usefixtures("only_our_own")
 
