@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,13 +21,18 @@ import dlens
 from benchmarks import oracle
 from benchmarks.rows import Row, publish
 from benchmarks.shapes import remote_llada
+from dlens.compression.methods.method import Ask, Inputs
+from dlens.compression.methods.registry import METHODS
 from dlens.findings.scores.batches import masked_rows, rng, token_rows
 from dlens.findings.scores.loss import text_loss
 from dlens.tracing.probes.calibration import calibration_texts
 
-__all__ = ["main"]
+__all__ = ["RANDOM", "error_rows", "main", "mask_rows"]
+
+RANDOM = "LLaDA's code, random weights"
 
 Weights = Mapping[str, Float[Tensor, "d_out d_in"]]
+Grams = Mapping[str, Float[Tensor, "d_in d_in"]]
 
 _EXACT = {"magnitude": {"sparsity": 0.5}, "wanda": {"sparsity": 0.5}}
 _CLOSE = {"sparsegpt": {"sparsity": 0.5}, "gptq": {"bits": 3, "group": 64}}
@@ -41,14 +46,14 @@ class Subject:
     Args:
         model: as it is.
         rows: token ids to calibrate with, all of one length.
-        texts: that the loss is measured on.
+        texts: that the loss is measured on; None are the shipped ones, from which the rows are cut.
         grams: matrix -> X^T X of its inputs in the model as it is.
     """
 
     model: dlens.Model
     rows: list[list[int]]
     texts: Any
-    grams: Mapping[str, Float[Tensor, "d_in d_in"]]
+    grams: Grams
 
 
 @dataclass(frozen=True)
@@ -128,74 +133,97 @@ def _grams(model: dlens.Model, batches: Sequence[Tensor]) -> dict[str, Tensor]:
 
 
 def _judged(subject: Subject) -> Iterator[Row]:
-    name = subject.model.name if subject.texts is None else "LLaDA's code, random weights"
-    plain = _loss(subject.model, subject.texts)
-    yield Row("loss as it is", name, plain, unit="nats")
+    name = subject.model.name if subject.texts is None else RANDOM
+    yield Row("loss as it is", name, _loss(subject.model, subject.texts), unit="nats")
     for method, settings in {**_EXACT, **_CLOSE}.items():
         ours, theirs = _ours(subject, method, settings), _theirs(subject, method, settings)
+        weights = _weights(subject.model), _weights(ours.model), _weights(theirs.model)
+        if method in _EXACT:
+            rows = mask_rows(*weights, by_size=method == "magnitude")
+        else:
+            rows = [*_losses(subject, ours, theirs), *_errors(subject, method, settings, weights)]
         what = " ".join([method, *(f"{key} {value}" for key, value in settings.items())])
-        found = _masks(subject, ours, theirs) if method in _EXACT else _errors(subject, ours, theirs)
-        for each in (*found, *_losses(subject, ours, theirs), *_times(ours, theirs)):
-            yield Row(f"{what}: {each.what}", name, each.value, each.budget, each.low, each.high, each.unit)
+        for each in (*rows, *_times(ours, theirs)):
+            yield replace(each, what=f"{what}: {each.what}", model=name)
 
 
 def _ours(subject: Subject, method: str, settings: Mapping[str, Any]) -> Made:
     model, rows = subject.model, subject.rows
     start = time.perf_counter()
-    made = dlens.compress(model, method, texts=rows, calibration="clean", batch_size=_BATCH, **settings)
+    made = dlens.compress(model, method, texts=rows, calibration="clean", batch_size=_BATCH, progress=False, **settings)
     return Made(made, time.perf_counter() - start)
 
 
-def _theirs(subject: Subject, method: str, settings: Mapping[str, Any]) -> Made:
+def _theirs(subject: Subject, method: str, settings: Mapping[str, Any], **how: Any) -> Made:
     import llmcompressor  # noqa: F401  # pyright: ignore[reportMissingImports]
 
     model = subject.model
     model.unwrap()
     start = time.perf_counter()
-    module = oracle.compressed(model.module, model.layout.blocks, method, _batches(subject.rows), **settings)
-    seconds = time.perf_counter() - start
-    return Made(dlens.load(module, family=model.family, tokenizer=model.tokenizer, verify=False), seconds)
+    module = oracle.compressed(model.module, model.layout.blocks, method, _batches(subject.rows), settings, **how)
+    return Made(replace(model, module=module, memo={}), time.perf_counter() - start)
 
 
-def _masks(subject: Subject, ours: Made, theirs: Made) -> Iterator[Row]:
-    before, kept, wanted = (_weights(model) for model in (subject.model, ours.model, theirs.model))
-    differ = {name: (kept[name] == 0) != (wanted[name] == 0) for name in wanted}
-    tied = sum(int((differ[name] & _tied(before[name], wanted[name])).sum()) for name in wanted)
-    n_entries = sum(part.numel() for part in differ.values())
-    yield Row(
-        "mask entries that differ", "", sum(int(part.sum()) for part in differ.values()), 0, unit=f"of {n_entries}"
-    )
-    yield Row("of these, as large as the largest that was pruned", "", tied)
+def mask_rows(before: Weights, ours: Weights, theirs: Weights, by_size: bool) -> list[Row]:
+    """How many entries one made zero and the other did not.
+
+    Where weights go by their size, one as large as the largest that went is a tie: which of them go is a choice.
+    """
+    differ = torch.cat([((ours[name] == 0) != (theirs[name] == 0)).flatten() for name in before])
+    tied = torch.cat([_largest_gone(before[name], theirs[name]).flatten() for name in before]) & by_size
+    alone, by_tie = (100 * float(part.double().mean()) for part in (differ & ~tied, differ & tied))
+    found = [Row("mask entries that differ", "", alone, 0, unit="%")]
+    return found + [Row("mask entries that differ by a tie", "", by_tie, unit="%")] * by_size
 
 
-def _tied(before: Tensor, after: Tensor) -> Tensor:
+def _largest_gone(before: Tensor, after: Tensor) -> Tensor:
     return before.abs() == before.abs()[after == 0].max()
 
 
-def _errors(subject: Subject, ours: Made, theirs: Made) -> Iterator[Row]:
+def _errors(
+    subject: Subject, method: str, settings: Mapping[str, Any], weights: tuple[Weights, Weights, Weights]
+) -> list[Row]:
+    """Behind what each made of the matrices before, and of every matrix on the inputs of the model as it is."""
+    alone = _theirs(subject, method, settings, propagate_error=False)
+    on_same = weights[0], _ours_alone(subject, method, settings), _weights(alone.model)
+    return [
+        *error_rows(*weights, subject.grams, "in the whole model"),
+        *error_rows(*on_same, subject.grams, "each on the inputs of the model as it is", 1.02),
+    ]
+
+
+@torch.no_grad()
+def _ours_alone(subject: Subject, method: str, settings: Mapping[str, Any]) -> Weights:
+    found: dict[str, Tensor] = {}
+    for name, weight in _weights(subject.model).items():
+        hessian = (subject.grams[name] / len(subject.rows)).float()
+        found[name] = METHODS[method].change(weight, Inputs(hessian.diagonal(), hessian), Ask(**settings))
+    return found
+
+
+def error_rows(
+    before: Weights, ours: Weights, theirs: Weights, grams: Grams, how: str, budget: float | None = None
+) -> list[Row]:
     """tr(dW H dW^T) with H = X^T X of the inputs in the model as it is, ours over theirs, of every matrix."""
-    before, done, wanted = (_weights(model) for model in (subject.model, ours.model, theirs.model))
 
     def error(after: Weights, name: str) -> float:
         change = (after[name] - before[name]).double()
-        return float(((change @ subject.grams[name]) * change).sum())
+        return float(((change @ grams[name]) * change).sum())
 
-    ratios = [error(done, name) / error(wanted, name) for name in wanted]
+    ratios = [error(ours, name) / error(theirs, name) for name in before]
     low, median, high = np.quantile(ratios, (0.25, 0.5, 0.75)).tolist()
-    yield Row("reconstruction error / llmcompressor, median matrix", "", median, 1.02, low, high)
-    yield Row("reconstruction error / llmcompressor, worst matrix", "", max(ratios), 1.02)
+    what = f"error of a matrix / llmcompressor, {how}"
+    return [Row(f"{what}, median", "", median, budget, low, high), Row(f"{what}, worst", "", max(ratios), budget)]
 
 
-def _losses(subject: Subject, ours: Made, theirs: Made) -> Iterator[Row]:
+def _losses(subject: Subject, ours: Made, theirs: Made) -> list[Row]:
     done, wanted = (_loss(made.model, subject.texts) for made in (ours, theirs))
-    yield Row("loss", "", done, unit="nats")
-    yield Row("loss of llmcompressor", "", wanted, unit="nats")
-    yield Row("loss / llmcompressor", "", done / wanted, 1.02)
+    both = Row("loss", "", done, unit="nats"), Row("loss of llmcompressor", "", wanted, unit="nats")
+    return [*both, Row("loss / llmcompressor", "", done / wanted, 1.02)]
 
 
-def _times(ours: Made, theirs: Made) -> Iterator[Row]:
-    yield Row("time", "", ours.seconds, unit="s")
-    yield Row("time of llmcompressor", "", theirs.seconds, unit="s")
+def _times(ours: Made, theirs: Made) -> list[Row]:
+    return [Row("time", "", ours.seconds, unit="s"), Row("time of llmcompressor", "", theirs.seconds, unit="s")]
 
 
 def _loss(model: dlens.Model, texts: Any) -> float:

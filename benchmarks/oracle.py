@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,9 @@ def matrices(module: nn.Module, blocks: str) -> dict[str, nn.Linear]:
     return {name: part for name, part in found if isinstance(part, nn.Linear)}
 
 
-def compressed(module: nn.Module, blocks: str, method: str, batches: Rows, **settings: Any) -> nn.Module:
+def compressed(
+    module: nn.Module, blocks: str, method: str, batches: Rows, settings: Mapping[str, Any], **how: Any
+) -> nn.Module:
     """A copy of a module whose blocks' matrices llmcompressor has compressed.
 
     Args:
@@ -30,6 +32,7 @@ def compressed(module: nn.Module, blocks: str, method: str, batches: Rows, **set
         method: "wanda", "magnitude", "sparsegpt" or "gptq".
         batches: token ids to calibrate with, forward by forward.
         settings: `sparsity` of a pruning method; `bits` and `group` of "gptq".
+        how: further arguments of `oneshot`, such as `propagate_error=False`.
 
     Returns:
         The copy, with plain linear modules.
@@ -41,7 +44,7 @@ def compressed(module: nn.Module, blocks: str, method: str, batches: Rows, **set
     if method == "magnitude":
         _magnitude(worked, blocks, **settings)
     else:
-        _oneshot(worked, blocks, batches, _modifier(method, worked, blocks, **settings))
+        _oneshot(worked, blocks, batches, _modifier(method, worked, blocks, **settings), **how)
     done = matrices(worked, blocks)
     with torch.no_grad():
         for name, part in matrices(result, blocks).items():
@@ -49,7 +52,7 @@ def compressed(module: nn.Module, blocks: str, method: str, batches: Rows, **set
     return result
 
 
-def _oneshot(module: nn.Module, blocks: str, batches: Rows, modifier: Any) -> None:
+def _oneshot(module: nn.Module, blocks: str, batches: Rows, modifier: Any, **how: Any) -> None:
     from llmcompressor import oneshot  # pyright: ignore[reportMissingImports]
     from torch.utils.data import DataLoader
 
@@ -62,6 +65,7 @@ def _oneshot(module: nn.Module, blocks: str, batches: Rows, modifier: Any) -> No
         processor=object(),
         sequential_targets=[_block_class(module, blocks)],
         trust_remote_code_model=True,
+        **how,
     )
 
 

@@ -31,8 +31,6 @@ _TINY = {
     "include_bias": False,
     "include_qkv_bias": False,
     "weight_tying": False,
-    "init_device": "cpu",
-    "init_std": 0.2,
     "auto_map": {"AutoConfig": "configuration_llada.LLaDAConfig", "AutoModel": "modeling_llada.LLaDAModelLM"},
 }
 
@@ -104,9 +102,12 @@ def remote_llada(code: Path, folder: Path) -> Path:
     (folder / "config.json").write_text(json.dumps(_TINY))
     config, model = (get_class_from_dynamic_module(name, str(folder)) for name in _TINY["auto_map"].values())
     compat.prepare(model, config)
-    torch.manual_seed(0)
-    weights = model(config.from_pretrained(str(folder)), init_params=True).state_dict()
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    module = model(config.from_pretrained(str(folder)))
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        for weight in module.parameters():
+            _ = weight.fill_(1) if weight.ndim == 1 else weight.normal_(std=0.2)
+    save_file(module.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 
