@@ -16,6 +16,7 @@ from dlens.findings.effects.collapse import Collapse, collapse
 from dlens.findings.effects.disruption import Disruption, disruption
 from dlens.findings.effects.phases import Phases, phases
 from dlens.findings.effects.retention import Retention, retention
+from dlens.findings.effects.robustness import Robustness, robustness
 from dlens.findings.layers.compare import Comparison, compare
 from dlens.findings.layers.probe_layers import probe_layers
 from dlens.findings.layers.profile import Profile, profile
@@ -79,6 +80,7 @@ __all__ = [
     "Recipe",
     "Record",
     "Retention",
+    "Robustness",
     "SinkValues",
     "Site",
     "SkipPlan",
@@ -111,6 +113,7 @@ __all__ = [
     "register_family",
     "report",
     "retention",
+    "robustness",
     "samplers",
     "spectral_alpha",
     "tasks",

@@ -267,6 +267,8 @@ def test_each_public_function_can_be_called_twice(
         "plan_schedule": (diffusion, 1 / 4, 1),
         "probe_layers": (ar,),
         "spectral_alpha": (ar,),
+        "compress": (ar, "rtn"),
+        "robustness": ([ar], "trio-math", [dlens.Recipe(method="rtn", bits=3)], 2),
         "retention": (ar, [2]),
         "disruption": (ar, [2], ["Once upon a time"]),
         "phases": (ar, [2]),
@@ -283,6 +285,7 @@ def test_each_public_function_can_be_called_twice(
     named["plan_skip"] |= {"threshold": 0.0}
     named["probe_layers"] = {"prompts": ["Once upon a time", "The dog ran"], "folds": 2}
     named |= {"retention": {"n": 2, "max_new_tokens": 2}, "phases": {"n": 2, "max_new_tokens": 3}}
+    named |= {"compress": {"bits": 3}, "robustness": {"max_new_tokens": 2}}
     named["attribute"] = {"method": "attribution"}
     named["disruption"] = {"max_new_tokens": 2}
     named["collapse"] = named["retention"] | {"n_random": 0, "texts": ["Once upon a time"], "prompts": ["Once"]}

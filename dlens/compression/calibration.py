@@ -51,7 +51,10 @@ def calibration_rows(model: Model, recipe: Recipe, texts: Any = None) -> TokenId
             f"calibration text of {len(tokens)} token; expected at least {_FEWEST}, and some thousand for a good "
             f"result; give longer texts, or leave texts out for the text that ships with dlens"
         )
-    rows = tokens[: len(tokens) // length * length].reshape(-1, length)[: recipe.rows]
+    rows = tokens[: len(tokens) // length * length].reshape(-1, length)
+    if recipe.rows is not None:
+        generator = torch.Generator().manual_seed(recipe.seed)
+        rows = rows[torch.randperm(len(rows), generator=generator)[: recipe.rows].sort().values]
     return rows if recipe.calibration_of(model) == "clean" else _masked(rows, model, recipe)
 
 

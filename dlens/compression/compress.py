@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
+from dlens.axes import TokenIds
 from dlens.checks import as_flag, quoted
 from dlens.compression.calibration import calibration_rows
 from dlens.compression.matrices import Matrix, head_and_embed, matrices_of
 from dlens.compression.memory import refuse_too_large
-from dlens.compression.protect import kept_weights, protected_channels
+from dlens.compression.protect import protected_channels
 from dlens.compression.recipe import Read, Recipe
-from dlens.compression.shares import shares_of
+from dlens.compression.shares import shares_by_layer, shares_of
 from dlens.compression.treat import Work, treat
 from dlens.models.compression import Compression, Treated
 from dlens.models.load import load
@@ -24,7 +25,7 @@ from dlens.models.model import Model
 from dlens.models.wrapper import foreign_forwards, unwrap
 from dlens.ops.base.given import as_index
 
-__all__ = ["compress", "compressed"]
+__all__ = ["check_recipe", "compress", "compressed"]
 
 
 def compress(
@@ -121,10 +122,8 @@ def compressed(
             f"batch_size={batch_size}; expected at least 1, the number of rows a forward; give for example 8"
         )
     place, progress = _device(device), as_flag(progress, "progress")
-    recipe = replace(recipe.of(model), protect=protected_channels(model, recipe.protect))
     with model.lock, torch.no_grad():
-        _check(model, recipe)
-        rows = calibration_rows(model, recipe, texts) if recipe.reads else None
+        recipe, rows = check_recipe(model, recipe, texts)
         refuse_too_large(model, recipe, place)
         started = time.perf_counter()
         other = _copy(model)
@@ -134,6 +133,25 @@ def compressed(
         treated = treat(work, found, shares, left_out)
     done = _told(model, recipe, treated, left_out, time.perf_counter() - started)
     return replace(other, name=f"{model.name} ({done.words})", compression=done)
+
+
+def check_recipe(model: Model, recipe: Recipe, texts: Any = None) -> tuple[Recipe, TokenIds | None]:
+    """A recipe with all that it left open, and the rows that the model reads; nothing runs but a search for outliers.
+
+    Raises:
+        ValueError: the model cannot be compressed so.
+
+    Examples:
+        >>> import dlens
+        >>> recipe, rows = check_recipe(dlens.load("trio/diffusion"), dlens.Recipe(method="gptq", bits=3))
+        >>> recipe.calibration, rows.shape
+        ('masked', torch.Size([17, 128]))
+    """
+    recipe = recipe.of(model)
+    _check(model, recipe)
+    shares_by_layer(recipe, model.n_layers)
+    rows = calibration_rows(model, recipe, texts) if recipe.reads else None
+    return replace(recipe, protect=protected_channels(model, recipe.protect)), rows
 
 
 def _device(device: Any) -> torch.device | None:
@@ -176,7 +194,6 @@ def _check(model: Model, recipe: Recipe) -> None:
     found += [matrix for part in head_and_embed(model, recipe.head, recipe.embed) for matrix in part]
     for matrix in found:
         _check_matrix(matrix, recipe)
-    kept_weights(model, recipe, found[0])
 
 
 def _check_matrix(matrix: Matrix, recipe: Recipe) -> None:

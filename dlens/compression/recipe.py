@@ -41,10 +41,10 @@ class Recipe:
         half_range: how far shares go from the mean: by default 0.2, 0.08 for "owl", 0.15 for "alpha".
         calibration: what methods read that look at inputs: "masked" (the default of a diffusion model: masks as in
             its training) or "clean".
-        rows: at most so many rows of calibration text; None is all there is.
+        rows: so many rows of the calibration text, drawn; None is all there is.
         length: tokens a row.
         repeats: how often each row is masked.
-        seed: of the masks, and of the blocks of large matrices whose spectra are taken for "alpha".
+        seed: of the rows that are drawn, of the masks, and of the blocks of large matrices whose spectra are taken for "alpha".
         protect: channels of the stream whose weights stay as they are: the rows that write them and the columns that
             read them; "outlier" is the channel that `ablate_outlier` finds.
         head, embed: whether the unembedding and the embedding are compressed too; the embedding by methods that do

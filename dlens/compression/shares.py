@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from dlens.compression.allocation import alpha_ratios, linear_ratios, owl_outliers, owl_ratios
 from dlens.compression.matrices import Matrix
+from dlens.compression.recipe import Recipe
 from dlens.compression.spectra import alpha_peak, eigenvalues
 from dlens.compression.treat import Work, inputs_of
 
-__all__ = ["shares_of"]
+__all__ = ["shares_by_layer", "shares_of"]
 
 
 def shares_of(work: Work, matrices: Sequence[Matrix]) -> dict[Matrix, float]:
@@ -25,15 +26,24 @@ def shares_of(work: Work, matrices: Sequence[Matrix]) -> dict[Matrix, float]:
         alphas = [alpha_peak(eigenvalues(matrix.weight, seed=recipe.seed))[0] for matrix in matrices]
         weights = [matrix.weight.numel() for matrix in matrices]
         return dict(zip(matrices, alpha_ratios(alphas, weights, recipe.sparsity, recipe.spread), strict=True))
-    return {matrix: layer_shares(work)[matrix.layer or 0] for matrix in matrices}
+    layers = shares_by_layer(recipe, work.model.n_layers)
+    return {matrix: layers[matrix.layer or 0] for matrix in matrices}
 
 
-def layer_shares(work: Work) -> Sequence[float]:
-    """The share of each layer, where all matrices of a block have one."""
-    recipe, layers = work.recipe, work.model.n_layers
-    assert recipe.sparsity is not None
+def shares_by_layer(recipe: Recipe, n_layers: int) -> Sequence[float]:
+    """The share of each layer, where all matrices of a block have one; empty where they have their own, or none.
+
+    Raises:
+        ValueError: one is outside 0 to 1.
+
+    Examples:
+        >>> shares_by_layer(Recipe(method="wanda", sparsity=0.5, allocation="late-sparser", half_range=0.25), 3)
+        [0.25, 0.5, 0.75]
+    """
+    if recipe.sparsity is None or recipe.allocation in ("owl", "alpha"):
+        return []
     if not isinstance(recipe.allocation, str):
         return recipe.allocation
     if recipe.allocation == "uniform":
-        return [recipe.sparsity] * layers
-    return linear_ratios(recipe.sparsity, layers, recipe.spread, early=recipe.allocation == "early-sparser")
+        return [recipe.sparsity] * n_layers
+    return linear_ratios(recipe.sparsity, n_layers, recipe.spread, early=recipe.allocation == "early-sparser")

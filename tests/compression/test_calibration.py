@@ -15,7 +15,9 @@ def recipe(**settings: object) -> Recipe:
 def test_texts_are_put_end_to_end_and_cut(ar: dlens.Model) -> None:
     rows = calibration_rows(ar, recipe(length=4), [[5, 6, 7], [8, 9, 10, 11, 12, 13]])
     assert rows.tolist() == [[5, 6, 7, 8], [9, 10, 11, 12]]
-    assert calibration_rows(ar, recipe(length=4, rows=1), [[5, 6, 7], [8, 9]]).tolist() == [[5, 6, 7, 8]]
+    drawn = [calibration_rows(ar, recipe(length=1 + 1, rows=2, seed=seed), [list(range(2, 12))]) for seed in range(9)]
+    assert {tuple(row) for rows in drawn for row in rows.tolist()} == {(n, n + 1) for n in range(2, 12, 2)}
+    assert all(len(rows) == 2 and rows[0, 0] < rows[1, 0] for rows in drawn)
     # Rows of the length asked for stay as they are; text shorter than a row is one.
     assert calibration_rows(ar, recipe(length=3), [[5, 6, 7], [8, 9, 10]]).tolist() == [[5, 6, 7], [8, 9, 10]]
     assert calibration_rows(ar, recipe(), [[5, 6, 7]]).tolist() == [[5, 6, 7]]

@@ -1,0 +1,1 @@
+"""What docs/compression.md says of the trio: measured here, written as JSON, and drawn up as tables."""
