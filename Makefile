@@ -63,7 +63,7 @@ benchmarks/.venv-transformerlens/stamp:
 # llmcompressor holds transformers back, so it gets an environment of its own. `make bench-compression LLADA=folder` takes
 # LLaDA's own code too, from the folder that holds it.
 bench-compression: benchmarks/.venv-compression/stamp
-	HF_HUB_OFFLINE=1 benchmarks/.venv-compression/bin/python -m benchmarks.compression $(if $(LLADA),--llada $(LLADA))
+	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 benchmarks/.venv-compression/bin/python -m benchmarks.compression $(if $(LLADA),--llada $(LLADA))
 
 benchmarks/.venv-compression/stamp: pyproject.toml
 	$(PYTHON) -m venv benchmarks/.venv-compression
