@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint tutorials lab docs screenshots bench bench-transformerlens clean
+.PHONY: demo test lint tutorials lab docs screenshots bench bench-transformerlens bench-compression clean
 
 # Ends by naming the page; started again after an interruption, it goes on where it was.
 demo: .venv/core.stamp
@@ -60,8 +60,18 @@ benchmarks/.venv-transformerlens/stamp:
 	benchmarks/.venv-transformerlens/bin/python -m pip install --quiet "transformer-lens==4.3.*" "torch==2.13.*" "tyro>=1.0"
 	touch $@
 
+# llmcompressor holds transformers back, so it gets an environment of its own. `make bench-compression LLADA=folder` takes
+# LLaDA's own code too, from the folder that holds it.
+bench-compression: benchmarks/.venv-compression/stamp
+	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 benchmarks/.venv-compression/bin/python -m benchmarks.compression $(if $(LLADA),--llada $(LLADA))
+
+benchmarks/.venv-compression/stamp: pyproject.toml
+	$(PYTHON) -m venv benchmarks/.venv-compression
+	benchmarks/.venv-compression/bin/python -m pip install --quiet "llmcompressor==0.14.0.1" "torch==2.13.*" --editable .
+	touch $@
+
 clean:
-	rm -rf .venv benchmarks/.venv-transformerlens demo docs/tutorials site
+	rm -rf .venv benchmarks/.venv-transformerlens benchmarks/.venv-compression demo docs/tutorials site
 
 .venv/core.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 11), sys.version"

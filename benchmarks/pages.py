@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.compression import RANDOM
 from benchmarks.rows import Result, Row, read_result
 
 __all__ = ["PAGE", "RESULTS", "made"]
@@ -73,6 +74,14 @@ TABLES = {
             Column(head, (model,), budget)
             for name, model in (("113 M", "113 M"), ("trio", "8 M trio"))
             for head, budget in ((name, False), ("budget", True))
+        ),
+    ),
+    "compression": Table(
+        ("compression-cpu",),
+        (
+            *(Column(model, (model,)) for model in ("trio/ar", "trio/diffusion")),
+            Column(RANDOM, (RANDOM,)),
+            Column("budget", ("trio/ar",), budget=True),
         ),
     ),
     "transformerlens": Table(("transformerlens-cpu",), (Column("113 M", ("113 M",)),)),

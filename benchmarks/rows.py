@@ -15,7 +15,7 @@ from benchmarks.timing import Ratio
 
 __all__ = ["Result", "Row", "publish", "read_result", "table"]
 
-_PACKAGES = ("dlens", "torch", "transformers", "nnsight", "transformer-lens")
+_PACKAGES = ("dlens", "torch", "transformers", "nnsight", "transformer-lens", "llmcompressor")
 
 
 @dataclass(frozen=True)

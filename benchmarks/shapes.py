@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = ["llada_like", "qwen2_like"]
+__all__ = ["llada_like", "qwen2_like", "remote_llada"]
+
+_TINY = {
+    "model_type": "llada",
+    "block_type": "llama",
+    "d_model": 128,
+    "mlp_hidden_size": 256,
+    "n_heads": 4,
+    "n_layers": 3,
+    "vocab_size": 512,
+    "embedding_size": 512,
+    "max_sequence_length": 512,
+    "mask_token_id": 1,
+    "eos_token_id": 0,
+    "pad_token_id": 0,
+    "activation_type": "silu",
+    "layer_norm_type": "rms",
+    "rope": True,
+    "include_bias": False,
+    "include_qkv_bias": False,
+    "weight_tying": False,
+    "auto_map": {"AutoConfig": "configuration_llada.LLaDAConfig", "AutoModel": "modeling_llada.LLaDAModelLM"},
+}
 
 
 def qwen2_like() -> nn.Module:
@@ -55,6 +80,35 @@ def llada_like(device: str, n_layers: int = 32) -> nn.Module:
     finally:
         torch.set_default_dtype(before)
     return _bidirectional(module)
+
+
+def remote_llada(code: Path, folder: Path) -> Path:
+    """Write a checkpoint of LLaDA's own code with tiny random weights: 3 blocks, 128 channels, MLP 256.
+
+    Args:
+        code: the folder with its `configuration_llada.py` and `modeling_llada.py`.
+        folder: where it is written; it exists.
+
+    Returns:
+        The folder, for `dlens.load(folder, trust_remote_code=True)`.
+    """
+    from safetensors.torch import save_file
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+    from dlens.models import compat
+
+    for name in ("configuration_llada.py", "modeling_llada.py"):
+        shutil.copy(code / name, folder)
+    (folder / "config.json").write_text(json.dumps(_TINY))
+    config, model = (get_class_from_dynamic_module(name, str(folder)) for name in _TINY["auto_map"].values())
+    compat.prepare(model, config)
+    module = model(config.from_pretrained(str(folder)))
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        for weight in module.parameters():
+            _ = weight.fill_(1) if weight.ndim == 1 else weight.normal_(std=0.2)
+    save_file(module.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
 
 
 def _bidirectional(module: Any) -> nn.Module:
