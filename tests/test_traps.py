@@ -663,3 +663,24 @@ def test_trap_33_a_pattern_is_the_one_that_was_used(name: str) -> None:
         assert torch.allclose(mixed[:, real], z[:, real], atol=1e-5)
         assert pattern[:, 1, :, 3:, :3].abs().max() == 0  # the padding of the second row
         assert pattern[1, 0, :, 3, 1].abs().max() == 0 and pattern[0, 0, :, 3, 1].abs().min() > 0
+
+
+@pytest.mark.parametrize("settings", [{"method": "gptq", "bits": 3}, {"method": "wanda", "sparsity": 0.5}])
+def test_trap_37_a_compressed_model_names_what_was_left_out(settings: dict[str, Any]) -> None:
+    """Every linear matrix of every architecture is counted in tests/compression/test_compress.py."""
+    config = MixtralConfig(**SIZE, num_local_experts=3, num_experts_per_tok=2)
+    model = dlens.load(MixtralForCausalLM(config).eval(), verify=False)
+    small = dlens.compress(model, **settings, texts=IDS.tolist())
+    done = small.compression
+    assert done is not None
+    left = [name for name in done.left_out if "experts" in name]
+    assert len(left) == 2 * model.n_layers and f"{len(done.left_out)} left out (layer 0 " in repr(done)
+    # Each weight is as it was, or in a row that says what it became.
+    changed = {(row.layer, row.matrix) for row in done.treated}
+    for layer, (old, new) in enumerate(zip(model.blocks, small.blocks, strict=True)):
+        for name, value in new.named_parameters():
+            same = torch.equal(value, old.get_parameter(name))
+            assert same != ((layer, name.removesuffix(".weight")) in changed), name
+    assert done.share == pytest.approx(
+        sum(row.weights for row in done.treated) / sum(value.numel() for value in model.module.parameters())
+    )

@@ -105,12 +105,12 @@ def _reversal(found: Answers) -> str:
 
 def _three_bits(found: Answers) -> str:
     """How much more of its accuracy a diffusion model keeps at 3 bits than the AR model does."""
-    rows = []
+    what, rows = "3 bits, GPTQ", []
+    seeds = list(found[MODELS[0]][what])
     for other in MODELS[1:]:
         for task in TASKS:
-            seeds = found[other]["3 bits, GPTQ"]
-            own = [less(found, other, MODELS[0], "3 bits, GPTQ", task, seed) for seed in seeds]
-            rows.append([f"{other} minus {MODELS[0]}", task, *(_points(one) for one in own)])
+            own = [_points(less(found, other, MODELS[0], what, task, seed)) for seed in seeds]
+            rows.append([f"{other} minus {MODELS[0]}", task, *own])
     return _table(["kept at 3 bits, points", "task", *(f"seed {seed}" for seed in seeds)], rows)
 
 

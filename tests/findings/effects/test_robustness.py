@@ -58,7 +58,7 @@ def test_models_are_compared_on_the_same_problems(models: dict[str, dlens.Model]
         max_new_tokens = 2
 
         def problems(self, n, seed=0, split="test"):
-            return [dlens.tasks.Problem(f"Once upon {'a ' * number}time", "x", 1) for number in range(n)]
+            return [dlens.tasks.Problem(f"Once upon {'a ' * number}time", "x", 1, str(number)) for number in range(n)]
 
         def score(self, problem, text):
             return text == problem.answer or len(text) % 2 == 0
