@@ -342,6 +342,7 @@ def report(
     out: Path = Path("report.html"),
     json: Path | None = None,
     quick: bool = False,
+    compression: bool = False,
     task: str = "trio-code",
     problems: int | None = None,
     shots: int | None = None,
@@ -360,6 +361,7 @@ def report(
         out: the page, a .html file.
         json: a .json file for the numbers.
         quick: fewer problems and texts, so wider intervals.
+        compression: also with 3 bits, with half of all weights, and the spectra of the weights.
         task: trio-code, trio-math, gsm8k:PATH, humaneval:PATH or mbpp:PATH.
         problems: of the task; 64, or 12 with --quick.
         shots: worked examples in each prompt (gsm8k, mbpp); the format's by default.
@@ -380,7 +382,7 @@ def report(
         out,
         json,
         asked,
-        settings_of(quick, problems, seed),
+        settings_of(quick, problems, seed, compression),
         kinds=[None if name == "auto" else name for name in kind],
         fresh=fresh,
     )

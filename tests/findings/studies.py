@@ -9,21 +9,24 @@ from typing import Any
 import numpy as np
 
 from dlens.findings.effects.change import Change
+from dlens.findings.study.asking import COMPRESSED
 from dlens.findings.study.results import (
     Answers,
+    Compressed,
     Disrupted,
     Losses,
     ModelKind,
     ModelStudy,
     Reading,
     Solved,
+    Spectra,
     TextReading,
     Thirds,
 )
 from dlens.findings.study.study import FULL, Study
 from dlens.ops.base.scope import Third
 
-__all__ = ["ANSWERED", "CHANGES", "EARLY", "EVEN", "TRIO", "deep", "made_model", "made_study"]
+__all__ = ["ANSWERED", "CHANGES", "EARLY", "EVEN", "TRIO", "deep", "made_model", "made_study", "small"]
 
 CHANGES = ("whole", "apart", "early run", "late run", "no outlier", "no random", "mean outlier", "no next")
 SKIPS = ("apart", "early run", "late run")
@@ -110,9 +113,27 @@ def deep(model: ModelStudy, cosine: Sequence[float], kept: Mapping[Third, str]) 
     return replace(model, disruption=disruption, thirds=Thirds(thirds, ("thirds <of> steps",)))
 
 
+def small(model: ModelStudy, solved: Sequence[str], losses: Sequence[float], alpha: Sequence[float]) -> ModelStudy:
+    """The same model with fewer bits and weights.
+
+    Args:
+        model: whose.
+        solved: for each recipe a digit a problem.
+        losses: for each recipe how much the loss of every text rises.
+        alpha: of every matrix of a layer; two matrices differ by 0.1.
+    """
+    base = model.losses["whole"].losses
+    compressed = {
+        name: Compressed(f"{name} <in words>", (), digits_of(digits), tuple(loss + rise for loss in base))
+        for name, digits, rise in zip(COMPRESSED, solved, losses, strict=True)
+    }
+    return replace(model, compressed=compressed, spectra=Spectra(np.array([[own, own + 0.1] for own in alpha])))
+
+
 def made_study(models: Mapping[str, ModelStudy]) -> Study:
     """A study of models made by hand."""
-    return Study(models, FULL, "trio-code", {"dlens": "0"})
+    compression = any(model.compressed for model in models.values())
+    return Study(models, replace(FULL, compression=compression), "trio-code", {"dlens": "0"})
 
 
 EARLY = [0.1, 0.99, 0.99, 0.95, 0.9, 0.9, 0.8]

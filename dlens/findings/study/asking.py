@@ -10,11 +10,23 @@ import numpy as np
 
 from dlens.checks import as_flag
 from dlens.findings.effects.change import Change
+from dlens.findings.effects.robustness import PAPER
 from dlens.findings.scores.batches import token_rows
-from dlens.findings.scores.canvases import text_canvases
+from dlens.findings.scores.canvases import Canvases, text_canvases
 from dlens.findings.study import parts
 from dlens.findings.study.changes import changes
-from dlens.findings.study.results import Answers, Disrupted, Losses, ModelKind, ModelStudy, Part, Reading, Thirds
+from dlens.findings.study.results import (
+    Answers,
+    Compressed,
+    Disrupted,
+    Losses,
+    ModelKind,
+    ModelStudy,
+    Part,
+    Reading,
+    Spectra,
+    Thirds,
+)
 from dlens.findings.study.stored import Store
 from dlens.models.model import Model
 from dlens.models.reading import reading
@@ -25,7 +37,7 @@ from dlens.tracing.chain import Trace
 from dlens.tracing.probes.calibration import calibration_texts
 from dlens.tracing.records.record import versions
 
-__all__ = ["FULL", "QUICK", "Asking", "StudySettings", "model_identity", "n_parts"]
+__all__ = ["COMPRESSED", "FULL", "QUICK", "Asking", "StudySettings", "model_identity", "n_parts"]
 
 P = TypeVar("P", bound=Part)
 _N_CHANGES = 8
@@ -44,6 +56,7 @@ class StudySettings:
         deep: also compare representations with and without a skip at matched points of decoding, and skip in
             one third of decoding only.
         seed: of the problems, masks and random channels.
+        compression: also with fewer bits and weights, and the spectra of the weights.
     """
 
     problems: int
@@ -52,9 +65,11 @@ class StudySettings:
     answered: tuple[str, ...]
     deep: bool
     seed: int = 0
+    compression: bool = False
 
     def __post_init__(self) -> None:
         as_seed(self.seed)
+        as_flag(self.compression, "compression")
         as_flag(self.deep, "deep")
 
     @property
@@ -63,6 +78,8 @@ class StudySettings:
         return max(2, self.problems // 2)
 
 
+COMPRESSED = dict(zip(("3 bits", "half, even", "half, early sparser", "half, late sparser"), PAPER, strict=True))
+"""What is done to the weights, by name."""
 _NEEDED = ("whole", "apart", "early run", "no outlier", "no random")
 QUICK = StudySettings(problems=12, texts=8, draws=2, answered=_NEEDED, deep=False)
 FULL = StudySettings(problems=64, texts=24, draws=4, answered=(*_NEEDED, "late run", "no next"), deep=True)
@@ -105,13 +122,34 @@ class Asking:
             answers={name: self._answers(change) for name, change in chosen.items() if name in settings.answered},
             disruption=self._disruption(chosen["apart"], rows) if settings.deep else None,
             thirds=self._thirds(chosen["apart"]) if settings.deep else None,
+            compressed=self._compressed(rows) if settings.compression else {},
+            spectra=self._spectra() if settings.compression else None,
         )
 
-    def _losses(self, chosen: Iterable[Change], rows: Sequence[list[int]]) -> dict[str, Losses]:
+    def _canvases(self, rows: Sequence[list[int]]) -> list[Canvases]:
         settings = self.settings
-        canvases = [
-            text_canvases(self.chain.model, [row], settings.draws, settings.seed + i) for i, row in enumerate(rows)
-        ]
+        return [text_canvases(self.chain.model, [row], settings.draws, settings.seed + i) for i, row in enumerate(rows)]
+
+    def _compressed(self, rows: Sequence[list[int]]) -> dict[str, Compressed]:
+        settings, canvases = self.settings, self._canvases(rows)
+        problems = self.task.problems(settings.problems, settings.seed)
+        return {
+            name: self._part(
+                Compressed.from_json,
+                "compressed",
+                [asdict(recipe), rows, settings.draws, calibration_texts(), *self._problems(settings.problems)],
+                lambda recipe=recipe: parts.compressed(
+                    self.chain, recipe, self.task, problems, canvases, settings.seed
+                ),
+            )
+            for name, recipe in COMPRESSED.items()
+        }
+
+    def _spectra(self) -> Spectra:
+        return self._part(Spectra.from_json, "spectra", [], lambda: parts.spectra(self.chain))
+
+    def _losses(self, chosen: Iterable[Change], rows: Sequence[list[int]]) -> dict[str, Losses]:
+        settings, canvases = self.settings, self._canvases(rows)
         return {
             change.name: self._part(
                 Losses.from_json,
@@ -177,7 +215,8 @@ def model_identity(model: Model) -> list[Any]:
 
 def n_parts(settings: StudySettings) -> int:
     """How many parts a model has."""
-    return 1 + _N_CHANGES + len(settings.answered) + 2 * settings.deep
+    compression = (len(COMPRESSED) + 1) * settings.compression
+    return 1 + _N_CHANGES + len(settings.answered) + 2 * settings.deep + compression
 
 
 def _spread(items: Sequence[str], n: int) -> list[str]:

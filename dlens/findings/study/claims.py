@@ -13,7 +13,18 @@ from dlens.findings.study.estimates import Measure
 from dlens.findings.study.results import ModelKind
 from dlens.findings.study.study import Study
 
-__all__ = ["CLAIMS", "PAPERS", "Cell", "Claim", "Row", "Verdict", "claims", "limit_of", "verdict_of"]
+__all__ = [
+    "CLAIMS",
+    "COMPRESSION_CLAIMS",
+    "PAPERS",
+    "Cell",
+    "Claim",
+    "Row",
+    "Verdict",
+    "claims",
+    "limit_of",
+    "verdict_of",
+]
 
 Verdict = Literal["holds", "does not hold", "undecided"]
 SKIPPING = "arXiv 2603.07475"
@@ -162,7 +173,8 @@ def limit_of(effect: Estimate, bar: Bar) -> str:
 
 def claims(found: Study) -> tuple[Row, ...]:
     """Every claim with the numbers and the verdict for every model of a study."""
-    return tuple(_row(claim, found) for claim in CLAIMS)
+    asked = (*CLAIMS, *COMPRESSION_CLAIMS) if found.settings.compression else CLAIMS
+    return tuple(_row(claim, found) for claim in asked)
 
 
 def _row(claim: Claim, found: Study) -> Row:
@@ -338,3 +350,58 @@ CLAIMS: Sequence[Claim] = (
         estimates.kept("no outlier"),
     ),
 )
+
+COMPRESSION_CLAIMS: Sequence[Claim] = (
+    Claim(
+        "3 bits are enough",
+        "Are 3 bits a weight enough?",
+        COLLAPSE,
+        "accuracy with 3 bits a weight (GPTQ, groups of 64), as a share of the accuracy without",
+        {
+            "diffusion": Bar(
+                "yes, more than {percent} is kept",
+                ">",
+                0.9,
+                ours=True,
+                reported="LLaDA-8B: 98.2 % of GSM8K is kept",
+            ),
+            "ar": replace(COLLAPSES, reported="Llama-3.1-8B: 35.3 % of GSM8K is kept"),
+            "ar-init": Bar(UNCLAIMED, ">", 0.9, ours=True, claimed=False),
+        },
+        estimates.kept_compressed("3 bits"),
+    ),
+    Claim(
+        "The best allocation of sparsity reverses",
+        "With half of all weights gone, is it better to have sparser early layers than sparser late ones?",
+        COLLAPSE,
+        "accuracy with sparser early layers (Wanda, 70 % of the first to 30 % of the last layer) minus the accuracy "
+        "with sparser late ones",
+        {
+            "diffusion": Bar(
+                "yes, more is solved with sparser early layers",
+                ">",
+                0.0,
+                reported="LLaDA-8B: sparser early layers gain 8.4 % at a mean sparsity of one half",
+            ),
+            "ar": Bar(
+                "no, less is solved with them", "<", 0.0, reported="Llama-3.1-8B: sparser early layers lose 8.4 %"
+            ),
+            "ar-init": Bar(UNCLAIMED, ">", 0.0, claimed=False),
+        },
+        estimates.early_minus_late_sparser,
+    ),
+    Claim(
+        "Early layers are overtrained",
+        "Are the spectra of early layers heavier in the tail than those of late ones?",
+        COLLAPSE,
+        "exponent alpha of the spectra, averaged over the first third of the blocks, minus the same of as many last "
+        "ones, over kinds of matrices; the smaller alpha, the heavier the tail and the further trained",
+        {
+            "diffusion": Bar("yes, alpha is smaller in early layers", "<", 0.0),
+            "ar": Bar(UNCLAIMED, "<", 0.0, claimed=False),
+            "ar-init": Bar(UNCLAIMED, "<", 0.0, claimed=False),
+        },
+        estimates.early_minus_late_alpha,
+    ),
+)
+"""What is asked with `compression=True`."""

@@ -13,17 +13,21 @@ from jaxtyping import Float
 from dlens.findings.layers.compare import relative_depth, third
 from dlens.findings.scores.estimate import Estimate, kept_less, kept_share, mean_of
 from dlens.findings.scores.intervals import jackknife_interval
-from dlens.findings.study.results import ModelKind, ModelStudy, TextReading
+from dlens.findings.study.results import Compressed, ModelKind, ModelStudy, TextReading
 from dlens.findings.study.study import Study
 
 __all__ = [
     "Measure",
     "dynamics",
+    "early_minus_late_alpha",
+    "early_minus_late_sparser",
     "early_redundancy",
     "kept",
     "kept_beside_diffusion",
+    "kept_compressed",
     "late_minus_early",
     "loss_change",
+    "loss_compressed",
     "outlier_share",
     "recency",
 ]
@@ -152,6 +156,58 @@ def late_minus_early(study: Study, name: str) -> Estimate:
     """Loss without late blocks minus the loss without early ones, text by text."""
     beside = {f"without {part} blocks": loss_change(study, name, f"{part} run") for part in ("early", "late")}
     return _beside(loss_change(study, name, "late run", "early run"), beside)
+
+
+def kept_compressed(recipe: str) -> Measure:
+    """The share of the accuracy that is left with fewer bits or weights, with the loss."""
+
+    def measure(study: Study, name: str) -> Estimate:
+        model = study.models[name]
+        small, before = model.compressed[recipe], model.answers["whole"].correct
+        rise = {f"loss, {_NATS}": loss_compressed(study, name, recipe)}
+        effect = _beside(kept_share(before, small.correct), rise)
+        return replace(effect, why=f"{_done(small)}; the verdict is about {len(before)} problems; {effect.why}")
+
+    return measure
+
+
+def _done(small: Compressed) -> str:
+    left = f", without {', '.join(small.left_out)}" if small.left_out else ""
+    return small.words + left
+
+
+def loss_compressed(study: Study, name: str, recipe: str) -> Estimate:
+    """Loss with fewer bits or weights minus the loss of the model as it is, text by text."""
+    model = study.models[name]
+    return mean_of(np.subtract(model.compressed[recipe].losses, model.losses["whole"].losses), _NATS)
+
+
+def early_minus_late_sparser(study: Study, name: str) -> Estimate:
+    """Accuracy with sparser early layers minus the accuracy with sparser late ones, problem by problem."""
+    early, late = (study.models[name].compressed[f"half, {part} sparser"] for part in ("early", "late"))
+    effect = mean_of(np.subtract(np.array(early.correct, float), np.array(late.correct, float)))
+    shown = {
+        "the same of the loss, " + _NATS: mean_of(np.subtract(early.losses, late.losses), _NATS),
+        "kept with sparser early layers": _kept_small(study, name, "half, early sparser"),
+        "kept with sparser late layers": _kept_small(study, name, "half, late sparser"),
+        "kept with an even spread": _kept_small(study, name, "half, even"),
+    }
+    return _beside(replace(effect, why=f"{_done(early)} and {_done(late)}"), shown)
+
+
+def _kept_small(study: Study, name: str, recipe: str) -> Estimate:
+    model = study.models[name]
+    return kept_share(model.answers["whole"].correct, model.compressed[recipe].correct)
+
+
+def early_minus_late_alpha(study: Study, name: str) -> Estimate:
+    """Exponent of the spectra of early blocks minus that of late ones, matrix by matrix."""
+    spectra = study.models[name].spectra
+    assert spectra is not None
+    n = third(len(spectra.alpha))
+    early, late = np.nanmean(spectra.alpha[:n], 0), np.nanmean(spectra.alpha[-n:], 0)
+    effect = mean_of(early - late)
+    return _beside(effect, {"early blocks": mean_of(early), "late blocks": mean_of(late)})
 
 
 def outlier_share(study: Study, name: str) -> Estimate:

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
+from dlens.compression.compress import compressed as compress
+from dlens.compression.recipe import Recipe
+from dlens.compression.spectral_alpha import spectral_alpha
 from dlens.findings.effects.applied import flops_saved
 from dlens.findings.effects.disruption import disruption
 from dlens.findings.effects.phases import phases
@@ -17,13 +20,23 @@ from dlens.findings.scores.canvases import Canvases
 from dlens.findings.scores.decoding import Decoding
 from dlens.findings.scores.loss import losses_of
 from dlens.findings.scores.repetition import repetition
-from dlens.findings.study.results import Answers, Disrupted, Losses, Reading, Solved, TextReading, Thirds
+from dlens.findings.study.results import (
+    Answers,
+    Compressed,
+    Disrupted,
+    Losses,
+    Reading,
+    Solved,
+    Spectra,
+    TextReading,
+    Thirds,
+)
 from dlens.measures import Cosine, Outliers, Recency
 from dlens.models.model import Model
 from dlens.ops.base.scope import Third
 from dlens.samplers import LLaDA, Sampler
 from dlens.tasks import Problem, Task
-from dlens.tracing.chain import Trace
+from dlens.tracing.chain import Trace, trace
 from dlens.tracing.probes.outlier import channel_shares
 
 __all__ = [
@@ -32,9 +45,11 @@ __all__ = [
     "PROMPT_TOKENS",
     "READING_RATES",
     "answers",
+    "compressed",
     "disrupted",
     "losses",
     "reading",
+    "spectra",
     "thirds",
     "two_tokens_a_step",
 ]
@@ -138,6 +153,27 @@ def thirds(chain: Trace, layers: Sequence[int], task: Task, n: int, seed: int = 
         name: Solved(own.before.correct, own.after.correct) for name, own in found.thirds.items()
     }
     return Thirds(kept, found.notes)
+
+
+def compressed(
+    chain: Trace,
+    recipe: Recipe,
+    task: Task,
+    problems: Sequence[Problem],
+    texts: Sequence[Canvases],
+    seed: int = 0,
+) -> Compressed:
+    """What a model does with fewer bits or weights: the same problems and texts."""
+    small = compress(chain.model, recipe, progress=False)
+    assert small.compression is not None
+    own = trace(small)
+    solved, read = answers(own, task, problems, seed), losses(own, texts)
+    return Compressed(small.compression.words, tuple(small.compression.left_out), solved.correct, read.losses)
+
+
+def spectra(chain: Trace) -> Spectra:
+    """How heavy the tails of the weights' spectra are."""
+    return Spectra(spectral_alpha(chain.model, progress=False)["alpha"].values)
 
 
 def _sampler(trace: Trace, new_tokens: int) -> Sampler | None:

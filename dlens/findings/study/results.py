@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, final, get_args
 
 import numpy as np
@@ -18,6 +18,7 @@ from dlens.ops.base.scope import Third
 __all__ = [
     "KINDS",
     "Answers",
+    "Compressed",
     "Disrupted",
     "Losses",
     "ModelKind",
@@ -25,6 +26,7 @@ __all__ = [
     "Part",
     "Reading",
     "Solved",
+    "Spectra",
     "TextReading",
     "Thirds",
     "kind_of",
@@ -260,6 +262,56 @@ class Thirds(Part):
 
 
 @final
+@dataclass(frozen=True)
+class Compressed(Part):
+    """What a compressed model answers and predicts.
+
+    Args:
+        words: what was done to it.
+        left_out: the matrices that were not compressed.
+        correct: whether each problem is solved.
+        losses: of each text, in nats a token.
+    """
+
+    words: str
+    left_out: tuple[str, ...]
+    correct: tuple[bool, ...]
+    losses: tuple[float, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain data; 1 where a problem is solved."""
+        lists = {"left_out": list(self.left_out), "losses": list(self.losses)}
+        return vars(self) | lists | {"correct": _digits(self.correct)}
+
+    @staticmethod
+    def from_json(entry: Mapping[str, Any]) -> Compressed:
+        """What `to_json` wrote."""
+        left_out, losses = tuple(entry["left_out"]), tuple(entry["losses"])
+        return Compressed(entry["words"], left_out, _solved(entry["correct"]), losses)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Spectra(Part):
+    """How heavy the tails of the weights' spectra are.
+
+    Args:
+        alpha: the exponent of each matrix; NaN where a block has no such matrix.
+    """
+
+    alpha: Float[np.ndarray, "layer matrix"]
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        return {"alpha": self.alpha.tolist()}
+
+    @staticmethod
+    def from_json(entry: Mapping[str, Any]) -> Spectra:
+        """What `to_json` wrote."""
+        return Spectra(np.array(entry["alpha"], float))
+
+
+@final
 @dataclass(frozen=True, eq=False)
 class ModelStudy:
     """All that was measured of one model.
@@ -272,6 +324,8 @@ class ModelStudy:
         losses: of every change.
         answers: of some changes.
         disruption, thirds: of the change "apart"; None where they were not asked.
+        compressed: recipe -> what the compressed model does; empty where it was not asked.
+        spectra: of its weights; None where they were not asked.
     """
 
     kind: ModelKind
@@ -284,10 +338,13 @@ class ModelStudy:
     answers: Mapping[str, Answers]
     disruption: Disrupted | None = None
     thirds: Thirds | None = None
+    compressed: Mapping[str, Compressed] = field(default_factory=dict)
+    spectra: Spectra | None = None
 
     def to_json(self) -> dict[str, Any]:
         """All of it as plain data."""
-        deep = {"disruption": self.disruption, "thirds": self.thirds}
+        asked = {"disruption": self.disruption, "thirds": self.thirds, "spectra": self.spectra}
+        small = {name: own.to_json() for name, own in self.compressed.items()}
         return {
             "kind": self.kind,
             "family": self.family,
@@ -298,7 +355,8 @@ class ModelStudy:
             "skipped": {name: list(change.layers) for name, change in self.changes.items()},
             "losses": {name: own.to_json() for name, own in self.losses.items()},
             "answers": {name: own.to_json() for name, own in self.answers.items()},
-        } | {name: own.to_json() for name, own in deep.items() if own is not None}
+            **({"compressed": small} if small else {}),
+        } | {name: own.to_json() for name, own in asked.items() if own is not None}
 
 
 def _digits(solved: Sequence[bool]) -> list[int]:

@@ -28,6 +28,7 @@ def report(
     task: Task | str = "trio-code",
     quick: bool = False,
     problems: int | None = None,
+    compression: bool = False,
     kinds: Sequence[str | None] = (),
     seed: int = 0,
     json: str | Path | None = None,
@@ -46,6 +47,7 @@ def report(
         task: on what accuracy is measured: a task, or its name.
         quick: fewer problems and texts, so wider intervals, and no comparison at matched points.
         problems: how many; 64 by default, 12 for a quick report.
+        compression: also with 3 bits, with half of all weights, and the spectra of the weights.
         kinds: for each model "diffusion", "ar", "ar-init" or None, which goes by its family.
         seed: of problems, masks and random channels.
         json: where the numbers are written, too.
@@ -70,13 +72,13 @@ def report(
     models, kinds = (
         [given] if isinstance(given, str) or not isinstance(given, Sequence) else given for given in (models, kinds)
     )
-    settings = settings_of(quick, problems, seed)
+    settings = settings_of(quick, problems, seed, compression)
     return write_report(models, out, json, task, settings, kinds, fresh, progress)[0]
 
 
-def settings_of(quick: bool, problems: int | None, seed: int) -> StudySettings:
+def settings_of(quick: bool, problems: int | None, seed: int, compression: bool = False) -> StudySettings:
     """How much a report measures; see `report`."""
-    settings = replace(QUICK if as_flag(quick, "quick") else FULL, seed=seed)
+    settings = replace(QUICK if as_flag(quick, "quick") else FULL, seed=seed, compression=compression)
     return settings if problems is None else replace(settings, problems=problems)
 
 

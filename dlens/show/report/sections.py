@@ -10,7 +10,7 @@ import numpy as np
 from dlens.findings.layers.compare import relative_depth
 from dlens.findings.scores.estimate import Curve, Estimate, kept_share, mean_curve
 from dlens.findings.study.claims import Row
-from dlens.findings.study.estimates import loss_change
+from dlens.findings.study.estimates import loss_change, loss_compressed
 from dlens.findings.study.study import Study
 from dlens.models.source import TRIO
 from dlens.show.figures.statistics import Statistic, bands, points, statistics_table
@@ -54,6 +54,8 @@ def sections(found: Study, rows: Sequence[Row]) -> list[Section]:
         _losses(found),
         *_disruption(found),
         *_thirds(found),
+        *_compressed(found),
+        *_spectra(found),
         *_seeds(found),
         _behind(rows),
     ]
@@ -212,6 +214,39 @@ def _thirds(found: Study) -> Iterator[Section]:
         )
         columns = ["model", "third", "kept", "low", "high", "problems", "what a third is"]
         yield Section("The same skip in one third of decoding", text, points(series, 1), columns, rows)
+
+
+def _compressed(found: Study) -> Iterator[Section]:
+    series, rows = [], []
+    for name, own in found.models.items():
+        before, effects = own.answers["whole"].correct, []
+        for recipe, small in own.compressed.items():
+            effect, loss = kept_share(before, small.correct), loss_compressed(found, name, recipe)
+            n, solved = len(before), sum(small.correct)
+            rows.append([name, recipe, small.words, len(small.left_out), solved / n, effect.value, effect.low])
+            rows[-1] += [effect.high, n, loss.value, loss.low, loss.high]
+            effects.append((recipe, effect))
+        if effects:
+            series.append(_estimated(name, "accuracy kept", effects))
+    if series:
+        columns = ["model", "recipe", "what", "matrices left out", "accuracy", "kept", "low", "high", "problems"]
+        columns += ["increase of the loss", "loss low", "loss high"]
+        text = (
+            f"Accuracy on {found.task} with fewer bits or weights, as a share of the accuracy without. 3 bits: GPTQ in "
+            "groups of 64; half: Wanda with half of all weights gone, evenly spread, or 70 % to 30 % from the first to "
+            "the last layer, or the reverse."
+        )
+        yield Section("What is kept with fewer bits and weights", text, points(series, 1), columns, rows)
+
+
+def _spectra(found: Study) -> Iterator[Section]:
+    series = {name: own.spectra.alpha.T for name, own in found.models.items() if own.spectra is not None}
+    if series:
+        text = (
+            "Exponent of the tail of the spectra of the weights, averaged over the matrices of a block, with intervals "
+            "over matrices: the smaller, the heavier the tail and the further trained."
+        )
+        yield _profiles(found, "Spectra of the weights", text, series, "alpha")
 
 
 def _seeds(found: Study) -> Iterator[Section]:

@@ -8,9 +8,9 @@ from math import inf, isnan, nan
 import pytest
 
 from dlens.findings.scores.estimate import Estimate
-from dlens.findings.study.claims import CLAIMS, Bar, claims, limit_of, verdict_of
+from dlens.findings.study.claims import CLAIMS, COMPRESSION_CLAIMS, Bar, claims, limit_of, verdict_of
 from dlens.findings.study.results import KINDS
-from tests.findings.studies import ANSWERED, EVEN, TRIO, made_model, made_study
+from tests.findings.studies import ANSWERED, EVEN, TRIO, made_model, made_study, small
 
 
 @pytest.mark.parametrize(
@@ -74,20 +74,20 @@ def test_less_than_native_diffusion_is_decided_against_native_diffusion() -> Non
 
 def test_a_sentence_names_the_margin_that_decides_it() -> None:
     """Every number of a sentence is its margin; a margin that the sentence does not name says more or less."""
-    for claim in CLAIMS:
+    for claim in (*CLAIMS, *COMPRESSION_CLAIMS):
         for kind, bar in claim.bars.items():
             numbers = re.findall(r"\d+(?:\.\d+)?", bar.says)
             expected = {f"{bar.margin:g}", f"{100 * bar.margin:g}"}
             assert set(numbers) <= expected, (claim.title, kind)
             if bar.claimed and not numbers:
                 assert bar.margin in (0.0, 0.5) and not bar.ours, (claim.title, kind)
-                assert re.search("nearer|less|weaker|stronger", bar.says), (claim.title, kind)
+                assert re.search("nearer|less|weaker|stronger|more|smaller", bar.says), (claim.title, kind)
 
 
 def test_a_bar_is_ours_unless_a_paper_names_it_or_the_sentence_compares() -> None:
     others = {
         (claim.title, kind)
-        for claim in CLAIMS
+        for claim in (*CLAIMS, *COMPRESSION_CLAIMS)
         for kind, bar in claim.bars.items()
         if not bar.ours and bar.margin and "nearer" not in bar.says
     }
@@ -144,3 +144,23 @@ def test_blocks_in_words_are_those_that_were_skipped() -> None:
         assert row.question.startswith("Skipping 1 of 7 blocks (14.29 %) or 1 of 9 blocks (11.11 %), ")
     assert "without 1 of 7 blocks (14.29 %) or 1 of 9 blocks (11.11 %) in a row" in rows[5].effect
     assert not any("16" in row.question + row.effect for row in rows)
+
+
+def test_bits_and_zeros_are_decided_where_they_were_asked() -> None:
+    models = {
+        "ar": small(made_model("ar", EVEN), ["1" + "0" * 7, *["10000000"] * 2, "11110000"], [1, 1, 2, 1], [3.0] * 7),
+        "dllm": small(
+            made_model("diffusion", EVEN), ["11110000", "11110000", "1" * 8, "0" * 8], [0] * 4, [2, 2, 2.5, 3, 3, 4, 4]
+        ),
+    }
+    assert len(claims(made_study({"ar": made_model("ar", EVEN)}))) == len(CLAIMS)
+    bits, zeros, spectra = claims(made_study(models))[len(CLAIMS) :]
+    assert [cell.effect.value for cell in bits.cells] == [0.25, 1.0]
+    assert bits.cells[1].verdict == "undecided" and "with 8 problems, whatever the answers" in bits.cells[1].limit
+    assert [cell.effect.value for cell in zeros.cells] == [-3 / 8, 1.0]
+    assert [cell.verdict for cell in zeros.cells][1] == "holds"
+    beside = dict(zeros.cells[0].effect.beside)
+    assert beside["the same of the loss, nats a token"].value == pytest.approx(1.0)
+    assert beside["kept with sparser late layers"].value == 1.0
+    assert [round(cell.effect.value, 6) for cell in spectra.cells] == [0.0, -2.0]
+    assert [cell.claimed for cell in spectra.cells] == [False, True] and spectra.cells[1].verdict == "holds"

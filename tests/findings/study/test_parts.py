@@ -15,6 +15,7 @@ from dlens.findings.scores.loss import text_loss
 from dlens.findings.study import parts
 from dlens.samplers import LLaDA
 from dlens.tracing.probes.outlier import channel_shares
+from tests.reference import shallow
 
 CODE = tasks.get("trio-code")
 
@@ -87,3 +88,16 @@ def test_thirds_are_those_of_phases(ar: dlens.Model) -> None:
     }
     assert all(own.before == whole.thirds["early"].before.correct for own in found.kept.values())
     assert found.notes == whole.notes
+
+
+def test_a_compressed_model_answers_and_reads_the_same(diffusion: dlens.Model) -> None:
+    model, texts = shallow(diffusion, 3), ["Once upon a time", "def f(x):\n    return x"]
+    problems, canvases = CODE.problems(2, 0), [text_canvases(diffusion, [text]) for text in texts]
+    recipe = dlens.Recipe(method="magnitude", sparsity=0.5)
+    found = parts.compressed(dlens.trace(model), recipe, CODE, problems, canvases)
+    alone = dlens.trace(dlens.compress(model, "magnitude", sparsity=0.5))
+    assert found.correct == parts.answers(alone, CODE, problems).correct
+    assert found.losses == parts.losses(alone, canvases).losses != parts.losses(dlens.trace(model), canvases).losses
+    assert (found.words, found.left_out) == ("magnitude, 50 % zeros, uniform", ())
+    spectra = parts.spectra(dlens.trace(model)).alpha
+    assert spectra.tolist() == dlens.spectral_alpha(model)["alpha"].values.tolist() and spectra.shape == (3, 7)

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 import dlens
+from dlens.findings.study.asking import COMPRESSED
 from dlens.findings.study.results import Answers, Disrupted, Losses, Part, Reading, Thirds, kind_of
-from tests.findings.studies import CHANGES, EARLY, deep, made_model
+from tests.findings.studies import CHANGES, EARLY, deep, made_model, small
 
 MADE = deep(made_model("diffusion", EARLY), EARLY, {"early": "1100", "middle": "1000", "late": "0000"})
 
@@ -64,3 +65,14 @@ def test_text_with_masks_is_apart_from_text_without() -> None:
 
 def test_the_kind_goes_by_objective_and_shift(ar: dlens.Model, diffusion: dlens.Model, ar_init: dlens.Model) -> None:
     assert [kind_of(model.family) for model in (ar, diffusion, ar_init)] == ["ar", "diffusion", "ar-init"]
+
+
+def test_what_was_compressed_is_among_the_numbers() -> None:
+    model = small(made_model("ar", EARLY), ["1100"] * 4, [0.5] * 4, [3.0] * 7)
+    entry = model.to_json()
+    assert list(entry)[-2:] == ["compressed", "spectra"] and list(entry["compressed"]) == list(COMPRESSED)
+    own = entry["compressed"]["3 bits"]
+    assert own["correct"] == [1, 1, 0, 0] and own["words"] == "3 bits <in words>" and own["left_out"] == []
+    for part in (model.compressed["3 bits"], model.spectra):
+        again = type(part).from_json(json.loads(json.dumps(part.to_json())))
+        assert again.to_json() == part.to_json()

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from dlens.findings.scores.intervals import mean_interval
+from dlens.findings.study.asking import COMPRESSED
 from dlens.findings.study.claims import claims
 from dlens.findings.study.results import Disrupted, Solved, Thirds
 from dlens.findings.study.study import Study
 from dlens.ops.base.scope import Third
 from dlens.show.report.page import Section
 from dlens.show.report.sections import sections
-from tests.findings.studies import made_model, made_study
+from tests.findings.studies import made_model, made_study, small
 
 DEEP = [0.1, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9]
 EVEN = [0.1, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9]
@@ -134,3 +135,16 @@ def test_the_seeds_are_those_of_the_trio() -> None:
         for study in (made_study({name: made_model("ar", SHORT)}) for name in ("trio/ar", "other/ar"))
     ]
     assert "The trio over training seeds" in titles[0] and "The trio over training seeds" not in titles[1]
+
+
+def test_fewer_bits_and_weights_have_their_sections() -> None:
+    model = small(made_model("diffusion", EVEN), ["11110000", "11100000", "11000000", "10000000"], [0.5] * 4, [3.0] * 7)
+    study = made_study({"dllm": model})
+    shown = {section.title: section for section in sections(study, claims(study))}
+    kept, spectra = shown["What is kept with fewer bits and weights"], shown["Spectra of the weights"]
+    assert [row[:6] for row in kept.rows] == [
+        ["dllm", name, f"{name} <in words>", 0, n / 8, n / 4] for name, n in zip(COMPRESSED, (4, 3, 2, 1), strict=True)
+    ]
+    assert [row[9] for row in kept.rows] == pytest.approx([0.5] * 4)
+    assert kept.figure is not None and spectra.figure is not None
+    assert [row[list(spectra.columns).index("value")] for row in spectra.rows] == pytest.approx([3.05] * 7)
