@@ -130,7 +130,7 @@ def test_the_flags_are_all_that_there_are() -> None:
 
 def forms() -> dict[str, dict[str, Any]]:
     """Public settings, and for each of their fields what it does not take."""
-    several, number, text = ("x", 3.5, None, [object()]), (None, "x", [], {}), (None, 3, [], object())
+    several, number, text = ("x", 3.5, None, [...]), (None, "x", [], {}), (None, 3, [], ...)
     plan = {"layers": several, "scores": several, "model": text, "rule": text, "notes": (3, None, [3])}
     return {
         "SkipPlan": plan,

@@ -85,6 +85,7 @@ def compress(
         >>> [round(row["zeros"], 2) for row in small.compression.table()[::56]]
         [0.7, 0.48]
     """
+    progress = as_flag(progress, "progress")
     recipe = Recipe(
         method=method,
         bits=bits,

@@ -8,7 +8,7 @@ from typing import Any, final
 
 import numpy as np
 
-from dlens.checks import quoted
+from dlens.checks import as_flag, quoted
 from dlens.compression.compress import check_recipe, compressed
 from dlens.compression.recipe import Recipe
 from dlens.findings.effects.retention import Retention, asked_of_both, judged
@@ -198,6 +198,7 @@ def robustness(
         >>> found.table()[0]["model"], found.table()[0]["sparsity"]
         ('trio/ar', 0.2)
     """
+    as_flag(progress, "progress")
     named = _named(models)
     chosen = PAPER if recipes is None else tuple(recipes)
     seeds = tuple(as_seed(number) for number in seeds)

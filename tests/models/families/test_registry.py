@@ -7,8 +7,8 @@ import doctest
 import pytest
 
 import dlens
-from dlens.models import known, load
-from dlens.models.families import registry
+from dlens.models import load
+from dlens.models.families import known, registry
 from dlens.models.families.decoder import llama_like
 from dlens.models.family import Family
 from tests.models.conftest import build
