@@ -147,4 +147,4 @@ def test_fewer_bits_and_weights_have_their_sections() -> None:
     ]
     assert [row[9] for row in kept.rows] == pytest.approx([0.5] * 4)
     assert kept.figure is not None and spectra.figure is not None
-    assert [row[list(spectra.columns).index("value")] for row in spectra.rows] == pytest.approx([3.05] * 7)
+    assert [row[list(spectra.columns).index("dllm")] for row in spectra.rows] == pytest.approx([3.05] * 7)
