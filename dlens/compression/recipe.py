@@ -55,6 +55,10 @@ class Recipe:
         >>> recipe = Recipe(method="wanda", sparsity=0.5, allocation="early-sparser")
         >>> recipe.how.kind, recipe.spread
         ('sparsity', 0.2)
+        >>> import dlens
+        >>> model = dlens.load("trio/diffusion")
+        >>> recipe.calibration_of(model), recipe.of(model).half_range
+        ('masked', 0.2)
     """
 
     method: str = "gptq"

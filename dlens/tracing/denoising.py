@@ -175,7 +175,7 @@ class DenoisingRun:
         """Decode; returns the finished canvas."""
         draw, given = uniform_draws(self.seed, self.model.device), self.canvas.clone()
         final = self.sampler.decode(self, self.canvas, self.generated, self.new_tokens, self.tokens, draw)
-        if not self.canvases:
+        if not self.canvases and bool(self.generated.any()):
             raise ValueError(
                 f"{type(self.sampler).__name__} took no step; expected at least one; call forward(canvas) in decode"
             )
