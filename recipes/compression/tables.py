@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dlens.findings.layers.compare import third
 from dlens.findings.scores.estimate import Estimate, kept_less, kept_share, mean_of
 from recipes.compression.measure import MODELS, OUT, RECIPES, TASKS
 
@@ -124,15 +125,17 @@ def _skip(found: Answers) -> str:
     return _table(["model", "skipped", "nats a token more", "the same at 3 bits"], rows)
 
 
-def alphas(model: str, third: int) -> Estimate:
-    """The mean exponent over the matrices of a third of the layers, with its interval over matrices."""
-    layers = np.array_split(np.array(measured()["alphas"][model]), 3)
-    return mean_of(layers[third].ravel())
+def alphas(model: str) -> tuple[Estimate, Estimate, Estimate]:
+    """The mean exponent of the first and last third of the layers, and their difference, over kinds of matrices."""
+    alpha = np.array(measured()["alphas"][model])
+    n = third(len(alpha))
+    early, late = alpha[:n].mean(0), alpha[-n:].mean(0)
+    return mean_of(early), mean_of(late), mean_of(early - late)
 
 
 def _spectra(found: Answers) -> str:
-    rows = [[model, *(_number(alphas(model, third)) for third in range(3))] for model in found]
-    return _table(["alpha", "early layers", "middle", "late"], rows)
+    rows = [[model, *map(_number, alphas(model))] for model in found]
+    return _table(["alpha", "early layers", "late layers", "early minus late"], rows)
 
 
 TABLES: dict[str, Callable[[Answers], str]] = {

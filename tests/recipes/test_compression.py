@@ -65,8 +65,8 @@ def test_what_the_page_says_of_skips_and_spectra_came_out() -> None:
     for model in measure.MODELS:
         plain, small = change(found, model, "skip"), change(found, model, f"{ROUNDED}, skip", ROUNDED)
         assert plain.value < small.value < plain.high + 0.01
-    early, late = alphas(DIFFUSION, 0), alphas(DIFFUSION, 2)
-    assert early.value < late.value and early.high > late.low
+    differences = [alphas(model)[2] for model in (AR, DIFFUSION, AR_INIT)]
+    assert differences[0].low < 0 < differences[0].high and differences[1].high < 0 < differences[2].value
 
 
 def test_measuring_gives_what_the_tables_read(ar: dlens.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
