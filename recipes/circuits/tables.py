@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from recipes.circuits.measure import MODELS, OUT, SIZES, STEPS
 from recipes.circuits.steps import SHOWN
+from recipes.tables import drawn, table
 
 __all__ = ["TABLES", "measured", "written"]
 
@@ -25,7 +26,7 @@ def _overlap(found: Mapping[str, Any]) -> str:
     names = [name for name in tasks["trio-math"]["overlap"] if name != "random"]
     rows = [[name, *(_estimate(own["overlap"][name]) for own in tasks.values())] for name in names]
     rows.append(["random circuits", *(f"{own['overlap']['random']:.3f}" for own in tasks.values())])
-    return _table(["top 200 edges of", *tasks], rows)
+    return table(["top 200 edges of", *tasks], rows)
 
 
 def _faithfulness(found: Mapping[str, Any]) -> str:
@@ -34,7 +35,7 @@ def _faithfulness(found: Mapping[str, Any]) -> str:
         for name in MODELS:
             cells = [own["faithfulness"][name][str(size)] for size in SIZES]
             rows.append([task, name, *(f"{_estimate(cell['top'])}; {cell['random']['value']:.2f}" for cell in cells)])
-    return _table(["task", "model", *(f"{size} edges" for size in SIZES)], rows)
+    return table(["task", "model", *(f"{size} edges" for size in SIZES)], rows)
 
 
 def _depth(found: Mapping[str, Any]) -> str:
@@ -43,7 +44,7 @@ def _depth(found: Mapping[str, Any]) -> str:
         for task, own in found["tasks"].items()
         for name in MODELS
     ]
-    return _table(["task", "model", "edges begin at", "and end at"], rows)
+    return table(["task", "model", "edges begin at", "and end at"], rows)
 
 
 def _flow(found: Mapping[str, Any]) -> str:
@@ -52,7 +53,7 @@ def _flow(found: Mapping[str, Any]) -> str:
         for step in STEPS:
             cells = own["flow"][step]
             rows.append([name, step, *(f"{_estimate(cell)}; {cell['keys']:.2f}" for cell in cells.values())])
-    return _table(["model", "step", "prompt", "masks", "decoded"], rows)
+    return table(["model", "step", "prompt", "masks", "decoded"], rows)
 
 
 def _stability(found: Mapping[str, Any]) -> str:
@@ -62,7 +63,7 @@ def _stability(found: Mapping[str, Any]) -> str:
         ends = [f"{each['layer']}.{each['head']}: {_estimate(each)}" for each in stable["heads"]]
         counts = [f"{stable['above']} of {stable['of']}", f"{stable['median']:.2f}", f"{stable['others']:.2f}"]
         rows.append([name, *counts, "; ".join(ends[:3]), "; ".join(ends[3:])])
-    return _table(["model", "above 0.95", "median", "other heads", "most stable", "least stable"], rows)
+    return table(["model", "above 0.95", "median", "other heads", "most stable", "least stable"], rows)
 
 
 def _step_overlap(found: Mapping[str, Any]) -> str:
@@ -70,7 +71,7 @@ def _step_overlap(found: Mapping[str, Any]) -> str:
     names = [name for name in tasks["trio-math"]["overlap"] if name != "random" and _compared(*name.split(" and "))]
     rows = [[*name.split(" and "), *(_estimate(own["overlap"][name]) for own in tasks.values())] for name in names]
     rows.append(["random circuits", "", *(f"{own['overlap']['random']:.3f}" for own in tasks.values())])
-    return _table(["top 200 edges of", "and of", *tasks], rows)
+    return table(["top 200 edges of", "and of", *tasks], rows)
 
 
 def _compared(one: str, other: str) -> bool:
@@ -86,7 +87,7 @@ def _step_faithfulness(found: Mapping[str, Any]) -> str:
         for name, steps in own["faithfulness"].items()
         for step, cells in steps.items()
     ]
-    return _table(["task", "model", "asked at", *(f"found at {step}" for step in SHOWN), "random"], rows)
+    return table(["task", "model", "asked at", *(f"found at {step}" for step in SHOWN), "random"], rows)
 
 
 def _answers(found: Mapping[str, Any]) -> str:
@@ -95,7 +96,7 @@ def _answers(found: Mapping[str, Any]) -> str:
         for task, own in found["steps"].items()
         for name, cells in own["answers"].items()
     ]
-    return _table(["task", "model and step", "clean", "corrupted"], rows)
+    return table(["task", "model and step", "clean", "corrupted"], rows)
 
 
 def _same(found: Mapping[str, Any]) -> str:
@@ -108,7 +109,7 @@ def _turn(found: Mapping[str, Any]) -> str:
 
 def _by_model(found: Mapping[str, Any], what: str) -> str:
     rows = [[task, *(_estimate(cell) for cell in own[what].values())] for task, own in found["steps"].items()]
-    return _table(["task", *MODELS[1:]], rows)
+    return table(["task", *MODELS[1:]], rows)
 
 
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
@@ -128,19 +129,11 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
 
 def written(page: str, found: Mapping[str, Any]) -> str:
     """The page with its tables of today."""
-    for name, table in TABLES.items():
-        start = page.index(mark := f"<!-- {name} -->") + len(mark)
-        page = f"{page[:start]}\n{table(found)}\n{page[page.index(f'<!-- end of {name} -->') :]}"
-    return page
+    return drawn(page, TABLES, found)
 
 
 def _estimate(cell: Mapping[str, Any]) -> str:
     return f"{cell['value']:.2f} ({cell['low']:.2f} to {cell['high']:.2f})"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from dlens.findings.layers.compare import third
 from dlens.findings.scores.estimate import Estimate, kept_less, kept_share, mean_of
 from recipes.compression.measure import MODELS, OUT, RECIPES, TASKS
+from recipes.tables import drawn, table
 
 __all__ = ["TABLES", "alphas", "answers", "change", "kept", "less", "measured", "solved", "written"]
 
@@ -67,7 +68,7 @@ def _accuracy(found: Answers) -> str:
                 own = [kept(found, model, what, task, seed) for seed in seeds]
                 cells.append("; ".join(map(_points, own)))
             rows.append([task, what, *cells])
-    return _table(["task", "", *MODELS], rows)
+    return table(["task", "", *MODELS], rows)
 
 
 def _baseline(found: Answers) -> str:
@@ -76,11 +77,11 @@ def _baseline(found: Answers) -> str:
          f"{np.mean(losses(found, model, 'as it is')):.2f}"]
         for model in MODELS
     ]  # fmt: skip
-    return _table(["model", *TASKS, "nats a token"], rows)
+    return table(["model", *TASKS, "nats a token"], rows)
 
 
 def _loss(found: Answers) -> str:
-    return _table(
+    return table(
         ["nats a token more", *MODELS],
         [[what, *(_number(change(found, model, what)) for model in MODELS)] for what in RECIPES],
     )
@@ -101,7 +102,7 @@ def _reversal(found: Answers) -> str:
             difference = mean_of(np.mean(own, axis=0))
             cells.append(_points(difference))
         rows.append([model, *cells])
-    return _table(["early minus late", "nats a token", *(f"{task}, points" for task in TASKS)], rows)
+    return table(["early minus late", "nats a token", *(f"{task}, points" for task in TASKS)], rows)
 
 
 def _three_bits(found: Answers) -> str:
@@ -112,7 +113,7 @@ def _three_bits(found: Answers) -> str:
         for task in TASKS:
             own = [_points(less(found, other, MODELS[0], what, task, seed)) for seed in seeds]
             rows.append([f"{other} minus {MODELS[0]}", task, *own])
-    return _table(["kept at 3 bits, points", "task", *(f"seed {seed}" for seed in seeds)], rows)
+    return table(["kept at 3 bits, points", "task", *(f"seed {seed}" for seed in seeds)], rows)
 
 
 def _skip(found: Answers) -> str:
@@ -122,7 +123,7 @@ def _skip(found: Answers) -> str:
         plain = change(found, model, "skip")
         small = change(found, model, "3 bits, GPTQ, skip", "3 bits, GPTQ")
         rows.append([model, layers, _number(plain), _number(small)])
-    return _table(["model", "skipped", "nats a token more", "the same at 3 bits"], rows)
+    return table(["model", "skipped", "nats a token more", "the same at 3 bits"], rows)
 
 
 def alphas(model: str) -> tuple[Estimate, Estimate, Estimate]:
@@ -135,7 +136,7 @@ def alphas(model: str) -> tuple[Estimate, Estimate, Estimate]:
 
 def _spectra(found: Answers) -> str:
     rows = [[model, *map(_number, alphas(model))] for model in found]
-    return _table(["alpha", "early layers", "late layers", "early minus late"], rows)
+    return table(["alpha", "early layers", "late layers", "early minus late"], rows)
 
 
 TABLES: dict[str, Callable[[Answers], str]] = {
@@ -152,10 +153,7 @@ TABLES: dict[str, Callable[[Answers], str]] = {
 
 def written(page: str, found: Answers) -> str:
     """The page with its tables of today."""
-    for name, table in TABLES.items():
-        start = page.index(mark := f"<!-- {name} -->") + len(mark)
-        page = f"{page[:start]}\n{table(found)}\n{page[page.index(f'<!-- end of {name} -->') :]}"
-    return page
+    return drawn(page, TABLES, found)
 
 
 def _number(one: Estimate) -> str:
@@ -164,11 +162,6 @@ def _number(one: Estimate) -> str:
 
 def _points(one: Estimate) -> str:
     return f"{100 * one.value:.0f} ({100 * one.low:.0f} to {100 * one.high:.0f})"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
 
 
 if __name__ == "__main__":
