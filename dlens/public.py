@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dlens import metrics, samplers, tasks
+from dlens import metrics, samplers, tasks, workers
 from dlens.compression.compress import compress
 from dlens.compression.recipe import Recipe
 from dlens.compression.spectral_alpha import spectral_alpha
@@ -44,6 +44,9 @@ from dlens.models.model import Model
 from dlens.ops.base.edit import Edit
 from dlens.ops.base.op import Op, Structure
 from dlens.show.report.report import report
+from dlens.sweeps.sweep import sweep
+from dlens.sweeps.table import Sweep, load_sweep
+from dlens.sweeps.variant import Variant, grid
 from dlens.tracing.chain import Trace, trace
 from dlens.tracing.records.record import Record
 from dlens.tracing.records.store import load_record
@@ -86,10 +89,12 @@ __all__ = [
     "SkipPlan",
     "SkipSchedule",
     "Structure",
+    "Sweep",
     "TopTokens",
     "Trace",
     "UnfiredWarning",
     "UnprovedWarning",
+    "Variant",
     "VerificationError",
     "attention_flow",
     "circuit",
@@ -98,8 +103,10 @@ __all__ = [
     "compare",
     "compress",
     "disruption",
+    "grid",
     "load",
     "load_record",
+    "load_sweep",
     "logit_attribution",
     "metrics",
     "part_lens",
@@ -116,6 +123,8 @@ __all__ = [
     "robustness",
     "samplers",
     "spectral_alpha",
+    "sweep",
     "tasks",
     "trace",
+    "workers",
 ]

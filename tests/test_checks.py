@@ -15,7 +15,7 @@ import dlens
 from dlens import checks, samplers, tasks, widgets
 from dlens.checks import as_flag, finite, plain_fields, quoted, real, require_word, whole
 from dlens.findings.scores import accuracy, decoding
-from dlens.findings.study import asking, stored
+from dlens.findings.study import asking
 from dlens.measures import cosine_pairs
 from dlens.tasks import gsm8k, humaneval, mbpp
 from tests.refusing import assert_three_parts
@@ -70,7 +70,7 @@ def test_settings_hold_plain_values() -> None:
 
 def public() -> Iterator[tuple[str, Callable[..., Any]]]:
     """What users call, by name."""
-    rooms = (dlens, samplers, tasks, checks, cosine_pairs, accuracy, decoding, asking, stored, gsm8k, humaneval, mbpp)
+    rooms = (dlens, samplers, tasks, checks, cosine_pairs, accuracy, decoding, asking, store, gsm8k, humaneval, mbpp)
     for room in (*rooms, widgets):
         for name in room.__all__:
             own = getattr(room, name)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, final, get_args
 
 from dlens.checks import as_flag, quoted, require_word
 from dlens.compression.methods.method import Method
 from dlens.compression.methods.registry import METHODS
+from dlens.models.compression import settings_words
 from dlens.models.model import Model
 from dlens.ops.base.given import as_index, as_number, as_seed
 
@@ -98,6 +99,11 @@ class Recipe:
     def how(self) -> Method:
         """The method."""
         return METHODS[self.method]
+
+    @property
+    def words(self) -> str:
+        """The settings that matter, in a few words."""
+        return settings_words(asdict(self))
 
     @property
     def reads(self) -> bool:

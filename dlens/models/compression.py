@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
-__all__ = ["COMPRESSION_FILE", "Compression", "Treated", "read_compression"]
+__all__ = ["COMPRESSION_FILE", "Compression", "Treated", "read_compression", "settings_words"]
 
 COMPRESSION_FILE = "dlens_compression.json"
 
@@ -78,15 +78,7 @@ class Compression:
     @property
     def words(self) -> str:
         """The settings that matter, in a few words."""
-        own = self.settings
-        parts = [own["method"]]
-        if own["bits"] is not None:
-            parts += [f"{own['bits']} bits", "whole rows" if own["group"] is None else f"group {own['group']}"]
-            parts += [] if own["symmetric"] else ["asymmetric"]
-        else:
-            named = own["allocation"] if isinstance(own["allocation"], str) else "own allocation"
-            parts += [f"{100 * own['sparsity']:g} % zeros", named]
-        return ", ".join(parts)
+        return settings_words(self.settings)
 
     @property
     def bits(self) -> float | None:
@@ -132,6 +124,24 @@ class Compression:
         size = f"{self.zeros:.2f} of them zero" if self.bits is None else f"{self.bits:.2f} bits each"
         done = f"{self.words} of {self.model}: {many}{out}; {self.share:.2f} of all weights, {size}"
         return done if self.before is None else f"{done}; before that {self.before}"
+
+
+def settings_words(settings: Mapping[str, Any]) -> str:
+    """The settings of a compression that matter, in a few words.
+
+    Examples:
+        >>> settings_words({"method": "wanda", "bits": None, "allocation": "owl", "sparsity": 0.5})
+        'wanda, 50 % zeros, owl'
+    """
+    parts = [settings["method"]]
+    if settings["bits"] is not None:
+        group = settings["group"]
+        parts += [f"{settings['bits']} bits", "whole rows" if group is None else f"group {group}"]
+        parts += [] if settings["symmetric"] else ["asymmetric"]
+    else:
+        named = settings["allocation"] if isinstance(settings["allocation"], str) else "own allocation"
+        parts += [f"{100 * settings['sparsity']:g} % zeros", named]
+    return ", ".join(parts)
 
 
 def _of(found: Mapping[str, Any]) -> Compression:

@@ -29,6 +29,7 @@ __all__ = [
     "answer_tokens",
     "refuse_long_problems",
     "refuse_other_answers",
+    "row_batches",
     "score_problems",
     "score_task",
 ]
@@ -169,7 +170,7 @@ def score_problems(
     texts, correct, lengths = [""] * len(rows), [False] * len(rows), [0] * len(rows)
     totals = _Totals(0, 0) if count_flops else _Totals(None, None)
     with _bar(len(rows), decoding.progress) as bar:
-        for number, indices in enumerate(_batches(trace.model, rows, decoding.batch_size)):
+        for number, indices in enumerate(row_batches(trace.model, rows, decoding.batch_size)):
             own_seed = random.Random(f"{decoding.seed} {number}").getrandbits(32)
             record = decoding.generate(trace, [rows[i] for i in indices], own_seed, cancel)
             answered = (~record.is_pad & ~record.is_prompt).sum(-1).tolist()
@@ -282,7 +283,7 @@ class _Totals:
         self.unfired = tuple(dict.fromkeys(self.unfired + record.unfired))
 
 
-def _batches(model: Model, rows: Sequence[Sequence[int]], batch_size: int) -> list[Sequence[int]]:
+def row_batches(model: Model, rows: Sequence[Sequence[int]], batch_size: int) -> list[Sequence[int]]:
     """Indices of the rows, longest first, so that what does not fit is refused before anything is computed."""
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
     if model.honours_padding:

@@ -27,7 +27,7 @@ from dlens.findings.study.results import (
     Spectra,
     Thirds,
 )
-from dlens.findings.study.stored import Store
+from dlens.workers.store import Store
 from dlens.models.model import Model
 from dlens.models.reading import reading
 from dlens.ops.base.given import as_seed

@@ -10,7 +10,7 @@ from typing import Any
 from dlens.checks import as_flag, as_path
 from dlens.files import check_file, check_folder, write_text
 from dlens.findings.study.claims import Row, claims
-from dlens.findings.study.stored import Store
+from dlens.workers.store import Store
 from dlens.findings.study.study import FULL, QUICK, Study, StudySettings, plain, study
 from dlens.models.source import TRIO
 from dlens.show.report.page import page, save_page

@@ -15,7 +15,7 @@ import dlens
 from dlens import tasks
 from dlens.findings.effects.change import Change
 from dlens.findings.study.asking import FULL, QUICK, Asking, StudySettings, model_identity, n_parts
-from dlens.findings.study.stored import Store
+from dlens.workers.store import Store
 from dlens.tasks import Problem, Task
 from tests.reference import fresh
 

@@ -13,7 +13,7 @@ import torch
 import dlens
 from dlens import tasks
 from dlens.findings.study.claims import claims
-from dlens.findings.study.stored import Store
+from dlens.workers.store import Store
 from dlens.findings.study.study import StudySettings, study
 from dlens.models.source import TRIO_FOLDER
 from tests.reference import shallow

@@ -16,7 +16,7 @@ from dlens.files import unfinished, write_text
 
 __all__ = ["Store", "code_digest"]
 
-_PACKAGE = Path(__file__).parents[2]
+_PACKAGE = Path(__file__).parents[1]
 # What shows numbers, and computes none.
 _DRAWING = ("show", "widgets", "cli.py")
 
@@ -61,23 +61,51 @@ class Store:
         """
         if self.folder is None:
             return read(compute())
-        question = json.dumps({"code": code_digest()} | dict(asked), sort_keys=True)
-        path = self.folder / f"{hashlib.sha256(question.encode()).hexdigest()}.json"
-        if path.exists() and not self.fresh:
-            try:
-                result = read(_answer(path, question))
-            # What a reader makes of data that are no such result can be any error.
-            except Exception as error:
-                warnings.warn(f"{path} is damaged ({error}); it is computed again", stacklevel=2)
-            else:
-                self.reused.append(path)
-                return result
+        found = self.found(asked, read)
+        if found is not None:
+            self.reused.append(self.place(asked))
+            return found[0]
+        question, path = _question(asked), self.place(asked)
         computed = compute()
         if path.is_dir():
             # Whose it is cannot be known, so it is not deleted.
             path.rename(unfinished(path).with_suffix(".aside"))
         write_text(path, json.dumps({"asked": json.loads(question), "result": computed, "sum": _sum(computed)}))
         return read(computed)
+
+    def found(self, asked: Mapping[str, Any], read: Callable[[Any], Any] = lambda result: result) -> tuple[Any] | None:
+        """What was computed before, as the only item of a tuple; None where it has to be computed.
+
+        Examples:
+            >>> Store().found({"part": "sum"})
+        """
+        if self.folder is None or self.fresh or not self.place(asked).exists():
+            return None
+        path = self.place(asked)
+        try:
+            return (read(_answer(path, _question(asked))),)
+        # What a reader makes of data that are no such result can be any error.
+        except Exception as error:
+            warnings.warn(f"{path} is damaged ({error}); it is computed again", stacklevel=3)
+            return None
+
+    def named(self, name: str) -> tuple[Any] | None:
+        """A result by the name of its file, as the only item of a tuple; None where there is none, or a damaged one."""
+        assert self.folder is not None
+        try:
+            entry = json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
+            return (entry["result"],) if entry["sum"] == _sum(entry["result"]) else None
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            return None
+
+    def place(self, asked: Mapping[str, Any]) -> Path:
+        """The file of an answer."""
+        assert self.folder is not None
+        return self.folder / f"{hashlib.sha256(_question(asked).encode()).hexdigest()}.json"
+
+
+def _question(asked: Mapping[str, Any]) -> str:
+    return json.dumps({"code": code_digest()} | dict(asked), sort_keys=True)
 
 
 def _answer(path: Path, question: str) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import dlens
-from dlens.findings.study.stored import Store, code_digest
+from dlens.workers.store import Store, code_digest
 from tests.test_files import full_disk
 
 
