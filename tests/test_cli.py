@@ -1,133 +1,13 @@
-import io
-import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from importlib.metadata import version as metadata_version
 from pathlib import Path
 
 import pytest
-from scipy.stats import binomtest
 
-import dlens
-from dlens.cli import _print_retention, main, parse_layers
-from dlens.findings.effects.retention import judged
-from dlens.findings.layers.profile import Profile
-from dlens.show.report import report as reports
-from tests.findings.answers import answers
-
-
-def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["models"])
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split()[:3] == ["trio/ar", "autoregressive", "autoregressive"]
-    assert any(line.startswith("llada") for line in lines)
-
-
-def test_generate_prints_the_prompt_and_its_continuation(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["generate", "trio/ar", "Once upon a", "--max-new-tokens", "2", "--skip", "3"])
-    assert capsys.readouterr().out.startswith("Once upon a time")
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        ["--sampler", "llada", "--steps", "2", "--block-length", "4", "--remasking", "random", "--seed", "3"],
-        ["--sampler", "dream", "--steps", "4", "--algorithm", "entropy", "--temperature", "0.5", "--top-p", "0.9"],
-        ["--sampler", "threshold", "--threshold", "0.5"],
-        ["--steps", "2", "--block-length", "2"],
-    ],
-)
-def test_generate_with_every_sampler(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    main(["generate", "trio/diffusion", "Once upon a", "--max-new-tokens", "4", *options])
-    assert capsys.readouterr().out.strip()
-
-
-def test_watch_shows_every_step(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["generate", "trio/diffusion", "Once upon a", "--max-new-tokens", "3", "--watch"])
-    lines = capsys.readouterr().out.splitlines()
-    assert [line[:11] for line in lines] == ["step 1 of 3", "step 2 of 3", "step 3 of 3"]
-    assert [line.count("░") for line in lines] == [2, 1, 0]
-
-
-def test_profile_prints_a_table_and_writes_json(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "out" / "profile.json"
-    main(["profile", "trio/ar", "--inputs", "clean", "--out", str(path)])
-    printed = capsys.readouterr().out
-    assert printed.endswith(f"Wrote {path}\n")
-    assert sum(line.split()[:1] == ["15"] for line in printed.splitlines()) == 1
-    saved = Profile.from_json(json.dumps(json.loads(path.read_text())["trio/ar"]))
-    assert len(saved.table()) == 16
-
-
-def test_profile_writes_one_page(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "profile.html"
-    main(["profile", "trio/ar", "--inputs", "clean", "--out", str(path)])
-    assert path.read_text().startswith("<!DOCTYPE html>")
-    assert capsys.readouterr().out.endswith(f"Wrote {path}\n")
-
-
-def test_skip_shows_text_loss_and_flops(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["skip", "trio/ar", "--layers", "3-5", "--prompt", "Once upon a time", "--max-new-tokens", "4"])
-    printed = capsys.readouterr().out
-    assert "all layers: Once upon a time" in printed and "skipped: Once upon a time" in printed
-    assert "loss: " in printed
-    # 3 of 16 blocks, of a forward in which the head does not shrink.
-    saved = float(printed.split("FLOPs: ")[1].split("%")[0])
-    assert 10 < saved < 18.75
-
-
-def test_skip_shows_what_a_task_keeps(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [
-        "skip",
-        "trio/ar",
-        "--layers",
-        "3,5",
-        "--max-new-tokens",
-        "2",
-        "--task",
-        "trio-code",
-        "--problems",
-        "4",
-    ]
-    main(arguments)
-    kept = dlens.retention(dlens.trace("trio/ar").skip([3, 5]), task="trio-code", n=4)
-    printed = capsys.readouterr().out
-    assert (
-        f"trio-code: {kept.baseline:.1%} of 4 problems solved with all layers, {kept.accuracy:.1%} skipped" in printed
-    )
-    assert f"{kept.retained:.1%} retained, 95 % interval {kept.low:.1%} to {kept.high:.1%}" in printed
-    for scores in (kept.before, kept.after):
-        low, high = binomtest(sum(scores.correct), 4).proportion_ci(method="wilson")
-        assert f"{low:.1%} to {high:.1%}" in printed
-    assert "the time" not in printed
-    assert printed.endswith("undecided whether anything is lost\n") == (kept.p_value >= 0.05)
-
-
-@pytest.mark.parametrize(("after", "undecided"), [("0000001111", False), ("0011111111", True)])
-def test_what_is_undecided_is_said(after: str, undecided: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    _print_retention(judged("by hand", answers("1" * 10), answers(after), seed=0))
-    assert capsys.readouterr().out.endswith("undecided whether anything is lost\n") == undecided
-
-
-def test_report_writes_a_page_and_goes_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reports, "QUICK", replace(reports.QUICK, texts=2, draws=1))
-    out, numbers = tmp_path / "report.html", tmp_path / "numbers.json"
-    for _ in range(2):
-        main(["report", "trio/ar", "--quick", "--problems", "2", "--out", str(out), "--json", str(numbers)])
-        outcome, wrote = capsys.readouterr().out.splitlines()[-2:]
-        assert wrote == f"Wrote {out}"
-        entry = json.loads(numbers.read_text())
-        verdicts = [cell["verdict"] for row in entry["claims"] for cell in row["cells"]]
-        holds, fails, undecided = map(verdicts.count, ("holds", "does not hold", "undecided"))
-        assert outcome == f"{len(verdicts)} verdicts: {holds} hold, {fails} do not, {undecided} undecided"
-        assert len(verdicts) == holds + fails + undecided > 0
-    assert "What holds" in out.read_text()
-    entry = json.loads(numbers.read_text())
-    assert entry["reused"] > 0 and entry["models"]["trio/ar"]["kind"] == "ar"
+from dlens.cli import main
+from tests.commands.problems import gsm8k
 
 
 @pytest.mark.parametrize(
@@ -166,7 +46,7 @@ def test_report_writes_a_page_and_goes_on(
             ["generate", "x", "y", "--sampler", "beam"],
             "--sampler 'beam'; expected one of ar, dream, llada, threshold; see",
         ),
-        ([], "no command; expected one of models, generate, profile, skip, report; see dlens --help"),
+        ([], "no command; expected one of models, generate, profile, skip, report, sweep; see dlens --help"),
         (["profile", "trio/ar", "--out", "x.png"], "--out x.png; expected a name that ends in .json or .html"),
     ],
 )
@@ -186,12 +66,6 @@ def test_the_command_runs_as_a_module() -> None:
     assert result.stderr.splitlines()[-1].startswith("dlens: ")
 
 
-def gsm8k(path: Path) -> str:
-    entries = [{"question": f"{'One and ' * 60}{i}?", "answer": f"It is {i}.\n#### {i}"} for i in range(9)]
-    path.write_text("\n".join(map(json.dumps, entries)))
-    return f"gsm8k:{path}"
-
-
 @pytest.mark.parametrize("command", [["skip", "trio/ar", "--layers", "3"], ["report", "trio/ar"]])
 def test_a_task_that_does_not_fit_is_refused_before_anything_is_computed(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -206,17 +80,8 @@ def test_a_task_that_does_not_fit_is_refused_before_anything_is_computed(
     assert line.endswith("or fewer shots (shots=, --shots)")
 
 
-def test_fewer_shots_make_it_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    task = gsm8k(tmp_path / "test.jsonl")
-    options = ["--layers", "3", "--max-new-tokens", "1", "--task", task, "--problems", "2", "--shots", "0"]
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("dlens.tasks.gsm8k.Gsm8k.max_new_tokens", 2)
-        main(["skip", "trio/ar", *options])
-    assert "gsm8k: 0.0% of 2 problems solved" in capsys.readouterr().out
-
-
 def test_help_names_no_empty_defaults(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("generate", "profile", "skip", "report"):
+    for command in ("generate", "profile", "skip", "report", "sweep"):
         with pytest.raises(SystemExit) as stopped:
             main([command, "--help"])
         said = capsys.readouterr().out
@@ -226,21 +91,3 @@ def test_help_names_no_empty_defaults(capsys: pytest.CaptureFixture[str]) -> Non
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--version"])
     assert capsys.readouterr().out == f"dlens {metadata_version('dlens')}\n"
-
-
-@pytest.mark.parametrize("watch", [False, True])
-def test_a_terminal_that_lacks_letters_and_a_text_that_commands_it(
-    watch: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said = io.BytesIO()
-    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(said, encoding="latin-1", write_through=True))
-    prompt = "Once \x1b[31mupon\ra\u4e2d"
-    main(["generate", "trio/diffusion", prompt, "--max-new-tokens", "2", *(["--watch"] if watch else [])])
-    found = said.getvalue()
-    assert b"\x1b" not in found and b"\r" not in found
-    assert found.startswith(b"step 1 of 2: " if watch else rb"Once \x1b[31mupon\x0da\u4e2d")
-    assert (b"_" in found) == watch
-
-
-def test_layers_are_read_from_text() -> None:
-    assert parse_layers("3, 5-7,-1") == [3, 5, 6, 7, -1]

@@ -35,14 +35,17 @@ LEVELS = {
     "samplers": 3,
     "tasks": 3,
     "tracing": 4,
+    "workers": 4,
     "compression": 5,
     "findings": 6,
-    "show": 7,
-    "widgets": 7,
-    "public": 8,
-    "cli": 8,
-    "__main__": 9,
-    "__init__": 9,
+    "sweeps": 7,
+    "show": 8,
+    "widgets": 8,
+    "public": 9,
+    "commands": 9,
+    "cli": 10,
+    "__main__": 11,
+    "__init__": 11,
 }
 # The floors of a room: each may import those before it, and what stands in the room itself is on top.
 FLOORS = {
@@ -55,6 +58,7 @@ FLOORS = {
 # The rooms whose tests mirror them one to one; the files directly in dlens/ are a room too.
 MIRRORED = (
     "",
+    "commands",
     "compression",
     "findings",
     "measures",
@@ -62,9 +66,11 @@ MIRRORED = (
     "ops",
     "samplers",
     "show",
+    "sweeps",
     "tasks",
     "tracing",
     "widgets",
+    "workers",
 )
 TESTS = Path(__file__).parent
 # Tests of the whole, which no single module has.
@@ -93,6 +99,9 @@ HEAVY = (
     "pandas",
     "scipy",
     "jinja2",
+    "submitit",
+    "ray",
+    "cloudpickle",
 )
 
 

@@ -1,1 +1,4 @@
-"""Sweeps: many variants of models on the same problems, prompts or texts, by many workers; `sweep.py` is the whole of it."""
+"""Sweeps: many variants of models, asked the same by many workers.
+
+`sweep.py` is who asks, `variant.py` what is tried, `asks.py` what it is asked, `table.py` what came out.
+"""

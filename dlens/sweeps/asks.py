@@ -18,11 +18,10 @@ from dlens.findings.scores.decoding import Decoding
 from dlens.findings.scores.loss import losses_of
 from dlens.findings.scores.repetition import repetition
 from dlens.models.model import Model
-from dlens.ops.base.given import as_index
 from dlens.sweeps.variant import Variant
 from dlens.tasks import Problem, Task
 from dlens.tasks.task import task_identity
-from dlens.tracing.chain import CAPTURE_LIMIT, Trace
+from dlens.tracing.chain import CAPTURE_LIMIT
 from dlens.tracing.planning.inputs import as_batch, refuse_too_long
 from dlens.tracing.planning.shape import run_shape
 from dlens.tracing.prepare import check_run

@@ -70,13 +70,13 @@ def sweep(
         texts: texts to predict.
         loss: predict the shipped calibration text, where no texts are given.
         out: the folder of results.
-        workers: "local" (processes of this machine: one a GPU, or the processors shared out), "slurm", "ray", a number of
-            processes, 0 for this process alone, or one of `dlens.workers` with its settings.
+        workers: "local" (processes of this machine: one a GPU, or the processors shared out), "slurm", "ray", a number
+            of processes, 0 for this process alone, or one of `dlens.workers` with its settings.
         seeds: one or several; each draws problems, masks and the sampler's random numbers.
         n: problems for each seed; at least 2.
         split: of the problems, "test" or "train".
-        sampler, max_new_tokens, cache, batch_size: see `dlens.findings.scores.decoding.Decoding`; 64 tokens after prompts
-            where none is given.
+        sampler, max_new_tokens, cache, batch_size: see `dlens.findings.scores.decoding.Decoding`; 64 tokens after
+            prompts where none is given.
         draws: how often each text is masked (diffusion only).
         retry: try again what failed before.
         fresh: compute everything again.

@@ -14,7 +14,13 @@ import numpy as np
 
 from dlens.checks import as_path
 from dlens.files import write_text
-from dlens.findings.scores.intervals import mcnemar, mean_interval, ratio_interval, share_interval
+from dlens.findings.scores.intervals import (
+    difference_interval,
+    mcnemar,
+    mean_interval,
+    ratio_interval,
+    share_interval,
+)
 from dlens.workers.board import Board, Failure, Standing
 from dlens.workers.store import Store
 
@@ -91,7 +97,7 @@ class Sweep:
         return Sweep(board.results.parent, tuple(entries), results, failed)
 
     def answers(self, row: int) -> Mapping[str, Any]:
-        """All that is known of a row of the table: a value for each problem, prompt or text, in their order, texts, notes.
+        """All that is known of a row of the table: values, one for each problem, prompt or text, and texts, notes ...
 
         Raises:
             KeyError: it failed.
@@ -101,10 +107,11 @@ class Sweep:
     def table(self) -> pd.DataFrame:
         """One row a variant and seed, as a pandas table.
 
-        `value` is the mean over problems, prompts or texts (the share solved; repeated 4-grams; nats a token), `low` and
-        `high` its 95 % interval, `baseline` that of the model as it is; `difference` of both with the interval of the
-        paired difference; `retained` the ratio of accuracies with its interval, `p` by McNemar's exact test;
-        `flops_saved` a share; `error` why there are no numbers. Intervals are over problems, prompts or texts.
+        `value` is the mean over problems, prompts or texts (the share solved; repeated 4-grams; nats a token), `low`
+        and `high` its 95 % interval, `baseline` the mean of the model as it is, `difference` that of both, paired;
+        `retained` the ratio of accuracies, `p` by McNemar's exact test; `flops_saved` a share; `seconds` of one run, so
+        no benchmark; `error` why there are no numbers. Intervals are over problems, prompts or texts; see
+        `dlens.findings.scores.intervals`.
         """
         import pandas as pd
 
@@ -154,9 +161,17 @@ def _of_shares(after: Sequence[bool], before: Sequence[bool]) -> dict[str, float
     """What only counts of right answers have."""
     low, high = share_interval(after)
     least, most = ratio_interval(before, after)
-    retained = sum(after) / sum(before) if any(before) else nan
-    of_ratio = {"retained": retained, "retained_low": least, "retained_high": most}
-    return {"low": low, "high": high} | of_ratio | {"p": mcnemar(before, after)}
+    below, above = difference_interval(before, after)
+    return {
+        "low": low,
+        "high": high,
+        "difference_low": below,
+        "difference_high": above,
+        "retained": sum(after) / sum(before) if any(before) else nan,
+        "retained_low": least,
+        "retained_high": most,
+        "p": mcnemar(before, after),
+    }
 
 
 def load_sweep(folder: str | Path) -> Sweep:

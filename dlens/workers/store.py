@@ -18,7 +18,7 @@ __all__ = ["Store", "code_digest"]
 
 _PACKAGE = Path(__file__).parents[1]
 # What shows numbers, and computes none.
-_DRAWING = ("show", "widgets", "cli.py")
+_DRAWING = ("show", "widgets", "commands", "cli.py")
 
 
 @final

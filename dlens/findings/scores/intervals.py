@@ -18,6 +18,7 @@ __all__ = [
     "as_samples",
     "check_answers",
     "contrast_interval",
+    "difference_interval",
     "jackknife_interval",
     "mcnemar",
     "mean_interval",
@@ -273,3 +274,42 @@ def contrast_interval(
     down, up = (float(np.sqrt(max(own @ correlation @ own, 0.0))) for own in away)
     value = float(weights @ values)
     return value - down, value + up
+
+
+def difference_interval(before: Sequence[bool], after: Sequence[bool]) -> tuple[float, float]:
+    """95 % interval of the difference of two shares of right answers to the same problems: paired, by the score.
+
+    All differences that the score test of Tango (Statistics in Medicine 17, 1998) does not refuse.
+
+    Args:
+        before, after: whether each answer is right.
+
+    Examples:
+        >>> low, high = difference_interval([True] * 8, [True] * 6 + [False] * 2)
+        >>> round(low, 2), round(high, 2)
+        (-0.59, 0.16)
+    """
+    from scipy.optimize import brentq
+    from scipy.stats import norm
+
+    check_answers(before=before, after=after)
+    if len(before) == 0:
+        refuse("before", before, "at least one answer", "a difference of none has no interval")
+    pairs, limit = list(zip(before, after, strict=True)), norm.ppf((1 + LEVEL) / 2)
+    n, lost, won = len(pairs), pairs.count((True, False)), pairs.count((False, True))
+    value, ends = (won - lost) / n, []
+    for end, sign in ((-1.0, 1), (1.0, -1)):
+        beyond = _apart(end, n, lost, won) * sign < limit
+        excess = lambda difference, sign=sign: _apart(difference, n, lost, won) * sign - limit  # noqa: E731
+        ends.append(end if beyond or value == end else brentq(excess, end, value))
+    return ends[0], ends[1]
+
+
+def _apart(difference: float, n: int, lost: int, won: int) -> float:
+    """How many standard deviations the difference of right answers lies above one that is supposed."""
+    b = (2 * n - won + lost) * difference - won - lost
+    # The likeliest share that is lost, if the difference were true: root of a quadratic.
+    share = (max(b**2 + 8 * n * lost * difference * (1 - difference), 0.0) ** 0.5 - b) / (4 * n)
+    variance = n * (2 * share + difference * (1 - difference))
+    excess = won - lost - n * difference
+    return excess / variance**0.5 if variance > 0 else float(np.sign(excess)) * np.inf if excess else 0.0

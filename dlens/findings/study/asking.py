@@ -27,7 +27,6 @@ from dlens.findings.study.results import (
     Spectra,
     Thirds,
 )
-from dlens.workers.store import Store
 from dlens.models.model import Model
 from dlens.models.reading import reading
 from dlens.ops.base.given import as_seed
@@ -36,6 +35,7 @@ from dlens.tasks.task import task_identity
 from dlens.tracing.chain import Trace
 from dlens.tracing.probes.calibration import calibration_texts
 from dlens.tracing.records.record import versions
+from dlens.workers.store import Store
 
 __all__ = ["COMPRESSED", "FULL", "QUICK", "Asking", "StudySettings", "model_identity", "n_parts"]
 

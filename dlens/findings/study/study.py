@@ -14,11 +14,11 @@ from dlens.findings.scores.accuracy import refuse_long_problems
 from dlens.findings.skipping.choosable import bare
 from dlens.findings.study.asking import FULL, QUICK, Asking, StudySettings, n_parts
 from dlens.findings.study.results import KINDS, ModelKind, ModelStudy, kind_of
-from dlens.workers.store import Store
 from dlens.tasks import Task
 from dlens.tracing.chain import Trace
 from dlens.tracing.progress import quiet
 from dlens.tracing.records.record import versions
+from dlens.workers.store import Store
 
 __all__ = ["FULL", "QUICK", "Study", "StudySettings", "plain", "study"]
 

@@ -10,13 +10,13 @@ from typing import Any
 from dlens.checks import as_flag, as_path
 from dlens.files import check_file, check_folder, write_text
 from dlens.findings.study.claims import Row, claims
-from dlens.workers.store import Store
 from dlens.findings.study.study import FULL, QUICK, Study, StudySettings, plain, study
 from dlens.models.source import TRIO
 from dlens.show.report.page import page, save_page
 from dlens.show.report.sections import sections
 from dlens.show.report.summary import lead, method, summary
 from dlens.tasks import Task, get
+from dlens.workers.store import Store
 
 __all__ = ["check_paths", "report", "report_page", "settings_of", "write_report"]
 

@@ -15,8 +15,8 @@ import dlens
 from dlens import tasks
 from dlens.findings.effects.change import Change
 from dlens.findings.study.asking import FULL, QUICK, Asking, StudySettings, model_identity, n_parts
-from dlens.workers.store import Store
 from dlens.tasks import Problem, Task
+from dlens.workers.store import Store
 from tests.reference import fresh
 
 SMALL = StudySettings(problems=2, texts=2, draws=1, answered=("whole",), deep=False)

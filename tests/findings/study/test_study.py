@@ -13,9 +13,9 @@ import torch
 import dlens
 from dlens import tasks
 from dlens.findings.study.claims import claims
-from dlens.workers.store import Store
 from dlens.findings.study.study import StudySettings, study
 from dlens.models.source import TRIO_FOLDER
+from dlens.workers.store import Store
 from tests.reference import shallow
 from tests.standins import save_dream, save_llada
 

@@ -1,0 +1,20 @@
+"""`dlens models`: what ships, and what else is known."""
+
+from __future__ import annotations
+
+from dlens.tables import table_text
+
+__all__ = ["models"]
+
+
+def models() -> None:
+    """List the models that ship with dlens, and the families that others belong to."""
+    from dlens.models.families.known import known_models
+
+    known = known_models()
+    shipped = [[m.name, m.family, m.objective, m.layers, m.width, m.note] for m in known if m.layers is not None]
+    print(table_text(["model", "family", "objective", "layers", "d_model", "what"], shipped))
+    print()
+    families = [[m.name, m.objective, m.shift, m.note] for m in known if m.layers is None]
+    print(table_text(["family", "objective", "shift", "what"], families))
+    print("\nLoad others by hub id or folder, for example: dlens profile Qwen/Qwen2.5-0.5B")

@@ -1,0 +1,27 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dlens.cli import main
+from dlens.show.report import report as reports
+
+
+def test_report_writes_a_page_and_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reports, "QUICK", replace(reports.QUICK, texts=2, draws=1))
+    out, numbers = tmp_path / "report.html", tmp_path / "numbers.json"
+    for _ in range(2):
+        main(["report", "trio/ar", "--quick", "--problems", "2", "--out", str(out), "--json", str(numbers)])
+        outcome, wrote = capsys.readouterr().out.splitlines()[-2:]
+        assert wrote == f"Wrote {out}"
+        entry = json.loads(numbers.read_text())
+        verdicts = [cell["verdict"] for row in entry["claims"] for cell in row["cells"]]
+        holds, fails, undecided = map(verdicts.count, ("holds", "does not hold", "undecided"))
+        assert outcome == f"{len(verdicts)} verdicts: {holds} hold, {fails} do not, {undecided} undecided"
+        assert len(verdicts) == holds + fails + undecided > 0
+    assert "What holds" in out.read_text()
+    entry = json.loads(numbers.read_text())
+    assert entry["reused"] > 0 and entry["models"]["trio/ar"]["kind"] == "ar"
