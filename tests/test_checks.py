@@ -18,6 +18,7 @@ from dlens.findings.scores import accuracy, decoding
 from dlens.findings.study import asking
 from dlens.measures import cosine_pairs
 from dlens.tasks import gsm8k, humaneval, mbpp
+from dlens.workers import store
 from tests.refusing import assert_three_parts
 from tests.unchecked import unchecked
 

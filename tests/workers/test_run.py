@@ -15,13 +15,8 @@ from tests.workers.toys import board_in, broken, counted, squares
 
 
 def test_workers_are_named_in_every_way() -> None:
-    assert [as_workers(value) for value in (0, 3, "local", "slurm", "ray")] == [
-        Here(),
-        Local(3),
-        Local(),
-        Slurm(),
-        Ray(),
-    ]
+    named = {0: Here(), 3: Local(3), "local": Local(), "slurm": Slurm(), "ray": Ray()}
+    assert [as_workers(value) for value in named] == list(named.values())
     assert as_workers(Slurm(2, cluster="local")).size(9, 0) == 2  # pyright: ignore
 
 

@@ -28,9 +28,8 @@ def test_models_are_written_once_and_loaded_once(tmp_path: Path) -> None:
     ar, diffusion = dlens.load("trio/ar"), dlens.load("trio/diffusion")
     board = board_in(tmp_path)
     packer = Packer(board)
-    units = [
-        Unit({"u": i}, partial(layers, *models), "") for i, models in enumerate([(ar,), (ar, diffusion), (diffusion,)])
-    ]
+    used = [(ar,), (ar, diffusion), (diffusion,)]
+    units = [Unit({"u": i}, partial(layers, *models), "") for i, models in enumerate(used)]
     for unit in units:
         packer.write(unit)
     assert len(list(board.models.iterdir())) == 2

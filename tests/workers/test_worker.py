@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,14 +15,7 @@ from dlens.workers.local import _MAIN
 from dlens.workers.store import Store
 from dlens.workers.unit import Packer, Unit
 from dlens.workers.worker import MOST_DEATHS, Job, work
-from tests.workers.toys import board_in, broken, counted, squares
-
-
-def wait_for(condition, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+from tests.workers.toys import board_in, broken, counted, squares, wait_for
 
 
 def test_units_are_computed_and_what_is_held_is_left(tmp_path: Path) -> None:

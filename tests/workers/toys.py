@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -37,3 +38,11 @@ def squares(notes: Path, n: int, seconds: float = 0.0) -> list[Unit]:
 def counted(notes: Path, what: str) -> list[int]:
     """The numbers that were begun, or ended, in order."""
     return sorted(int(path.name.split("-")[1]) for path in notes.glob(f"{what}-*"))
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
