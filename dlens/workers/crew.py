@@ -14,7 +14,7 @@ from dlens.workers.worker import Job
 
 __all__ = ["Crew", "Running"]
 
-_POLL = 0.1
+_POLL, _FAREWELL = 0.1, 10.0
 
 
 class Running(ABC):
@@ -32,7 +32,7 @@ class Running(ABC):
 
     @abstractmethod
     def stop(self) -> None:
-        """End it; what it computes is computed again by another."""
+        """End it if it is not at its end, and let go of what it held; what it computes another computes again."""
 
     @abstractmethod
     def said(self) -> str:
@@ -67,6 +67,7 @@ class Crew(Workers, ABC):
         running: list[Running] = []
         try:
             self._follow(set(units), board, size, running, tell)
+            _wait(running)
         finally:
             for each in running:
                 each.stop()
@@ -77,6 +78,8 @@ class Crew(Workers, ABC):
             if len(left) < n_left:
                 started, n_left = 0, len(left)
             gone = [each for each in running if not each.alive()]
+            for each in gone:
+                each.stop()
             running[:] = [each for each in running if each not in gone]
             free = sum(not is_held(board.claims, name) for name in left)
             lacking = min(size - len(running), free)
@@ -101,6 +104,13 @@ def _written(units: Mapping[str, Unit], board: Board, fresh: bool) -> int:
             board.unit(name).unlink(missing_ok=True)
         raise
     return packer.model_bytes
+
+
+def _wait(running: Sequence[Running]) -> None:
+    """Let workers that found nothing left end by themselves."""
+    deadline = time.monotonic() + _FAREWELL
+    while any(each.alive() for each in running) and time.monotonic() < deadline:
+        time.sleep(_POLL)
 
 
 def _refuse_endless(started: int, size: int, gone: Sequence[Running]) -> None:

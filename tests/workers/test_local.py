@@ -12,6 +12,7 @@ from dlens.workers.local import Local
 from dlens.workers.run import computed
 from dlens.workers.unit import Unit
 from tests.refusing import assert_three_parts
+from tests.unchecked import unchecked
 from tests.workers.toys import board_in
 
 
@@ -40,6 +41,6 @@ def test_processors_and_gpus_are_shared_out(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize("setting", [{"count": 0}, {"count": 1.5}, {"threads": -1}, {"threads": True}], ids=str)
 def test_settings_that_are_none(setting: dict) -> None:
-    with pytest.raises(ValueError) as caught:
+    with unchecked(), pytest.raises(ValueError) as caught:
         Local(**setting)
     assert_three_parts(str(caught.value), f"{next(iter(setting))}=")
