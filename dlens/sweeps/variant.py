@@ -8,7 +8,7 @@ from itertools import product
 from types import MappingProxyType
 from typing import Any, final, get_args
 
-from dlens.checks import quoted, refuse, require_word, several
+from dlens.checks import refuse, require_word, several
 from dlens.compression.compress import check_recipe, compressed
 from dlens.compression.recipe import Recipe
 from dlens.digest import value_digest
@@ -162,16 +162,16 @@ def grid(
 
 
 def _cells(plain: Trace, axes: Mapping[str, Sequence[Any]], varied: Sequence[str]) -> Iterator[Variant]:
-    known: set[str] = set()
+    known: set[tuple[str, ...]] = set()
     for values in product(*axes.values()):
         at = dict(zip(axes, values, strict=True))
         skips = several(at["layers"]) and len(at["layers"]) == 0
         chain = plain if skips else plain.skip(at["layers"], part=at["parts"], steps=at["steps"], noise=at["noise"])
         # What skips nothing is the same whatever it would have skipped.
         shown = {name: "" if skips and name in ("parts", "steps", "noise") else _words(at[name]) for name in varied}
-        if quoted(shown) in known:
+        if tuple(shown.values()) in known:
             continue
-        known.add(quoted(shown))
+        known.add(tuple(shown.values()))
         yield Variant(chain, at["samplers"], at["caches"], at["compressions"], MappingProxyType(shown))
 
 

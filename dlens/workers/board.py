@@ -24,7 +24,7 @@ class Failure:
 
     Args:
         words: what it is.
-        error: the error's last line.
+        error: its kind and its message.
         traceback: all of it.
         where: the machine.
 

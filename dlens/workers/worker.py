@@ -107,8 +107,8 @@ def kept(board: Board, name: str, words: str):
     try:
         yield
     except Exception as error:
-        last = traceback.format_exception_only(error)[-1].strip()
-        board.fail(name, Failure(words, last, traceback.format_exc(), platform.node()))
+        what = f"{type(error).__name__}: {error}"
+        board.fail(name, Failure(words, what, traceback.format_exc(), platform.node()))
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -127,7 +127,7 @@ def check_draws(draws: int, seed: int) -> None:
     """
     as_seed(seed)
     if as_index(draws, "draws") < 1:
-        raise ValueError(f"draws={draws}; expected at least 1, how many times each text is masked; give 4")
+        raise ValueError(f"draws={draws}; expected at least 1, how many times each text is masked; write draws=4")
 
 
 def _masked(rows: Sequence[list[int]], family: Family, draws: int, seed: int) -> list[Canvas]:

@@ -1,0 +1,52 @@
+"""What is asked is named by all that its answer depends on, and refused where it cannot run."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+import dlens
+from dlens.findings.scores.decoding import Decoding
+from dlens.sweeps.asks import Prompts, Solve, Texts
+from dlens.sweeps.variant import Variant
+
+TASK = dlens.tasks.get("trio-math")
+VARIANT = Variant(dlens.trace("trio/diffusion"))
+SOLVE = Solve(TASK, TASK.problems(2), Decoding(max_new_tokens=8))
+CHANGES: dict[str, Any] = {
+    "another task": replace(SOLVE, of=dlens.tasks.get("trio-code")),
+    "other problems": replace(SOLVE, problems=TASK.problems(2, seed=1)),
+    "longer": replace(SOLVE, decoding=Decoding(max_new_tokens=9)),
+    "another sampler": replace(SOLVE, decoding=Decoding(dlens.samplers.LLaDA(steps=4), 8)),
+    "other batches": replace(SOLVE, decoding=Decoding(max_new_tokens=8, batch_size=1)),
+    "another seed": replace(SOLVE, decoding=Decoding(max_new_tokens=8, seed=1)),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_an_answer_depends_on_it(case: str) -> None:
+    assert SOLVE.depends(VARIANT) == SOLVE.depends(VARIANT) != CHANGES[case].depends(VARIANT)
+
+
+def test_a_variant_decodes_in_its_own_way() -> None:
+    own = replace(VARIANT, sampler=dlens.samplers.LLaDA(steps=4))
+    assert SOLVE.depends(own) == CHANGES["another sampler"].depends(VARIANT)
+
+
+def test_the_others_depend_on_what_they_hold() -> None:
+    prompts = Prompts(["Once"], Decoding(max_new_tokens=8))
+    assert prompts.depends(VARIANT) != replace(prompts, prompts=["Two"]).depends(VARIANT)
+    texts = Texts(("Once upon",), 2, 8, 0)
+    for changed in (replace(texts, texts=("Two by",)), replace(texts, draws=3), replace(texts, batch_size=1)):
+        assert texts.depends(VARIANT) == texts.depends(VARIANT) != changed.depends(VARIANT)
+
+
+def test_what_cannot_run_is_found_without_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(VARIANT.trace), "generate", lambda *_, **__: pytest.fail("it computes"))
+    SOLVE.check(VARIANT)
+    late = Variant(VARIANT.trace.skip([3], steps=[8]))
+    for ask in (SOLVE, Prompts(["Once"], Decoding(max_new_tokens=8))):
+        with pytest.raises((ValueError, IndexError)):
+            ask.check(late)
+    with pytest.raises(ValueError, match="1200 in all; expected at most 512"):
+        Texts(("Once " * 600,), 1, 8, 0).check(VARIANT)
