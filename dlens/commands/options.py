@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-__all__ = ["LoadOptions", "SamplerOptions", "named", "parse_layers", "print_notes"]
+__all__ = ["LoadOptions", "SamplerOptions", "named", "named_workers", "parse_layers", "print_notes"]
 
 SamplerName = Literal["ar", "llada", "dream", "threshold"]
 
@@ -159,6 +159,16 @@ def parse_layers(text: str) -> list[int]:
             )
         layers += range(first, last + 1)
     return layers
+
+
+def named_workers(text: str) -> str | int:
+    """Who computes, from text: a number is that of processes.
+
+    Examples:
+        >>> named_workers("4"), named_workers("slurm")
+        (4, 'slurm')
+    """
+    return int(text) if text.isdecimal() else text
 
 
 def print_notes(notes: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from dlens.commands.options import LoadOptions, named
+from dlens.commands.options import LoadOptions, named, named_workers
 
 __all__ = ["report"]
 
@@ -29,6 +29,7 @@ def report(
     kind: Annotated[tuple[KindName, ...], named("KIND", "(default: auto)")] = (),
     seed: int = 0,
     fresh: bool = False,
+    workers: str | None = None,
 ) -> None:
     """Ask what two papers claim of layers and channels of several models; write one offline page.
 
@@ -48,6 +49,7 @@ def report(
         kind: for each model diffusion, ar, ar-init, or auto, which goes by its family.
         seed: of problems, masks and random channels.
         fresh: compute everything again.
+        workers: who computes: local, slurm, ray, or a number of processes; this process by default.
     """
     from dlens import tasks
     from dlens.models.source import TRIO
@@ -63,6 +65,7 @@ def report(
         settings_of(quick, problems, seed, compression),
         kinds=[None if name == "auto" else name for name in kind],
         fresh=fresh,
+        workers=None if workers is None else named_workers(workers),
     )
     verdicts = [cell.verdict for row in rows for cell in row.cells if cell.claimed]
     print(f"{len(verdicts)} verdicts: {verdicts.count('holds')} hold, ", end="")

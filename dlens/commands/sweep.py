@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from dlens.commands.options import LoadOptions, SamplerOptions, named, parse_layers
+from dlens.commands.options import LoadOptions, SamplerOptions, named, named_workers, parse_layers
 from dlens.tables import table_text
 
 __all__ = ["sweep"]
@@ -84,7 +84,7 @@ def sweep(
         asked,
         loss=loss,
         out=out,
-        workers=int(workers) if workers.isdecimal() else workers,
+        workers=named_workers(workers),
         seeds=seed or (0,),
         n=problems,
         max_new_tokens=max_new_tokens,

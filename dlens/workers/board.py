@@ -133,14 +133,18 @@ class Board:
         """How far it is, from the files alone."""
         left = self.unfinished()
         running = sum(is_held(self.claims, name) for name in left)
-        done, failed = (_count(folder, ".json") for folder in (self.results, self.work / "failed"))
-        return Standing(done, running, len(left) - running, failed)
+        return Standing(_count(self.results), running, len(left) - running, self.n_failed)
+
+    @property
+    def n_failed(self) -> int:
+        """How many units failed."""
+        return _count(self.work / "failed")
 
     def _failed(self, name: str) -> Path:
         return self.work / "failed" / f"{name}.json"
 
 
-def _count(folder: Path, ending: str) -> int:
+def _count(folder: Path) -> int:
     with suppress(FileNotFoundError):
-        return sum(not name.startswith(".") and name.endswith(ending) for name in os.listdir(folder))
+        return sum(not name.startswith(".") and name.endswith(".json") for name in os.listdir(folder))
     return 0

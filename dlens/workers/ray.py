@@ -49,9 +49,22 @@ class Ray(Crew):
         import ray
 
         if not ray.is_initialized():
-            ray.init(address=self.address, include_dashboard=False, log_to_driver=False)
+            _begin(self.address)
         kind = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus)(_Actor)
         return [_Started(slot, kind.remote(), job) for slot in slots]
+
+
+def _begin(address: str | None) -> None:
+    import ray
+
+    try:
+        ray.init(address=address, include_dashboard=False, log_to_driver=False)
+    # It raises a plain Exception where its services do not start in time.
+    except Exception as error:
+        raise RuntimeError(
+            f"Ray did not start ({error}); expected a cluster; it gives its services half a minute, so start it by "
+            f"hand on a quiet machine (ray start --head), and pass dlens.workers.Ray(address='auto')"
+        ) from error
 
 
 class _Actor:

@@ -106,7 +106,8 @@ def _outcome(unit: Unit, board: Board) -> Any | Failure:
 
 
 def _tidy(board: Board) -> None:
-    """Where nothing is left to do, what served to do it goes; failures and their logs stay."""
+    """Where nothing is left to do, what served to do it goes; what failed stays, with what workers wrote."""
     if not board.unfinished():
-        for folder in (board.units, board.models, board.claims):
+        gone = (board.units, board.models, board.claims) if board.n_failed else (board.work,)
+        for folder in gone:
             shutil.rmtree(folder, ignore_errors=True)

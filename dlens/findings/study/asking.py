@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar, final
+from functools import cached_property, partial
+from typing import Any, Generic, TypeVar, final
 
 import numpy as np
 
@@ -36,6 +37,7 @@ from dlens.tracing.chain import Trace
 from dlens.tracing.probes.calibration import calibration_texts
 from dlens.tracing.records.record import versions
 from dlens.workers.store import Store
+from dlens.workers.unit import Unit
 
 __all__ = ["COMPRESSED", "FULL", "QUICK", "Asking", "StudySettings", "model_identity", "n_parts"]
 
@@ -86,6 +88,47 @@ FULL = StudySettings(problems=64, texts=24, draws=4, answered=(*_NEEDED, "late r
 
 
 @final
+@dataclass(frozen=True, eq=False)
+class Question(Generic[P]):
+    """A part that is asked of a model.
+
+    Args:
+        asked: all that it depends on, as plain data.
+        read: makes the part of what was stored.
+        compute: the part.
+        words: what it is.
+    """
+
+    asked: Mapping[str, Any]
+    read: Callable[[Any], P]
+    compute: Callable[[], P]
+    words: str
+
+    def unit(self) -> Unit:
+        """The same for a worker."""
+        return Unit(self.asked, partial(_plain, self.compute), self.words)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Later:
+    """What is asked of a model once it is known how it reads; fields as those of `ModelStudy`."""
+
+    changes: Mapping[str, Change]
+    losses: Mapping[str, Question[Losses]]
+    answers: Mapping[str, Question[Answers]]
+    disruption: Question[Disrupted] | None
+    thirds: Question[Thirds] | None
+    compressed: Mapping[str, Question[Compressed]]
+    spectra: Question[Spectra] | None
+
+    def every(self) -> list[Question[Any]]:
+        """All of it."""
+        several = (*self.losses.values(), *self.answers.values(), *self.compressed.values())
+        return [question for question in (*several, self.disruption, self.thirds, self.spectra) if question]
+
+
+@final
 @dataclass(frozen=True)
 class Asking:
     """One model and how it is measured.
@@ -106,86 +149,87 @@ class Asking:
 
     def all(self, kind: ModelKind) -> ModelStudy:
         """Every part."""
-        model, settings = self.chain.model, self.settings
-        texts = _spread(calibration_texts(), settings.texts)
-        rows = [row[: model.n_positions] for row in token_rows(model, texts)]
-        reading = self._part(Reading.from_json, "reading", rows, lambda: parts.reading(self.chain, rows, settings.seed))
-        chosen = changes(self.chain, reading, settings.seed)
+        model, reading = self.chain.model, self._part(self.reading())
+        later = self.later(reading)
         return ModelStudy(
             kind=kind,
             family=model.family.name,
             n_layers=model.n_layers,
             d_model=model.d_model,
             reading=reading,
+            changes=later.changes,
+            losses={name: self._part(question) for name, question in later.losses.items()},
+            answers={name: self._part(question) for name, question in later.answers.items()},
+            disruption=self._part(later.disruption) if later.disruption else None,
+            thirds=self._part(later.thirds) if later.thirds else None,
+            compressed={name: self._part(question) for name, question in later.compressed.items()},
+            spectra=self._part(later.spectra) if later.spectra else None,
+        )
+
+    def reading(self) -> Question[Reading]:
+        """What is asked first, as it decides which channels and layers are changed."""
+        compute = partial(parts.reading, self.chain, self._rows, self.settings.seed)
+        return self._question("reading", Reading.from_json, self._rows, compute)
+
+    def later(self, reading: Reading) -> Later:
+        """What is asked then, in any order."""
+        settings, chosen = self.settings, changes(self.chain, reading, self.settings.seed)
+        apart = chosen["apart"]
+        return Later(
             changes=chosen,
-            losses=self._losses(chosen.values(), rows),
+            losses={name: self._losses(change) for name, change in chosen.items()},
             answers={name: self._answers(change) for name, change in chosen.items() if name in settings.answered},
-            disruption=self._disruption(chosen["apart"], rows) if settings.deep else None,
-            thirds=self._thirds(chosen["apart"]) if settings.deep else None,
-            compressed=self._compressed(rows) if settings.compression else {},
+            disruption=self._disruption(apart) if settings.deep else None,
+            thirds=self._thirds(apart) if settings.deep else None,
+            compressed=self._compressed() if settings.compression else {},
             spectra=self._spectra() if settings.compression else None,
         )
 
-    def _canvases(self, rows: Sequence[list[int]]) -> list[Canvases]:
-        settings = self.settings
-        return [text_canvases(self.chain.model, [row], settings.draws, settings.seed + i) for i, row in enumerate(rows)]
+    @cached_property
+    def _rows(self) -> list[list[int]]:
+        """The texts that are read."""
+        model, texts = self.chain.model, _spread(calibration_texts(), self.settings.texts)
+        return [row[: model.n_positions] for row in token_rows(model, texts)]
 
-    def _compressed(self, rows: Sequence[list[int]]) -> dict[str, Compressed]:
-        settings, canvases = self.settings, self._canvases(rows)
-        problems = self.task.problems(settings.problems, settings.seed)
+    @cached_property
+    def _canvases(self) -> list[Canvases]:
+        settings, model = self.settings, self.chain.model
+        return [text_canvases(model, [row], settings.draws, settings.seed + i) for i, row in enumerate(self._rows)]
+
+    def _compressed(self) -> dict[str, Question[Compressed]]:
+        settings, task = self.settings, self.task
+        problems = task.problems(settings.problems, settings.seed)
+        rest = [self._rows, settings.draws, calibration_texts(), *self._problems(settings.problems)]
         return {
-            name: self._part(
-                Compressed.from_json,
+            name: self._question(
                 "compressed",
-                [asdict(recipe), rows, settings.draws, calibration_texts(), *self._problems(settings.problems)],
-                lambda recipe=recipe: parts.compressed(
-                    self.chain, recipe, self.task, problems, canvases, settings.seed
-                ),
+                Compressed.from_json,
+                [asdict(recipe), *rest],
+                partial(parts.compressed, self.chain, recipe, task, problems, self._canvases, settings.seed),
             )
             for name, recipe in COMPRESSED.items()
         }
 
-    def _spectra(self) -> Spectra:
-        return self._part(Spectra.from_json, "spectra", [], lambda: parts.spectra(self.chain))
+    def _spectra(self) -> Question[Spectra]:
+        return self._question("spectra", Spectra.from_json, [], partial(parts.spectra, self.chain))
 
-    def _losses(self, chosen: Iterable[Change], rows: Sequence[list[int]]) -> dict[str, Losses]:
-        settings, canvases = self.settings, self._canvases(rows)
-        return {
-            change.name: self._part(
-                Losses.from_json,
-                "losses",
-                [asdict(change), rows, settings.draws],
-                lambda change=change: parts.losses(change.applied(self.chain), canvases),
-            )
-            for change in chosen
-        }
+    def _losses(self, change: Change) -> Question[Losses]:
+        compute = partial(parts.losses, change.applied(self.chain), self._canvases)
+        return self._question("losses", Losses.from_json, [asdict(change), self._rows, self.settings.draws], compute)
 
-    def _answers(self, change: Change) -> Answers:
+    def _answers(self, change: Change) -> Question[Answers]:
         seed, n = self.settings.seed, self.settings.problems
-        problems = self.task.problems(n, seed)
-        return self._part(
-            Answers.from_json,
-            "answers",
-            [asdict(change), *self._problems(n)],
-            lambda: parts.answers(change.applied(self.chain), self.task, problems, seed),
-        )
+        compute = partial(parts.answers, change.applied(self.chain), self.task, self.task.problems(n, seed), seed)
+        return self._question("answers", Answers.from_json, [asdict(change), *self._problems(n)], compute)
 
-    def _disruption(self, change: Change, rows: Sequence[list[int]]) -> Disrupted:
-        return self._part(
-            Disrupted.from_json,
-            "disruption",
-            [asdict(change), rows],
-            lambda: parts.disrupted(self.chain, change.layers, rows, self.settings.seed),
-        )
+    def _disruption(self, change: Change) -> Question[Disrupted]:
+        compute = partial(parts.disrupted, self.chain, change.layers, self._rows, self.settings.seed)
+        return self._question("disruption", Disrupted.from_json, [asdict(change), self._rows], compute)
 
-    def _thirds(self, change: Change) -> Thirds:
+    def _thirds(self, change: Change) -> Question[Thirds]:
         n = self.settings.n_thirds
-        return self._part(
-            Thirds.from_json,
-            "thirds",
-            [asdict(change), *self._problems(n)],
-            lambda: parts.thirds(self.chain, change.layers, self.task, n, self.settings.seed),
-        )
+        compute = partial(parts.thirds, self.chain, change.layers, self.task, n, self.settings.seed)
+        return self._question("thirds", Thirds.from_json, [asdict(change), *self._problems(n)], compute)
 
     def _problems(self, n: int) -> list[Any]:
         """What is asked, as far as an answer depends on it."""
@@ -193,19 +237,32 @@ class Asking:
         read = token_rows(self.chain.model, [problem.prompt for problem in problems])
         return [self.task.name, task_identity(self.task), [asdict(problem) for problem in problems], read]
 
-    def _part(self, read: Callable[[Any], P], name: str, asked: Any, compute: Callable[[], P]) -> P:
-        """A part, computed once for the same model and question."""
-        self.bar.set_description(f"{self.chain.model.name}: {name}")
+    @cached_property
+    def _identity(self) -> list[Any]:
+        """Read once, as it takes every byte of the weights."""
+        return model_identity(self.chain.model)
+
+    def _question(self, name: str, read: Callable[[Any], P], asked: Any, compute: Callable[[], P]) -> Question[P]:
+        """A part with all that it depends on."""
         key = {
             "part": name,
             "asked": asked,
             "seed": self.settings.seed,
-            "model": model_identity(self.chain.model),
+            "model": self._identity,
             "versions": versions(),
         }
-        result = self.store.once(key, lambda: compute().to_json(), read)
+        return Question(key, read, compute, f"{self.chain.model.name}: {name}")
+
+    def _part(self, question: Question[P]) -> P:
+        """A part, computed once for the same model and question."""
+        self.bar.set_description(question.words)
+        result = self.store.once(question.asked, partial(_plain, question.compute), question.read)
         self.bar.update()
         return result
+
+
+def _plain(compute: Callable[[], Part]) -> Any:
+    return compute().to_json()
 
 
 def model_identity(model: Model) -> list[Any]:

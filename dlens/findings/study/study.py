@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from typing import Any, cast, final
 
@@ -12,12 +12,15 @@ from dlens.checks import as_flag, quoted
 from dlens.findings.effects.retention import enough
 from dlens.findings.scores.accuracy import refuse_long_problems
 from dlens.findings.skipping.choosable import bare
-from dlens.findings.study.asking import FULL, QUICK, Asking, StudySettings, n_parts
+from dlens.findings.study.asking import FULL, QUICK, Asking, Question, StudySettings, n_parts
 from dlens.findings.study.results import KINDS, ModelKind, ModelStudy, kind_of
 from dlens.tasks import Task
 from dlens.tracing.chain import Trace
 from dlens.tracing.progress import quiet
 from dlens.tracing.records.record import versions
+from dlens.workers.base import Workers
+from dlens.workers.board import Board, Failure
+from dlens.workers.run import computed
 from dlens.workers.store import Store
 
 __all__ = ["FULL", "QUICK", "Study", "StudySettings", "plain", "study"]
@@ -62,6 +65,7 @@ def study(
     *,
     kinds: Sequence[str | None] = (),
     store: Store | None = None,
+    workers: Workers | None = None,
     progress: bool = True,
 ) -> Study:
     """Measure models on the same texts and problems, part by part.
@@ -72,11 +76,13 @@ def study(
         settings: how much is measured.
         kinds: what each model is, in their order; None goes by the family.
         store: where finished parts are kept, so that an interrupted study goes on.
+        workers: who computes the parts; this process by default. They need a store with a folder.
         progress: show a progress bar.
 
     Raises:
         ValueError: before anything is computed: no model, two of one name, one with fewer than 3 blocks or without a
             tokenizer, kinds that do not fit, or too few problems; afterwards: activations that are not finite.
+        RuntimeError: a worker could not compute a part.
     """
     from tqdm.auto import tqdm
 
@@ -88,10 +94,39 @@ def study(
     store = Store() if store is None else store
     found: dict[str, ModelStudy] = {}
     with tqdm(total=len(chains) * n_parts(settings), unit="part", leave=False, disable=quiet(progress)) as bar:
-        for chain, kind in zip(chains, kinds or [None] * len(chains), strict=True):
-            asking = Asking(chain, task, settings, store, bar)
-            found[chain.model.name] = asking.all(cast(ModelKind, kind) if kind else kind_of(chain.model.family))
-    return Study(found, settings, task.name, versions(), len(store.reused))
+        askings = [Asking(chain, task, settings, store, bar) for chain in chains]
+        n_computed = 0 if workers is None else _computed_apart(askings, workers)
+        if n_computed:
+            store = replace(store, fresh=False)
+        for asking, kind in zip(askings, kinds or [None] * len(chains), strict=True):
+            model = asking.chain.model
+            own = replace(asking, store=store)
+            found[model.name] = own.all(cast(ModelKind, kind) if kind else kind_of(model.family))
+    return Study(found, settings, task.name, versions(), len(store.reused) - n_computed)
+
+
+def _computed_apart(askings: Sequence[Asking], workers: Workers) -> int:
+    """Let workers compute the parts into the store: first how all models read, then the rest; how many were missing."""
+    readings = [asking.reading() for asking in askings]
+    n_missing = _apart(readings, askings, workers)
+    rest: list[Question[Any]] = []
+    for asking, question in zip(askings, readings, strict=True):
+        reading = Store(asking.store.folder).once(question.asked, question.compute, question.read)
+        rest += asking.later(reading).every()
+    return n_missing + _apart(rest, askings, workers)
+
+
+def _apart(questions: Sequence[Question[Any]], askings: Sequence[Asking], workers: Workers) -> int:
+    store, bar = askings[0].store, askings[0].bar
+    if store.folder is None:
+        raise ValueError("workers without a folder; expected a store on disk, where they meet; pass Store(folder)")
+    missing = [question for question in questions if store.found(question.asked, question.read) is None]
+    board = Board(store.folder, store.folder / "work")
+    tell = lambda standing: bar.set_description(f"workers: {standing}")  # noqa: E731
+    for each in computed([question.unit() for question in missing], board, workers, fresh=store.fresh, tell=tell):
+        if isinstance(each, Failure):
+            raise RuntimeError(f"{each} (on {each.where}); expected a part of the study\n{each.traceback}")
+    return len({question.unit().name(board) for question in missing})
 
 
 def _checked(models: Sequence[Any], kinds: Sequence[Any]) -> list[Trace]:

@@ -16,6 +16,8 @@ from dlens.show.report.page import page, save_page
 from dlens.show.report.sections import sections
 from dlens.show.report.summary import lead, method, summary
 from dlens.tasks import Task, get
+from dlens.workers.base import Workers
+from dlens.workers.run import as_workers
 from dlens.workers.store import Store
 
 __all__ = ["check_paths", "report", "report_page", "settings_of", "write_report"]
@@ -33,6 +35,7 @@ def report(
     seed: int = 0,
     json: str | Path | None = None,
     fresh: bool = False,
+    workers: str | int | Workers | None = None,
     progress: bool = True,
 ) -> Path:
     """Compare models on all that two papers claim of layers and channels, and write one offline page.
@@ -52,6 +55,7 @@ def report(
         seed: of problems, masks and random channels.
         json: where the numbers are written, too.
         fresh: compute everything again.
+        workers: who computes the parts, as `dlens.sweep` takes them; this process by default.
         progress: show a progress bar.
 
     Returns:
@@ -73,7 +77,7 @@ def report(
         [given] if isinstance(given, str) or not isinstance(given, Sequence) else given for given in (models, kinds)
     )
     settings = settings_of(quick, problems, seed, compression)
-    return write_report(models, out, json, task, settings, kinds, fresh, progress)[0]
+    return write_report(models, out, json, task, settings, kinds, fresh, workers, progress)[0]
 
 
 def settings_of(quick: bool, problems: int | None, seed: int, compression: bool = False) -> StudySettings:
@@ -90,6 +94,7 @@ def write_report(
     settings: StudySettings,
     kinds: Sequence[str | None] = (),
     fresh: bool = False,
+    workers: str | int | Workers | None = None,
     progress: bool = True,
 ) -> tuple[Path, tuple[Row, ...]]:
     """Write the page of a report; see `report`.
@@ -99,7 +104,8 @@ def write_report(
     """
     page_path, json_path = check_paths(out, json)
     store = Store(_parts(page_path), fresh)
-    found = study(models, task, settings, kinds=kinds, store=store, progress=progress)
+    crew = None if workers is None else as_workers(workers)
+    found = study(models, task, settings, kinds=kinds, store=store, workers=crew, progress=progress)
     rows = claims(found)
     if json_path is not None:
         _write_json(found, rows, json_path)

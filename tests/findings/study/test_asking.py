@@ -74,7 +74,7 @@ def asked(model: dlens.Model, task: Task, folder: Path) -> set[str]:
     """The names of the files in which answers to a task are kept."""
     folder.mkdir()
     asking = Asking(dlens.trace(model), task, SMALL, Store(folder), tqdm(disable=True))
-    asking._answers(Change("whole", layers=(3,)))
+    asking._part(asking._answers(Change("whole", layers=(3,))))
     return {path.name for path in folder.glob("*.json")}
 
 

@@ -15,6 +15,7 @@ from dlens import tasks
 from dlens.findings.study.claims import claims
 from dlens.findings.study.study import StudySettings, study
 from dlens.models.source import TRIO_FOLDER
+from dlens.workers import Here
 from dlens.workers.store import Store
 from tests.reference import shallow
 from tests.standins import save_dream, save_llada
@@ -145,3 +146,16 @@ def test_activations_that_are_not_finite_are_said(small: dlens.Model) -> None:
     finally:
         with torch.no_grad():
             weight.copy_(kept)
+
+
+def test_workers_compute_the_same_parts(small: dlens.Model, tmp_path: Path) -> None:
+    asked = {"models": [small], "task": tasks.get("trio-code"), "settings": replace(SMALL, texts=1)}
+    here = study(**asked, store=Store(tmp_path / "here"), progress=False)
+    there = study(**asked, store=Store(tmp_path / "there"), workers=Here(), progress=False)
+    assert str(there.numbers()) == str(here.numbers())
+    names = [sorted(path.name for path in (tmp_path / folder).iterdir()) for folder in ("here", "there")]
+    assert names[0] == names[1]
+    again = study(**asked, store=Store(tmp_path / "there"), workers=Here(), progress=False)
+    assert again.reused == len(names[0]) and there.reused == here.reused
+    with pytest.raises(ValueError, match="workers without a folder; expected a store on disk"):
+        study(**asked, workers=Here(), progress=False)
