@@ -14,7 +14,13 @@ Tell = Callable[[Standing], None]
 
 
 class Workers(ABC):
-    """Who computes: processes of this machine, jobs of a cluster, or this process itself."""
+    """Who computes: processes of this machine, jobs of a cluster, or this process itself.
+
+    Args:
+        elsewhere: whether they may be on other machines, which do not see this one's temporary folders.
+    """
+
+    elsewhere = False
 
     @abstractmethod
     def check(self) -> None:

@@ -35,6 +35,8 @@ class Ray(Crew):
     gpus: float = 0
     address: str | None = None
 
+    elsewhere = True
+
     def check(self) -> None:
         """See `Workers.check`."""
         if find_spec("ray") is None:

@@ -44,6 +44,8 @@ class Slurm(Crew):
     options: Mapping[str, Any] = field(default_factory=dict)
     cluster: str = "slurm"
 
+    elsewhere = True
+
     def __post_init__(self) -> None:
         require_word("cluster", self.cluster, ("slurm", "local", "debug"))
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from math import nan
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final
 
 import numpy as np
@@ -24,6 +26,8 @@ from dlens.metrics import Metric
 from dlens.models.model import Model
 from dlens.ops.base.given import as_index, as_seed
 from dlens.tracing.chain import Trace, trace
+from dlens.workers.base import Workers
+from dlens.workers.spread import spread
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -190,6 +194,8 @@ def circuit(
     method: Method = "eap-ig",
     steps: int = 5,
     batch_size: int = 16,
+    workers: str | int | Workers | None = None,
+    out: str | Path | None = None,
 ) -> Circuit:
     """Score every edge between heads and MLPs by what it does to a metric.
 
@@ -209,6 +215,8 @@ def circuit(
         method: "eap-ig" or "eap".
         steps: runs that "eap-ig" averages over.
         batch_size: pairs a forward; memory is about 4 x (heads + 1) x layers x positions x d_model numbers a pair.
+        workers: who computes the batches, as `dlens.sweep` takes them; this process by default.
+        out: where they keep their results; a temporary folder by default.
 
     Returns:
         All edges; take `.top(n)` of them.
@@ -233,14 +241,19 @@ def circuit(
     base = trace(model)
     require_sums(base, [pairs.clean[0], pairs.corrupted[0]])
     graph, runs = graph_of(base.model), steps if method == "eap-ig" else 1
-    found = [_scored(base, part, asked, runs) for part, asked in _parts(base.model, pairs, metric, batch_size)]
-    scores = torch.stack(found).sum(0) / len(pairs)
+    parts = _parts(base.model, pairs, metric, batch_size)
+    calls = [partial(_scored, base, part, asked, runs) for part, asked in parts]
+    found = spread(calls, "pairs of a circuit", workers, out)
+    scores = torch.stack([torch.tensor(each["scores"], dtype=getattr(torch, each["dtype"])) for each in found])
+    scores = scores.sum(0) / len(pairs)
     return Circuit(base.model, pairs, metric, method, graph, scores, graph.exists, batch_size)
 
 
-def _scored(base: Trace, pairs: Pairs, metric: Metric, steps: int) -> Float[Tensor, "writer reader"]:
+def _scored(base: Trace, pairs: Pairs, metric: Metric, steps: int) -> dict[str, Any]:
+    """Scores of the edges, summed over pairs, as plain data."""
     clean, corrupted = (streams_of(base, ids, metric) for ids in (pairs.clean, pairs.corrupted))
-    return edge_scores(base, pairs.clean, clean, corrupted, metric, steps)
+    found = edge_scores(base, pairs.clean, clean, corrupted, metric, steps)
+    return {"scores": found.tolist(), "dtype": str(found.dtype).removeprefix("torch.")}
 
 
 def _parts(model: Model, pairs: Pairs, metric: Metric | None, batch_size: int) -> Iterator[tuple[Pairs, Metric]]:

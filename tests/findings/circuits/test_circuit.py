@@ -118,3 +118,12 @@ def test_what_is_no_number_or_method_is_refused(gpt2: dlens.Model, pairs: dlens.
         dlens.circuit(gpt2, [])  # pyright: ignore
     with unchecked(), pytest.raises(ValueError, match="expected a metric"):
         dlens.circuit(gpt2, pairs, 3)  # pyright: ignore
+
+
+def test_workers_find_the_same_scores(tmp_path) -> None:
+    model = dlens.load("trio/ar")
+    asked = dlens.pairs("trio-math", model, n=2)
+    alone = dlens.circuit(model, asked, method="eap", batch_size=1)
+    together = dlens.circuit(model, asked, method="eap", batch_size=1, workers=0, out=tmp_path)
+    assert torch.equal(alone.scores, together.scores)
+    assert len(list((tmp_path / "results").iterdir())) == 2
