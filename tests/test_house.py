@@ -147,7 +147,7 @@ def test_imports_go_down(path: Path) -> None:
         if there == here:
             continue
         # The command line may call what a user calls.
-        assert LEVELS[there] < LEVELS[here] or (here == "cli" and there == "__init__"), f"{here} imports {name}"
+        assert LEVELS[there] < LEVELS[here] or (here == "commands" and there == "__init__"), f"{here} imports {name}"
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if room(p) in FLOORS], ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -289,6 +289,9 @@ def test_each_public_function_can_be_called_twice(
         "report": ([ar], tmp_path / "report.html"),
         "pairs": ("trio-code", ar, 1),
         "circuit": (ar, dlens.pairs("trio-code", ar, 1)),
+        "grid": (ar,),
+        "sweep": (ar,),
+        "load_sweep": (tmp_path / "sweep",),
     }
     named: dict[str, Any] = {name: {"prompts": ["Once upon a time"]} for name in ("plan_skip", "plan_schedule")}
     named["plan_skip"] |= {"threshold": 0.0}
@@ -299,6 +302,7 @@ def test_each_public_function_can_be_called_twice(
     named["disruption"] = {"max_new_tokens": 2}
     named["collapse"] = named["retention"] | {"n_random": 0, "texts": ["Once upon a time"], "prompts": ["Once"]}
     named |= {"report": {"quick": True, "problems": 2}, "circuit": {"method": "eap"}}
+    named["sweep"] = {"texts": ["Once upon a time"], "out": tmp_path / "sweep", "workers": 0}
     assert set(calls) == set(public_functions())
     for name, arguments in calls.items():
         first, second = (getattr(dlens, name)(*arguments, **named.get(name, {})) for _ in range(2))

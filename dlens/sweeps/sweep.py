@@ -19,7 +19,7 @@ from dlens.models.reading import reading
 from dlens.ops.base.given import as_index, as_seed
 from dlens.samplers import Sampler
 from dlens.sweeps.asks import Ask, Prompts, Solve, Texts
-from dlens.sweeps.table import Entry, Sweep, board_of, write_plan
+from dlens.sweeps.table import Entry, Sweep, board_of, gathered, write_plan
 from dlens.sweeps.variant import Variant, as_variants
 from dlens.tasks import Task, get
 from dlens.tracing.planning.kv_cache import CachePolicy
@@ -103,9 +103,10 @@ def sweep(
         (['skip layers 3', 'skip layers 5'], True)
     """
     retry, fresh, progress = as_flag(retry, "retry"), as_flag(fresh, "fresh"), as_flag(progress, "progress")
+    loss = as_flag(loss, "loss")
     crew, variants = as_workers(workers), as_variants(traces)
     decoding = Decoding(sampler, max_new_tokens, cache, batch_size, progress=False)
-    asks = list(_asks(task, prompts, texts, as_flag(loss, "loss"), _seeds(seeds), n, split, decoding, draws))
+    asks = list(_asks(task, prompts, texts, loss, _seeds(seeds), n, split, decoding, draws))
     board = board_of(as_path(out, "out"))
     check_folder(board.results.parent)
     for variant in variants:
@@ -117,7 +118,7 @@ def sweep(
         found = computed(
             list(units.values()), board, crew, retry=retry, fresh=fresh, tell=partial(_tell, bar, len(units))
         )
-    return Sweep.of(board, [row[0] for row in rows], dict(zip(units, found, strict=True)))
+    return gathered(board, [row[0] for row in rows], dict(zip(units, found, strict=True)))
 
 
 def _asks(

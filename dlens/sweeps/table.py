@@ -27,7 +27,7 @@ from dlens.workers.store import Store
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Entry", "Sweep", "board_of", "load_sweep", "sweep_standing", "write_plan"]
+__all__ = ["Entry", "Sweep", "board_of", "gathered", "load_sweep", "sweep_standing", "write_plan"]
 
 _PLAN = "sweep.json"
 
@@ -83,19 +83,6 @@ class Sweep:
     results: Mapping[str, Mapping[str, Any]] = field(repr=False)
     failed: Mapping[str, Failure] = field(repr=False)
 
-    @staticmethod
-    def of(board: Board, entries: Sequence[Entry], found: Mapping[str, Any]) -> Sweep:
-        """What workers brought, with a warning where some of it failed."""
-        failed = {name: each for name, each in found.items() if isinstance(each, Failure)}
-        results = {name: each for name, each in found.items() if name not in failed}
-        if failed:
-            warnings.warn(
-                f"{len(failed)} of {len(found)} units failed, the first with {next(iter(failed.values()))}; the others "
-                f"are whole; see .failed, and run again with retry=True",
-                stacklevel=3,
-            )
-        return Sweep(board.results.parent, tuple(entries), results, failed)
-
     def answers(self, row: int) -> Mapping[str, Any]:
         """All that is known of a row of the table: values, one for each problem, prompt or text, and texts, notes ...
 
@@ -131,6 +118,19 @@ class Sweep:
         n = len(self.entries)
         units = len(self.results) + len(self.failed)
         return f"{n} variant{'s' * (n != 1)}: {units} units, {len(self.failed)} failed"
+
+
+def gathered(board: Board, entries: Sequence[Entry], found: Mapping[str, Any]) -> Sweep:
+    """What workers brought, with a warning where some of it failed."""
+    failed = {name: each for name, each in found.items() if isinstance(each, Failure)}
+    results = {name: each for name, each in found.items() if name not in failed}
+    if failed:
+        warnings.warn(
+            f"{len(failed)} of {len(found)} units failed, the first with {next(iter(failed.values()))}; the others "
+            f"are whole; see .failed, and run again with retry=True",
+            stacklevel=3,
+        )
+    return Sweep(board.results.parent, tuple(entries), results, failed)
 
 
 _COLUMNS = """n value low high baseline difference difference_low difference_high retained retained_low retained_high p
@@ -183,6 +183,13 @@ def load_sweep(folder: str | Path) -> Sweep:
     Raises:
         FileNotFoundError: there is no sweep.
         ValueError: its list of rows is damaged.
+
+    Examples:
+        >>> import dlens, tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> runs = dlens.sweep("trio/ar", texts=["Once upon a time"], out=folder, workers=0)
+        >>> load_sweep(folder)
+        1 variant: 1 units, 0 failed
     """
     where = as_path(folder, "folder")
     board = board_of(where)

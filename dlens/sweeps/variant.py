@@ -38,6 +38,9 @@ class Variant:
         trio/ar, skip layers 3
         >>> print(variant.baseline)
         trio/ar, as it is
+        >>> variant.check()
+        >>> variant.ready() is variant.trace
+        True
     """
 
     trace: Trace

@@ -30,9 +30,7 @@ def test_a_call_that_fails_is_said_with_where_it_failed() -> None:
 
 
 def test_workers_of_other_machines_need_a_folder() -> None:
-    with pytest.raises(
-        ValueError, match="workers='slurm' without out=; expected a folder that all mach"
-    ):
+    with pytest.raises(ValueError, match="workers='slurm' without out=; expected a folder that all mach"):
         spread([partial(abs, 1)], "numbers", "slurm")
     with unchecked(), pytest.raises(ValueError, match="workers=1.5; expected"):
         spread([partial(abs, 1)], "numbers", 1.5)  # pyright: ignore
