@@ -48,7 +48,7 @@ def main(problems: int = 16, rounds: int = 3, kinds: tuple[str, ...] = (), json:
     traces = variants(model)
     rows = [*_overhead(traces[:8], rounds), *_speed(traces, problems, rounds)]
     rows += [_same(kind, traces, problems) for kind in kinds]
-    publish(rows, json, "sweeps", problems=problems, rounds=rounds, kinds=" ".join(kinds))
+    publish(rows, json, "benchmarks.sweeps", problems=problems, rounds=rounds, kinds=" ".join(kinds))
 
 
 def variants(model: dlens.Model) -> list[Trace]:
