@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, TypeVar, final
 
 import numpy as np
@@ -193,6 +194,11 @@ class Asking:
         read = token_rows(self.chain.model, [problem.prompt for problem in problems])
         return [self.task.name, task_identity(self.task), [asdict(problem) for problem in problems], read]
 
+    @cached_property
+    def _identity(self) -> list[Any]:
+        """Read once, as it takes every byte of the weights."""
+        return model_identity(self.chain.model)
+
     def _part(self, read: Callable[[Any], P], name: str, asked: Any, compute: Callable[[], P]) -> P:
         """A part, computed once for the same model and question."""
         self.bar.set_description(f"{self.chain.model.name}: {name}")
@@ -200,7 +206,7 @@ class Asking:
             "part": name,
             "asked": asked,
             "seed": self.settings.seed,
-            "model": model_identity(self.chain.model),
+            "model": self._identity,
             "versions": versions(),
         }
         result = self.store.once(key, lambda: compute().to_json(), read)
