@@ -70,8 +70,8 @@ def test_logits_meet_the_token_they_predict() -> None:
 @pytest.mark.parametrize("name", ["diffusion", "ar"])
 def test_sets_that_share_forwards_keep_their_losses(name: str, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(name)
-    texts = [*TEXTS, "The end"]
-    parts = [text_canvases(model, [text], draws, seed) for seed, (text, draws) in enumerate(zip(texts, (3, 1, 2), strict=True))]
+    drawn = zip([*TEXTS, "The end"], (3, 1, 2), strict=True)
+    parts = [text_canvases(model, [text], draws, seed) for seed, (text, draws) in enumerate(drawn)]
     forwards: list[int] = []
     handle = model.module.register_forward_pre_hook(lambda *_: forwards.append(1))
     trace = dlens.trace(model).skip([5])
