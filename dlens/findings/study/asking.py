@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar, final
 
 import numpy as np
 
 from dlens.checks import as_flag
+from dlens.errors import Cancelled
 from dlens.findings.effects.change import Change
 from dlens.findings.effects.robustness import PAPER
 from dlens.findings.scores.batches import token_rows
@@ -97,6 +99,7 @@ class Asking:
         settings: how much is measured.
         store: where finished parts are.
         bar: a progress bar of parts.
+        stop: when set, no further part is begun.
     """
 
     chain: Trace
@@ -104,6 +107,7 @@ class Asking:
     settings: StudySettings
     store: Store
     bar: Any
+    stop: threading.Event = field(default_factory=threading.Event)
 
     def all(self, kind: ModelKind) -> ModelStudy:
         """Every part."""
@@ -200,7 +204,13 @@ class Asking:
         return model_identity(self.chain.model)
 
     def _part(self, read: Callable[[Any], P], name: str, asked: Any, compute: Callable[[], P]) -> P:
-        """A part, computed once for the same model and question."""
+        """A part, computed once for the same model and question.
+
+        Raises:
+            Cancelled: it is not begun.
+        """
+        if self.stop.is_set():
+            raise Cancelled("the study was stopped between two parts; finished ones are kept; start it again")
         self.bar.set_description(f"{self.chain.model.name}: {name}")
         key = {
             "part": name,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from math import isfinite
 from typing import Any, cast, final
+
+import torch
 
 from dlens.axes import respell
 from dlens.checks import as_flag, quoted
@@ -14,6 +18,7 @@ from dlens.findings.scores.accuracy import refuse_long_problems
 from dlens.findings.skipping.choosable import bare
 from dlens.findings.study.asking import FULL, QUICK, Asking, StudySettings, n_parts
 from dlens.findings.study.results import KINDS, ModelKind, ModelStudy, kind_of
+from dlens.findings.study.side_by_side import side_by_side
 from dlens.findings.study.stored import Store
 from dlens.tasks import Task
 from dlens.tracing.chain import Trace
@@ -66,6 +71,8 @@ def study(
 ) -> Study:
     """Measure models on the same texts and problems, part by part.
 
+    On a CPU models are asked side by side, and divide torch's threads.
+
     Args:
         models: each anything `dlens.trace` takes, without operations.
         task: what is answered.
@@ -86,12 +93,26 @@ def study(
     for chain in chains:
         refuse_long_problems(chain.model, task, problems)
     store = Store() if store is None else store
-    found: dict[str, ModelStudy] = {}
+    stop = threading.Event()
     with tqdm(total=len(chains) * n_parts(settings), unit="part", leave=False, disable=quiet(progress)) as bar:
-        for chain, kind in zip(chains, kinds or [None] * len(chains), strict=True):
-            asking = Asking(chain, task, settings, store, bar)
-            found[chain.model.name] = asking.all(cast(ModelKind, kind) if kind else kind_of(chain.model.family))
-    return Study(found, settings, task.name, versions(), len(store.reused))
+        asked = [
+            partial(
+                Asking(chain, task, settings, store, bar, stop).all,
+                cast(ModelKind, kind) if kind else kind_of(chain.model.family),
+            )
+            for chain, kind in zip(chains, kinds or [None] * len(chains), strict=True)
+        ]
+        found = side_by_side(asked, stop, _threads(chains))
+    names = (chain.model.name for chain in chains)
+    return Study(dict(zip(names, found, strict=True)), settings, task.name, versions(), len(store.reused))
+
+
+def _threads(chains: Sequence[Trace]) -> int:
+    """How many threads of torch the models may divide: one where they share a device or modules, or under autocast."""
+    modules = [id(part) for chain in chains for part in chain.model.module.modules()]
+    alone = len(set(modules)) == len(modules) and all(chain.model.device.type == "cpu" for chain in chains)
+    # Autocast is a matter of the thread that switches it on.
+    return torch.get_num_threads() if alone and not torch.is_autocast_enabled("cpu") else 1
 
 
 def _checked(models: Sequence[Any], kinds: Sequence[Any]) -> list[Trace]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import dlens
 from dlens import tasks
 from dlens.findings.study.claims import claims
 from dlens.findings.study.stored import Store
-from dlens.findings.study.study import StudySettings, study
+from dlens.findings.study.study import StudySettings, _threads, study
 from dlens.models.source import TRIO_FOLDER
 from tests.reference import shallow
 from tests.standins import save_dream, save_llada
@@ -67,6 +69,36 @@ def test_an_interrupted_study_goes_on(small: dlens.Model, tmp_path: Path) -> Non
     resumed = study([small], CODE, SMALL, store=Store(tmp_path))
     assert resumed.reused == finished > 0
     assert resumed.numbers()["models"] == whole.numbers()["models"]
+
+
+def test_models_side_by_side_give_what_they_give_in_turn(
+    small: dlens.Model, diffusion: dlens.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = [shallow(diffusion, 3), small]
+    few = replace(SMALL, answered=("whole",))
+    in_turn, threads = study(models, CODE, few), set[int]()
+    handles = [
+        model.module.register_forward_pre_hook(harmless(lambda *_: threads.add(threading.get_ident())))
+        for model in models
+    ]
+    monkeypatch.setattr("dlens.findings.study.study._threads", lambda chains: 2)
+    beside = study(models, CODE, few)
+    for handle in handles:
+        handle.remove()
+    assert len(threads) == 2 and threading.get_ident() not in threads
+    assert json.dumps(beside.numbers()) == json.dumps(in_turn.numbers())
+    assert list(beside.models) == list(in_turn.models) == [model.name for model in models]
+
+
+def test_only_models_that_share_nothing_divide_the_threads(
+    ar: dlens.Model, diffusion: dlens.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    one, other = (dlens.trace(model) for model in (ar, diffusion))
+    assert _threads([one, other]) == 7
+    assert _threads([one, dlens.trace(replace(ar, name="the same module"))]) == 1
+    with torch.autocast("cpu"):
+        assert _threads([one, other]) == 1
 
 
 def test_other_weights_are_another_question(small: dlens.Model, tmp_path: Path) -> None:
