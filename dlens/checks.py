@@ -184,7 +184,7 @@ _FORMS = {
 }
 
 
-def check_fields(settings: Any, fix: str) -> None:
+def check_fields(settings: Any, fix: str, *classes: type) -> None:
     """Refuse a dataclass that was given what its fields say that they do not hold.
 
     Plain fields are looked at: text, numbers, flags, several of them, mappings, functions; None where they say so.
@@ -192,6 +192,7 @@ def check_fields(settings: Any, fix: str) -> None:
     Args:
         settings: a dataclass.
         fix: how messages end.
+        classes: of other objects that fields hold, so that these are looked at, too.
 
     Raises:
         ValueError: names the field.
@@ -207,29 +208,35 @@ def check_fields(settings: Any, fix: str) -> None:
         ValueError: width='3' of Size; expected a whole number; give its width
     """
     for each in fields(settings):
-        value, form = getattr(settings, each.name), _form(str(each.type))
+        value, form = getattr(settings, each.name), _form(str(each.type), classes)
         if form is not None and not form.fits(value):
             raise ValueError(f"{each.name}={quoted(value)} of {type(settings).__name__}; expected {form.words}; {fix}")
 
 
 @cache
-def _form(annotation: str) -> _Form | None:
+def _form(annotation: str, classes: tuple[type, ...] = ()) -> _Form | None:
     """What an annotation says; None where it is not plain."""
     if annotation.endswith(" | None"):
-        form = _form(annotation.removesuffix(" | None"))
+        form = _form(annotation.removesuffix(" | None"), classes)
         return None if form is None else _Form(f"{form.words}, or None", _or_none(form.fits))
-    if annotation.startswith("Mapping["):
-        return _Form("a mapping", lambda value: isinstance(value, Mapping))
+    if mapped := re.fullmatch(r"(?:Mapping|dict)\[\w+, (.+)\]", annotation):
+        form = _form(mapped[1], classes)
+        return _Form("a mapping" + ("" if form is None else f" to {form.words}"), _each_value(form))
     if annotation.startswith("Callable["):
         return _Form("a function", callable)
     if listed := re.fullmatch(r"(?:tuple|Sequence)\[(.+?)(?:, \.\.\.)?\]", annotation):
-        form = _form(listed[1])
+        form = _form(listed[1], classes)
         return _Form("a list or tuple" + ("" if form is None else f", each {form.words}"), _each(form))
-    return _FORMS.get(annotation)
+    own = next((each for each in classes if each.__name__ == annotation.rpartition(".")[2]), None)
+    return _FORMS.get(annotation) if own is None else _Form(own.__name__, lambda value: isinstance(value, own))
 
 
 def _or_none(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or fits(value)
+
+
+def _each_value(form: _Form | None) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, Mapping) and (form is None or all(map(form.fits, value.values())))
 
 
 def _each(form: _Form | None) -> Callable[[Any], bool]:

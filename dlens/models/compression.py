@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
+from dlens.checks import check_fields
+
 __all__ = ["COMPRESSION_FILE", "Compression", "Treated", "read_compression", "settings_words"]
 
 COMPRESSION_FILE = "dlens_compression.json"
@@ -40,6 +42,9 @@ class Treated:
     kept: float
     change: float
     output_change: float | None
+
+    def __post_init__(self) -> None:
+        check_fields(self, "let dlens.compress make it")
 
 
 @final
@@ -74,6 +79,9 @@ class Compression:
     share: float
     seconds: float
     before: Compression | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self, "let dlens.compress make it", Treated, Compression)
 
     @property
     def words(self) -> str:

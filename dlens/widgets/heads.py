@@ -13,12 +13,13 @@ from dlens.widgets.denoising_numbers import title
 from dlens.widgets.heads_numbers import Patterns, ablated, line_of_python, patterned, patterns_of
 from dlens.widgets.job import Job
 from dlens.widgets.panel import Panel, corrected, css, esm, heat_html, numbers_html, packed
-from dlens.widgets.sources import as_trace, opening
+from dlens.widgets.sources import as_trace, asked_run
 
 __all__ = ["Heads"]
 
 _THUMBNAIL = 24
 _SIDE = 256
+_NEW_TOKENS = 16
 
 
 @final
@@ -36,11 +37,11 @@ class Heads(Panel):
     Args:
         source: a record that captured `pattern`, or anything `dlens.trace` takes.
         prompt: for a model; the first words of the shipped text by default.
-        max_new_tokens: for a model.
+        max_new_tokens: for a model; 16 by default.
         row: which row of the batch.
 
     Raises:
-        ValueError, IndexError: a record without patterns, or without this row.
+        ValueError, IndexError: a record without patterns, or without this row, or with a prompt or length beside it.
 
     Examples:
         >>> from dlens.widgets import Heads
@@ -73,9 +74,9 @@ class Heads(Panel):
     step = traitlets.Int(0).tag(sync=True)
     off = traitlets.List().tag(sync=True)
 
-    def __init__(self, source: Any, *, prompt: Any = None, max_new_tokens: int = 16, row: int = 0) -> None:
+    def __init__(self, source: Any, *, prompt: Any = None, max_new_tokens: int | None = None, row: int = 0) -> None:
         self._chain = None if isinstance(source, Record) else as_trace(source)
-        self._run = (prompt or opening(), max_new_tokens)
+        self._run = asked_run([source], prompt, max_new_tokens, _NEW_TOKENS)
         self._row, self._job = row, Job(self._failed)
         record = source if isinstance(source, Record) else patterned(as_trace(source), *self._run)
         self._patterns = patterns_of(record, row)

@@ -10,6 +10,7 @@ import traitlets
 from markupsafe import Markup
 from torch import Tensor
 
+from dlens.checks import refuse
 from dlens.html import rendered
 from dlens.tracing.records.record import Record
 from dlens.widgets.denoising_numbers import piece, title, visible
@@ -28,12 +29,13 @@ from dlens.widgets.layer_collapse_numbers import (
     stream,
 )
 from dlens.widgets.panel import Panel, corrected, css, esm, heat_html, numbers_html, packed
-from dlens.widgets.sources import as_trace, opening, watched
+from dlens.widgets.sources import as_trace, asked_run, watched
 
 __all__ = ["LayerCollapse"]
 
 _TOP = 6
 _COLUMNS = 512
+_NEW_TOKENS = 32
 _PLACES = ("step", "layer", "layer_b", "position", "channel")
 
 
@@ -59,11 +61,12 @@ class LayerCollapse(Panel):
         source: a record, or anything `dlens.trace` takes.
         other: for a record, the same run with a channel ablated, for `ablated`.
         prompt: for a model; the first words of the shipped text by default.
-        max_new_tokens: for a model.
+        max_new_tokens: for a model; 32 by default.
         row: which row of the batch.
 
     Raises:
-        ValueError, IndexError: the record holds nothing to show; it says what to capture.
+        ValueError, IndexError: the record holds nothing to show (it says what to capture), or is of a run already and
+            has a prompt or length beside it; another record beside a model.
 
     Examples:
         >>> from dlens.widgets import LayerCollapse
@@ -106,10 +109,13 @@ class LayerCollapse(Panel):
         other: Record | None = None,
         *,
         prompt: Any = None,
-        max_new_tokens: int = 32,
+        max_new_tokens: int | None = None,
         row: int = 0,
     ) -> None:
-        self._run = None if isinstance(source, Record) else (as_trace(source), prompt or opening(), max_new_tokens)
+        run = asked_run([source], prompt, max_new_tokens, _NEW_TOKENS)
+        self._run = None if isinstance(source, Record) else (as_trace(source), *run)
+        if other is not None and self._run is not None:
+            refuse("other", other, "no other beside a model, which runs again by itself", "pass the record of its run")
         record = source if self._run is None else watched(*self._run)
         for each in (record, other):
             if each is not None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from dlens.checks import refuse
 from dlens.measures.base.measure import Measure
 from dlens.tracing.chain import Trace, trace
 from dlens.tracing.probes.calibration import calibration_texts
 from dlens.tracing.records.record import Record
 
-__all__ = ["as_trace", "opening", "spread", "watched"]
+__all__ = ["as_trace", "asked_run", "opening", "spread", "watched"]
 
 _WORDS = 8
 _STEPS = 8
@@ -20,6 +22,25 @@ _STEPS = 8
 def opening() -> str:
     """The first words of the shipped calibration text."""
     return " ".join(calibration_texts()[0].split()[:_WORDS])
+
+
+def asked_run(sources: Sequence[Any], prompt: Any, max_new_tokens: int | None, usual: int) -> tuple[Any, int]:
+    """What a widget lets models write: the prompt, and how many tokens after it.
+
+    Args:
+        sources: what the widget is given.
+        prompt: the opening where it is None.
+        max_new_tokens: as usual where it is None.
+        usual: how many that are.
+
+    Raises:
+        ValueError: one of both is given, and there are but records, whose runs are over.
+    """
+    if all(isinstance(source, Record) for source in sources):
+        for name, given in {"prompt": prompt, "max_new_tokens": max_new_tokens}.items():
+            if given is not None:
+                refuse(name, given, f"no {name} beside a record, whose run is over", "leave it out, or pass the model")
+    return opening() if prompt is None else prompt, usual if max_new_tokens is None else max_new_tokens
 
 
 def spread(n: int, most: int = _STEPS) -> list[int]:

@@ -14,7 +14,7 @@ from dlens.tracing.records.record import Record
 from dlens.widgets.denoising_numbers import piece, title
 from dlens.widgets.layer_collapse_numbers import at_layer, check_row, held_layers, steps_of
 from dlens.widgets.panel import Panel, corrected, css, esm, heat_html, numbers_html, packed
-from dlens.widgets.sources import as_trace, opening, watched
+from dlens.widgets.sources import as_trace, asked_run, watched
 from dlens.widgets.token_recency_numbers import (
     ALL_LEVELS,
     DistanceProfile,
@@ -29,6 +29,7 @@ from dlens.widgets.token_recency_numbers import (
 __all__ = ["TokenRecency"]
 
 _SIDE = 256
+_NEW_TOKENS = 32
 
 
 @final
@@ -47,11 +48,12 @@ class TokenRecency(Panel):
     Args:
         sources: a record, or anything `dlens.trace` takes; or several as a list or by name.
         prompt: for models; the first words of the shipped text by default.
-        max_new_tokens: for models.
+        max_new_tokens: for models; 32 by default.
         row: which row of the batch.
 
     Raises:
-        ValueError, IndexError: a record holds nothing to show; it says what to capture.
+        ValueError, IndexError: a record holds nothing to show (it says what to capture); a prompt or length where all
+            are records.
 
     Examples:
         >>> from dlens.widgets import TokenRecency
@@ -81,9 +83,10 @@ class TokenRecency(Panel):
     position = traitlets.Int(0).tag(sync=True)
     position_b = traitlets.Int(0).tag(sync=True)
 
-    def __init__(self, sources: Any, *, prompt: Any = None, max_new_tokens: int = 32, row: int = 0) -> None:
+    def __init__(self, sources: Any, *, prompt: Any = None, max_new_tokens: int | None = None, row: int = 0) -> None:
         named = _named(sources)
-        records = [_record(source, prompt or opening(), max_new_tokens) for _, source in named]
+        run = asked_run([source for _, source in named], prompt, max_new_tokens, _NEW_TOKENS)
+        records = [_record(source, *run) for _, source in named]
         for record in records:
             _check(record, row)
         self._records, self._row = records, row

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 import torch
 
-from dlens.checks import as_path, quoted, require_word
+from dlens.checks import as_path, check_fields, quoted, require_word
 from dlens.files import write_text
 from dlens.findings.circuits.cells import Cells, cells_of
 from dlens.findings.circuits.contrasts import Contrast, contrast_of, masked_draws
@@ -74,6 +74,11 @@ class Attribution:
     noise: float | None
     seeds: int
     plan: tuple[Mapping[str, Any], ...]
+
+    def __post_init__(self) -> None:
+        import xarray as xr
+
+        check_fields(self, "let dlens.attribute make it", xr.Dataset)
 
     @property
     def by_pair(self) -> xr.DataArray:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, final, get_args
 from jaxtyping import Float
 from torch import Tensor
 
+from dlens.checks import check_fields
 from dlens.findings.effects.change import Change, Where, equal_energy, random_channels
 from dlens.findings.effects.residence import residence
 from dlens.findings.effects.retention import Retention, asked_of_both, judged
@@ -75,6 +76,9 @@ class Effect:
     empty: float
     examples: tuple[str, ...] = field(repr=False)
 
+    def __post_init__(self) -> None:
+        check_fields(self, "let dlens.collapse make it", Retention)
+
     def row(self) -> dict[str, Any]:
         """The numbers, as a row of a table."""
         kept = ("accuracy", "retained", "low", "high", "p_value", "n")
@@ -113,6 +117,11 @@ class Collapse:
     layers: tuple[int, ...]
     effects: tuple[Effect, ...]
     notes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        import xarray as xr
+
+        check_fields(self, "let dlens.collapse make it", Effect, xr.Dataset)
 
     def __str__(self) -> str:
         layers = f"largest after layers {', '.join(map(str, self.layers))}" if self.layers else "nowhere the largest"

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dlens.checks import check_fields
 from dlens.findings.effects.applied import applied
 from dlens.findings.scores.batches import batched, token_rows
 from dlens.findings.scores.decoding import Decoding
@@ -63,6 +64,11 @@ class Disruption:
     n_prompts: int
     seed: int
     notes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        import xarray as xr
+
+        check_fields(self, "let dlens.disruption make it", xr.Dataset)
 
     def table(self) -> list[dict[str, Any]]:
         """One row for each number."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final, get_args
 
+from dlens.checks import check_fields
 from dlens.errors import UnfiredWarning
 from dlens.findings.effects.applied import skipped_blocks
 from dlens.findings.effects.retention import Retention, asked_of_both, judged
@@ -51,6 +52,9 @@ class Phases:
     layers: tuple[int, ...]
     thirds: Mapping[Third, Retention]
     notes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_fields(self, "let dlens.phases make it", Retention)
 
     def table(self) -> list[dict[str, Any]]:
         """One row a third."""

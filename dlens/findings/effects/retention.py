@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import isnan, nan
 from typing import Any, final
 
-from dlens.checks import quoted
+from dlens.checks import check_fields, quoted
 from dlens.findings.effects.applied import applied, blocks_saved, flops_saved, plan_notes
 from dlens.findings.scores.accuracy import Scores, refuse_other_answers, score_problems
 from dlens.findings.scores.decoding import Decoding
@@ -72,6 +72,9 @@ class Retention:
     before: Scores = field(repr=False)
     after: Scores = field(repr=False)
     notes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_fields(self, "let dlens.retention make it", Scores)
 
     def row(self) -> dict[str, Any]:
         """The numbers, as a row of a table; the operations in words."""

@@ -8,7 +8,7 @@ from typing import Any, final
 
 import numpy as np
 
-from dlens.checks import as_flag, quoted
+from dlens.checks import as_flag, check_fields, quoted
 from dlens.compression.compress import check_recipe, compressed
 from dlens.compression.recipe import Recipe
 from dlens.findings.effects.retention import Retention, asked_of_both, judged
@@ -57,6 +57,9 @@ class Cell:
     kept: Retention = field(repr=False)
     loss: float
     loss_change: Estimate
+
+    def __post_init__(self) -> None:
+        check_fields(self, "let dlens.robustness make it", Compression, Retention, Estimate)
 
     def row(self) -> dict[str, Any]:
         """The numbers, as a row of a table."""
@@ -108,6 +111,9 @@ class Robustness:
     task: str
     recipes: tuple[Recipe, ...]
     cells: tuple[Cell, ...]
+
+    def __post_init__(self) -> None:
+        check_fields(self, "let dlens.robustness make it", Recipe, Cell)
 
     def table(self) -> list[dict[str, Any]]:
         """One row a model, recipe and seed: "accuracy" and "baseline", the share "retained" and its interval from "low"

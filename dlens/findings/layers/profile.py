@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, final, get_args
 
 import numpy as np
 
-from dlens.checks import as_path, quoted, refuse, require_word, several
+from dlens.checks import as_path, check_fields, quoted, refuse, require_word, several
 from dlens.files import write_text
 from dlens.findings.scores.batches import batched, masked_rows, rng, token_rows
 from dlens.findings.scores.decoding import Decoding
@@ -86,6 +86,9 @@ class Profile:
     notes: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        import xarray as xr
+
+        check_fields(self, "let dlens.profile make it", xr.Dataset)
         object.__setattr__(self, "measures", Measures(self.measures))
 
     def __str__(self) -> str:

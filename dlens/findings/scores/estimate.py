@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import Float
 
-from dlens.checks import refuse, several
+from dlens.checks import check_fields, refuse, several
 from dlens.findings.scores.intervals import (
     as_samples,
     check_answers,
@@ -51,6 +51,9 @@ class Estimate:
     extremes: tuple[float, float] = (-inf, inf)
     unit: str = ""
 
+    def __post_init__(self) -> None:
+        check_fields(self, "write Estimate(0.5, 0.25, 0.75)")
+
     def to_json(self) -> dict[str, Any]:
         """All of it as plain data, but what it counts and could have been."""
         others = {
@@ -79,6 +82,13 @@ class Curve:
     low: Float[np.ndarray, " place"]
     high: Float[np.ndarray, " place"]
     n: int
+
+    def __post_init__(self) -> None:
+        check_fields(self, "write Curve(value, low, high, n=8), with three arrays of the same places")
+        for name in ("value", "low", "high"):
+            given = getattr(self, name)
+            if not isinstance(given, np.ndarray) or given.ndim != 1 or given.shape != np.shape(self.value):
+                refuse(name, given, "an array [place], as many as of value", "let mean_curve make it")
 
     def __len__(self) -> int:
         return len(self.value)

@@ -56,11 +56,34 @@ def as_samples(values: Any) -> Float[np.ndarray, "sample ..."]:
     Raises:
         ValueError: something else.
     """
-    with suppress(TypeError, ValueError):
-        found = np.asarray(values)
-        if found.dtype.kind in "biuf" and found.ndim and len(found):
-            return found
+    found = _numbers(values)
+    if found is not None and found.ndim and len(found):
+        return found
     refuse("values", values, "numbers, one or several for each sample", "pass an array [sample] or [sample, place]")
+
+
+def _numbers(given: Any) -> np.ndarray | None:
+    """Real numbers of any shape; None for anything else."""
+    with suppress(TypeError, ValueError):
+        found = np.asarray(given)
+        return found if found.dtype.kind in "biuf" else None
+    return None
+
+
+def _sized(what: str, given: Any, axes: str, sizes: tuple[int, ...]) -> np.ndarray:
+    """Numbers of a shape."""
+    found = _numbers(given)
+    if found is None or found.shape != sizes:
+        refuse(what, given, f"numbers [{axes}], here {list(sizes)}", "pass arrays that go together")
+    return found
+
+
+def _length(what: str, given: Any, axis: str) -> int:
+    """How many numbers there are along the one axis."""
+    found = _numbers(given)
+    if found is None or found.ndim != 1 or not len(found):
+        refuse(what, given, f"numbers [{axis}]", "pass an array of them")
+    return len(found)
 
 
 def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
@@ -139,9 +162,14 @@ def ratio_ends(
 
     Returns:
         Both ends; NaN where nothing is right before.
+
+    Raises:
+        ValueError: no counts of the same series.
     """
     from scipy.stats import norm
 
+    n = _length("both", both, "series")
+    both, lost, won = (_counts(what, given, n) for what, given in {"both": both, "lost": lost, "won": won}.items())
     limit = norm.ppf((1 + LEVEL) / 2)
     before, after = both + lost, both + won
     value = np.divide(after, before, out=np.full(before.shape, nan), where=before > 0)
@@ -156,6 +184,13 @@ def ratio_ends(
         stop = np.where(np.isnan(value), nan, stop)
         ends.append(stop / (1 - stop))
     return np.where(after == 0, value, ends[0]), ends[1]
+
+
+def _counts(what: str, given: Any, n: int) -> Float[np.ndarray, " series"]:
+    counts = _sized(what, given, "series", (n,))
+    if not (counts >= 0).all():
+        refuse(what, given, "counts from 0", "count the problems of each series")
+    return counts.astype(float)
 
 
 def _score(ratio: np.ndarray, both: np.ndarray, lost: np.ndarray, won: np.ndarray) -> np.ndarray:
@@ -225,6 +260,9 @@ def jackknife_interval(samples: Sequence[np.ndarray], statistic: Callable[..., f
         samples: [row, ...], a row for each text or problem.
         statistic: of all of them.
 
+    Raises:
+        ValueError: no list of arrays, or no function.
+
     Examples:
         >>> low, high = jackknife_interval([np.array([1.0, 2.0, 3.0])], np.mean)
         >>> round(low, 2), round(high, 2)
@@ -232,6 +270,10 @@ def jackknife_interval(samples: Sequence[np.ndarray], statistic: Callable[..., f
     """
     from scipy.stats import t
 
+    if not several(samples) or len(samples) == 0 or not all(map(_has_rows, samples)):
+        refuse("samples", samples, "arrays of numbers, a row for each text", "pass a list, such as [values]")
+    if not callable(statistic):
+        refuse("statistic", statistic, "a function of the samples", "pass for example np.mean")
     if min(map(len, samples)) < 2:
         return nan, nan
     variances = []
@@ -246,6 +288,11 @@ def jackknife_interval(samples: Sequence[np.ndarray], statistic: Callable[..., f
     reach = float(t.ppf((1 + LEVEL) / 2, total**2 / by_sample)) * total**0.5 if total else 0.0
     value = float(statistic(*samples))
     return value - reach, value + reach
+
+
+def _has_rows(sample: Any) -> bool:
+    found = _numbers(sample)
+    return found is not None and found.ndim > 0
 
 
 def contrast_interval(
@@ -264,11 +311,24 @@ def contrast_interval(
         weights: of the parts in the sum, such as 1 and -1 for a difference.
         correlation: of the values.
 
+    Raises:
+        ValueError: shapes that do not go together.
+
     Examples:
         >>> ends = np.array([[2.0, 8.0], [-2.0, 6.0]])
         >>> contrast_interval(np.array([5.0, 2.0]), ends, np.array([1.0, -1.0]), np.eye(2))
         (-2.0, 8.0)
     """
+    n = _length("values", values, "part")
+    values, ends, weights, correlation = (
+        _sized(what, given, axes, sizes)
+        for what, given, axes, sizes in (
+            ("values", values, "part", (n,)),
+            ("ends", ends, "part 2", (n, 2)),
+            ("weights", weights, "part", (n,)),
+            ("correlation", correlation, "part part", (n, n)),
+        )
+    )
     below, above = np.abs(ends - values[:, None]).T
     away = [np.where(weights > 0, below, above) * weights, np.where(weights > 0, above, below) * weights]
     down, up = (float(np.sqrt(max(own @ correlation @ own, 0.0))) for own in away)

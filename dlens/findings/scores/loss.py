@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, groupby
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -79,25 +81,33 @@ def loss_of(trace: Trace, canvases: Canvases, batch_size: int = 8) -> TextLoss:
     return losses_of(trace, [canvases], batch_size)[0]
 
 
-def losses_of(trace: Trace, parts: Sequence[Canvases], batch_size: int = 8) -> list[TextLoss]:
+def losses_of(trace: Trace, parts: Sequence[Canvases], batch_size: int = 8, *, mixed: bool = False) -> list[TextLoss]:
     """The loss of each of several sets of canvases.
 
     An operation limited to some noise levels finds nothing to act on in some batches; all of them
     count as one run.
 
+    Args:
+        trace: the model with whatever operations it has.
+        parts: the sets.
+        batch_size: rows a forward.
+        mixed: rows of several sets may share a forward, which changes no loss beyond rounding; a skip that
+            acts in some rows of a forward only saves nothing there.
+
     Raises:
         NeverFired: an operation found nothing to act on in any batch.
     """
-    chain, losses = trace.capture("logits"), []
+    watched, totals = trace.capture("logits"), [0.0] * len(parts)
     idle: set[str] | None = None
     record: Record | None = None
-    for canvases in parts:
-        total = 0.0
-        for rows in batched(canvases.rows, batch_size):
-            record, unfired = _forward(chain, rows)
-            idle = unfired if idle is None else idle & unfired
-            total += canvas_loss(record["logits"], record.is_pad, rows, trace.model.family.shift)
-        losses.append(TextLoss(total / canvases.divisor, canvases.estimator, canvases.n_tokens))
+    for batch in _batches(parts, batch_size, mixed):
+        record, unfired = _forward(watched, [row for _, row in batch])
+        idle = unfired if idle is None else idle & unfired
+        start = 0
+        for number, group in groupby(batch, itemgetter(0)):
+            rows = [row for _, row in group]
+            own = slice(start, start := start + len(rows))
+            totals[number] += canvas_loss(record["logits"][own], record.is_pad[own], rows, trace.model.family.shift)
     if idle:
         raise NeverFired(
             f"'{min(idle)}' found nothing to act on in any text; expected at least one position; check noise= and "
@@ -105,7 +115,16 @@ def losses_of(trace: Trace, parts: Sequence[Canvases], batch_size: int = 8) -> l
             record,
             tuple(sorted(idle)),
         )
-    return losses
+    return [
+        TextLoss(total / own.divisor, own.estimator, own.n_tokens) for total, own in zip(totals, parts, strict=True)
+    ]
+
+
+def _batches(parts: Sequence[Canvases], batch_size: int, mixed: bool) -> Iterator[Sequence[tuple[int, Canvas]]]:
+    """The rows of each forward, each with the number of its set."""
+    sets = [[(number, row) for row in canvases.rows] for number, canvases in enumerate(parts)]
+    sets = [list(chain.from_iterable(sets))] if mixed else sets
+    return (batch for rows in sets for batch in batched(rows, batch_size))
 
 
 def _forward(chain: Trace, rows: Sequence[Canvas]) -> tuple[Record, set[str]]:

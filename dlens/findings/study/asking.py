@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from typing import Any, Generic, TypeVar, final
 
 import numpy as np
 
 from dlens.checks import as_flag
+from dlens.errors import Cancelled
 from dlens.findings.effects.change import Change
 from dlens.findings.effects.robustness import PAPER
 from dlens.findings.scores.batches import token_rows
@@ -139,6 +141,7 @@ class Asking:
         settings: how much is measured.
         store: where finished parts are.
         bar: a progress bar of parts.
+        stop: when set, no further part is begun.
     """
 
     chain: Trace
@@ -146,6 +149,7 @@ class Asking:
     settings: StudySettings
     store: Store
     bar: Any
+    stop: threading.Event = field(default_factory=threading.Event)
 
     def all(self, kind: ModelKind) -> ModelStudy:
         """Every part."""
@@ -254,7 +258,13 @@ class Asking:
         return Question(key, read, compute, f"{self.chain.model.name}: {name}")
 
     def _part(self, question: Question[P]) -> P:
-        """A part, computed once for the same model and question."""
+        """A part, computed once for the same model and question.
+
+        Raises:
+            Cancelled: it is not begun.
+        """
+        if self.stop.is_set():
+            raise Cancelled("the study was stopped between two parts; finished ones are kept; start it again")
         self.bar.set_description(question.words)
         result = self.store.once(question.asked, partial(_plain, question.compute), question.read)
         self.bar.update()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
+from math import isfinite, nan
 from typing import Any, Literal, final
 
 from dlens.findings.scores.estimate import Estimate
@@ -106,6 +106,7 @@ class Cell:
         claimed: whether a paper claims it.
         reported: figures of the paper's models, as others give them.
         limit: why this many problems cannot decide it; empty where they can.
+        margin: the number in the bar.
     """
 
     model: str
@@ -117,10 +118,12 @@ class Cell:
     claimed: bool = True
     reported: str = ""
     limit: str = ""
+    margin: float = nan
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain data."""
-        return vars(self) | {"effect": self.effect.to_json()}
+        """All of it as plain data; the margin stands in the bar."""
+        own = {name: value for name, value in vars(self).items() if name != "margin"}
+        return own | {"effect": self.effect.to_json()}
 
 
 @final
@@ -191,7 +194,7 @@ def _cell(claim: Claim, found: Study, name: str) -> Cell:
     effect = (bar.measure or claim.measure)(found, name)
     verdict = verdict_of(effect, bar)
     limit = limit_of(effect, bar) if verdict == "undecided" else ""
-    return Cell(name, kind, bar.says, str(bar), effect, verdict, bar.claimed, bar.reported, limit)
+    return Cell(name, kind, bar.says, str(bar), effect, verdict, bar.claimed, bar.reported, limit, bar.margin)
 
 
 COLLAPSES = Bar("no, it collapses: less than {percent} is kept", "<", 0.5, ours=True)

@@ -98,7 +98,8 @@ def _read(chain: Trace, canvas: list[int], channels: tuple[int, int, int]) -> di
     measures = (Cosine(), Outliers(top=chain.model.d_model), Recency(max_distance=_DISTANCES))
     found = profile(chain, [canvas], "clean", measures=measures)
     by_state, recency = found.pooled("cosine", "cosine", by=["state"]), found.measures["recency"]
-    own, early, following = (found.pooled("outliers", "energy_share").sel(channel=channel) for channel in channels)
+    shares = found.pooled("outliers", "energy_share")
+    own, early, following = (shares.sel(channel=channel) for channel in channels)
     values = {
         "cosine": found.pooled("cosine", "cosine"),
         "cosine_masked": by_state.sel(state="masked"),
@@ -120,9 +121,10 @@ def _only(values: Any) -> Any:
 
 def losses(trace: Trace, texts: Sequence[Canvases]) -> Losses:
     """The loss of each text, next-token or denoising; the share of a forward's FLOPs that is saved."""
-    found = losses_of(trace, texts)
+    found = losses_of(trace, texts, mixed=True)
     _need_finite(trace.model, [loss.value for loss in found])
-    saved = flops_saved(trace.forward(texts[0].rows[0].inputs))
+    skips = any(op.structure(trace.target) for op in trace.ops)
+    saved = flops_saved(trace.forward(texts[0].rows[0].inputs)) if skips else 0.0
     return Losses(tuple(loss.value for loss in found), found[0].estimator, saved)
 
 

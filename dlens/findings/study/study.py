@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from math import isfinite
 from typing import Any, cast, final
+
+import torch
 
 from dlens.axes import respell
 from dlens.checks import as_flag, quoted
 from dlens.findings.effects.retention import enough
 from dlens.findings.scores.accuracy import refuse_long_problems
 from dlens.findings.skipping.choosable import bare
-from dlens.findings.study.asking import FULL, QUICK, Asking, Question, StudySettings, n_parts
+from dlens.findings.study.apart import computed_apart
+from dlens.findings.study.asking import FULL, QUICK, Asking, StudySettings, n_parts
 from dlens.findings.study.results import KINDS, ModelKind, ModelStudy, kind_of
+from dlens.findings.study.side_by_side import side_by_side
 from dlens.tasks import Task
 from dlens.tracing.chain import Trace
 from dlens.tracing.progress import quiet
 from dlens.tracing.records.record import versions
 from dlens.workers.base import Workers
-from dlens.workers.board import Board, Failure
-from dlens.workers.run import computed
 from dlens.workers.store import Store
 
 __all__ = ["FULL", "QUICK", "Study", "StudySettings", "plain", "study"]
@@ -70,6 +74,8 @@ def study(
 ) -> Study:
     """Measure models on the same texts and problems, part by part.
 
+    On a CPU models are asked side by side, and divide torch's threads.
+
     Args:
         models: each anything `dlens.trace` takes, without operations.
         task: what is answered.
@@ -92,41 +98,28 @@ def study(
     for chain in chains:
         refuse_long_problems(chain.model, task, problems)
     store = Store() if store is None else store
-    found: dict[str, ModelStudy] = {}
+    stop = threading.Event()
     with tqdm(total=len(chains) * n_parts(settings), unit="part", leave=False, disable=quiet(progress)) as bar:
-        askings = [Asking(chain, task, settings, store, bar) for chain in chains]
-        n_computed = 0 if workers is None else _computed_apart(askings, workers)
+        askings = [Asking(chain, task, settings, store, bar, stop) for chain in chains]
+        n_computed = 0 if workers is None else computed_apart(askings, workers)
         if n_computed:
-            store = replace(store, fresh=False)
-        for asking, kind in zip(askings, kinds or [None] * len(chains), strict=True):
-            model = asking.chain.model
-            own = replace(asking, store=store)
-            found[model.name] = own.all(cast(ModelKind, kind) if kind else kind_of(model.family))
-    return Study(found, settings, task.name, versions(), len(store.reused) - n_computed)
+            askings = [replace(asking, store=replace(store, fresh=False)) for asking in askings]
+        asked = [
+            partial(asking.all, cast(ModelKind, kind) if kind else kind_of(asking.chain.model.family))
+            for asking, kind in zip(askings, kinds or [None] * len(chains), strict=True)
+        ]
+        found = side_by_side(asked, stop, _threads(chains))
+    names = (chain.model.name for chain in chains)
+    n_reused = len(store.reused) - n_computed
+    return Study(dict(zip(names, found, strict=True)), settings, task.name, versions(), n_reused)
 
 
-def _computed_apart(askings: Sequence[Asking], workers: Workers) -> int:
-    """Let workers compute the parts into the store: first how all models read, then the rest; how many were missing."""
-    readings = [asking.reading() for asking in askings]
-    n_missing = _apart(readings, askings, workers)
-    rest: list[Question[Any]] = []
-    for asking, question in zip(askings, readings, strict=True):
-        reading = Store(asking.store.folder).once(question.asked, question.compute, question.read)
-        rest += asking.later(reading).every()
-    return n_missing + _apart(rest, askings, workers)
-
-
-def _apart(questions: Sequence[Question[Any]], askings: Sequence[Asking], workers: Workers) -> int:
-    store, bar = askings[0].store, askings[0].bar
-    if store.folder is None:
-        raise ValueError("workers without a folder; expected a store on disk, where they meet; pass Store(folder)")
-    missing = [question for question in questions if store.found(question.asked, question.read) is None]
-    board = Board(store.folder, store.folder / "work")
-    tell = lambda standing: bar.set_description(f"workers: {standing}")  # noqa: E731
-    for each in computed([question.unit() for question in missing], board, workers, fresh=store.fresh, tell=tell):
-        if isinstance(each, Failure):
-            raise RuntimeError(f"{each} (on {each.where}); expected a part of the study\n{each.traceback}")
-    return len({question.unit().name(board) for question in missing})
+def _threads(chains: Sequence[Trace]) -> int:
+    """How many threads of torch the models may divide: one where they share a device or modules, or under autocast."""
+    modules = [id(part) for chain in chains for part in chain.model.module.modules()]
+    alone = len(set(modules)) == len(modules) and all(chain.model.device.type == "cpu" for chain in chains)
+    # Autocast is a matter of the thread that switches it on.
+    return torch.get_num_threads() if alone and not torch.is_autocast_enabled("cpu") else 1
 
 
 def _checked(models: Sequence[Any], kinds: Sequence[Any]) -> list[Trace]:

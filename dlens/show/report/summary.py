@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from math import isfinite
+from math import isfinite, nan
 from typing import TYPE_CHECKING
 
 from dlens.findings.scores.estimate import Estimate
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["lead", "margin", "method", "number", "summary"]
 
+# As many as a float32 tells apart.
+_MOST_DIGITS = 6
 _CLASS: Mapping[Verdict, str] = {"holds": "holds", "does not hold": "not", "undecided": "undecided"}
 _OF: Mapping[ModelKind, str] = {"diffusion": "native diffusion", "ar": "AR", "ar-init": "AR-initialised"}
 
@@ -88,18 +90,27 @@ def margin(cell: Cell) -> str:
     return f"claimed {cell.bar}" if cell.claimed else f"judged by {cell.bar}"
 
 
-def number(effect: Estimate) -> str:
-    """A number with its interval.
+def number(effect: Estimate, margin: float = nan) -> str:
+    """A number with its interval, to as many digits as tell its ends from a margin.
 
     Examples:
+        >>> number(Estimate(0.04, 0.0004, 0.05)), number(Estimate(0.04, 0.0004, 0.05), margin=0)
+        ('0.040 [0.000, 0.050]', '0.0400 [0.0004, 0.0500]')
         >>> number(Estimate(0.5, 0.25, 0.75)), number(Estimate(0.5, float("nan"), float("nan")))
         ('0.50 [0.25, 0.75]', '0.50')
     """
     digits = 2 if abs(effect.value) >= 0.1 else 3
     if not isfinite(effect.value):
         return ""
+    while digits < _MOST_DIGITS and any(_on(margin, end, digits) for end in (effect.low, effect.high)):
+        digits += 1
     value, low, high = (f"{part:.{digits}f}".replace("-", "−") for part in (effect.value, effect.low, effect.high))
     return f"{value} [{low}, {high}]" if isfinite(effect.low) else value
+
+
+def _on(margin: float, end: float, digits: int) -> bool:
+    """Whether an end beside a margin would be shown as lying on it."""
+    return end != margin and round(end, digits) == round(margin, digits)
 
 
 def method(found: Study) -> str:

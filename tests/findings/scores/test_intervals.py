@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from math import comb, isnan
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from dlens.findings.scores.intervals import (
     ratio_interval,
     share_interval,
 )
+from tests.refusing import WRONG, assert_three_parts
+from tests.unchecked import unchecked
 
 # Simulated coverage is known to 0.006 at 1500 draws.
 COVERED = 0.93
@@ -210,3 +213,40 @@ def test_from_a_value_to_an_end_only_the_nearer_ends_of_the_parts_count() -> Non
     values, ends = np.array([1.0, 0.5]), np.array([[0.7, 1.4], [0.2, 0.9]])
     low, high = contrast_interval(values, ends, np.array([1.0, -1.0]), np.eye(2))
     assert (low, high) == pytest.approx((0.5 - 0.5, 0.5 + 0.5))
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_wrong_objects_are_refused(wrong: Any) -> None:
+    one, ends = np.ones(1), np.ones((1, 2))
+    calls: dict[str, Callable[[], Any]] = {
+        "both": lambda: ratio_ends(wrong, one, one),
+        "lost": lambda: ratio_ends(one, wrong, one),
+        "won": lambda: ratio_ends(one, one, wrong),
+        "samples": lambda: jackknife_interval(wrong, np.mean),
+        "samples ": lambda: jackknife_interval([wrong], np.mean),
+        "statistic": lambda: jackknife_interval([np.ones(3)], wrong),
+        "values": lambda: contrast_interval(wrong, ends, one, np.eye(1)),
+        "ends": lambda: contrast_interval(one, wrong, one, np.eye(1)),
+        "weights": lambda: contrast_interval(one, ends, wrong, np.eye(1)),
+        "correlation": lambda: contrast_interval(one, ends, one, wrong),
+    }
+    for what, call in calls.items():
+        with unchecked(), pytest.raises(ValueError) as caught:
+            call()
+        assert_three_parts(str(caught.value), f"{what.strip()}=")
+
+
+def test_arrays_that_do_not_go_together_are_refused() -> None:
+    one, two = np.ones(1), np.ones(2)
+    for call in (
+        lambda: ratio_ends(two, one, two),
+        lambda: ratio_ends(one, one, -one),
+        lambda: ratio_ends(one[0], one, one),
+        lambda: jackknife_interval([], np.mean),
+        lambda: jackknife_interval(np.ones(3), np.mean),
+        lambda: contrast_interval(two, np.ones((2, 3)), two, np.eye(2)),
+        lambda: contrast_interval(two, np.ones((2, 2)), two, np.eye(3)),
+        lambda: contrast_interval(two, np.ones((2, 2)), one, np.eye(2)),
+    ):
+        with unchecked(), pytest.raises(ValueError, match="; expected .*; "):
+            call()

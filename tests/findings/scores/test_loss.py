@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 import dlens
-from dlens.findings.scores.loss import text_loss, weighted_cross_entropy
+from dlens.findings.scores.canvases import text_canvases
+from dlens.findings.scores.loss import loss_of, losses_of, text_loss, weighted_cross_entropy
 
 TEXTS = ["Once upon a time there was a fox", "def f(x):\n    return"]
 
@@ -62,3 +65,21 @@ def test_logits_meet_the_token_they_predict() -> None:
     targets, weights = torch.tensor([[0, 1, 2]]), torch.tensor([[0.0, 1.0, 1.0]])
     assert weighted_cross_entropy(logits, targets, weights, shift=1) == pytest.approx(0.0)
     assert weighted_cross_entropy(logits, targets, weights, shift=0) > 100
+
+
+@pytest.mark.parametrize("name", ["diffusion", "ar"])
+def test_sets_that_share_forwards_keep_their_losses(name: str, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(name)
+    drawn = zip([*TEXTS, "The end"], (3, 1, 2), strict=True)
+    parts = [text_canvases(model, [text], draws, seed) for seed, (text, draws) in enumerate(drawn)]
+    forwards: list[int] = []
+    handle = model.module.register_forward_pre_hook(lambda *_: forwards.append(1))
+    trace = dlens.trace(model).skip([5])
+    alone = [loss_of(trace, canvases) for canvases in parts]
+    n_alone, mixed = len(forwards), losses_of(trace, parts, 4, mixed=True)
+    handle.remove()
+    n_rows = sum(len(canvases.rows) for canvases in parts)
+    assert n_alone == 3 and len(forwards) - n_alone == -(-n_rows // 4)
+    assert [replace(loss, value=0.0) for loss in mixed] == [replace(loss, value=0.0) for loss in alone]
+    assert [loss.value for loss in mixed] == pytest.approx([loss.value for loss in alone], abs=1e-5)
+    assert len({round(loss.value, 3) for loss in mixed}) == 3, "losses that differ, or a mix-up would not show"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,8 @@ import torch
 import dlens
 from dlens import tasks
 from dlens.findings.study.claims import claims
-from dlens.findings.study.study import StudySettings, study
+from dlens.findings.study.study import StudySettings, _threads, study
 from dlens.models.source import TRIO_FOLDER
-from dlens.workers import Here
 from dlens.workers.store import Store
 from tests.reference import shallow
 from tests.standins import save_dream, save_llada
@@ -68,6 +69,36 @@ def test_an_interrupted_study_goes_on(small: dlens.Model, tmp_path: Path) -> Non
     resumed = study([small], CODE, SMALL, store=Store(tmp_path))
     assert resumed.reused == finished > 0
     assert resumed.numbers()["models"] == whole.numbers()["models"]
+
+
+def test_models_side_by_side_give_what_they_give_in_turn(
+    small: dlens.Model, diffusion: dlens.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = [shallow(diffusion, 3), small]
+    few = replace(SMALL, answered=("whole",))
+    in_turn, threads = study(models, CODE, few), set[int]()
+    handles = [
+        model.module.register_forward_pre_hook(harmless(lambda *_: threads.add(threading.get_ident())))
+        for model in models
+    ]
+    monkeypatch.setattr("dlens.findings.study.study._threads", lambda chains: 2)
+    beside = study(models, CODE, few)
+    for handle in handles:
+        handle.remove()
+    assert len(threads) == 2 and threading.get_ident() not in threads
+    assert json.dumps(beside.numbers()) == json.dumps(in_turn.numbers())
+    assert list(beside.models) == list(in_turn.models) == [model.name for model in models]
+
+
+def test_only_models_that_share_nothing_divide_the_threads(
+    ar: dlens.Model, diffusion: dlens.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    one, other = (dlens.trace(model) for model in (ar, diffusion))
+    assert _threads([one, other]) == 7
+    assert _threads([one, dlens.trace(replace(ar, name="the same module"))]) == 1
+    with torch.autocast("cpu"):
+        assert _threads([one, other]) == 1
 
 
 def test_other_weights_are_another_question(small: dlens.Model, tmp_path: Path) -> None:
@@ -146,16 +177,3 @@ def test_activations_that_are_not_finite_are_said(small: dlens.Model) -> None:
     finally:
         with torch.no_grad():
             weight.copy_(kept)
-
-
-def test_workers_compute_the_same_parts(small: dlens.Model, tmp_path: Path) -> None:
-    asked = {"models": [small], "task": tasks.get("trio-code"), "settings": replace(SMALL, texts=1)}
-    here = study(**asked, store=Store(tmp_path / "here"), progress=False)
-    there = study(**asked, store=Store(tmp_path / "there"), workers=Here(), progress=False)
-    assert str(there.numbers()) == str(here.numbers())
-    names = [sorted(path.name for path in (tmp_path / folder).iterdir()) for folder in ("here", "there")]
-    assert names[0] == names[1]
-    again = study(**asked, store=Store(tmp_path / "there"), workers=Here(), progress=False)
-    assert again.reused == len(names[0]) and there.reused == here.reused
-    with pytest.raises(ValueError, match="workers without a folder; expected a store on disk"):
-        study(**asked, workers=Here(), progress=False)

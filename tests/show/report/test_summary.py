@@ -8,6 +8,7 @@ from html import escape as html_of
 
 import pytest
 
+from dlens.findings.scores.estimate import Estimate
 from dlens.findings.study import study as studies
 from dlens.findings.study.claims import claims
 from dlens.findings.study.study import Study
@@ -35,7 +36,7 @@ def test_the_summary_has_a_verdict_and_numbers_for_every_model(html: str, found:
     assert len(cells) == 8 * 2
     for cell, own in zip(cells, [cell for row in claims(found) for cell in row.cells], strict=True):
         assert f">{own.verdict}</span>" in cell
-        assert number(own.effect) in cell and html_of(own.effect.why) in cell
+        assert number(own.effect, own.margin) in cell and html_of(own.effect.why) in cell
         assert html_of(f"claimed of {'AR' if own.kind == 'ar' else 'native diffusion'}: {own.says}\u00a0— ") in cell
     assert "not training runs" in html.split('<table class="claims">')[0]
 
@@ -136,3 +137,19 @@ def test_a_model_that_solves_nothing_is_said_so() -> None:
     solved = dict.fromkeys(("whole", "apart", "early run", "no outlier", "no random"), "00")
     study = made_study({"ar": made_model("ar", EVEN, solved=solved)})
     assert "not measurable: baseline solves 0 of 2" in report_page(study, claims(study))
+
+
+@pytest.mark.parametrize(
+    ("effect", "margin", "shown"),
+    [
+        (Estimate(0.042, 0.0004, 0.05), 0.0, "0.0420 [0.0004, 0.0500]"),
+        (Estimate(-0.36, -0.7, -0.004), 0.0, "−0.360 [−0.700, −0.004]"),
+        (Estimate(0.95, 0.9004, 1.0), 0.9, "0.9500 [0.9004, 1.0000]"),
+        (Estimate(0.02, 0.0196, 0.0204), 0.02, "0.0200 [0.0196, 0.0204]"),
+        (Estimate(0.5, 0.0, 0.9), 0.0, "0.50 [0.00, 0.90]"),
+        (Estimate(0.5, 1e-9, 0.9), 0.0, "0.500000 [0.000000, 0.900000]"),
+        (Estimate(0.5, 0.2, 0.9), 0.0, "0.50 [0.20, 0.90]"),
+    ],
+)
+def test_an_end_that_decides_is_not_rounded_onto_the_margin(effect: Estimate, margin: float, shown: str) -> None:
+    assert number(effect, margin) == shown
