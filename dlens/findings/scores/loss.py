@@ -17,7 +17,7 @@ from dlens.findings.scores.canvases import Canvas, Canvases, text_canvases
 from dlens.tracing.chain import Trace
 from dlens.tracing.records.record import Record
 
-__all__ = ["TextLoss", "canvas_loss", "loss_of", "losses_of", "text_loss"]
+__all__ = ["TextLoss", "canvas_loss", "forward_or_idle", "loss_of", "losses_of", "refuse_idle", "text_loss"]
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,32 @@ def losses_of(trace: Trace, parts: Sequence[Canvases], batch_size: int = 8) -> l
     for canvases in parts:
         total = 0.0
         for rows in batched(canvases.rows, batch_size):
-            record, unfired = _forward(chain, rows)
+            record, unfired = forward_or_idle(chain, [row.inputs for row in rows])
             idle = unfired if idle is None else idle & unfired
             total += canvas_loss(record["logits"], record.is_pad, rows, trace.model.family.shift)
         losses.append(TextLoss(total / canvases.divisor, canvases.estimator, canvases.n_tokens))
+    refuse_idle(idle, record)
+    return losses
+
+
+def forward_or_idle(chain: Trace, rows: Sequence[list[int]]) -> tuple[Record, set[str]]:
+    """A forward over rows of token ids, and the operations that found nothing to act on."""
+    try:
+        return chain.forward(rows), set()
+    except NeverFired as error:
+        return error.record, set(error.ops)
+
+
+def refuse_idle(idle: set[str] | None, record: Record | None) -> None:
+    """Refuse operations that found nothing to act on in any batch.
+
+    Args:
+        idle: their words; None where nothing ran.
+        record: the last batch.
+
+    Raises:
+        NeverFired: there are some.
+    """
     if idle:
         raise NeverFired(
             f"'{min(idle)}' found nothing to act on in any text; expected at least one position; check noise= and "
@@ -105,15 +127,6 @@ def losses_of(trace: Trace, parts: Sequence[Canvases], batch_size: int = 8) -> l
             record,
             tuple(sorted(idle)),
         )
-    return losses
-
-
-def _forward(chain: Trace, rows: Sequence[Canvas]) -> tuple[Record, set[str]]:
-    """A forward, and the operations that found nothing to act on."""
-    try:
-        return chain.forward([row.inputs for row in rows]), set()
-    except NeverFired as error:
-        return error.record, set(error.ops)
 
 
 def canvas_loss(logits: Logits, is_pad: TokenMask, rows: Sequence[Canvas], shift: int) -> float:
