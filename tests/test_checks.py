@@ -17,7 +17,7 @@ from dlens.checks import as_flag, finite, plain_fields, quoted, real, require_wo
 from dlens.findings.scores import accuracy, decoding
 from dlens.findings.study import asking, stored
 from dlens.measures import cosine_pairs
-from dlens.tasks import gsm8k, humaneval, mbpp
+from dlens.tasks.formats import gsm8k, humaneval, mbpp
 from tests.refusing import assert_three_parts
 from tests.unchecked import unchecked
 

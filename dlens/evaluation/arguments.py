@@ -38,8 +38,8 @@ def read_arguments(given: Mapping[str, Any]) -> tuple[Trace, Bound, Decoding]:
 
     `pretrained` (or `model`) and what `dlens.load` takes: family, dtype, device_map, revision, attn_implementation,
     trust_remote_code. `skip=3-4-5` with `part=attn`, and `ablate_outlier=true` or its channel, change the model.
-    `sampler=LLaDA` with its settings, such as `steps=64,block_length=32`, `max_new_tokens`, `batch_size` and `seed` say how
-    it answers; `draws`, `guidance` and `check_greedy` how its likelihood is bounded.
+    `sampler=LLaDA` with its settings, such as `steps=64,block_length=32`, `max_new_tokens`, `batch_size` and `seed` say
+    how it answers; `draws`, `guidance` and `check_greedy` how its likelihood is bounded.
 
     Args:
         given: name -> value, as lm-eval reads them: numbers, True and False, other text.

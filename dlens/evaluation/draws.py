@@ -38,9 +38,9 @@ def draw_masks(length: int, draws: int, seed: int) -> Bool[Tensor, "draw token"]
     Source: LLaDA (arXiv 2502.09992), appendix B.5, as in its code `eval_llada.py`, there once for each mini-batch.
 
     Examples:
-        >>> masks = draw_masks(length=4, draws=8, seed=0)
+        >>> masks = draw_masks(length=4, draws=4, seed=0)
         >>> masks.shape, sorted(masks.sum(-1).tolist())
-        (torch.Size([8, 4]), [1, 1, 2, 2, 3, 3, 4, 4])
+        (torch.Size([4, 4]), [1, 2, 3, 4])
     """
     generator = rng(seed)
     first = int(torch.randint(1, length + 1, (), generator=generator))

@@ -168,8 +168,8 @@ def _check(model: Model, pairs: Sequence[Pair], bound: Bound) -> None:
             )
         if model.family.mask_token_id in (*pair.context, *pair.continuation):
             raise ValueError(
-                f"a text with the mask token of {model.name} in it; expected none, as only what is drawn is masked; drop "
-                f"such texts, or load with a Family of another mask_token_id"
+                f"a text with the mask token of {model.name} in it; expected none, as only what is drawn is masked; "
+                f"drop such texts, or load with a Family of another mask_token_id"
             )
 
 
