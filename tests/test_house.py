@@ -37,12 +37,13 @@ LEVELS = {
     "tracing": 4,
     "compression": 5,
     "findings": 6,
-    "show": 7,
-    "widgets": 7,
-    "public": 8,
-    "cli": 8,
-    "__main__": 9,
-    "__init__": 9,
+    "evaluation": 7,
+    "show": 8,
+    "widgets": 8,
+    "public": 9,
+    "cli": 9,
+    "__main__": 10,
+    "__init__": 10,
 }
 # The floors of a room: each may import those before it, and what stands in the room itself is on top.
 FLOORS = {
@@ -56,6 +57,7 @@ FLOORS = {
 MIRRORED = (
     "",
     "compression",
+    "evaluation",
     "findings",
     "measures",
     "models",
@@ -93,6 +95,9 @@ HEAVY = (
     "pandas",
     "scipy",
     "jinja2",
+    "lm_eval",
+    "math_verify",
+    "datasets",
 )
 
 
@@ -167,8 +172,9 @@ def test_nnsight_stays_in_the_engine_and_models(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_heavy_libraries_load_when_used(path: Path) -> None:
-    # Nothing loads the widgets but `import dlens.widgets`.
+    # Nothing loads the widgets but `import dlens.widgets`, and lm-eval's model only what needs lm-eval.
     heavy = set(HEAVY) - ({"anywidget", "ipywidgets"} if room(path) == "widgets" else set())
+    heavy -= {"lm_eval"} if path.relative_to(PACKAGE).as_posix() == "evaluation/lm.py" else set()
     assert not {name.split(".")[0] for name in imported_at_once(parse(path))} & heavy
 
 

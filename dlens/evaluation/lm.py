@@ -111,6 +111,11 @@ class TraceLM(TemplateLM):
             continue_final_message=not add_generation_prompt,
         )
 
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """The log-likelihood of continuations, and whether greedy decoding gives them."""
+        # The forwards have a bar of their own.
+        return super().loglikelihood(requests, disable_tqdm=True)
+
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], **kwargs: Any
     ) -> list[tuple[float, bool]]:
