@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+import torch
+
 from dlens import samplers
 from dlens.axes import respell
 from dlens.checks import quoted, refuse, require_word, whole
@@ -74,8 +76,10 @@ def read_arguments(given: Mapping[str, Any]) -> tuple[Trace, Bound, Decoding]:
 
 def _loading(given: Mapping[str, Any]) -> dict[str, Any]:
     """What `dlens.load` is given; a device is where all of the model goes."""
-    device = {"device_map": given["device"]} if given.get("device") is not None else {}
-    return device | {each: given[each] for each in _LOADING if each in given}
+    device = given.get("device")
+    # lm-eval asks for CUDA by default, and its own models take the CPU where there is none.
+    placed = device is not None and (torch.cuda.is_available() or not str(device).startswith("cuda"))
+    return ({"device_map": device} if placed else {}) | {each: given[each] for each in _LOADING if each in given}
 
 
 def _layers(given: Mapping[str, Any]) -> list[int] | None:
