@@ -45,7 +45,9 @@ class Bound:
     def __post_init__(self) -> None:
         as_flag(self.check_greedy, "check_greedy")
         if as_index(self.draws, "draws") < 1:
-            refuse("draws", self.draws, "at least 1, how many times each continuation is masked", "give 128")
+            refuse(
+                "draws", self.draws, "at least 1, how many times each continuation is masked", "give for example 128"
+            )
         guidance = finite(self.guidance)
         if guidance is None or guidance < 0:
             refuse("guidance", self.guidance, "0 or more", "0 is no guidance")

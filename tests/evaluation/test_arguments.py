@@ -52,7 +52,7 @@ def test_what_is_changed(loads: list[Any]) -> None:
         return [op.words() for op in read_arguments({"pretrained": "m", **given})[0].ops]
 
     assert words(skip="3-4-5") == ["skip layers 3, 4, 5"] and words(skip=3) == ["skip layers 3"]
-    assert words(skip=3, part="attn") == ["skip attn of layers 3"]
+    assert words(skip=3, part="attn") == ["skip the attn of layers 3"]
     assert words(skip="0-1", ablate_outlier=7)[1] == words(ablate_outlier=7)[0]
     assert "7" in words(ablate_outlier=7)[0] and words(ablate_outlier=False) == []
     assert len(words(ablate_outlier=True)) == 1

@@ -166,7 +166,7 @@ def test_what_has_no_likelihood_is_refused(ar: dlens.Model, diffusion: dlens.Mod
     assert mask is not None
     with pytest.raises(ValueError, match="a text with the mask token of trio/diffusion .*; expected none, .*; drop"):
         log_likelihoods(dlens.trace(diffusion), [Pair((5, mask), (6,))])
-    with pytest.raises(ValueError, match="draws=0; expected at least 1, .*; give 128"):
+    with pytest.raises(ValueError, match="draws=0; expected at least 1, .*; give for example 128"):
         Bound(draws=0)
     for guidance in (-1, None, float("inf"), "1"):
         with unchecked(), pytest.raises(ValueError, match="guidance=.*; expected 0 or more; 0 is no guidance"):

@@ -101,9 +101,10 @@ def test_chat_templates_are_written_as_hflm_does(smol: dlens.Model) -> None:
     assert ours.chat_template(True) == smol.tokenizer.chat_template
 
 
-def test_it_is_made_of_arguments_as_lm_eval_hands_them_over() -> None:
+def test_it_is_made_of_arguments_as_lm_eval_hands_them_over(ar: dlens.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     from lm_eval.api.registry import get_model
 
+    monkeypatch.setattr("dlens.evaluation.arguments.load", lambda name: ar)
     kind: Any = get_model("dlens")
     assert kind is TraceLM
     lm = kind.create_from_arg_string("pretrained=trio/ar,skip=3-5,batch_size=4", {"batch_size": 1, "device": None})
