@@ -70,8 +70,8 @@ def read_arguments(given: Mapping[str, Any]) -> tuple[Trace, Bound, Decoding]:
     outlier = given.get("ablate_outlier", False)
     if outlier is not False:
         chain = chain.ablate_outlier(None if outlier is True else outlier)
-    own = {each: given[each] for each in _DECODING if each in given}
-    return chain, bound, Decoding(sampler=_sampler(model, given), **{"batch_size": 8} | own)
+    own: dict[str, Any] = {"batch_size": 8} | {each: given[each] for each in _DECODING if each in given}
+    return chain, bound, Decoding(sampler=_sampler(model, given), **own)
 
 
 def _loading(given: Mapping[str, Any]) -> dict[str, Any]:

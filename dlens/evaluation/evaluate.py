@@ -178,16 +178,18 @@ def evaluate(
     for task in loaded:
         if task.config.unsafe_code:
             require_permission(task.task_name, allow_code)
-    results = simple_evaluate(
+    # Its decorator hides from type checkers what it takes.
+    run: Any = simple_evaluate
+    results = run(
         lm,
         tasks=loaded,
         num_fewshot=shots,
         limit=limit,
         bootstrap_iters=1000,
         apply_chat_template=chat,
-        random_seed=None,  # pyright: ignore
-        numpy_random_seed=None,  # pyright: ignore
-        torch_random_seed=None,  # pyright: ignore
+        random_seed=None,
+        numpy_random_seed=None,
+        torch_random_seed=None,
         confirm_run_unsafe_code=allow_code,
         # Without one, lm-eval reads all of its thousands of yaml files.
         task_manager=manager,

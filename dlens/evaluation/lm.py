@@ -130,8 +130,9 @@ class TraceLM(TemplateLM):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answers, each up to its first stop string."""
-        prompts = [self.tok_encode(request.args[0]) or [self.prefix_token_id] for request in requests]
-        asked = [Asked.of(request.args[1]) for request in requests]
+        given: list[Any] = [request.args for request in requests]
+        prompts = [self.tok_encode(context) or [self.prefix_token_id] for context, _ in given]
+        asked = [Asked.of(keywords) for _, keywords in given]
         return answers(self.trace, prompts, asked, self.decoding, self.n_positions)
 
     def _windows(self, text: str) -> list[tuple[list[int], list[int]]]:

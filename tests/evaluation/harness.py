@@ -63,7 +63,8 @@ def run(lm: LM, folder: Path, *tasks: str, **given: Any) -> dict[str, Any]:
     """What lm-eval finds of a model on tasks of a folder; no random source is seeded anew."""
     seeds: Any = dict.fromkeys(("random_seed", "numpy_random_seed", "torch_random_seed"))
     manager = TaskManager(include_path=str(folder), include_defaults=False)  # pyright: ignore
-    found: Any = simple_evaluate(lm, tasks=list(tasks), task_manager=manager, bootstrap_iters=0, **seeds, **given)
+    evaluate: Any = simple_evaluate
+    found = evaluate(lm, tasks=list(tasks), task_manager=manager, bootstrap_iters=0, **seeds, **given)
     return found
 
 
