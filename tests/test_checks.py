@@ -102,6 +102,7 @@ ARGUMENTS: dict[str, Any] = {
     "budget": lambda models: 1 / 16,
     "n": lambda models: 2,
     "task": lambda models: tasks.get("trio-code"),
+    "tasks": lambda models: ["gsm8k:nowhere.jsonl"],
     "problems": lambda models: tasks.get("trio-code").problems(2),
     "name": lambda models: "trio-code",
     "path": lambda models: __file__,

@@ -13,6 +13,7 @@ import pytest
 
 import dlens
 from dlens.show.report import report as reports
+from tests.evaluation.harness import small_tasks
 from tests.reference import shallow
 
 PACKAGE = Path(dlens.__file__).parent
@@ -257,6 +258,7 @@ def test_each_public_function_can_be_called_twice(
     ar: dlens.Model, diffusion: dlens.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reports, "QUICK", replace(reports.QUICK, texts=2, draws=1))
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda storage: None)
     ar, diffusion = shallow(ar, 4), shallow(diffusion, 4)
     dlens.trace(ar).forward("Once upon a time").save(tmp_path / "record")
     denoised = dlens.trace(diffusion).capture("pattern").generate("Once upon a time", 2)
@@ -275,6 +277,7 @@ def test_each_public_function_can_be_called_twice(
         "spectral_alpha": (ar,),
         "compress": (ar, "rtn"),
         "robustness": ([ar], "trio-math", [dlens.Recipe(method="rtn", bits=3)], 2),
+        "evaluate": (ar, ["small_choice"]),
         "retention": (ar, [2]),
         "disruption": (ar, [2], ["Once upon a time"]),
         "phases": (ar, [2]),
@@ -295,6 +298,7 @@ def test_each_public_function_can_be_called_twice(
     named["attribute"] = {"method": "attribution"}
     named["disruption"] = {"max_new_tokens": 2}
     named["collapse"] = named["retention"] | {"n_random": 0, "texts": ["Once upon a time"], "prompts": ["Once"]}
+    named["evaluate"] = {"include_path": small_tasks(tmp_path)}
     named |= {"report": {"quick": True, "problems": 2}, "circuit": {"method": "eap"}}
     assert set(calls) == set(public_functions())
     for name, arguments in calls.items():
