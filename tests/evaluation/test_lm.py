@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import runpy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lm_eval.api.instance import Instance
+from lm_eval.api.registry import get_model, model_registry
 from lm_eval.models.huggingface import HFLM
 
 import dlens
@@ -102,8 +104,6 @@ def test_chat_templates_are_written_as_hflm_does(smol: dlens.Model) -> None:
 
 
 def test_it_is_made_of_arguments_as_lm_eval_hands_them_over(ar: dlens.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lm_eval.api.registry import get_model
-
     monkeypatch.setattr("dlens.evaluation.arguments.load", lambda name: ar)
     kind: Any = get_model("dlens")
     assert kind is TraceLM
@@ -111,6 +111,13 @@ def test_it_is_made_of_arguments_as_lm_eval_hands_them_over(ar: dlens.Model, mon
     assert str(lm.trace).endswith("skip layers 3, 5") and lm.decoding.batch_size == 4
     other = kind.create_from_arg_obj({"pretrained": "trio/ar"}, {"batch_size": 2})
     assert other.decoding.batch_size == 2 and other.trace.ops == ()
+
+
+def test_the_command_line_of_lm_eval_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    known: list[bool] = []
+    monkeypatch.setattr("lm_eval.__main__.cli_evaluate", lambda: known.append("dlens" in model_registry))
+    runpy.run_module("dlens.evaluation", run_name="__main__")
+    assert known == [True]
 
 
 def test_text_needs_a_tokenizer(ar: dlens.Model) -> None:
