@@ -23,7 +23,6 @@ _POSITIONS = 2048
 
 
 @final
-@register_model("dlens")
 class TraceLM(TemplateLM):
     """What lm-eval asks, answered by a trace.
 
@@ -156,3 +155,7 @@ class TraceLM(TemplateLM):
             )
         kept = context[-(self.max_length + 1 - len(continuation)) :]
         return Pair(tuple(kept), tuple(continuation))
+
+
+# Not as a decorator, which would hide from type checkers what the class takes.
+register_model("dlens")(TraceLM)

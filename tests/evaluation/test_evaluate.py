@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -64,6 +65,18 @@ def test_likelihoods_change_with_what_is_done_to_the_model(diffusion: dlens.Mode
     assert [(each.task, each.n) for each in few.scores] == [("small_choice", 2), ("small_rolling", 2)]
     assert len(few.results["samples"]["small_choice"]) == 2
     assert isnan(few.scores[1].stderr) and few.scores[0].stderr >= 0
+
+
+def test_prompts_are_written_with_the_chat_template_where_asked(ar: dlens.Model, tmp_path: Path) -> None:
+    tokenizer = copy.deepcopy(ar.tokenizer)
+    tokenizer.chat_template = "{% for each in messages %}<{{ each.role }}>{{ each.content }}{% endfor %}<answer>"
+    model, folder = replace(shallow(ar, 1), tokenizer=tokenizer), small_tasks(tmp_path)
+    asked = []
+    for chat in (False, True):
+        found = dlens.evaluate(model, ["small_choice"], include_path=folder, limit=1, chat=chat)
+        (sample,) = found.results["samples"]["small_choice"]
+        asked.append(sample["arguments"][0][0])
+    assert asked[1] == f"<user>{asked[0]}<answer>" and asked[0].startswith("Once upon a time")
 
 
 def test_what_is_returned_is_a_table() -> None:
