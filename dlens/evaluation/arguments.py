@@ -62,16 +62,15 @@ def read_arguments(given: Mapping[str, Any]) -> tuple[Trace, Bound, Decoding]:
     name = given.get("pretrained", given.get("model"))
     if not isinstance(name, str):
         refuse("pretrained", name, "the name or folder of a model", "write for example pretrained=trio/ar")
-    if not isinstance(given.get("batch_size", 1), int):
-        refuse("batch_size", given["batch_size"], "a whole number, rows a forward", "write for example batch_size=8")
-    layers, bound = _layers(given), Bound(**{each: given[each] for each in _BOUND if each in given})
+    batch_size, layers = _batch_size(given), _layers(given)
+    bound = Bound(**{each: given[each] for each in _BOUND if each in given})
     model = load(name, **_loading(given))
     chain = trace(model) if layers is None else trace(model).skip(layers, part=given.get("part", "block"))
     outlier = given.get("ablate_outlier", False)
     if outlier is not False:
         chain = chain.ablate_outlier(None if outlier is True else outlier)
-    own: dict[str, Any] = {"batch_size": 8} | {each: given[each] for each in _DECODING if each in given}
-    return chain, bound, Decoding(sampler=_sampler(model, given), **own)
+    own = {each: given[each] for each in ("max_new_tokens", "seed") if each in given}
+    return chain, bound, Decoding(sampler=_sampler(model, given), batch_size=batch_size, **own)
 
 
 def _loading(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,6 +79,14 @@ def _loading(given: Mapping[str, Any]) -> dict[str, Any]:
     # lm-eval asks for CUDA by default, and its own models take the CPU where there is none.
     placed = device is not None and (torch.cuda.is_available() or not str(device).startswith("cuda"))
     return ({"device_map": device} if placed else {}) | {each: given[each] for each in _LOADING if each in given}
+
+
+def _batch_size(given: Mapping[str, Any]) -> int:
+    """Rows of a forward; lm-eval's option of this name comes as text."""
+    size = given.get("batch_size", 8)
+    if not str(size).isdecimal():
+        refuse("batch_size", size, "a whole number, rows a forward", "write for example batch_size=8")
+    return int(size)
 
 
 def _layers(given: Mapping[str, Any]) -> list[int] | None:
