@@ -163,9 +163,8 @@ def evaluate(
     bound = Bound(draws, guidance, check_greedy)
     decoding = Decoding(sampler, max_new_tokens, batch_size=batch_size, seed=seed, progress=progress)
     names, folders = _names(tasks), _folders(include_path)
-    for what, number, least in (("limit", limit, 1), ("shots", shots, 0)):
-        if number is not None and (whole(number) is None or number < least):
-            refuse(what, number, f"a whole number, {least} or more", "leave it out for the task's own")
+    _check_count("limit", limit, 1)
+    _check_count("shots", shots, 0)
     require_lm_eval()
     chain = model if isinstance(model, Trace) else trace(model)
     from lm_eval import simple_evaluate
@@ -213,6 +212,11 @@ def _names(tasks: Any) -> list[str]:
     if not names or not all(isinstance(name, str) for name in names):
         refuse("tasks", tasks, "names of tasks, at least one", "write for example ['gsm8k:test.jsonl']")
     return names
+
+
+def _check_count(what: str, number: Any, least: int) -> None:
+    if number is not None and (whole(number) is None or number < least):
+        refuse(what, number, f"a whole number, {least} or more", "leave it out for the task's own")
 
 
 def _folders(include_path: Any) -> list[Path]:
