@@ -7,6 +7,7 @@ from dlens.compression.compress import compress
 from dlens.compression.recipe import Recipe
 from dlens.compression.spectral_alpha import spectral_alpha
 from dlens.errors import Cancelled, NeverFired, UnfiredWarning, UnprovedWarning, VerificationError
+from dlens.evaluation.evaluate import Evaluation, evaluate
 from dlens.findings.circuits.attribute import Attribution, attribute
 from dlens.findings.circuits.circuit import Circuit, circuit
 from dlens.findings.circuits.heads import attention_flow, pattern_stability
@@ -65,6 +66,7 @@ __all__ = [
     "Disruption",
     "Drift",
     "Edit",
+    "Evaluation",
     "EffectiveRank",
     "Family",
     "Fill",
@@ -103,6 +105,7 @@ __all__ = [
     "compare",
     "compress",
     "disruption",
+    "evaluate",
     "grid",
     "load",
     "load_record",

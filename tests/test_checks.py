@@ -17,7 +17,7 @@ from dlens.checks import as_flag, finite, plain_fields, quoted, real, require_wo
 from dlens.findings.scores import accuracy, decoding
 from dlens.findings.study import asking
 from dlens.measures import cosine_pairs
-from dlens.tasks import gsm8k, humaneval, mbpp
+from dlens.tasks.formats import gsm8k, humaneval, mbpp
 from dlens.workers import store
 from tests.refusing import assert_three_parts
 from tests.unchecked import unchecked
@@ -103,6 +103,7 @@ ARGUMENTS: dict[str, Any] = {
     "budget": lambda models: 1 / 16,
     "n": lambda models: 2,
     "task": lambda models: tasks.get("trio-code"),
+    "tasks": lambda models: ["gsm8k:nowhere.jsonl"],
     "problems": lambda models: tasks.get("trio-code").problems(2),
     "name": lambda models: "trio-code",
     "path": lambda models: __file__,

@@ -13,6 +13,7 @@ import pytest
 
 import dlens
 from dlens.show.report import report as reports
+from tests.evaluation.harness import small_tasks
 from tests.reference import shallow
 
 PACKAGE = Path(dlens.__file__).parent
@@ -38,6 +39,7 @@ LEVELS = {
     "workers": 4,
     "compression": 5,
     "findings": 6,
+    "evaluation": 7,
     "sweeps": 7,
     "show": 8,
     "widgets": 8,
@@ -60,6 +62,7 @@ MIRRORED = (
     "",
     "commands",
     "compression",
+    "evaluation",
     "findings",
     "measures",
     "models",
@@ -102,6 +105,9 @@ HEAVY = (
     "submitit",
     "ray",
     "cloudpickle",
+    "lm_eval",
+    "math_verify",
+    "datasets",
 )
 
 
@@ -176,8 +182,9 @@ def test_nnsight_stays_in_the_engine_and_models(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_heavy_libraries_load_when_used(path: Path) -> None:
-    # Nothing loads the widgets but `import dlens.widgets`.
+    # Nothing loads the widgets but `import dlens.widgets`, and lm-eval's model only what needs lm-eval.
     heavy = set(HEAVY) - ({"anywidget", "ipywidgets"} if room(path) == "widgets" else set())
+    heavy -= {"lm_eval"} if path.relative_to(PACKAGE).as_posix() == "evaluation/lm.py" else set()
     assert not {name.split(".")[0] for name in imported_at_once(parse(path))} & heavy
 
 
@@ -260,6 +267,7 @@ def test_each_public_function_can_be_called_twice(
     ar: dlens.Model, diffusion: dlens.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reports, "QUICK", replace(reports.QUICK, texts=2, draws=1))
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda storage: None)
     ar, diffusion = shallow(ar, 4), shallow(diffusion, 4)
     dlens.trace(ar).forward("Once upon a time").save(tmp_path / "record")
     denoised = dlens.trace(diffusion).capture("pattern").generate("Once upon a time", 2)
@@ -278,6 +286,7 @@ def test_each_public_function_can_be_called_twice(
         "spectral_alpha": (ar,),
         "compress": (ar, "rtn"),
         "robustness": ([ar], "trio-math", [dlens.Recipe(method="rtn", bits=3)], 2),
+        "evaluate": (ar, ["small_choice"]),
         "retention": (ar, [2]),
         "disruption": (ar, [2], ["Once upon a time"]),
         "phases": (ar, [2]),
@@ -301,6 +310,7 @@ def test_each_public_function_can_be_called_twice(
     named["attribute"] = {"method": "attribution"}
     named["disruption"] = {"max_new_tokens": 2}
     named["collapse"] = named["retention"] | {"n_random": 0, "texts": ["Once upon a time"], "prompts": ["Once"]}
+    named["evaluate"] = {"include_path": small_tasks(tmp_path)}
     named |= {"report": {"quick": True, "problems": 2}, "circuit": {"method": "eap"}}
     named["sweep"] = {"texts": ["Once upon a time"], "out": tmp_path / "sweep", "workers": 0}
     assert set(calls) == set(public_functions())

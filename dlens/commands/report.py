@@ -41,11 +41,11 @@ def report(
         json: a .json file for the numbers.
         quick: fewer problems and texts, so wider intervals.
         compression: also with 3 bits, with half of all weights, and the spectra of the weights.
-        task: trio-code, trio-math, gsm8k:PATH, humaneval:PATH or mbpp:PATH.
+        task: trio-code, trio-math, or gsm8k, math500, humaneval, mbpp or mbpp_sanitized with :PATH.
         problems: of the task; 64, or 12 with --quick.
-        shots: worked examples in each prompt (gsm8k, mbpp); the format's by default.
+        shots: worked examples in each prompt (all but humaneval); the format's by default.
         examples: the file that they come from; the task's own by default.
-        allow_code: programs that the model writes may be run, which humaneval and mbpp need; there is no sandbox.
+        allow_code: programs that the model writes may be run, which humaneval and mbpp need: no sandbox.
         kind: for each model diffusion, ar, ar-init, or auto, which goes by its family.
         seed: of problems, masks and random channels.
         fresh: compute everything again.

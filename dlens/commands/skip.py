@@ -38,11 +38,11 @@ def skip(
         prompt: text to continue with and without them.
         max_new_tokens: length of the continuation.
         seed: of the random draws, the masks and the problems.
-        task: trio-math, trio-code, gsm8k:PATH, humaneval:PATH or mbpp:PATH.
+        task: trio-math, trio-code, or gsm8k, math500, humaneval, mbpp or mbpp_sanitized with :PATH.
         problems: of the task.
-        shots: worked examples in each prompt (gsm8k, mbpp); the format's by default.
+        shots: worked examples in each prompt (all but humaneval); the format's by default.
         examples: the file that they come from; the task's own by default.
-        allow_code: programs that the model writes may be run, which humaneval and mbpp need; there is no sandbox.
+        allow_code: programs that the model writes may be run, which humaneval and mbpp need: no sandbox.
     """
     import dlens
     from dlens import tasks

@@ -42,14 +42,14 @@ def sweep(
         models: names of shipped models, hub ids or folders.
         layers: one set of layers to skip a word, such as 3 3,4 3-5; each layer alone by default.
         part: the whole block, or its attn or mlp half; several are all tried.
-        task: problems to solve: trio-code, trio-math, gsm8k:PATH, humaneval:PATH or mbpp:PATH.
+        task: problems to solve: trio-code, trio-math, or gsm8k, math500, humaneval, mbpp or mbpp_sanitized with :PATH.
         loss: predict the shipped calibration text.
         problems: of the task.
         seed: one or several, each of problems, masks and random draws.
         max_new_tokens: length of an answer; the task's by default.
-        shots: worked examples in each prompt (gsm8k, mbpp); the format's by default.
+        shots: worked examples in each prompt (all but humaneval); the format's by default.
         examples: the file that they come from; the task's own by default.
-        allow_code: programs that the model writes may be run, which humaneval and mbpp need; there is no sandbox.
+        allow_code: programs that the model writes may be run, which humaneval and mbpp need: no sandbox.
         out: the folder of results.
         workers: local, slurm, ray, or a number of processes; 0 is this process alone.
         table: a .csv or .parquet file for the table.

@@ -11,8 +11,8 @@ from typing import Any, final
 import torch
 
 from dlens.digest import value_digest
-from dlens.findings.scores.accuracy import refuse_long_problems, row_batches, score_problems
-from dlens.findings.scores.batches import token_rows
+from dlens.findings.scores.accuracy import refuse_long_problems, score_problems
+from dlens.findings.scores.batches import length_batches, token_rows
 from dlens.findings.scores.canvases import Canvases, text_canvases
 from dlens.findings.scores.decoding import Decoding
 from dlens.findings.scores.loss import losses_of
@@ -35,13 +35,19 @@ class Ask(ABC):
 
     Args:
         measure: what comes out: a number for each problem, prompt or text.
-        task: on what.
-        seed: of problems, masks and random draws.
     """
 
     measure: str
-    task: str
-    seed: int
+
+    @property
+    @abstractmethod
+    def task(self) -> str:
+        """On what."""
+
+    @property
+    @abstractmethod
+    def seed(self) -> int:
+        """Of problems, masks and random draws."""
 
     @abstractmethod
     def check(self, variant: Variant) -> None:
@@ -124,7 +130,12 @@ class Prompts(Ask):
 
     prompts: Any = field(repr=False)
     decoding: Decoding
-    measure, task = "repetition", "prompts"
+    measure = "repetition"
+
+    @property
+    def task(self) -> str:
+        """In a word."""
+        return "prompts"
 
     @property
     def seed(self) -> int:
@@ -146,7 +157,7 @@ class Prompts(Ask):
         texts, values = [""] * len(rows), [0.0] * len(rows)
         notes: dict[str, None] = {}
         flops = saved = seconds = 0
-        for number, indices in enumerate(row_batches(chain.model, rows, decoding.batch_size)):
+        for number, indices in enumerate(length_batches(chain.model, rows, decoding.batch_size)):
             own_seed = random.Random(f"{decoding.seed} {number}").getrandbits(32)
             record = decoding.generate(chain, [rows[i] for i in indices], own_seed)
             written = ~record.is_pad & ~record.is_prompt
@@ -174,14 +185,24 @@ class Texts(Ask):
         texts: each text, messages or token ids.
         draws: how often each is masked (diffusion only).
         batch_size: texts a forward.
-        seed: of the masks.
+        mask_seed: of the masks.
     """
 
     texts: tuple[Any, ...] = field(repr=False)
     draws: int
     batch_size: int
-    seed: int
-    measure, task = "loss", "texts"
+    mask_seed: int
+    measure = "loss"
+
+    @property
+    def task(self) -> str:
+        """In a word."""
+        return "texts"
+
+    @property
+    def seed(self) -> int:
+        """Of the masks."""
+        return self.mask_seed
 
     def check(self, variant: Variant) -> None:
         """See `Ask.check`."""
@@ -238,7 +259,7 @@ def _check_run(variant: Variant, prompts: Any, decoding: Decoding) -> None:
     )
     check_settings(chain.model, chain.target, settings)
     rows = token_rows(chain.model, prompts)
-    for indices in row_batches(chain.model, rows, decoding.batch_size):
+    for indices in length_batches(chain.model, rows, decoding.batch_size):
         batch = as_batch(chain.model, [rows[i] for i in indices])
         refuse_too_long(chain.model, batch, decoding.length)
         shape = run_shape(chain.model, batch, decoding.length, sampler)

@@ -1,7 +1,7 @@
 """Benchmarks: problems with exact scores, drawn from a seed or from a file.
 
-`trio-math` and `trio-code` are what the shipped models were trained for; `from_file` reads GSM8K, HumanEval and
-MBPP; `get` finds a task by its name.
+`trio-math` and `trio-code` are what the shipped models were trained for; `from_file` reads GSM8K, MATH-500,
+HumanEval and MBPP; `get` finds a task by its name.
 """
 
 from dlens.tasks.files import from_file

@@ -7,13 +7,14 @@ from typing import Any
 
 from dlens.checks import as_flag, as_path, quoted, require_word
 from dlens.tasks.benchmark import Benchmark
-from dlens.tasks.gsm8k import Gsm8k
-from dlens.tasks.humaneval import HumanEval
-from dlens.tasks.mbpp import Mbpp
+from dlens.tasks.formats.gsm8k import Gsm8k
+from dlens.tasks.formats.humaneval import HumanEval
+from dlens.tasks.formats.math500 import Math500
+from dlens.tasks.formats.mbpp import Mbpp
 
 __all__ = ["FORMATS", "from_file"]
 
-FORMATS = ("gsm8k", "humaneval", "mbpp")
+FORMATS = ("gsm8k", "math500", "humaneval", "mbpp", "mbpp_sanitized")
 
 
 def from_file(
@@ -29,11 +30,12 @@ def from_file(
     Prompts are plain text: a tokenizer's chat template is not used. Nothing is downloaded.
 
     Args:
-        path: a .jsonl or .jsonl.gz file as published.
-        format: "gsm8k", "humaneval" or "mbpp".
-        shots: worked examples in each prompt; by default 5, 0 and 3. Fewer for models with a short context.
-        examples: the file that they come from, such as GSM8K's training file; the file itself by default.
-        allow_code: programs that the model writes may be run, which humaneval and mbpp need. They
+        path: a file as published, .jsonl or .json, plain or gzipped.
+        format: "gsm8k", "math500", "humaneval", "mbpp" or "mbpp_sanitized". math500 needs the extra `eval`.
+        shots: worked examples in each prompt; by default 5, 4, 0, 3 and 3. Fewer for models with a short context.
+        examples: the file that they come from, such as GSM8K's training file; by default the file itself, and for
+            math500 those of Minerva.
+        allow_code: programs that the model writes may be run, which humaneval and both mbpp need. They
             run in a process of their own with limits of time and memory, and this is no security
             sandbox: see `dlens.tasks.running_code.passes`.
 
@@ -41,6 +43,7 @@ def from_file(
         FileNotFoundError: there is no such file.
         ValueError: the file holds something else, a format has no such option, or code may not be run.
         OSError: this system does not take the limits that code runs under.
+        ImportError: math-verify, which compares the results of math500, is not installed.
 
     Examples:
         >>> import json, tempfile
@@ -59,8 +62,10 @@ def from_file(
     match format:
         case "gsm8k":
             return Gsm8k.read(where, **options)
-        case "mbpp":
-            return Mbpp.read(where, allow_code=allow_code, **options)
+        case "math500":
+            return Math500.read(where, **options)
+        case "mbpp" | "mbpp_sanitized":
+            return Mbpp.read(where, allow_code=allow_code, sanitized=format == "mbpp_sanitized", **options)
     if shots or examples is not None:
         raise ValueError(
             f"shots={quoted(shots)}, examples={examples} with humaneval; expected neither, as its prompt has no worked "

@@ -32,12 +32,14 @@ def get(
     """A task by its name, or a benchmark from a file as `format:path`, such as `gsm8k:test.jsonl`.
 
     Args:
-        name: "trio-math", "trio-code", "gsm8k:PATH", "humaneval:PATH" or "mbpp:PATH"; a task is what it is.
+        name: "trio-math", "trio-code", "gsm8k:PATH", "math500:PATH", "humaneval:PATH", "mbpp:PATH" or
+            "mbpp_sanitized:PATH"; a task is what it is.
         shots, examples: of a benchmark from a file; see `from_file`.
         allow_code: programs that the model writes may be run; see `from_file`.
 
     Raises:
         FileNotFoundError: there is no such file.
+        ImportError: what math500 needs is not installed.
         ValueError: there is no such task, or it has no such option.
 
     Examples:

@@ -94,8 +94,9 @@ class _Started(Running):
 
     def said(self) -> str:
         import ray
+        from ray.exceptions import RayError
 
         try:
             return f"{ray.get(self._done)} units computed"
-        except ray.exceptions.RayError as error:
+        except RayError as error:
             return str(error)[-2000:]

@@ -58,6 +58,6 @@ def test_fewer_shots_make_it_fit(tmp_path: Path, capsys: pytest.CaptureFixture[s
     task = gsm8k(tmp_path / "test.jsonl")
     options = ["--layers", "3", "--max-new-tokens", "1", "--task", task, "--problems", "2", "--shots", "0"]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("dlens.tasks.gsm8k.Gsm8k.max_new_tokens", 2)
+        patched.setattr("dlens.tasks.formats.gsm8k.Gsm8k.max_new_tokens", 2)
         main(["skip", "trio/ar", *options])
     assert "gsm8k: 0.0% of 2 problems solved" in capsys.readouterr().out

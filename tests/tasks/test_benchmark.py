@@ -12,7 +12,8 @@ DATA = Path(__file__).parent / "data"
 
 
 def opened(format: str) -> Benchmark:
-    return tasks.from_file(DATA / f"{format}.jsonl", format, allow_code=True)
+    (path,) = DATA.glob(f"{format}.json*")
+    return tasks.from_file(path, format, allow_code=True)
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -11,7 +11,7 @@ def test_each_name_gives_its_task() -> None:
 
 
 def test_an_unknown_name_is_refused() -> None:
-    known = "trio-math, trio-code, gsm8k:PATH, humaneval:PATH, mbpp:PATH"
+    known = "trio-math, trio-code, gsm8k:PATH, math500:PATH, humaneval:PATH, mbpp:PATH, mbpp_sanitized:PATH"
     for name in ("trio-maths", "math:file.jsonl", "gsm8k"):
         fix = "check the spelling|did you mean 'trio-math'"
         with pytest.raises(ValueError, match=f"task '{name}'; expected one of {known}; ({fix})"):

@@ -11,7 +11,7 @@ from typing import Any, final
 
 from dlens.checks import quoted
 from dlens.tasks import Task, get, names
-from dlens.tasks.lines import read_lines
+from dlens.tasks.entries import read_entries
 from dlens.tasks.task import Problem
 
 __all__ = ["Question", "questions"]
@@ -79,7 +79,7 @@ def questions(source: str | Task, seed: int, tokenizer: Any) -> Iterator[Questio
 
 def _of_file(path: Path) -> Iterator[Question]:
     fields = ("clean", "corrupted", "right", "wrong")
-    for entry in read_lines(path, dict.fromkeys(fields, str)):
+    for entry in read_entries(path, dict.fromkeys(fields, str)):
         yield Question(**{field: entry[field] for field in fields}, chosen=True)
 
 

@@ -6,13 +6,12 @@ import random
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any, final
 
 import numpy as np
 
 from dlens.checks import as_flag, quoted, whole
-from dlens.findings.scores.batches import batched, token_rows
+from dlens.findings.scores.batches import length_batches, token_rows
 from dlens.findings.scores.decoding import Decoding
 from dlens.models.model import Model
 from dlens.models.reading import reading
@@ -29,7 +28,6 @@ __all__ = [
     "answer_tokens",
     "refuse_long_problems",
     "refuse_other_answers",
-    "row_batches",
     "score_problems",
     "score_task",
 ]
@@ -170,7 +168,7 @@ def score_problems(
     texts, correct, lengths = [""] * len(rows), [False] * len(rows), [0] * len(rows)
     totals = _Totals(0, 0) if count_flops else _Totals(None, None)
     with _bar(len(rows), decoding.progress) as bar:
-        for number, indices in enumerate(row_batches(trace.model, rows, decoding.batch_size)):
+        for number, indices in enumerate(length_batches(trace.model, rows, decoding.batch_size)):
             own_seed = random.Random(f"{decoding.seed} {number}").getrandbits(32)
             record = decoding.generate(trace, [rows[i] for i in indices], own_seed, cancel)
             answered = (~record.is_pad & ~record.is_prompt).sum(-1).tolist()
@@ -281,14 +279,6 @@ class _Totals:
         self.plan = record.plan
         self.notes = tuple(dict.fromkeys(self.notes + record.notes))
         self.unfired = tuple(dict.fromkeys(self.unfired + record.unfired))
-
-
-def row_batches(model: Model, rows: Sequence[Sequence[int]], batch_size: int) -> list[Sequence[int]]:
-    """Indices of the rows, longest first, so that what does not fit is refused before anything is computed."""
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
-    if model.honours_padding:
-        return list(batched(order, batch_size))
-    return [part for _, same in groupby(order, lambda i: len(rows[i])) for part in batched(list(same), batch_size)]
 
 
 def _bar(total: int, progress: bool) -> Any:

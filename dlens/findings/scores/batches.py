@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from math import floor
 from typing import Any, TypeVar
 
@@ -12,7 +13,7 @@ from dlens.models.model import Model
 from dlens.ops.base.given import as_index, as_seed
 from dlens.tracing.planning.inputs import as_batch
 
-__all__ = ["batched", "mask_share", "masked_rows", "rng", "token_rows"]
+__all__ = ["batched", "length_batches", "mask_share", "masked_rows", "rng", "token_rows"]
 
 T = TypeVar("T")
 
@@ -36,6 +37,22 @@ def batched(rows: Sequence[T], batch_size: int) -> Iterator[Sequence[T]]:
     if as_index(batch_size, "batch_size") < 1:
         raise ValueError(f"batch_size={batch_size}; expected at least 1, the number of prompts a forward; give 8")
     return (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
+
+
+def length_batches(model: Model, rows: Sequence[Sequence[int]], batch_size: int) -> list[Sequence[int]]:
+    """Indices of rows of similar length, longest first, so that what does not fit is refused before anything else runs.
+
+    A model that does not hide padding gets rows of one length at a time.
+
+    Examples:
+        >>> import dlens
+        >>> length_batches(dlens.load("trio/ar"), [[5], [5, 6, 7], [5, 6]], 2)
+        [[1, 2], [0]]
+    """
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+    if model.honours_padding:
+        return list(batched(order, batch_size))
+    return [part for _, same in groupby(order, lambda i: len(rows[i])) for part in batched(list(same), batch_size)]
 
 
 def rng(seed: int) -> torch.Generator:

@@ -19,7 +19,7 @@ from dlens.findings.scores.canvases import Canvas, Canvases, text_canvases
 from dlens.tracing.chain import Trace
 from dlens.tracing.records.record import Record
 
-__all__ = ["TextLoss", "canvas_loss", "loss_of", "losses_of", "text_loss"]
+__all__ = ["TextLoss", "canvas_loss", "forward_or_idle", "loss_of", "losses_of", "refuse_idle", "text_loss"]
 
 
 @dataclass(frozen=True)
@@ -101,20 +101,14 @@ def losses_of(trace: Trace, parts: Sequence[Canvases], batch_size: int = 8, *, m
     idle: set[str] | None = None
     record: Record | None = None
     for batch in _batches(parts, batch_size, mixed):
-        record, unfired = _forward(watched, [row for _, row in batch])
+        record, unfired = forward_or_idle(watched, [row.inputs for _, row in batch])
         idle = unfired if idle is None else idle & unfired
         start = 0
         for number, group in groupby(batch, itemgetter(0)):
             rows = [row for _, row in group]
             own = slice(start, start := start + len(rows))
             totals[number] += canvas_loss(record["logits"][own], record.is_pad[own], rows, trace.model.family.shift)
-    if idle:
-        raise NeverFired(
-            f"'{min(idle)}' found nothing to act on in any text; expected at least one position; check noise= and "
-            f"tokens= against the texts, the last of which are in error.record",
-            record,
-            tuple(sorted(idle)),
-        )
+    refuse_idle(idle, record)
     return [
         TextLoss(total / own.divisor, own.estimator, own.n_tokens) for total, own in zip(totals, parts, strict=True)
     ]
@@ -127,12 +121,31 @@ def _batches(parts: Sequence[Canvases], batch_size: int, mixed: bool) -> Iterato
     return (batch for rows in sets for batch in batched(rows, batch_size))
 
 
-def _forward(chain: Trace, rows: Sequence[Canvas]) -> tuple[Record, set[str]]:
-    """A forward, and the operations that found nothing to act on."""
+def forward_or_idle(chain: Trace, rows: Sequence[list[int]]) -> tuple[Record, set[str]]:
+    """A forward over rows of token ids, and the operations that found nothing to act on."""
     try:
-        return chain.forward([row.inputs for row in rows]), set()
+        return chain.forward(rows), set()
     except NeverFired as error:
         return error.record, set(error.ops)
+
+
+def refuse_idle(idle: set[str] | None, record: Record | None) -> None:
+    """Refuse operations that found nothing to act on in any batch.
+
+    Args:
+        idle: their words; None where nothing ran.
+        record: the last batch.
+
+    Raises:
+        NeverFired: there are some.
+    """
+    if idle:
+        raise NeverFired(
+            f"'{min(idle)}' found nothing to act on in any text; expected at least one position; check noise= and "
+            f"tokens= against the texts, the last of which are in error.record",
+            record,
+            tuple(sorted(idle)),
+        )
 
 
 def canvas_loss(logits: Logits, is_pad: TokenMask, rows: Sequence[Canvas], shift: int) -> float:

@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 import dlens
-from dlens.findings.scores.batches import batched, mask_share, masked_rows, rng, token_rows
+from dlens.findings.scores.batches import batched, length_batches, mask_share, masked_rows, rng, token_rows
 
 
 @pytest.mark.parametrize(("share", "masks"), [(0.0, 0), (0.25, 2), (0.5, 5), (1.0, 10)])
@@ -30,3 +32,9 @@ def test_batches_hold_everything_in_order() -> None:
     assert [list(part) for part in batched(range(5), 2)] == [[0, 1], [2, 3], [4]]
     with pytest.raises(ValueError, match="batch_size=0; expected at least 1"):
         batched([1], 0)
+
+
+def test_rows_of_similar_length_run_together(ar: dlens.Model) -> None:
+    rows = [[5] * length for length in (2, 4, 2, 3, 4, 4)]
+    assert length_batches(ar, rows, 4) == [[1, 4, 5, 3], [0, 2]]
+    assert length_batches(replace(ar, honours_padding=False), rows, 2) == [[1, 4], [5], [3], [0, 2]]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dlens import tasks
-from dlens.tasks.lines import read_lines
+from dlens.tasks.entries import read_entries
 
 
 def test_line_separators_inside_json_end_no_line(tmp_path: Path) -> None:
@@ -28,9 +28,9 @@ def test_what_is_no_gzip_is_refused(tmp_path: Path) -> None:
 def test_every_entry_has_its_fields(tmp_path: Path) -> None:
     path = tmp_path / "lines.jsonl"
     path.write_text('{"a": 1, "b": "x", "c": null}\n\n{"a": 2, "b": ""}\n')
-    assert read_lines(path, {"a": int, "b": str}) == [{"a": 1, "b": "x", "c": None}, {"a": 2, "b": ""}]
+    assert read_entries(path, {"a": int, "b": str}) == [{"a": 1, "b": "x", "c": None}, {"a": 2, "b": ""}]
     with pytest.raises(ValueError, match=r"line 1: without a usable c; expected an object with c \(int\); check"):
-        read_lines(path, {"c": int})
+        read_entries(path, {"c": int})
     path.write_text('{"a": true}')
     with pytest.raises(ValueError, match="line 1: without a usable a"):  # a bool is no whole number
-        read_lines(path, {"a": int})
+        read_entries(path, {"a": int})

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import final
 
 from dlens.tasks.benchmark import Benchmark, until
-from dlens.tasks.lines import read_lines
+from dlens.tasks.entries import read_entries
 from dlens.tasks.running_code import passes, require_permission
 from dlens.tasks.task import Problem
 
@@ -49,7 +49,7 @@ class HumanEval(Benchmark):
         Raises:
             ValueError: the file holds something else, or code may not be run.
         """
-        entries = {entry["task_id"]: entry for entry in read_lines(path, FIELDS)}
+        entries = {entry["task_id"]: entry for entry in read_entries(path, FIELDS)}
         return cls(path, entries, allow_code=allow_code)
 
     def keys(self, split: str) -> Sequence[str]:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from dlens.tasks.mbpp import Mbpp
+from dlens.tasks.formats.mbpp import Mbpp, code_of, entries_of, sanitized_entries
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 MBPP = Mbpp.read(DATA / "mbpp.jsonl", allow_code=True)
 DOUBLE = MBPP.problem("mbpp/11")
 
@@ -59,3 +59,24 @@ def test_setup_runs_before_the_tests() -> None:
     box = MBPP.problem("mbpp/12")
     assert MBPP.score(box, box.answer)
     assert not MBPP.score(box, "def value(box):\n    return box.value\n[DONE]")
+
+
+def test_the_sanitized_part_asks_and_checks_in_its_own_words() -> None:
+    task = Mbpp.read(DATA / "mbpp_sanitized.json", allow_code=True, sanitized=True)
+    assert task.name == "mbpp_sanitized"
+    assert task.problem("mbpp_sanitized/11").prompt == DOUBLE.prompt.replace(" Write", " Please write")
+    assert {p.key for p in task.problems(3)} == {f"mbpp_sanitized/{number}" for number in (11, 12, 510)}
+    box = task.problem("mbpp_sanitized/12")
+    assert task.score(box, box.answer) and not task.score(box, "def value(box):\n    return box.value\n[DONE]")
+
+
+def test_both_files_give_the_same_parts() -> None:
+    whole, part = entries_of(DATA / "mbpp.jsonl"), sanitized_entries(DATA / "mbpp_sanitized.json")
+    assert [set(entry) for entry in part] == [{"task_id", "text", "code", "test_setup_code", "test_list"}] * len(whole)
+    for name in ("task_id", "code", "test_setup_code", "test_list"):
+        assert [entry[name] for entry in part] == [entry[name] for entry in whole]
+
+
+def test_a_program_is_what_the_first_fence_holds() -> None:
+    assert code_of("```py\nx = 1\n```\n```\ny = 2\n```") == "x = 1\n"
+    assert code_of("x = 1\n```") == "x = 1\n```"

@@ -10,7 +10,7 @@ from typing import final
 
 from dlens.checks import as_flag
 from dlens.tasks.benchmark import Benchmark, Entry, first_shots, until
-from dlens.tasks.lines import read_lines
+from dlens.tasks.entries import read_entries
 from dlens.tasks.task import Problem
 
 __all__ = ["Gsm8k"]
@@ -81,7 +81,7 @@ class Gsm8k(Benchmark):
 
 
 def _entries(path: Path) -> Sequence[Entry]:
-    entries = read_lines(path, FIELDS)
+    entries = read_entries(path, FIELDS)
     for number, entry in enumerate(entries, 1):
         if "#### " not in entry["answer"]:
             raise ValueError(

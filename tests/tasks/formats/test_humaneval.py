@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from dlens.tasks import Problem
-from dlens.tasks.humaneval import HumanEval
+from dlens.tasks.formats.humaneval import HumanEval
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 HUMANEVAL = HumanEval.read(DATA / "humaneval.jsonl", allow_code=True)
 PLUS_ONE = HUMANEVAL.problem("HumanEval/0")
 

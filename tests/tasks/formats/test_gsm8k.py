@@ -7,9 +7,9 @@ import pytest
 
 from dlens import tasks
 from dlens.tasks import Problem
-from dlens.tasks.gsm8k import Gsm8k
+from dlens.tasks.formats.gsm8k import Gsm8k
 
-PATH = Path(__file__).parent / "data" / "gsm8k.jsonl"
+PATH = Path(__file__).parents[1] / "data" / "gsm8k.jsonl"
 TASK = Gsm8k.read(PATH, shots=0)
 PROBLEMS = {p.key: p for p in TASK.problems(8)}
 

@@ -1,0 +1,1 @@
+"""One published benchmark a file: its prompt, where an answer ends, and when it is right."""
