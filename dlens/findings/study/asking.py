@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from typing import Any, Generic, TypeVar, final
@@ -30,6 +30,7 @@ from dlens.findings.study.results import (
     Spectra,
     Thirds,
 )
+from dlens.findings.study.side_by_side import finished
 from dlens.models.model import Model
 from dlens.models.reading import reading
 from dlens.ops.base.given import as_seed
@@ -153,8 +154,17 @@ class Asking:
 
     def all(self, kind: ModelKind) -> ModelStudy:
         """Every part."""
+        return finished(self.parts(kind))
+
+    def parts(self, kind: ModelKind) -> Generator[None, None, ModelStudy]:
+        """Every part, one after the other: it yields after each, and returns all of them."""
         model, reading = self.chain.model, self._part(self.reading())
+        yield
         later = self.later(reading)
+        found: dict[Question[Any], Any] = {}
+        for question in later.every():
+            found[question] = self._part(question)
+            yield
         return ModelStudy(
             kind=kind,
             family=model.family.name,
@@ -162,12 +172,12 @@ class Asking:
             d_model=model.d_model,
             reading=reading,
             changes=later.changes,
-            losses={name: self._part(question) for name, question in later.losses.items()},
-            answers={name: self._part(question) for name, question in later.answers.items()},
-            disruption=self._part(later.disruption) if later.disruption else None,
-            thirds=self._part(later.thirds) if later.thirds else None,
-            compressed={name: self._part(question) for name, question in later.compressed.items()},
-            spectra=self._part(later.spectra) if later.spectra else None,
+            losses={name: found[question] for name, question in later.losses.items()},
+            answers={name: found[question] for name, question in later.answers.items()},
+            disruption=found[later.disruption] if later.disruption else None,
+            thirds=found[later.thirds] if later.thirds else None,
+            compressed={name: found[question] for name, question in later.compressed.items()},
+            spectra=found[later.spectra] if later.spectra else None,
         )
 
     def reading(self) -> Question[Reading]:

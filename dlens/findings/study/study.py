@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from math import isfinite
 from typing import Any, cast, final
 
@@ -105,7 +104,7 @@ def study(
         if n_computed:
             askings = [replace(asking, store=replace(store, fresh=False)) for asking in askings]
         asked = [
-            partial(asking.all, cast(ModelKind, kind) if kind else kind_of(asking.chain.model.family))
+            asking.parts(cast(ModelKind, kind) if kind else kind_of(asking.chain.model.family))
             for asking, kind in zip(askings, kinds or [None] * len(chains), strict=True)
         ]
         found = side_by_side(asked, stop, _threads(chains))
