@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -25,6 +27,8 @@ from dlens.samplers import Sampler
 from dlens.tasks import Problem, Task
 from dlens.tracing.chain import trace
 from dlens.tracing.probes.calibration import calibration_texts
+from dlens.workers.base import Workers
+from dlens.workers.spread import spread
 
 __all__ = ["PAPER", "Cell", "Robustness", "robustness"]
 
@@ -170,6 +174,8 @@ def robustness(
     sampler: Sampler | None = None,
     max_new_tokens: int | None = None,
     batch_size: int = 16,
+    workers: str | int | Workers | None = None,
+    out: str | Path | None = None,
     progress: bool = True,
 ) -> Robustness:
     """Accuracy and loss of models with fewer bits or weights, paired with the same models as they are.
@@ -188,6 +194,8 @@ def robustness(
         device: see `dlens.compress`.
         split: of the problems.
         sampler, max_new_tokens, batch_size, progress: see `dlens.findings.scores.decoding.Decoding`.
+        workers: who computes the models with their recipes, as `dlens.sweep` takes them; this process by default.
+        out: where they keep their results; a temporary folder by default.
 
     Returns:
         `.table()`: a row for each model, recipe and seed, with intervals over problems and texts. `.less` compares two
@@ -215,14 +223,20 @@ def robustness(
         for recipe in chosen:
             check_recipe(model, recipe, calibration)
     asked = _Asked(task, problems, decoding, calibration_texts() if texts is None else texts, calibration, device)
-    cells = [cell for name, model in named.items() for cell in asked.cells(name, model, chosen, seeds)]
+    tried = [replace(recipe, seed=number) for recipe in chosen for number in seeds]
+    calls = [partial(asked.answers, model, recipe) for model in named.values() for recipe in (None, *tried)]
+    found = iter(spread(calls, "robustness", workers, out))
+    cells: list[Cell] = []
+    for name, model in named.items():
+        before, weights = next(found), asked.weights(model)
+        cells += [asked.cell(name, recipe.seed, before, next(found), weights) for recipe in tried]
     return Robustness(task.name, chosen, tuple(cells))
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class _Asked:
-    """What every model is asked."""
+    """What every model is asked, as it is and compressed."""
 
     task: Task
     problems: tuple[Problem, ...]
@@ -231,30 +245,37 @@ class _Asked:
     calibration: Any
     device: Any
 
-    def cells(self, name: str, model: Model, recipes: Sequence[Recipe], seeds: Sequence[int]) -> Iterator[Cell]:
-        parts = [text_canvases(model, [text], seed=self.decoding.seed) for text in self.texts]
-        before, losses = self.scores(model), self.losses(model, parts)
-        for recipe in recipes:
-            for seed in seeds:
-                small = compressed(
-                    model, replace(recipe, seed=seed), self.calibration, self.device, progress=self.decoding.progress
-                )
-                yield self.cell(name, small, seed, before, parts, losses)
+    def answers(self, model: Model, recipe: Recipe | None) -> dict[str, Any]:
+        """Answers and losses, as plain data; compressed by a recipe where there is one."""
+        small, done = model, None
+        if recipe is not None:
+            small = compressed(model, recipe, self.calibration, self.device, progress=self.decoding.progress)
+            assert small.compression is not None
+            done = small.compression.to_json()
+        scores = score_problems(trace(small), self.task, self.problems, self.decoding)
+        plain = {name: value for name, value in vars(scores).items() if name not in ("problems", "decoding")}
+        losses = [loss.value for loss in losses_of(trace(small), self._parts(model))]
+        return {"scores": plain, "losses": losses, "compression": done}
 
     def cell(
-        self, name: str, small: Model, seed: int, before: Scores, parts: Sequence[Canvases], losses: np.ndarray
+        self, name: str, seed: int, before: Mapping[str, Any], after: Mapping[str, Any], weights: np.ndarray
     ) -> Cell:
-        kept = judged(name, before, self.scores(small), self.decoding.seed)
-        new = self.losses(small, parts)
-        weights = np.array([part.n_tokens for part in parts], float)
-        assert small.compression is not None
-        return Cell(name, small.compression, seed, kept, float(np.average(new, weights=weights)), mean_of(new - losses))
+        """A cell of what was found of a model as it is, and compressed."""
+        kept = judged(name, self._scores(before), self._scores(after), self.decoding.seed)
+        old, new = (np.array(each["losses"]) for each in (before, after))
+        done = Compression.from_json(after["compression"])
+        return Cell(name, done, seed, kept, float(np.average(new, weights=weights)), mean_of(new - old))
 
-    def scores(self, model: Model) -> Scores:
-        return score_problems(trace(model), self.task, self.problems, self.decoding)
+    def weights(self, model: Model) -> np.ndarray:
+        """How many tokens of each text count."""
+        return np.array([part.n_tokens for part in self._parts(model)], float)
 
-    def losses(self, model: Model, parts: Sequence[Canvases]) -> np.ndarray:
-        return np.array([loss.value for loss in losses_of(trace(model), parts)])
+    def _parts(self, model: Model) -> list[Canvases]:
+        return [text_canvases(model, [text], seed=self.decoding.seed) for text in self.texts]
+
+    def _scores(self, found: Mapping[str, Any]) -> Scores:
+        plain = {name: tuple(value) if isinstance(value, list) else value for name, value in found["scores"].items()}
+        return Scores(problems=self.problems, decoding=self.decoding, **plain)
 
 
 def _named(models: Mapping[str, Any] | Sequence[Any]) -> dict[str, Model]:

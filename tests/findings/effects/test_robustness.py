@@ -1,5 +1,7 @@
 """Models with fewer bits and weights, paired with themselves as they are."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -100,3 +102,15 @@ def test_what_cannot_be_asked_is_refused_before_compute(ar: dlens.Model) -> None
     ):
         with unchecked(), refused(ar, ValueError, came):
             dlens.robustness(**{"models": [ar], "n": 2} | arguments)
+
+
+def test_workers_find_the_same(ar: dlens.Model, tmp_path: Path) -> None:
+    recipes = [dlens.Recipe(method="rtn", bits=bits) for bits in (8, 2)]
+    asked = {"recipes": recipes, "n": 2, "max_new_tokens": 2, "texts": ["Once upon a time", "The dog ran away"]}
+    alone = dlens.robustness([shallow(ar, 2)], **asked, progress=False)
+    together = dlens.robustness([shallow(ar, 2)], **asked, workers=0, out=tmp_path, progress=False)
+    assert together.table() == alone.table()
+    assert [cell.compression.treated for cell in together.cells] == [cell.compression.treated for cell in alone.cells]
+    assert [cell.kept.after.texts for cell in together.cells] == [cell.kept.after.texts for cell in alone.cells]
+    # The model as it is counts once.
+    assert len(list((tmp_path / "results").iterdir())) == 3
