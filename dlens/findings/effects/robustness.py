@@ -274,7 +274,9 @@ class _Asked:
         return [text_canvases(model, [text], seed=self.decoding.seed) for text in self.texts]
 
     def _scores(self, found: Mapping[str, Any]) -> Scores:
-        plain = {name: tuple(value) if isinstance(value, list) else value for name, value in found["scores"].items()}
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in found["scores"].items()
+        }
         return Scores(problems=self.problems, decoding=self.decoding, **plain)
 
 
