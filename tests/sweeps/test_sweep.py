@@ -16,6 +16,7 @@ from dlens.findings.scores.repetition import repetition
 from dlens.sweeps import asks
 from dlens.workers import Local
 from tests.refusing import assert_three_parts
+from tests.standins import save_llada
 from tests.unchecked import unchecked
 
 TEXTS = ["Once upon a time", "Two and two is four", "def f(x):"]
@@ -200,3 +201,13 @@ def test_the_plan_is_plain(model: dlens.Model, tmp_path: Path) -> None:
     small(dlens.grid(model, layers=[[2], [3]]), tmp_path)
     [first, _] = json.loads((tmp_path / "sweep.json").read_text())
     assert first["labels"] == {"layers": "2"} and first["measure"] == "accuracy" and first["model"] == "trio/diffusion"
+
+
+def test_code_of_a_checkpoint_goes_with_its_folder(tmp_path: Path) -> None:
+    loaded = dlens.load(save_llada(tmp_path), trust_remote_code=True)
+    trace, texts = dlens.trace(loaded).skip([1]), [[5, 6, 7, 8], [9, 8, 7]]
+    here, there = (
+        small(trace, tmp_path / name, task=None, texts=texts, workers=who).table().drop(columns="seconds")
+        for name, who in (("here", 0), ("there", Local(1, threads=1)))
+    )
+    pd.testing.assert_frame_equal(here, there, check_exact=False, rtol=1e-5)
