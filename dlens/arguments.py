@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
+from difflib import get_close_matches
 from functools import partial, wraps
 from itertools import groupby
 from typing import Any
@@ -77,10 +78,20 @@ def _in_parts(said: str, command: str, commands: Sequence[str]) -> str:
     if said.startswith("Expected one of {"):
         return f"no command; expected one of {', '.join(commands)}; {fix}"
     if found := _UNKNOWN.match(said):
-        expected = f"expected one of {', '.join(commands)}" if command == "dlens" else "expected those that it takes"
-        near = "" if found["near"] is None else f", perhaps {found['near']}"
-        return f"Unrecognized options: {found['what']}; {expected}{near}; {fix}"
+        what = found["what"]
+        if command == "dlens":
+            known = f"expected one of {', '.join(commands)}"
+            return f"Unrecognized options: {what}; {known}; {_respelt(what.split(',')[0], commands)}{fix}"
+        near = _OPTION.findall(found["near"] or "")
+        return f"Unrecognized options: {what}; expected those that it takes; {_respelt(what, near)}{fix}"
     return said
+
+
+def _respelt(came: str, known: Sequence[str]) -> str:
+    """The fix of a misspelt word, before another one; empty where it resembles none."""
+    # `dlens.axes.respell` does the same, and loads torch.
+    close = get_close_matches(came.split(",")[0], known, n=1, cutoff=0.8)
+    return f"did you mean {close[0]!r}? " if close else ""
 
 
 # How the argument parser names a mistake.
@@ -93,6 +104,7 @@ _LACKS = re.compile(r"Missing from [^:]+: (?P<what>.*?)\.?(?: \(required\))?(?:;
 _UNKNOWN = re.compile(
     r"Unrecognized options: (?P<what>.*?)(?:; Perhaps you meant: (?P<near>.*?))?(?: in dlens.*|; .*)?$"
 )
+_OPTION = re.compile(r"--[a-z-]+")
 _QUOTED = re.compile(r"'([^']*)'")
 
 

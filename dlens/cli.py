@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from dlens.arguments import asked
+from dlens.commands.evaluate import evaluate
 from dlens.commands.generate import generate
 from dlens.commands.models import models
 from dlens.commands.profile import profile
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        commands = (models, generate, profile, skip, report, sweep)
+        commands = (models, generate, profile, skip, report, sweep, evaluate)
         asked(commands, given)()
     except BrokenPipeError:
         # Who read the output has enough of it, as `| head` has; the exit must not write to it again.

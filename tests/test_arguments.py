@@ -46,10 +46,14 @@ def test_what_is_asked_for_is_not_yet_run() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["great"], "Unrecognized options: great; expected one of greet, leave; see dlens --help"),
+        (
+            ["great"],
+            "Unrecognized options: great; expected one of greet, leave; did you mean 'greet'? see dlens --h",
+        ),
+        (["begin"], "Unrecognized options: begin; expected one of greet, leave; see dlens --help"),
         (
             ["greet", "Ada", "--tines", "2"],
-            "Unrecognized options: --tines, 2; expected those that it takes, perhaps --times INT how often",
+            "Unrecognized options: --tines, 2; expected those that it takes; did you mean '--times'? see dlens greet",
         ),
         (["greet", "Ada", "too"], "Unrecognized options: too; expected those that it takes; see dlens greet --help"),
         (["greet"], "dlens greet without STR whom; expected a value for it; see dlens greet --help"),

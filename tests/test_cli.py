@@ -46,7 +46,7 @@ from tests.commands.problems import gsm8k
             ["generate", "x", "y", "--sampler", "beam"],
             "--sampler 'beam'; expected one of ar, dream, llada, threshold; see",
         ),
-        ([], "no command; expected one of models, generate, profile, skip, report, sweep; see dlens --help"),
+        ([], "no command; expected one of models, generate, profile, skip, report, sweep, evaluate; see dlens --help"),
         (["profile", "trio/ar", "--out", "x.png"], "--out x.png; expected a name that ends in .json or .html"),
     ],
 )
@@ -81,7 +81,7 @@ def test_a_task_that_does_not_fit_is_refused_before_anything_is_computed(
 
 
 def test_help_names_no_empty_defaults(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("generate", "profile", "skip", "report", "sweep"):
+    for command in ("generate", "profile", "skip", "report", "sweep", "evaluate"):
         with pytest.raises(SystemExit) as stopped:
             main([command, "--help"])
         said = capsys.readouterr().out

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
-from dlens.commands.options import LoadOptions, SamplerOptions, named, parse_layers, print_notes
+from dlens.commands.options import LoadOptions, SamplerOptions, named, numbers, parse_layers, print_notes
 
 __all__ = ["generate"]
 
@@ -20,8 +21,11 @@ def generate(
     seed: int = 0,
     skip: str | None = None,
     watch: bool = False,
+    json: Path | None = None,
 ) -> None:
     """Continue a prompt; it is printed with its continuation.
+
+    For example: dlens generate trio/diffusion "Once upon a time" --watch
 
     Args:
         model: name of a shipped model, hub id or folder.
@@ -30,6 +34,7 @@ def generate(
         seed: of the random draws, where the sampler makes any.
         skip: layers not to run, such as 3,4,5.
         watch: show the text while it is being decoded.
+        json: a .json file for text, FLOPs and notes; - is the output, and nothing else then.
     """
     import dlens
     from dlens.show.terminal import printable, terminal_view
@@ -41,14 +46,18 @@ def generate(
     if places is not None:
         trace = trace.skip(places)
     view = terminal_view(loaded, as_batch(loaded, prompt).ids.shape[1]) if watch else None
-    record = trace.generate(
-        prompt,
-        max_new_tokens=max_new_tokens,
-        sampler=sampler.build(loaded),
-        seed=seed,
-        progress=not watch,
-        on_step=view,
-    )
-    if not watch:
-        print(printable(f"{prompt}{record.text[0]}"))
-    print_notes(record.notes)
+    with numbers(json) as found:
+        record = trace.generate(
+            prompt,
+            max_new_tokens=max_new_tokens,
+            sampler=sampler.build(loaded),
+            seed=seed,
+            progress=not watch,
+            on_step=view,
+        )
+        if not watch:
+            print(printable(f"{prompt}{record.text[0]}"))
+        print_notes(record.notes)
+        if json is not None:
+            found |= {"model": loaded.name, "prompt": prompt, "text": record.text[0], "plan": list(record.plan)}
+            found |= {"flops": record.flops, "saved_flops": record.saved_flops, "notes": list(record.notes)}

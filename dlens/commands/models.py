@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlens.commands.options import numbers
 from dlens.tables import table_text
+
+if TYPE_CHECKING:
+    from dlens.models.families.known import KnownModel
 
 __all__ = ["models"]
 
 
-def models() -> None:
-    """List the models that ship with dlens, and the families that others belong to."""
+def models(*, json: Path | None = None) -> None:
+    """List the models that ship with dlens, and the families that others belong to.
+
+    Args:
+        json: a .json file for the same; - is the output, and nothing else then.
+    """
     from dlens.models.families.known import known_models
 
     known = known_models()
+    with numbers(json) as found:
+        found["models"] = list(map(asdict, known))
+        _print(known)
+
+
+def _print(known: Sequence[KnownModel]) -> None:
     shipped = [[m.name, m.family, m.objective, m.layers, m.width, m.note] for m in known if m.layers is not None]
     print(table_text(["model", "family", "objective", "layers", "d_model", "what"], shipped))
     print()

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, fields, replace
+from json import dumps
+from math import isfinite
+from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["LoadOptions", "SamplerOptions", "named", "named_workers", "parse_layers", "print_notes"]
+from dlens.files import check_file, write_text
+
+__all__ = ["LoadOptions", "SamplerOptions", "named", "named_workers", "numbers", "parse_layers", "print_notes"]
 
 SamplerName = Literal["ar", "llada", "dream", "threshold"]
 
@@ -159,6 +165,40 @@ def parse_layers(text: str) -> list[int]:
             )
         layers += range(first, last + 1)
     return layers
+
+
+@contextmanager
+def numbers(json: Path | None) -> Iterator[dict[str, Any]]:
+    """What a command found, to be filled in; written as JSON when the body is over.
+
+    Args:
+        json: the file; "-" is the output, which then has nothing else: what is printed meanwhile goes to stderr.
+
+    Raises:
+        ValueError, OSError: before the body runs: the file cannot be written.
+    """
+    alone = json is not None and str(json) == "-"
+    if json is not None and not alone:
+        check_file(json, ".json")
+    found: dict[str, Any] = {}
+    with redirect_stdout(sys.stderr) if alone else nullcontext():
+        yield found
+    if json is None:
+        return
+    text = dumps(_plain(found), indent=1, allow_nan=False)
+    if alone:
+        print(text)
+    else:
+        print(f"Wrote {write_text(json, text)}")
+
+
+def _plain(value: Any) -> Any:
+    """Numbers that JSON has; None in the place of those that are not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def named_workers(text: str) -> str | int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from json import dumps, loads
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from dlens.commands.options import LoadOptions, named
+from dlens.commands.options import LoadOptions, named, numbers
 from dlens.files import check_file, write_text
 from dlens.tables import table_text
 
@@ -21,13 +21,17 @@ def profile(
     load: LoadOptions = LoadOptions(),
     inputs: Literal["masked", "clean", "trajectory"] = "masked",
     out: Path | None = None,
+    json: Path | None = None,
 ) -> None:
     """Measure what each layer changes and which channels stand out.
+
+    For example: dlens profile trio/ar trio/diffusion --out profiles.html
 
     Args:
         models: names of shipped models, hub ids or folders.
         inputs: what the models read: text with masks, clean text, or their own decoding runs.
-        out: a .json or .html file to write.
+        out: a .json or .html file to write, with all of it.
+        json: a .json file for the rows that are printed; - is the output, and nothing else then.
     """
     from dlens.findings.layers.profile import profile as measure
 
@@ -39,14 +43,16 @@ def profile(
         check_file(out, ".json", ".html")
         _check_different(models)
     profiles = []
-    for name in models:
-        loaded = load.load(name)
+    with numbers(json) as found:
+        for name in models:
+            loaded = load.load(name)
+            if out is not None:
+                _check_different([*(own.model for own in profiles), loaded.name])
+            profiles.append(measure(loaded, inputs=inputs))
+            _print_profile(profiles[-1])
+        found["profiles"] = [row for own in profiles for row in own.table()]
         if out is not None:
-            _check_different([*(own.model for own in profiles), loaded.name])
-        profiles.append(measure(loaded, inputs=inputs))
-        _print_profile(profiles[-1])
-    if out is not None:
-        print(f"\nWrote {_write_profiles(profiles, out)}")
+            print(f"\nWrote {_write_profiles(profiles, out)}")
 
 
 def _print_profile(profile: Any) -> None:
@@ -67,4 +73,4 @@ def _write_profiles(profiles: Sequence[Any], out: Path) -> Path:
 
     if out.suffix == ".html":
         return save_page(profile_page(profiles), out)
-    return write_text(out, json.dumps({p.model: json.loads(p.to_json()) for p in profiles}))
+    return write_text(out, dumps({p.model: loads(p.to_json()) for p in profiles}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import webbrowser
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -30,6 +31,7 @@ def report(
     seed: int = 0,
     fresh: bool = False,
     workers: str | None = None,
+    open: bool = False,
 ) -> None:
     """Ask what two papers claim of layers and channels of several models; write one offline page.
 
@@ -50,6 +52,7 @@ def report(
         seed: of problems, masks and random channels.
         fresh: compute everything again.
         workers: who computes: local, slurm, ray, or a number of processes; this process by default.
+        open: show the page in a browser when it is written.
     """
     from dlens import tasks
     from dlens.models.source import TRIO
@@ -71,3 +74,5 @@ def report(
     print(f"{len(verdicts)} verdicts: {verdicts.count('holds')} hold, ", end="")
     print(f"{verdicts.count('does not hold')} do not, {verdicts.count('undecided')} undecided")
     print(f"Wrote {page}")
+    if open:
+        webbrowser.open(page.resolve().as_uri())

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from math import isnan
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from dlens.commands.options import LoadOptions, named, parse_layers, print_notes
+from dlens.commands.options import LoadOptions, named, numbers, parse_layers, print_notes
+
+if TYPE_CHECKING:
+    from dlens.findings.scores.loss import TextLoss
+    from dlens.tracing.records.record import Record
 
 __all__ = ["skip"]
 
@@ -28,8 +32,11 @@ def skip(
     shots: int | None = None,
     examples: Path | None = None,
     allow_code: bool = False,
+    json: Path | None = None,
 ) -> None:
     """Show what skipping layers does: to the text, to the loss, to the FLOPs, and to the accuracy on a task.
+
+    For example: dlens skip trio/diffusion --layers 3,4,5 --task trio-code
 
     Args:
         model: name of a shipped model, hub id or folder.
@@ -43,10 +50,10 @@ def skip(
         shots: worked examples in each prompt (all but humaneval); the format's by default.
         examples: the file that they come from; the task's own by default.
         allow_code: programs that the model writes may be run, which humaneval and mbpp need: no sandbox.
+        json: a .json file for the numbers; - is the output, and nothing else then.
     """
     import dlens
     from dlens import tasks
-    from dlens.findings.effects.applied import flops_saved
     from dlens.findings.effects.retention import enough
     from dlens.findings.scores.accuracy import refuse_long_problems
     from dlens.findings.scores.loss import text_loss
@@ -59,19 +66,31 @@ def skip(
     skipped = plain.skip(places, part=part)
     if asked is not None:
         refuse_long_problems(plain.model, asked, drawn)
-    losses = []
-    for name, trace in (("all layers", plain), ("skipped", skipped)):
-        record = trace.generate(prompt, max_new_tokens=max_new_tokens, seed=seed)
-        losses.append(text_loss(trace, seed=seed))
-        print(printable(f"{name}: {prompt}{record.text[0]}\n"))
-    before, after = losses
+    with numbers(json) as found:
+        texts, losses = [], []
+        for name, trace in (("all layers", plain), ("skipped", skipped)):
+            record = trace.generate(prompt, max_new_tokens=max_new_tokens, seed=seed)
+            losses.append(text_loss(trace, seed=seed))
+            texts.append(record.text[0])
+            print(printable(f"{name}: {prompt}{record.text[0]}\n"))
+        found |= {"model": plain.model.name, "plan": skipped.ops[0].words(), "prompt": prompt, "texts": texts}
+        found |= {"losses": [loss.value for loss in losses], "flops": record.flops, "saved_flops": record.saved_flops}
+        _print_costs(*losses, record)
+        if asked is not None:
+            kept = dlens.retention(skipped, task=asked, n=problems, seed=seed)
+            found["retention"] = kept.row()
+            _print_retention(kept)
+
+
+def _print_costs(before: TextLoss, after: TextLoss, record: Record) -> None:
+    from dlens.findings.effects.applied import flops_saved
+
     print(f"loss: {before.value:.4f} with all layers, {after.value:.4f} skipped, {after.value - before.value:+.4f}")
     print(f"      ({after.estimator}, nats a token, {after.n_tokens} tokens of the shipped calibration text)")
-    saved = flops_saved(record)
-    print(f"FLOPs: {saved:.1%} saved in the skipped run above ({record.saved_flops / 1e9:.4g} of ", end="")
-    print(f"{(record.flops + record.saved_flops) / 1e9:.4g} GFLOPs)")
-    if asked is not None:
-        _print_retention(dlens.retention(skipped, task=asked, n=problems, seed=seed))
+    assert record.flops is not None and record.saved_flops is not None
+    whole = (record.flops + record.saved_flops) / 1e9
+    print(f"FLOPs: {flops_saved(record):.1%} saved in the skipped run above", end=" ")
+    print(f"({record.saved_flops / 1e9:.4g} of {whole:.4g} GFLOPs)")
 
 
 def _print_retention(kept: Any) -> None:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from dlens.commands.options import LoadOptions, SamplerOptions, named, named_workers, parse_layers
+from dlens.commands.options import LoadOptions, SamplerOptions, named, named_workers, numbers, parse_layers
 from dlens.tables import table_text
 
 __all__ = ["sweep"]
@@ -35,8 +35,11 @@ def sweep(
     table: Path | None = None,
     retry: bool = False,
     status: Path | None = None,
+    json: Path | None = None,
 ) -> None:
     """Skip layers in many ways, each scored beside the model as it is, by many workers; goes on where it was.
+
+    For example: dlens sweep trio/diffusion --task trio-code --workers 2
 
     Args:
         models: names of shipped models, hub ids or folders.
@@ -55,13 +58,15 @@ def sweep(
         table: a .csv or .parquet file for the table.
         retry: try again what failed before.
         status: the folder of a sweep, to say how far it is; nothing is computed.
+        json: a .json file for the table or the status; - is the output, and nothing else then.
     """
     from dlens.files import check_file
 
     if table is not None:
         check_file(table, ".csv", ".parquet")
     if status is not None:
-        _print_status(status)
+        with numbers(json) as found:
+            _print_status(status, found)
         return
     if not models:
         raise ValueError(
@@ -79,30 +84,34 @@ def sweep(
         loaded = load.load(name)
         chosen = sets or [[layer] for layer in range(loaded.n_layers)]
         variants += grid(loaded, layers=chosen, parts=part or ("block",), samplers=[sampler.build(loaded)])
-    found = run(
-        variants,
-        asked,
-        loss=loss,
-        out=out,
-        workers=named_workers(workers),
-        seeds=seed or (0,),
-        n=problems,
-        max_new_tokens=max_new_tokens,
-        retry=retry,
-    )
-    _print_table(found.table())
-    if table is not None:
-        _write(found.table(), table)
-        print(f"\nWrote {table}")
-    if found.failed:
-        print(f"\n{len(found.failed)} units failed; the first: {next(iter(found.failed.values()))}", file=sys.stderr)
+    with numbers(json) as found:
+        runs = run(
+            variants,
+            asked,
+            loss=loss,
+            out=out,
+            workers=named_workers(workers),
+            seeds=seed or (0,),
+            n=problems,
+            max_new_tokens=max_new_tokens,
+            retry=retry,
+        )
+        rows = runs.table()
+        found["rows"] = rows.to_dict("records")
+        _print_table(rows)
+        if table is not None:
+            _write(rows, table)
+            print(f"\nWrote {table}")
+        if runs.failed:
+            print(f"\n{len(runs.failed)} units failed; the first: {next(iter(runs.failed.values()))}", file=sys.stderr)
 
 
-def _print_status(folder: Path) -> None:
+def _print_status(folder: Path, found: dict[str, Any]) -> None:
     from dlens.show.terminal import printable
     from dlens.sweeps.table import sweep_standing
 
     standing, failed = sweep_standing(folder)
+    found |= {"folder": str(folder), **vars(standing), "failures": [vars(each) for each in failed]}
     print(f"{folder}: {standing}")
     for each in failed:
         print(printable(f"failed on {each.where}: {each}"))

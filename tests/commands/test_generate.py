@@ -1,4 +1,5 @@
 import io
+import json
 
 import pytest
 
@@ -43,3 +44,10 @@ def test_a_terminal_that_lacks_letters_and_a_text_that_commands_it(
     assert b"\x1b" not in found and b"\r" not in found
     assert found.startswith(b"step 1 of 2: " if watch else rb"Once \x1b[31mupon\x0da\u4e2d")
     assert (b"_" in found) == watch
+
+
+def test_a_run_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["generate", "trio/ar", "Once upon a", "--max-new-tokens", "2", "--skip", "3", "--json", "-"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["text"].startswith(" time") and found["prompt"] == "Once upon a" and found["flops"] > 0
+    assert [entry["words"] for entry in found["plan"]] == ["skip layers 3"]

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from dlens.cli import main
@@ -8,3 +10,9 @@ def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split()[:3] == ["trio/ar", "autoregressive", "autoregressive"]
     assert any(line.startswith("llada") for line in lines)
+
+
+def test_models_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["models", "--json", "-"])
+    [first, *_] = json.loads(capsys.readouterr().out)["models"]
+    assert first["name"] == "trio/ar" and first["layers"] == 16

@@ -1,4 +1,9 @@
-from dlens.commands.options import named_workers, parse_layers
+import json
+from pathlib import Path
+
+import pytest
+
+from dlens.commands.options import named_workers, numbers, parse_layers
 
 
 def test_layers_are_read_from_text() -> None:
@@ -7,3 +12,31 @@ def test_layers_are_read_from_text() -> None:
 
 def test_workers_are_read_from_text() -> None:
     assert [named_workers(text) for text in ("0", "12", "slurm")] == [0, 12, "slurm"]
+
+
+def test_numbers_go_to_a_file_beside_what_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "numbers.json"
+    with numbers(path) as found:
+        found |= {"a": (1.5, float("nan")), "b": {3: "x"}}
+        print("words")
+    assert json.loads(path.read_text()) == {"a": [1.5, None], "b": {"3": "x"}}
+    assert capsys.readouterr().out == f"words\nWrote {path}\n"
+    with numbers(None):
+        print("words")
+    assert capsys.readouterr().out == "words\n"
+
+
+def test_numbers_can_be_all_of_the_output(capsys: pytest.CaptureFixture[str]) -> None:
+    with numbers(Path("-")) as found:
+        found["a"] = 1
+        print("words")
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {"a": 1} and said.err == "words\n"
+
+
+def test_a_file_that_cannot_be_written_is_refused_first(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="x.txt to write; expected a name that ends in .json"), numbers(Path("x.txt")):
+        pytest.fail("it computes")
+    with pytest.raises(ZeroDivisionError), numbers(tmp_path / "x.json"):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []

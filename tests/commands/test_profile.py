@@ -21,3 +21,9 @@ def test_profile_writes_one_page(tmp_path, capsys: pytest.CaptureFixture[str]) -
     main(["profile", "trio/ar", "--inputs", "clean", "--out", str(path)])
     assert path.read_text().startswith("<!DOCTYPE html>")
     assert capsys.readouterr().out.endswith(f"Wrote {path}\n")
+
+
+def test_rows_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["profile", "trio/ar", "--inputs", "clean", "--json", "-"])
+    rows = json.loads(capsys.readouterr().out)["profiles"]
+    assert [row["layer"] for row in rows] == list(range(16)) and rows[0]["model"] == "trio/ar"

@@ -12,9 +12,11 @@ def test_report_writes_a_page_and_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reports, "QUICK", replace(reports.QUICK, texts=2, draws=1))
+    shown: list[str] = []
+    monkeypatch.setattr("webbrowser.open", shown.append)
     out, numbers = tmp_path / "report.html", tmp_path / "numbers.json"
     for _ in range(2):
-        main(["report", "trio/ar", "--quick", "--problems", "2", "--out", str(out), "--json", str(numbers)])
+        main(["report", "trio/ar", "--quick", "--problems", "2", "--out", str(out), "--json", str(numbers), "--open"])
         outcome, wrote = capsys.readouterr().out.splitlines()[-2:]
         assert wrote == f"Wrote {out}"
         entry = json.loads(numbers.read_text())
@@ -25,3 +27,4 @@ def test_report_writes_a_page_and_goes_on(
     assert "What holds" in out.read_text()
     entry = json.loads(numbers.read_text())
     assert entry["reused"] > 0 and entry["models"]["trio/ar"]["kind"] == "ar"
+    assert shown == [out.as_uri()] * 2

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,11 @@ def test_fewer_shots_make_it_fit(tmp_path: Path, capsys: pytest.CaptureFixture[s
         patched.setattr("dlens.tasks.formats.gsm8k.Gsm8k.max_new_tokens", 2)
         main(["skip", "trio/ar", *options])
     assert "gsm8k: 0.0% of 2 problems solved" in capsys.readouterr().out
+
+
+def test_numbers_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "skip.json"
+    main(["skip", "trio/ar", "--layers", "3", "--prompt", "Once upon", "--max-new-tokens", "2", "--json", str(path)])
+    found = json.loads(path.read_text())
+    assert found["plan"] == "skip layers 3" and found["losses"][1] > found["losses"][0] and len(found["texts"]) == 2
+    assert "retention" not in found and 0 < found["saved_flops"] < found["flops"]

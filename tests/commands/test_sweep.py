@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +19,8 @@ def test_a_table_is_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFi
     assert "skip layers 3, 4, 5" in printed and printed.endswith(f"Wrote {csv}\n")
     table = pd.read_csv(csv)
     assert list(table["plan"]) == ["skip layers 3", "skip layers 3, 4, 5"] and list(table["n"]) == [2, 2]
+    main(["sweep", "--status", str(out), "--json", "-"])
+    assert json.loads(capsys.readouterr().out)["done"] == 3
     main(["sweep", "--status", str(out)])
     assert capsys.readouterr().out == f"{out}: 3 of 3 done, 0 running, 0 waiting\n"
 
