@@ -215,7 +215,7 @@ def sweep_standing(folder: str | Path) -> tuple[Standing, list[Failure]]:
     board = board_of(where)
     names = dict.fromkeys(name for entry in _plan(where) for name in (entry.unit, entry.baseline))
     failed = [found for name in names if (found := board.failure(name)) is not None]
-    return board.standing(), failed
+    return board.standing(names), failed
 
 
 def board_of(folder: Path) -> Board:

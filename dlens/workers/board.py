@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -103,15 +104,19 @@ class Board:
         """The file of a unit that is not finished."""
         return self.units / f"{name}{_UNIT}"
 
-    def unfinished(self) -> list[str]:
-        """The names of units that are neither computed nor failed, in the order in which they were written."""
+    def unfinished(self, names: Collection[str] | None = None) -> list[str]:
+        """The names of units that are neither computed nor failed, in the order in which they were written.
+
+        Args:
+            names: of these; None is of all that anybody asked for.
+        """
         found: list[tuple[int, str]] = []
         with suppress(FileNotFoundError), os.scandir(self.units) as entries:
             for entry in entries:
                 if entry.name.endswith(_UNIT):
                     with suppress(FileNotFoundError):
                         found.append((entry.stat().st_mtime_ns, entry.name.removesuffix(_UNIT)))
-        return [name for _, name in sorted(found)]
+        return [name for _, name in sorted(found) if names is None or name in names]
 
     def failure(self, name: str) -> Failure | None:
         """Why a unit could not be computed; None where it was not tried, or tried again."""
@@ -129,22 +134,23 @@ class Board:
         """Let a unit that failed be tried again."""
         self._failed(name).unlink(missing_ok=True)
 
-    def standing(self) -> Standing:
-        """How far it is, from the files alone."""
-        left = self.unfinished()
-        running = sum(is_held(self.claims, name) for name in left)
-        return Standing(_count(self.results), running, len(left) - running, self.n_failed)
+    def standing(self, names: Collection[str] | None = None) -> Standing:
+        """How far it is, from the files alone.
 
-    @property
-    def n_failed(self) -> int:
-        """How many units failed."""
-        return _count(self.work / "failed")
+        Args:
+            names: of these units; None is of all that anybody asked for.
+        """
+        left = self.unfinished(names)
+        running = sum(is_held(self.claims, name) for name in left)
+        done, failed = (_count(folder, names) for folder in (self.results, self.work / "failed"))
+        return Standing(done, running, len(left) - running, failed)
 
     def _failed(self, name: str) -> Path:
         return self.work / "failed" / f"{name}.json"
 
 
-def _count(folder: Path) -> int:
+def _count(folder: Path, names: Collection[str] | None) -> int:
     with suppress(FileNotFoundError):
-        return sum(not name.startswith(".") and name.endswith(".json") for name in os.listdir(folder))
+        there = [path.stem for path in folder.iterdir() if path.suffix == ".json" and not path.name.startswith(".")]
+        return len(there) if names is None else len(set(there) & set(names))
     return 0

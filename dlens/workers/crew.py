@@ -64,17 +64,19 @@ class Crew(Workers, ABC):
     def run(self, units: Mapping[str, Unit], board: Board, fresh: bool, tell: Tell) -> None:
         """See `Workers.run`."""
         size = self.size(len(units), _written(units, board, fresh))
-        running: list[Running] = []
+        job, running = Job.of(board, units), list[Running]()
         try:
-            self._follow(set(units), board, size, running, tell)
+            self._follow(job, size, running, tell)
             _wait(running)
         finally:
             for each in running:
                 each.stop()
+            job.over()
 
-    def _follow(self, names: set[str], board: Board, size: int, running: list[Running], tell: Tell) -> None:
-        job, started, n_left = Job.of(board), 0, len(names) + 1
-        while left := [name for name in board.unfinished() if name in names]:
+    def _follow(self, job: Job, size: int, running: list[Running], tell: Tell) -> None:
+        board, names = job.board, job.names
+        started, n_left = 0, len(names) + 1
+        while left := board.unfinished(names):
             if len(left) < n_left:
                 started, n_left = 0, len(left)
             gone = [each for each in running if not each.alive()]
@@ -88,9 +90,9 @@ class Crew(Workers, ABC):
                 _refuse_endless(started, size, gone)
                 busy = {each.slot for each in running}
                 running += self.start(job, [slot for slot in range(size) if slot not in busy][:lacking], size)
-            tell(board.standing())
+            tell(board.standing(names))
             time.sleep(_POLL)
-        tell(board.standing())
+        tell(board.standing(names))
 
 
 def _written(units: Mapping[str, Unit], board: Board, fresh: bool) -> int:

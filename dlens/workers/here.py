@@ -43,7 +43,7 @@ class Here(Workers):
                 finally:
                     taken.release()
                 del left[name]
-                tell(board.standing())
+                tell(board.standing(units))
             if left:
                 # Others hold the rest.
                 time.sleep(0.2)

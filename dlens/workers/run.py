@@ -108,6 +108,6 @@ def _outcome(unit: Unit, board: Board) -> Any | Failure:
 def _tidy(board: Board) -> None:
     """Where nothing is left to do, what served to do it goes; what failed stays, with what workers wrote."""
     if not board.unfinished():
-        gone = (board.units, board.models, board.claims) if board.n_failed else (board.work,)
+        gone = (board.units, board.models, board.claims) if board.standing().failed else (board.work,)
         for folder in gone:
             shutil.rmtree(folder, ignore_errors=True)

@@ -6,16 +6,18 @@ import json
 import os
 import pickle
 import platform
+import secrets
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from dlens.files import write_text
 from dlens.workers.board import Board, Failure
 from dlens.workers.claims import Claim, beating, claim
 from dlens.workers.store import Store
@@ -34,17 +36,33 @@ class Job:
 
     Args:
         results, work: the folders of the board.
+        asked: a file with the names of the units to compute, whatever else stands on the board.
         paths: where modules are imported from, as in the process that asked.
     """
 
     results: str
     work: str
+    asked: str
     paths: tuple[str, ...]
 
     @classmethod
-    def of(cls, board: Board) -> Job:
-        """The job of working off a board."""
-        return cls(str(board.results.resolve()), str(board.work.resolve()), tuple(map(os.path.abspath, sys.path)))
+    def of(cls, board: Board, names: Iterable[str]) -> Job:
+        """The job of computing some units of a board."""
+        folder = board.work / "asked"
+        asked = write_text(folder / f"{secrets.token_hex(8)}.json", json.dumps(list(names)))
+        places = (str(place.resolve()) for place in (board.results, board.work, asked))
+        return cls(*places, tuple(map(os.path.abspath, sys.path)))
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The units to compute; none where who asked has all of them."""
+        with suppress(FileNotFoundError):
+            return frozenset(json.loads(Path(self.asked).read_text(encoding="utf-8")))
+        return frozenset()
+
+    def over(self) -> None:
+        """Nobody needs to begin with it any more."""
+        Path(self.asked).unlink(missing_ok=True)
 
     @property
     def board(self) -> Board:
@@ -59,23 +77,23 @@ def work(job: Job) -> int:
         How many were computed.
     """
     sys.path += [path for path in job.paths if path not in sys.path]
-    board, done = job.board, 0
+    board, names, done = job.board, job.names, 0
     models = Models(board.models)
-    while (taken := _next(board)) is not None:
+    while (taken := _next(board, names)) is not None:
         with _held(taken):
             done += _compute(board, taken, models)
     return done
 
 
-def _next(board: Board) -> Claim | None:
-    for name in board.unfinished():
+def _next(board: Board, names: frozenset[str]) -> Claim | None:
+    for name in board.unfinished(names):
         if (taken := claim(board.claims, name)) is not None:
             return taken
     return None
 
 
 @contextmanager
-def _held(taken: Claim):
+def _held(taken: Claim) -> Iterator[None]:
     try:
         with beating(taken):
             yield
@@ -102,7 +120,7 @@ def _compute(board: Board, taken: Claim, models: Models) -> bool:
 
 
 @contextmanager
-def kept(board: Board, name: str, words: str):
+def kept(board: Board, name: str, words: str) -> Iterator[None]:
     """Whatever the body raises becomes a failure of the unit."""
     try:
         yield
@@ -116,7 +134,7 @@ def main(arguments: Sequence[str]) -> None:
     given: dict[str, Any] = json.loads(arguments[0])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    work(Job(given["results"], given["work"], tuple(given["paths"])))
+    work(Job(given["results"], given["work"], given["asked"], tuple(given["paths"])))
 
 
 def _end_with_parent() -> None:

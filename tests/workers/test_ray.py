@@ -71,7 +71,7 @@ def test_what_an_actor_said_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "ray.exceptions", SimpleNamespace(RayError=RuntimeError))  # pyright: ignore
     from dlens.workers.worker import Job
 
-    [actor] = Ray(1).start(Job.of(board_in(tmp_path)), [0], 1)
+    [actor] = Ray(1).start(Job.of(board_in(tmp_path), []), [0], 1)
     assert actor.said() == "0 units computed" and not actor.alive()
     monkeypatch.setattr(ray, "get", lambda future: (_ for _ in ()).throw(RuntimeError("the actor died")))
     assert actor.said() == "the actor died"

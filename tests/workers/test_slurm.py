@@ -23,7 +23,7 @@ def test_a_job_that_is_out_of_time_is_queued_again_with_what_is_left(tmp_path: P
     board = board_in(tmp_path)
     for unit in squares(tmp_path / "notes", 1):
         Packer(board).write(unit)
-    again = _Resumed().checkpoint(Job.of(board))
+    again = _Resumed().checkpoint(Job.of(board, board.unfinished()))
     assert isinstance(again, submitit.helpers.DelayedSubmission) and again.result() == 1
 
 
@@ -31,7 +31,7 @@ def test_settings_become_those_of_the_cluster(monkeypatch: pytest.MonkeyPatch, t
     given: dict = {}
     monkeypatch.setattr(submitit.AutoExecutor, "update_parameters", lambda self, **settings: given.update(settings))
     slurm = Slurm(3, minutes=7, cpus=2, gpus=1, memory_gb=9, partition="long", cluster="debug")
-    job = Job.of(board_in(tmp_path))
+    job = Job.of(board_in(tmp_path), [])
     assert [each.slot for each in slurm.start(job, [0, 2], 3)] == [0, 2]
     asked = {"timeout_min": 7, "cpus_per_task": 2, "gpus_per_node": 1, "mem_gb": 9, "slurm_partition": "long"}
     assert given == {"name": "dlens"} | asked
