@@ -14,7 +14,7 @@ from dlens.workers.worker import Job
 
 __all__ = ["Crew", "Running"]
 
-_POLL, _FAREWELL = 0.1, 10.0
+_POLL, _FAREWELL = 0.2, 10.0
 
 
 class Running(ABC):
