@@ -145,7 +145,7 @@ def grid(
         >>> import dlens
         >>> cells = dlens.grid("trio/diffusion", layers=[[], [3], [3, 4]], parts=["attn", "mlp"])
         >>> len(cells), cells[1].labels["parts"], str(cells[1])
-        (5, 'attn', 'trio/diffusion, skip the attn half of layers 3')
+        (5, 'attn', 'trio/diffusion, skip the attn of layers 3')
     """
     axes = {
         "layers": layers,
