@@ -14,7 +14,9 @@ from tests.refusing import assert_three_parts
 from tests.workers.toys import board_in, broken, counted, squares
 
 
-def test_workers_are_named_in_every_way() -> None:
+def test_workers_are_named_in_every_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Ray is not among what the tests install.
+    monkeypatch.setattr("dlens.workers.ray.find_spec", lambda name: name)
     named = {0: Here(), 3: Local(3), "local": Local(), "slurm": Slurm(), "ray": Ray()}
     assert [as_workers(value) for value in named] == list(named.values())
     assert as_workers(Slurm(2, cluster="local")).size(9, 0) == 2  # pyright: ignore
