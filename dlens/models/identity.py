@@ -103,7 +103,8 @@ def outline(module: nn.Module) -> int:
 def _plain(settings: dict[str, Any]) -> list[Any]:
     """Numbers, flags, words and lists of words, by their names."""
     found: list[Any] = []
-    for key, value in settings.items():
+    # A copy, as a run in another thread hangs hooks on modules meanwhile.
+    for key, value in list(settings.items()):
         kind = type(value)
         # How long the longest text was is no setting: forwards write it.
         if kind in _PLAIN and key not in _KEPT and "cached" not in key:
@@ -171,7 +172,7 @@ def _plainer(value: Any) -> Any:
         return value.__getstate__()  # pyright: ignore
     if type(value).__name__ == "MatmulLtState":
         # Where the last input had its outliers.
-        return {key: item for key, item in vars(value).items() if key != "idx"}
+        return {key: item for key, item in list(vars(value).items()) if key != "idx"}
     return value
 
 
