@@ -92,7 +92,6 @@ TABLES = {
             Column("budget", _BATCHES, True),
         ),
     ),
-    "sweeps": Table(("sweeps-cpu",), _one("trio/diffusion")),
     "forward-gpu": Table(("gpu-h100",), _one(f"{_SHAPE}, one forward")),
     "costs-gpu": Table(("measures-h100", "gpu-h100"), _one(_SHAPE)),
     "scan-gpu": Table(("scan-h200",), (Column("113 M", ("113 M",)), Column("trio", ("8 M trio",)))),

@@ -75,7 +75,7 @@ def skip(
             print(printable(f"{name}: {prompt}{record.text[0]}\n"))
         found |= {"model": plain.model.name, "plan": skipped.ops[0].words(), "prompt": prompt, "texts": texts}
         found |= {"losses": [loss.value for loss in losses], "flops": record.flops, "saved_flops": record.saved_flops}
-        _print_costs(*losses, record)
+        _print_costs(losses[0], losses[1], record)
         if asked is not None:
             kept = dlens.retention(skipped, task=asked, n=problems, seed=seed)
             found["retention"] = kept.row()

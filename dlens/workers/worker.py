@@ -50,8 +50,8 @@ class Job:
         """The job of computing some units of a board."""
         folder = board.work / "asked"
         asked = write_text(folder / f"{secrets.token_hex(8)}.json", json.dumps(list(names)))
-        places = (str(place.resolve()) for place in (board.results, board.work, asked))
-        return cls(*places, tuple(map(os.path.abspath, sys.path)))
+        results, work, asked = (str(place.resolve()) for place in (board.results, board.work, asked))
+        return cls(results, work, asked, tuple(map(os.path.abspath, sys.path)))
 
     @property
     def names(self) -> frozenset[str]:
