@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, fields, replace
 from json import dumps
-from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -185,20 +184,13 @@ def numbers(json: Path | None) -> Iterator[dict[str, Any]]:
         yield found
     if json is None:
         return
-    text = dumps(_plain(found), indent=1, allow_nan=False)
+    from dlens.findings.study.study import plain
+
+    text = dumps(plain(found), indent=1, allow_nan=False)
     if alone:
         print(text)
     else:
         print(f"Wrote {write_text(json, text)}")
-
-
-def _plain(value: Any) -> Any:
-    """Numbers that JSON has; None in the place of those that are not finite."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def named_workers(text: str) -> str | int:

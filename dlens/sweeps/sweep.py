@@ -14,8 +14,8 @@ from dlens.files import check_folder
 from dlens.findings.effects.retention import enough
 from dlens.findings.scores.canvases import check_draws
 from dlens.findings.scores.decoding import Decoding
+from dlens.findings.study.asking import model_identity
 from dlens.models.model import Model
-from dlens.models.reading import reading
 from dlens.ops.base.given import as_index, as_seed
 from dlens.samplers import Sampler
 from dlens.sweeps.asks import Ask, Prompts, Solve, Texts
@@ -215,11 +215,11 @@ class _Names:
 
     def __init__(self) -> None:
         # The models are held, so that no id is given to another.
-        self._known: dict[int, tuple[Model, list[str]]] = {}
+        self._known: dict[int, tuple[Model, list[Any]]] = {}
 
-    def of(self, model: Model) -> list[str]:
+    def of(self, model: Model) -> list[Any]:
         if id(model) not in self._known:
-            self._known[id(model)] = model, [model.name, model.family.name, reading(model), model.fingerprint()]
+            self._known[id(model)] = model, model_identity(model)
         return self._known[id(model)][1]
 
 
