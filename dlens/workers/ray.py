@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, final
 
@@ -48,19 +49,21 @@ class Ray(Crew):
 
     def start(self, job: Job, slots: Sequence[int], size: int) -> list[Running]:
         """See `Crew.start`."""
-        import ray
-
+        ray = _library()
         if not ray.is_initialized():
             _begin(self.address)
         kind = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus)(_Actor)
         return [_Started(slot, kind.remote(), job) for slot in slots]
 
 
-def _begin(address: str | None) -> None:
-    import ray
+def _library() -> Any:
+    # By name: this file is called as Ray's own package is, and a type checker would take it for that.
+    return import_module("ray")
 
+
+def _begin(address: str | None) -> None:
     try:
-        ray.init(address=address, include_dashboard=False, log_to_driver=False)
+        _library().init(address=address, include_dashboard=False, log_to_driver=False)
     # It raises a plain Exception where its services do not start in time.
     except Exception as error:
         raise RuntimeError(
@@ -83,20 +86,14 @@ class _Started(Running):
         self._done = actor.compute.remote(job)
 
     def alive(self) -> bool:
-        import ray
-
-        return not ray.wait([self._done], timeout=0)[0]
+        return not _library().wait([self._done], timeout=0)[0]
 
     def stop(self) -> None:
-        import ray
-
-        ray.kill(self._actor)
+        _library().kill(self._actor)
 
     def said(self) -> str:
-        import ray
-        from ray.exceptions import RayError
-
+        ray = _library()
         try:
             return f"{ray.get(self._done)} units computed"
-        except RayError as error:
+        except ray.exceptions.RayError as error:
             return str(error)[-2000:]

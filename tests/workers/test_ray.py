@@ -68,7 +68,7 @@ def test_actors_compute_everything_once_and_are_let_go_of(tmp_path: Path, monkey
 def test_what_an_actor_said_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ray = StandIn()
     monkeypatch.setitem(sys.modules, "ray", ray)  # pyright: ignore
-    monkeypatch.setitem(sys.modules, "ray.exceptions", SimpleNamespace(RayError=RuntimeError))  # pyright: ignore
+    monkeypatch.setattr(ray, "exceptions", SimpleNamespace(RayError=RuntimeError), raising=False)
     from dlens.workers.worker import Job
 
     [actor] = Ray(1).start(Job.of(board_in(tmp_path), []), [0], 1)
