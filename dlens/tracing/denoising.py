@@ -19,13 +19,16 @@ from dlens.tracing.finish import Outcome, finish
 from dlens.tracing.finite import broken, broken_notes
 from dlens.tracing.planning.alignment import aligned
 from dlens.tracing.planning.inputs import Batch, as_batch, refuse_masks, refuse_too_long
+from dlens.tracing.planning.plan import Plan
 from dlens.tracing.planning.shape import run_shape
-from dlens.tracing.prepare import check_run, prepare, windows
+from dlens.tracing.prepare import Prepared, check_run, prepare, windows
 from dlens.tracing.probes.flops import StepCost
 from dlens.tracing.progress import Watch, hold, refuse_stray_call
 from dlens.tracing.records.record import Record
 from dlens.tracing.records.text import MASK_SIGN, drafts, end_ids
 from dlens.tracing.settings import RunSettings, watch_of
+from dlens.tracing.step.recorder import recorder_for
+from dlens.tracing.step.replay import NotRecorded, ReplayPolicy, Replays, obstacle, replay_notes
 from dlens.tracing.step.state import StepState, Window, denoising_state
 
 __all__ = ["DenoisingRun", "aligned", "run_denoising", "uniform_draws"]
@@ -52,24 +55,65 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
     watch = watch_of(shape.n_steps, settings, lambda ids: drafts(model, ids, ids.shape[-1] - settings.new_tokens))
     with hold(model.lock, settings.cancel):
         plan = check_run(model, target, ops, shape, canvas.real, settings.capture_limit)
-        prepared = prepare(model, target, ops, shape, plan)
         start = time.perf_counter()
-        runs: list[tuple[DenoisingRun, TokenIds]] = []
-        with watch.shown():
+
+        def attempt(replay: ReplayPolicy) -> tuple[Prepared, list[tuple[DenoisingRun, TokenIds]]]:
+            prepared = prepare(model, target, ops, shape, plan)
+            runs: list[tuple[DenoisingRun, TokenIds]] = []
             for window, ids, real in windows(model, canvas):
                 own = generated[list(window.rows), window.offset :]
                 run = DenoisingRun(
                     model, sampler, window, ids, real, own, settings.new_tokens, tokens, watch, settings.seed
                 )
-                runs.append((run, prepared.run(run.state, run.drive)))
+                run.replays = _replays(run, prepared, replay, shape.n_steps)
+                actives_of = None if run.replays is None else run.replays.actives
+                runs.append((run, prepared.run(run.state, run.drive, actives_of)))
+            return prepared, runs
+
+        failed = ""
+        with watch.shown():
+            try:
+                prepared, runs = attempt(settings.replay)
+            except NotRecorded as error:
+                if settings.replay == "require":
+                    raise
+                failed = str(error)
+                prepared, runs = attempt("off")
         seconds = time.perf_counter() - start
     history, final = _whole_canvas(canvas.ids, runs)
     costs = [StepCost(len(r.canvas) * h, r.canvas.shape[-1], halves=h) for r, _ in runs for h in r.halves]
     notes, row_steps = _grouped(runs)
     notes += broken_notes(_by_step(runs))
+    notes += _played(runs, prepared.plan, failed)
     notes += _unplanned(sampler, len(history), shape.n_steps) + _left(sampler, (final == mask) & generated)
     outcome = Outcome(final, len(history), seconds, costs, costs, history, settings.to_json(), notes, row_steps)
     return finish(prepared, batch, outcome)
+
+
+def _replays(run: DenoisingRun, prepared: Prepared, policy: ReplayPolicy, n_steps: int) -> Replays | None:
+    """What plays the steps of a run again; None where each is computed by itself.
+
+    Raises:
+        ValueError: nothing was computed, and they are required to be played.
+    """
+    recorder = None if policy == "off" else recorder_for(run.model.device, packed=not bool(run.real.all()))
+    reason = obstacle(run.model, prepared.plan, n_steps, recorder, policy)
+    if policy == "require" and reason:
+        raise ValueError(
+            f"replay='require' on {run.model.name}, where {reason}; expected steps that can be recorded and played; "
+            f"use replay='auto', which computes the others one by one"
+        )
+    if recorder is None or reason:
+        return None
+    return Replays(recorder, prepared.plan, prepared.collector, run.forward, lambda: run.known(run.canvases[-1]))
+
+
+def _played(runs: Sequence[tuple[DenoisingRun, Tensor]], plan: Plan, failed: str) -> tuple[str, ...]:
+    """The note on steps that were played from a recording; why they were not where that failed."""
+    replays = [run.replays for run, _ in runs if run.replays is not None]
+    if not replays and not failed:
+        return ()
+    return replay_notes(sum(each.played for each in replays), sum(len(run.canvases) for run, _ in runs), plan, failed)
 
 
 def _grouped(runs: Sequence[tuple[DenoisingRun, Tensor]]) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -154,6 +198,8 @@ class DenoisingRun:
         seed: of the sampler's random numbers.
         canvases: the canvas at the start of each step, filled while running.
         halves: per step 2 where guidance ran, else 1.
+        replays: plays recorded steps; None computes each.
+        calls: how often the module was called.
         broken: per step whether the logits of a mask were NaN or infinite.
     """
 
@@ -169,6 +215,8 @@ class DenoisingRun:
     seed: int
     canvases: list[TokenIds] = field(default_factory=list)
     halves: list[int] = field(default_factory=list)
+    replays: Replays | None = None
+    calls: int = 0
     broken: list[Tensor] = field(default_factory=list)
 
     def drive(self) -> TokenIds:
@@ -218,17 +266,25 @@ class DenoisingRun:
         self.watch.begin()
         self.canvases.append(canvas.clone())
         self.halves.append(1 if unconditional is None else 2)
-        ids, real = canvas, self.real
-        if unconditional is not None:
-            ids, real = torch.cat([canvas, unconditional]), self.real.repeat(2, 1)
-        mask = real if self._padded else None
-        logits = self.model.module(**self.model.family.inputs(ids, mask)).logits
-        logits = aligned(logits, self.model.family.shift, real)
+        ids = canvas if unconditional is None else torch.cat([canvas, unconditional])
+        if self.replays is None:
+            logits = self.forward(ids)
+        else:
+            logits = self.replays(ids, len(self.canvases) - 1, self.halves[-1])
         logits = logits if unconditional is None else logits.unflatten(0, (2, len(canvas)))
         self.broken.append(broken(logits[..., (canvas == self.tokens.mask) & self.generated, :]))
         return logits
 
+    def forward(self, ids: TokenIds) -> Tensor:
+        """Call the module with a canvas, both halves of it under guidance; its logits, aligned."""
+        self._now = ids[: len(self.real)]
+        real = self.real.repeat(len(ids) // len(self.real), 1)
+        self.calls += 1
+        logits = self.model.module(**self.model.family.inputs(ids, real if self._padded else None)).logits
+        return aligned(logits, self.model.family.shift, real)
+
     def __post_init__(self) -> None:
+        self._now = self.canvas
         self._padded = not bool(self.real.all())  # once, so that no step asks the device
         self._ends = torch.tensor([i for i in (self.tokens.eos, *self.tokens.ends) if i is not None])
         self._ends = self._ends.to(self.real.device)
@@ -239,8 +295,12 @@ class DenoisingRun:
 
     def state(self, step: int, args: Sequence[Any], kwargs: dict[str, Any]) -> StepState:
         """What is known of a step when it starts."""
-        refuse_stray_call(step, len(self.canvases))
-        canvas = self.canvases[step]
+        refuse_stray_call(step, self.calls)
+        return self.known(self._now)
+
+    def known(self, canvas: TokenIds) -> StepState:
+        """What is known of the newest step, whose canvas is given."""
+        step = len(self.canvases) - 1
         return denoising_state(
             step=step,
             window=self.window,

@@ -11,6 +11,7 @@ from dlens.ops.base.target import Target
 from dlens.samplers import Autoregressive, Denoiser, Sampler, default_for
 from dlens.tracing.planning.kv_cache import CachePolicy
 from dlens.tracing.progress import OnStep, Watch
+from dlens.tracing.step.replay import ReplayPolicy
 
 __all__ = ["RunSettings", "check_settings", "sampler_for", "watch_of"]
 
@@ -28,6 +29,7 @@ class RunSettings:
     progress: bool
     on_step: OnStep | None
     cancel: Any
+    replay: ReplayPolicy = "auto"
 
     def to_json(self) -> dict[str, Any]:
         """What is written of them into the record."""
@@ -37,6 +39,7 @@ class RunSettings:
             "seed": self.seed,
             "infill": self.infill,
             "cache": self.cache,
+            "replay": self.replay,
         }
 
 
@@ -74,6 +77,12 @@ def check_settings(model: Model, target: Target, settings: RunSettings) -> None:
         raise ValueError(
             f"cache={cache!r} on {model.name}; expected 'auto', as a diffusion model computes every position "
             f"at each step and keeps no cache; leave it out"
+        )
+    require_word("replay", settings.replay, get_args(ReplayPolicy))
+    if settings.replay == "require" and not target.has_noise:
+        raise ValueError(
+            f"replay='require' on {model.name}; expected a diffusion model, as the steps of autoregressive decoding "
+            f"grow and are computed one by one; leave it out"
         )
     if infill and not target.has_noise:
         raise ValueError(

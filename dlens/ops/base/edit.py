@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -26,7 +27,7 @@ class Place:
         point: hook point.
         layer: its layer, None for embed and logits.
         step: the current step.
-        noise: per row the share of masked positions; None for AR models.
+        noise_now: gives per row the share of masked positions, None for AR models; asked of the device when called.
         masked: [batch, position], which positions of this value are masks.
         rows, columns: which part of the whole batch the value covers.
         halves: 2 under classifier-free guidance (conditional rows first), else 1.
@@ -49,11 +50,16 @@ class Place:
     point: str
     layer: int | None
     step: int
-    noise: tuple[float, ...] | None
+    noise_now: Callable[[], tuple[float, ...] | None] = field(repr=False)
     masked: Tensor
     rows: tuple[int, ...]
     columns: slice
     halves: int
+
+    @property
+    def noise(self) -> tuple[float, ...] | None:
+        """Per row the share of masked positions; None for AR models."""
+        return self.noise_now()
 
 
 @dataclass(frozen=True, kw_only=True)
