@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -121,7 +122,9 @@ def _checked(model: dlens.Model, name: str, chains: int, width: int) -> Iterator
     same = played = 0
     largest = usual = 0.0
     tried = 0
-    for number in range(chains):
+    for number in count():
+        if tried == chains:
+            break
         new, batch = width // 2, source.choice([1, 1, 2, 4])
         sampler = source.choice(
             [

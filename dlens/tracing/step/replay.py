@@ -23,7 +23,7 @@ __all__ = ["LEAST_STEPS", "NotRecorded", "ReplayPolicy", "Replays", "obstacle", 
 
 ReplayPolicy = Literal["auto", "require", "off"]
 
-# The first step of a kind finds kernels and memory, the second notes what it copies, the third is recorded.
+# The first step of a kind finds kernels and memory, the second notes what it copies and is recorded.
 WARM_UP = 2
 # Below, recording costs more than it saves.
 LEAST_STEPS = 6
@@ -85,12 +85,14 @@ class Replays:
     def __call__(self, ids: Tensor, step: int, halves: int) -> Tensor:
         """The logits of a step."""
         kind = halves, self._acting(step)
-        if kind not in self._recorded and not self._can(kind, step):
-            with self._warm(kind):
-                return self.forward(ids)
-        if kind not in self._recorded:
+        if kind in self._recorded:
+            return self._play(self._recorded[kind], ids, step)
+        with self._warm(kind):
+            logits = self.forward(ids)
+        if self._can(kind):
+            # While the device computes the step.
             self._recorded[kind] = self._record(kind, ids, step)
-        return self._play(self._recorded[kind], ids, step)
+        return logits
 
     def actives(self, state: StepState) -> tuple[Active, ...]:
         """What acts at the step that is being computed; known before it is recorded."""
@@ -102,7 +104,7 @@ class Replays:
         self._actives = active_at(self.plan, self.state())
         return tuple((active.planned.index, active.rows) for active in self._actives)
 
-    def _can(self, kind: Kind, step: int) -> bool:
+    def _can(self, kind: Kind) -> bool:
         """Whether a step can be recorded now: everything is warm, acted once, and knows how to be played."""
         acting = {index for index, _ in kind[1]}
         ops = [planned.op for planned in self.plan.planned if planned.index in acting]
