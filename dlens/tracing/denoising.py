@@ -11,22 +11,27 @@ import torch
 from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
+from dlens.caches.cache import Cache
+from dlens.caches.course import Course
 from dlens.models.model import Model
 from dlens.ops.base.op import Op
 from dlens.ops.base.target import Target
 from dlens.samplers.sampler import Columns, Denoiser, Tokens
 from dlens.tracing.finish import Outcome, finish
 from dlens.tracing.finite import broken, broken_notes
-from dlens.tracing.planning.alignment import aligned, at_columns
+from dlens.tracing.planning.alignment import aligned, at_columns, source_columns
 from dlens.tracing.planning.inputs import Batch, as_batch, refuse_masks, refuse_too_long
+from dlens.tracing.planning.kv_cache import canvas_cache, refuse_under
 from dlens.tracing.planning.shape import run_shape
-from dlens.tracing.prepare import check_run, prepare, windows
+from dlens.tracing.prepare import check_run, groups, prepare
 from dlens.tracing.probes.flops import StepCost
 from dlens.tracing.progress import Watch, hold, refuse_stray_call
 from dlens.tracing.records.record import Record
 from dlens.tracing.records.text import MASK_SIGN, drafts, end_ids
 from dlens.tracing.settings import RunSettings, watch_of
-from dlens.tracing.step.state import StepState, Window, denoising_state
+from dlens.tracing.step.canvas import CanvasKeys
+from dlens.tracing.step.state import Group, StepState, denoising_state
+from dlens.tracing.step.window import Window, window_of
 
 __all__ = ["DenoisingRun", "aligned", "run_denoising", "uniform_draws"]
 
@@ -49,34 +54,41 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
     shape = run_shape(model, batch, settings.new_tokens, sampler)
     ends = tuple(i for i in end_ids(model) if i != model.eos_token_id)
     tokens = Tokens(mask, model.eos_token_id, ends)
+    cache = canvas_cache(model, settings.cache)
     watch = watch_of(shape.n_steps, settings, lambda ids: drafts(model, ids, ids.shape[-1] - settings.new_tokens))
     with hold(model.lock, settings.cancel):
         plan = check_run(model, target, ops, shape, canvas.real, settings.capture_limit)
+        if cache is not None:
+            refuse_under(cache, plan, model)
         prepared = prepare(model, target, ops, shape, plan)
         start = time.perf_counter()
         runs: list[tuple[DenoisingRun, TokenIds]] = []
         with watch.shown():
-            for window, ids, real in windows(model, canvas):
-                own = generated[list(window.rows), window.offset :]
+            for group, ids, real in groups(model, canvas):
+                own = generated[list(group.rows), group.offset :]
                 run = DenoisingRun(
-                    model, sampler, window, ids, real, own, settings.new_tokens, tokens, watch, settings.seed
+                    model, sampler, group, ids, real, own, settings.new_tokens, tokens, watch, settings.seed, cache
                 )
                 runs.append((run, prepared.run(run.state, run.drive)))
         seconds = time.perf_counter() - start
     history, final = _whole_canvas(canvas.ids, runs)
-    costs = [StepCost(len(r.canvas) * h, r.canvas.shape[-1], halves=h) for r, _ in runs for h in r.halves]
+    costs = [cost for run, _ in runs for cost in run.costs()]
     notes, row_steps = _grouped(runs)
     notes += broken_notes(_by_step(runs))
     notes += _unplanned(sampler, len(history), shape.n_steps) + _left(sampler, (final == mask) & generated)
-    outcome = Outcome(final, len(history), seconds, costs, costs, history, settings.to_json(), notes, row_steps)
-    return finish(prepared, batch, outcome)
+    computed = None if cache is None else _computed(history, runs)
+    return finish(
+        prepared,
+        batch,
+        Outcome(final, len(history), seconds, costs, costs, history, settings.to_json(), notes, row_steps, computed),
+    )
 
 
 def _grouped(runs: Sequence[tuple[DenoisingRun, Tensor]]) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """The note and the steps of each row, where prompts ran in groups of equal length."""
     if len(runs) == 1:
         return (), ()
-    steps = {row: len(run.canvases) for run, _ in runs for row in run.window.rows}
+    steps = {row: len(run.canvases) for run, _ in runs for row in run.group.rows}
     note = (
         f"the model does not hide padding: prompts ran in {len(runs)} groups of equal length; what was captured at "
         f"steps that a group did not need is NaN"
@@ -124,11 +136,11 @@ def _canvas(batch: Batch, new_tokens: int, mask: int) -> Batch:
 
 
 def _whole_canvas(canvas: TokenIds, runs: Sequence[tuple[DenoisingRun, Tensor]]) -> tuple[Tensor, TokenIds]:
-    """The canvases of all windows as [step, batch, position], and the finished tokens."""
+    """The canvases of all groups as [step, batch, position], and the finished tokens."""
     final = canvas.clone()
     history = canvas.repeat(max(len(run.canvases) for run, _ in runs), 1, 1)
     for run, done in runs:
-        rows, columns = list(run.window.rows), slice(run.window.offset, None)
+        rows, columns = list(run.group.rows), slice(run.group.offset, None)
         final[rows, columns] = done
         history[:, rows, columns] = done
         for step, before in enumerate(run.canvases):
@@ -136,15 +148,25 @@ def _whole_canvas(canvas: TokenIds, runs: Sequence[tuple[DenoisingRun, Tensor]])
     return history, final
 
 
+def _computed(history: Tensor, runs: Sequence[tuple[DenoisingRun, Tensor]]) -> Tensor:
+    """[step, batch, position], the real columns that each step computed."""
+    computed = torch.zeros_like(history, dtype=torch.bool)
+    for run, _ in runs:
+        for step, window in enumerate(run.windows):
+            own = run.real if window is None else run.real & window.computed
+            computed[step, list(run.group.rows), run.group.offset :] = own
+    return computed
+
+
 @final
 @dataclass
 class DenoisingRun:
-    """One window of a denoising run; called by the sampler once a step.
+    """One group of a denoising run; called by the sampler once a step.
 
     Args:
         model: what is run.
         sampler: how tokens are committed.
-        window: which rows and columns of the batch.
+        group: which rows and columns of the batch.
         canvas: [batch, position], prompts and masks.
         real: [batch, position], what is not padding.
         generated: [batch, position], what is to be decoded.
@@ -152,14 +174,16 @@ class DenoisingRun:
         tokens: special token ids.
         watch: told of every step.
         seed: of the sampler's random numbers.
+        cache: which columns a step computes; None is all at every step.
         canvases: the canvas at the start of each step, filled while running.
         halves: per step 2 where guidance ran, else 1.
+        windows: per step what it computed; None is all.
         broken: per step whether the logits of a mask that the sampler read were NaN or infinite.
     """
 
     model: Model
     sampler: Denoiser
-    window: Window
+    group: Group
     canvas: TokenIds
     real: TokenMask
     generated: TokenMask
@@ -167,8 +191,10 @@ class DenoisingRun:
     tokens: Tokens
     watch: Watch
     seed: int
+    cache: Cache | None = None
     canvases: list[TokenIds] = field(default_factory=list)
     halves: list[int] = field(default_factory=list)
+    windows: list[Window | None] = field(default_factory=list)
     broken: list[Tensor] = field(default_factory=list)
 
     def drive(self) -> TokenIds:
@@ -223,36 +249,73 @@ class DenoisingRun:
         ids, real = canvas, self.real
         if unconditional is not None:
             ids, real = torch.cat([canvas, unconditional]), self.real.repeat(2, 1)
-        mask = real if self._padded else None
-        logits = self.model.module(**self.model.family.inputs(ids, mask)).logits
-        logits = aligned(logits, self.model.family.shift, real, columns)
-        logits = logits if unconditional is None else logits.unflatten(0, (2, len(canvas)))
         open = (canvas == self.tokens.mask) & self.generated
+        self.windows.append(self._window(canvas, open, columns))
+        logits = self._logits(ids, real, columns)
+        logits = logits if unconditional is None else logits.unflatten(0, (2, len(canvas)))
         self.broken.append(broken(logits[..., at_columns(open, columns), :]))
         return logits
 
+    def _window(self, canvas: TokenIds, open: TokenMask, columns: Columns | None) -> Window | None:
+        """What a step computes; None is all of the canvas."""
+        if self._course is None:
+            return None
+        asked = torch.ones_like(open)
+        if columns is not None:
+            source = source_columns(columns, self.model.family.shift, self.real).expand(len(canvas), -1)
+            asked = torch.zeros_like(open).scatter_(1, source, True)
+        chosen = self._course.step(canvas, open, asked)
+        return None if chosen is None else window_of(chosen)
+
+    def _logits(self, ids: TokenIds, real: TokenMask, columns: Columns | None) -> Tensor:
+        """The logits of the columns that are read, both halves one after the other."""
+        window, shift = self.windows[-1], self.model.family.shift
+        if self._keys is None:
+            mask = real if self._padded else None
+            return aligned(self.model.module(**self.model.family.inputs(ids, mask)).logits, shift, real, columns)
+        logits = self._keys.logits(ids, real if self._padded else None, window)
+        if window is None or columns is None:
+            return aligned(logits, shift, real, columns)
+        source = source_columns(columns, shift, self.real).expand(len(self.real), -1)
+        return at_columns(logits, window.find(source).repeat(len(ids) // len(source), 1))
+
+    def costs(self) -> list[StepCost]:
+        """What decides the FLOPs of each step."""
+        rows, width = self.canvas.shape
+        each = zip(self.halves, self.windows, strict=True)
+        return [
+            StepCost(rows * halves, width, halves=halves)
+            if window is None
+            else StepCost(rows * halves, window.index.shape[1], halves=halves, canvas=width)
+            for halves, window in each
+        ]
+
     def __post_init__(self) -> None:
+        block_length = None
+        self._course = None if self.cache is None else Course(self.cache, self.real, block_length)
+        self._keys = None if self.cache is None else CanvasKeys(self.model, self.canvas.shape[-1])
         self._padded = not bool(self.real.all())  # once, so that no step asks the device
         self._ends = torch.tensor([i for i in (self.tokens.eos, *self.tokens.ends) if i is not None])
         self._ends = self._ends.to(self.real.device)
 
     def _ended(self, canvas: TokenIds) -> None:
         if self.canvases:
-            self.watch.end(len(self.canvases) - 1, canvas, self.window.rows)
+            self.watch.end(len(self.canvases) - 1, canvas, self.group.rows)
 
     def state(self, step: int, args: Sequence[Any], kwargs: dict[str, Any]) -> StepState:
         """What is known of a step when it starts."""
         refuse_stray_call(step, len(self.canvases))
         canvas = self.canvases[step]
-        return denoising_state(
+        state = denoising_state(
             step=step,
-            window=self.window,
+            group=self.group,
             real=self.real,
             generated=self.generated,
             masked=(canvas == self.tokens.mask) & self.generated,
             ends=torch.isin(canvas, self._ends) & self.generated,
             halves=self.halves[step],
         )
+        return state.within(self.windows[step])
 
 
 def uniform_draws(seed: int, device: torch.device) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from dlens.caches.cache import Cache
 from dlens.checks import as_flag, quoted, require_word
 from dlens.models.model import Model
 from dlens.ops.base.target import Target
@@ -23,7 +24,7 @@ class RunSettings:
     sampler: Sampler
     seed: int
     infill: bool
-    cache: CachePolicy
+    cache: CachePolicy | Cache
     capture_limit: int
     progress: bool
     on_step: OnStep | None
@@ -36,7 +37,7 @@ class RunSettings:
             "sampler": repr(self.sampler),
             "seed": self.seed,
             "infill": self.infill,
-            "cache": self.cache,
+            "cache": self.cache if isinstance(self.cache, str) else repr(self.cache),
         }
 
 
@@ -69,11 +70,13 @@ def check_settings(model: Model, target: Target, settings: RunSettings) -> None:
     as_flag(settings.progress, "progress")
     cache, infill = settings.cache, as_flag(settings.infill, "infill")
     least = 0 if infill else 1
-    require_word("cache", cache, get_args(CachePolicy))
-    if cache != "auto" and target.has_noise:
+    if not isinstance(cache, Cache):
+        words = get_args(CachePolicy)
+        require_word("cache", cache, words, f"one of {', '.join(words)}, or a cache of dlens.caches")
+    elif not target.has_noise:
         raise ValueError(
-            f"cache={cache!r} on {model.name}; expected 'auto', as a diffusion model computes every position "
-            f"at each step and keeps no cache; leave it out"
+            f"cache={type(cache).__name__} on {model.name}; expected 'auto', 'require' or 'off', as an autoregressive "
+            f"model keeps the keys and values of all that it decoded; leave it out"
         )
     if infill and not target.has_noise:
         raise ValueError(

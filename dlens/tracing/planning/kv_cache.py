@@ -1,14 +1,18 @@
-"""The KV cache of autoregressive decoding: whether operations allow it, and one that stands skipped layers."""
+"""Whether operations allow a cache: the KV cache of autoregressive decoding, and those of denoising."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Collection
 from functools import cache
 from typing import Any, Literal
 
+from dlens.caches.cache import Cache
+from dlens.models.model import Model
 from dlens.ops.base.target import Target
-from dlens.tracing.planning.plan import Plan
+from dlens.tracing.planning.plan import Plan, Planned
 
-__all__ = ["CachePolicy", "cache_policy", "fullest_cache"]
+__all__ = ["CachePolicy", "cache_policy", "canvas_cache", "forward_arguments", "fullest_cache", "refuse_under"]
 
 CachePolicy = Literal["auto", "require", "off"]
 
@@ -65,3 +69,72 @@ def _fullest_cache_class() -> Any:
 def fullest_cache(config: Any) -> Any:
     """An empty KV cache that a model with skipped blocks can decode with."""
     return _fullest_cache_class()(config=config)
+
+
+def canvas_cache(model: Model, asked: CachePolicy | Cache) -> Cache | None:
+    """The cache of a denoising run, if any.
+
+    Raises:
+        ValueError: it must be kept and there is none, or it means nothing for the model.
+    """
+    if isinstance(asked, Cache):
+        asked.check(None)
+        return asked
+    if asked == "require":
+        raise ValueError(
+            f"cache='require' on {model.name}, in which every position attends to every other; expected a cache that "
+            f"changes no number, of block-causal attention; give one that does, such as dlens.caches.Dual()"
+        )
+    return None
+
+
+def refuse_under(cache: Cache, plan: Plan, model: Model) -> None:
+    """Refuse what would not be right with a cache.
+
+    Raises:
+        ValueError: says why.
+    """
+    name = type(cache).__name__
+    if (missing := _missing_argument(model)) is not None:
+        raise ValueError(
+            f"cache={name} on {model.name}, whose forward takes no {missing}; expected a model that computes some "
+            f"positions from the keys of others; leave cache= out"
+        )
+    if any(kind != "full_attention" for kind in model.attention_types):
+        raise ValueError(
+            f"cache={name} on {model.name}, which has {', '.join(sorted(set(model.attention_types)))}; "
+            f"expected full attention in every layer, as the others hide keys by their distance; leave cache= out"
+        )
+    for planned in plan.planned:
+        if (reason := _wrong_under(planned, plan)) is not None:
+            raise ValueError(
+                f"cache={name} with '{planned.op.words()}'; expected operations that are right where a step computes "
+                f"some positions alone: {reason}; leave cache= out, or the operation"
+            )
+
+
+def _wrong_under(planned: Planned, plan: Plan) -> str | None:
+    """Why an operation is not right with a cache; None where it is."""
+    if any(touch.use == "gradient" for touch in planned.touches):
+        return "a gradient goes through all positions, and a cached step has computed few"
+    if any(touch.point == "rot_k" for touch in planned.touches):
+        return "rotated keys of a step lie among those of earlier ones; take k instead"
+    if planned.structure.runs:
+        return "a block that runs again writes its keys and values twice"
+    if planned in plan.breaks_cache():
+        return "what is skipped at some steps alone leaves no keys and values there; skip at every step"
+    return None
+
+
+def forward_arguments(model: Model) -> Collection[str]:
+    """The names of what a model's forward takes."""
+    # nnsight puts another forward on the instance.
+    return inspect.signature(type(model.module).forward).parameters
+
+
+def _missing_argument(model: Model) -> str | None:
+    """What a model does not take that a cached step must tell it; None where it takes all."""
+    taken = forward_arguments(model)
+    if "position_ids" not in taken and model.layout.rotary is None:
+        return "position_ids"
+    return None if model.layout.direct or "past_key_values" in taken else "past_key_values"

@@ -19,6 +19,7 @@ from dlens.tracing.planning.plan import Plan, Planned
 from dlens.tracing.probes.counting import counting
 from dlens.tracing.probes.probe import probe
 from dlens.tracing.step.program import Active, Rows
+from dlens.tracing.step.window import window_of
 
 __all__ = ["StepCost", "count_steps"]
 
@@ -31,6 +32,7 @@ class StepCost:
         batch: rows, both halves under guidance.
         query: positions computed.
         cached: positions in the KV cache.
+        canvas: columns of the canvas whose keys a cached denoising step reads; 0 where all are computed.
         halves: 2 under guidance.
         logits: of how many last positions logits are computed; 0 for all.
         structural: the operations that change what runs, with their rows.
@@ -42,14 +44,20 @@ class StepCost:
     halves: int = 1
     logits: int = 0
     structural: tuple[tuple[int, Rows], ...] = ()
+    canvas: int = 0
+
+    @property
+    def varying(self) -> str | None:
+        """The number in which steps of one kind differ, and in which what they cost is linear."""
+        return "cached" if self.cached else "query" if self.canvas else None
 
 
 def count_steps(model: Model, target: Target, ops: Sequence[Op], steps: Sequence[StepCost]) -> int:
     """Floating-point operations of the steps of a run.
 
-    Every kind of step is run once and counted by `torch.utils.flop_count`; decode steps that differ
-    in the length of their cache alone are counted at three lengths and read off the line through
-    them, as attention is linear in it. Counts are kept with the model.
+    Every kind of step is run once and counted by `torch.utils.flop_count`; steps that differ in the length
+    of their cache alone, or in how much of a canvas they compute, are counted at three lengths and read off the line
+    through them, as attention is linear in it. Counts are kept with the model.
 
     Args:
         model: what ran.
@@ -65,20 +73,22 @@ def count_steps(model: Model, target: Target, ops: Sequence[Op], steps: Sequence
 def _count_steps(counts: _Counts, steps: Sequence[StepCost]) -> int:
     groups: dict[StepCost, list[int]] = {}
     for step in steps:
-        groups.setdefault(replace(step, cached=0 if step.cached == 0 else -1), []).append(step.cached)
+        name = step.varying
+        kind = step if name is None else replace(step, **{name: -1})
+        groups.setdefault(kind, []).append(0 if name is None else getattr(step, name))
     return sum(_count_lengths(counts, kind, lengths) for kind, lengths in groups.items())
 
 
 def _count_lengths(counts: _Counts, kind: StepCost, lengths: list[int]) -> int:
-    if kind.cached == 0:
+    if (name := kind.varying) is None:
         return len(lengths) * counts(kind)
     low, high = min(lengths), max(lengths)
     middle = (low + high) // 2
-    at = {length: counts(replace(kind, cached=length)) for length in {low, middle, high}}
+    at = {length: counts(replace(kind, **{name: length})) for length in {low, middle, high}}
     if high > low and (at[middle] - at[low]) * (high - low) == (at[high] - at[low]) * (middle - low):
         slope = (at[high] - at[low]) // (high - low)
         return sum(at[low] + slope * (length - low) for length in lengths)
-    return sum(counts(replace(kind, cached=length)) for length in lengths)
+    return sum(counts(replace(kind, **{name: length})) for length in lengths)
 
 
 @dataclass(frozen=True)
@@ -101,6 +111,10 @@ class _Counts:
     def _count(self, cost: StepCost) -> int:
         plan = Plan(tuple(self._unscoped(index) for index, _ in cost.structural), 1)
         actives = tuple(Active(p, rows) for p, (_, rows) in zip(plan.planned, cost.structural, strict=True))
+        if cost.canvas:
+            with counting(self.model.module) as counted:
+                self._run_window(plan, actives, cost)
+            return counted.total(self.model.name)
         cache = fullest_cache(self.model.config) if cost.cached else None
         if cache is not None:
             self._run(plan, actives, cost, cost.cached, cache)
@@ -111,6 +125,12 @@ class _Counts:
     def _unscoped(self, index: int) -> Planned:
         said = describe(replace(self.ops[index], scope=Scope()), self.target)
         return Planned(index, said, frozenset({0}), None)
+
+    def _run_window(self, plan: Plan, actives: tuple[Active, ...], cost: StepCost) -> None:
+        ids = torch.full((cost.batch, cost.canvas), self.model.pad_token_id, device=self.model.device)
+        chosen = torch.zeros(cost.batch // cost.halves, cost.canvas, dtype=torch.bool, device=self.model.device)
+        chosen[:, : cost.query] = True
+        probe(self.model, self.target, plan, ids, halves=cost.halves, actives=actives, window=window_of(chosen))
 
     def _run(self, plan: Plan, actives: tuple[Active, ...], cost: StepCost, query: int, cache: Any) -> None:
         ids = torch.full((cost.batch, query), self.model.pad_token_id, device=self.model.device)

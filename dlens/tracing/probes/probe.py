@@ -13,9 +13,11 @@ from dlens.models.model import Model
 from dlens.ops.base.target import RunShape, Target
 from dlens.tracing.engine import run_plan
 from dlens.tracing.planning.plan import Plan
+from dlens.tracing.step.canvas import CanvasKeys
 from dlens.tracing.step.collect import Collector
 from dlens.tracing.step.program import Active
-from dlens.tracing.step.state import Window, forward_state
+from dlens.tracing.step.state import Group, forward_state
+from dlens.tracing.step.window import Window
 
 __all__ = ["probe"]
 
@@ -28,6 +30,7 @@ def probe(
     *,
     halves: int = 1,
     actives: Sequence[Active] | None = None,
+    window: Window | None = None,
     **inputs: Any,
 ) -> None:
     """Run the model once on token ids without padding or masks, with a plan of one step.
@@ -36,20 +39,27 @@ def probe(
         ids: [batch, position]; under guidance both halves.
         halves: 2 under guidance.
         actives: what acts, and in which rows; None asks the scopes of the plan.
+        window: what is computed of a canvas whose other columns are cached; None is all.
         inputs: arguments of the module beside those that its family gives it.
     """
     rows, width = len(ids) // halves, ids.shape[-1]
     real = torch.ones(rows, width, dtype=torch.bool, device=ids.device)
-    state = forward_state(Window(tuple(range(rows)), 0), real, torch.zeros_like(real), target.has_noise)
-    state = replace(state, halves=halves)
+    state = forward_state(Group(tuple(range(rows)), 0), real, torch.zeros_like(real), target.has_noise)
+    state = replace(state, halves=halves).within(window)
     collector = Collector(model, target, plan, RunShape("forward", 1, len(ids), width, width))
     arguments = model.family.inputs(ids, None) | inputs
+
+    def drive() -> Any:
+        if window is not None:
+            return CanvasKeys(model, width).logits(ids, None, window)
+        return model.module(**arguments)
+
     run_plan(
         model,
         target,
         plan,
         collector,
         lambda *_: state,
-        lambda: model.module(**arguments),
+        drive,
         None if actives is None else lambda _: tuple(actives),
     )
