@@ -251,9 +251,9 @@ def first_commit(sampler: Denoiser, logits: Tensor) -> list[int]:
     """The canvas after one step of a run over masks alone, for a network that always gives these logits."""
     canvases: list[Tensor] = []
 
-    def forward(canvas: Tensor, unconditional: Tensor | None = None) -> Tensor:
+    def forward(canvas: Tensor, unconditional: Tensor | None = None, columns: Any = slice(None)) -> Tensor:
         canvases.append(canvas)
-        return logits
+        return logits[:, columns]
 
     width = logits.shape[1]
     canvas = torch.full((1, width), 3)

@@ -98,12 +98,12 @@ class Dream(Denoiser):
             open = candidates(canvas, generated, columns, tokens.mask)
             if not open.any():
                 break
-            logits = forward(canvas)
+            logits = forward(canvas, columns=columns)
             if self.algorithm == "origin":
                 chosen = open & (draw(tuple(open.shape)) < share)
-                guess = self._guess(logits, columns, chosen, tokens, draw)
+                guess = self._guess(logits, chosen, tokens, draw)
             else:
-                guess = self._guess(logits, columns, open, tokens, draw)
+                guess = self._guess(logits, open, tokens, draw)
                 counts = self._counts(open.sum(dim=1), share, last=step == n_steps - 1)
                 chosen = most_confident(self._keys(guess.confidence, draw), open, counts)
             canvas = commit(canvas, columns, chosen, guess.tokens)
@@ -123,13 +123,11 @@ class Dream(Denoiser):
             return confidence
         return confidence / self.alg_temp - torch.log(-torch.log(draw(tuple(confidence.shape))))
 
-    def _guess(
-        self, logits: Tensor, columns: Tensor, open: Bool[Tensor, "batch column"], tokens: Tokens, draw: Draw
-    ) -> Guess:
+    def _guess(self, logits: Tensor, open: Bool[Tensor, "batch column"], tokens: Tokens, draw: Draw) -> Guess:
         def noise(n_columns: int, vocab: int) -> Tensor:
             return draw((len(open), n_columns))
 
-        return read(logits, columns, open, tokens.mask, self._pick, noise if self.temperature else None)
+        return read(logits, open, tokens.mask, self._pick, noise if self.temperature else None)
 
     def _pick(self, scores: Scores, uniform: Tensor | None) -> Picked:
         if self.temperature:

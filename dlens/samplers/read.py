@@ -41,8 +41,7 @@ class Guess:
 
 
 def read(
-    logits: Float[Tensor, "*half batch position vocab"],
-    columns: Int[Tensor, " column"],
+    logits: Float[Tensor, "*half batch column vocab"],
     candidates: Bool[Tensor, "batch column"],
     mask: int,
     pick: Pick,
@@ -53,10 +52,9 @@ def read(
     """Guess a token and a confidence at every candidate.
 
     Args:
-        logits: what a step of the model gave; the conditional and the unconditional half along a
-            first axis under guidance.
-        columns: columns of the canvas that are read.
-        candidates: which of them are open, per row.
+        logits: what a step of the model gave for the columns that are read; the conditional and the unconditional
+            half along a first axis under guidance.
+        candidates: which of the columns are open, per row.
         mask: the mask token; it is never guessed.
         pick: the rule of the sampler.
         noise: source of the noise that `pick` wants, None where it wants none.
@@ -64,13 +62,14 @@ def read(
             not depend on the block that a run has reached.
         guidance: g in u + (g + 1)(c - u).
     """
-    guess = Guess(torch.zeros_like(columns).repeat(len(candidates), 1), logits.new_zeros(candidates.shape).double())
+    guess = Guess(torch.zeros_like(candidates, dtype=torch.long), logits.new_zeros(candidates.shape).double())
+    width = max(candidates.shape[1], draws)
     at_a_time = max(1, SCORES_AT_A_TIME // logits.shape[-1])
-    for start in range(0, max(len(columns), draws), at_a_time):
+    for start in range(0, width, at_a_time):
         part = slice(start, start + at_a_time)
-        drawn = noise(min(at_a_time, max(len(columns), draws) - start), logits.shape[-1]) if noise else None
+        drawn = noise(min(at_a_time, width - start), logits.shape[-1]) if noise else None
         rows, offsets = candidates[:, part].nonzero(as_tuple=True)
-        scores = without(_scores(logits, rows, columns[part][offsets], guidance), [mask])
+        scores = without(_scores(logits, rows, start + offsets, guidance), [mask])
         tokens, confidence = pick(scores, None if drawn is None else drawn[rows, offsets])
         guess.tokens[rows, start + offsets] = tokens
         guess.confidence[rows, start + offsets] = confidence

@@ -14,10 +14,10 @@ from dlens.axes import TokenIds, TokenMask
 from dlens.models.model import Model
 from dlens.ops.base.op import Op
 from dlens.ops.base.target import Target
-from dlens.samplers.sampler import Denoiser, Tokens
+from dlens.samplers.sampler import Columns, Denoiser, Tokens
 from dlens.tracing.finish import Outcome, finish
 from dlens.tracing.finite import broken, broken_notes
-from dlens.tracing.planning.alignment import aligned
+from dlens.tracing.planning.alignment import aligned, at_columns
 from dlens.tracing.planning.inputs import Batch, as_batch, refuse_masks, refuse_too_long
 from dlens.tracing.planning.shape import run_shape
 from dlens.tracing.prepare import check_run, prepare, windows
@@ -154,7 +154,7 @@ class DenoisingRun:
         seed: of the sampler's random numbers.
         canvases: the canvas at the start of each step, filled while running.
         halves: per step 2 where guidance ran, else 1.
-        broken: per step whether the logits of a mask were NaN or infinite.
+        broken: per step whether the logits of a mask that the sampler read were NaN or infinite.
     """
 
     model: Model
@@ -206,7 +206,9 @@ class DenoisingRun:
                 f"True, as canvas.where(~generated, tokens) does"
             )
 
-    def __call__(self, canvas: TokenIds, unconditional: TokenIds | None = None) -> Tensor:
+    def __call__(
+        self, canvas: TokenIds, unconditional: TokenIds | None = None, columns: Columns | None = None
+    ) -> Tensor:
         """One step: see `dlens.samplers.sampler.Forward`."""
         if canvas.shape != self.canvas.shape:
             raise ValueError(
@@ -223,9 +225,10 @@ class DenoisingRun:
             ids, real = torch.cat([canvas, unconditional]), self.real.repeat(2, 1)
         mask = real if self._padded else None
         logits = self.model.module(**self.model.family.inputs(ids, mask)).logits
-        logits = aligned(logits, self.model.family.shift, real)
+        logits = aligned(logits, self.model.family.shift, real, columns)
         logits = logits if unconditional is None else logits.unflatten(0, (2, len(canvas)))
-        self.broken.append(broken(logits[..., (canvas == self.tokens.mask) & self.generated, :]))
+        open = (canvas == self.tokens.mask) & self.generated
+        self.broken.append(broken(logits[..., at_columns(open, columns), :]))
         return logits
 
     def __post_init__(self) -> None:

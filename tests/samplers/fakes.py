@@ -29,12 +29,12 @@ class Network:
         self.unconditional: list[Tensor | None] = []
         self.outputs: list[tuple[Tensor, Tensor]] = []
 
-    def __call__(self, canvas: Tensor, unconditional: Tensor | None = None) -> Tensor:
+    def __call__(self, canvas: Tensor, unconditional: Tensor | None = None, columns: Tensor | None = None) -> Tensor:
         self.canvases.append((canvas, canvas.clone()))
         self.unconditional.append(unconditional)
-        logits = self.run(canvas)
+        logits = at(self.run(canvas), columns)
         if unconditional is not None:
-            logits = torch.stack([logits, self.run(unconditional)])
+            logits = torch.stack([logits, at(self.run(unconditional), columns)])
         self.outputs.append((logits, logits.clone()))
         return logits
 
@@ -52,6 +52,11 @@ class Network:
     @property
     def calls(self) -> int:
         return len(self.canvases)
+
+
+def at(logits: Tensor, columns: Tensor | None) -> Tensor:
+    """The logits of the columns that a sampler reads."""
+    return logits if columns is None else logits[:, columns]
 
 
 class Draws:

@@ -1,4 +1,7 @@
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from dlens.samplers import LLaDA, Tokens
 from dlens.samplers.read import gumbel, keep_top_k, keep_top_p, read
@@ -53,7 +56,7 @@ def test_a_large_vocabulary_is_read_in_parts() -> None:
         return torch.full((1, 1, 1), 0.5, dtype=torch.float64).expand(1, columns, vocab)
 
     open = torch.tensor([[True, False, True, True, True, True]])
-    guess = read(logits, torch.arange(1, 7), open, 0, pick, noise, draws=9)
+    guess = read(logits[:, 1:], open, 0, pick, noise, draws=9)
     assert guess.tokens[open].tolist() == [1005, 3005, 4005, 5005, 6005]
     assert guess.confidence[open].tolist() == [3, 5, 6, 7, 8]
     assert seen == [3, 2, 0] and shapes == [(4, vocab), (4, vocab), (1, vocab)]
@@ -65,5 +68,9 @@ def test_a_run_over_a_large_vocabulary_commits_the_likeliest() -> None:
     logits = torch.zeros(1, 9, vocab)
     logits[0, torch.arange(9), best] = 20.0 + torch.arange(9)
     canvas = torch.cat([torch.tensor([[4]]), torch.ones(1, 8, dtype=torch.long)], dim=1)
-    out = LLaDA(2, 8).decode(lambda *_: logits, canvas, canvas == 1, 8, Tokens(mask=1), lambda shape: torch.rand(0))
+
+    def forward(canvas: Tensor, unconditional: Tensor | None = None, columns: Any = None) -> Tensor:
+        return logits[:, columns]
+
+    out = LLaDA(2, 8).decode(forward, canvas, canvas == 1, 8, Tokens(mask=1), lambda shape: torch.rand(0))
     assert out[0].tolist() == [4, *best[1:].tolist()]

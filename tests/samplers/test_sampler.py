@@ -6,9 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from dlens.samplers import Denoiser, Dream, LLaDA, Threshold
-from tests.samplers.fakes import EOS, MASK, PAD, TOKENS, VOCAB, Draws, Network, decode, make_canvas, prompt
+from tests.samplers.fakes import EOS, MASK, PAD, TOKENS, VOCAB, Draws, Network, at, decode, make_canvas, prompt
 
 SAMPLERS: list[Denoiser] = [
     LLaDA(8, 4),
@@ -105,10 +106,10 @@ def test_the_mask_token_is_never_sampled(sampler: Denoiser) -> None:
     canvas, generated, pads = make_canvas([prompt(3)], 8)
     network, calls = Network(), []
 
-    def forward(canvas: torch.Tensor, unconditional: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(canvas: Tensor, unconditional: Tensor | None = None, columns: Tensor | None = None) -> Tensor:
         calls.append(canvas)
         logits = network(canvas, unconditional)
-        return logits.index_fill(-1, torch.tensor([MASK]), 50.0)
+        return at(logits.index_fill(-1, torch.tensor([MASK]), 50.0), columns)
 
     out = sampler.decode(forward, canvas, generated, 8, TOKENS, Draws())
     assert not (out == MASK).any()
@@ -125,9 +126,9 @@ def test_confidences_that_bfloat16_rounds_together_are_kept_apart(sampler: Denoi
     assert logits.softmax(dim=-1)[0, 1, 5] == logits.softmax(dim=-1)[0, 2, 6]
     order = []
 
-    def forward(canvas: torch.Tensor, unconditional: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(canvas: Tensor, unconditional: Tensor | None = None, columns: Tensor | None = None) -> Tensor:
         order.append((canvas[0, 1:] == MASK).tolist())
-        return logits
+        return at(logits, columns)
 
     canvas, generated, _ = make_canvas([[4]], 3)
     sampler.decode(forward, canvas, generated, 3, TOKENS, Draws())
@@ -142,10 +143,10 @@ def test_equal_confidences_go_to_the_leftmost_and_equal_tokens_to_the_lowest(sam
     logits[:, :, [EOS, 9, 8]] = 3.0
     order = []
 
-    def forward(canvas: torch.Tensor, unconditional: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(canvas: Tensor, unconditional: Tensor | None = None, columns: Tensor | None = None) -> Tensor:
         order.append((canvas == MASK).sum(dim=1).tolist())
         assert (canvas[0, 1 : 41 - order[-1][0]] == 8).all()
-        return logits
+        return at(logits, columns)
 
     canvas, generated, _ = make_canvas([[4], [5]], 40)
     sampler.decode(forward, canvas, generated, 40, TOKENS, Draws(range(2)))
