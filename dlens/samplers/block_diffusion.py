@@ -184,9 +184,7 @@ class BlockDiffusion(Denoiser):
             return torch.zeros_like(guess.tokens, dtype=torch.bool)
         return guess.confidence > threshold if self.strict else guess.confidence >= threshold
 
-    def _chosen(
-        self, guess: Guess, open: Bool[Tensor, "batch column"], due: Tensor
-    ) -> Bool[Tensor, "batch column"]:
+    def _chosen(self, guess: Guess, open: Bool[Tensor, "batch column"], due: Tensor) -> Bool[Tensor, "batch column"]:
         sure = open & self._above(guess, self.threshold)
         enough = sure.sum(1) >= due
         return torch.where(enough[:, None], sure, most_confident(guess.confidence, open, due))

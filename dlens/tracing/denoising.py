@@ -21,7 +21,7 @@ from dlens.tracing.finish import Outcome, finish
 from dlens.tracing.finite import broken, broken_notes
 from dlens.tracing.planning.alignment import aligned, at_columns, source_columns
 from dlens.tracing.planning.inputs import Batch, as_batch, refuse_masks, refuse_too_long
-from dlens.tracing.planning.kv_cache import canvas_cache, refuse_under
+from dlens.tracing.planning.kv_cache import canvas_cache
 from dlens.tracing.planning.shape import run_shape
 from dlens.tracing.prepare import check_run, groups, prepare
 from dlens.tracing.probes.flops import StepCost
@@ -54,12 +54,10 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
     shape = run_shape(model, batch, settings.new_tokens, sampler)
     ends = tuple(i for i in end_ids(model) if i != model.eos_token_id)
     tokens = Tokens(mask, model.eos_token_id, ends)
-    cache = canvas_cache(model, settings.cache)
     watch = watch_of(shape.n_steps, settings, lambda ids: drafts(model, ids, ids.shape[-1] - settings.new_tokens))
     with hold(model.lock, settings.cancel):
         plan = check_run(model, target, ops, shape, canvas.real, settings.capture_limit)
-        if cache is not None:
-            refuse_under(cache, plan, model)
+        cache, cache_notes = canvas_cache(model, plan, settings.cache)
         prepared = prepare(model, target, ops, shape, plan)
         start = time.perf_counter()
         runs: list[tuple[DenoisingRun, TokenIds]] = []
@@ -74,7 +72,7 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
     history, final = _whole_canvas(canvas.ids, runs)
     costs = [cost for run, _ in runs for cost in run.costs()]
     notes, row_steps = _grouped(runs)
-    notes += broken_notes(_by_step(runs))
+    notes += cache_notes + broken_notes(_by_step(runs))
     notes += _unplanned(sampler, len(history), shape.n_steps) + _left(sampler, (final == mask) & generated)
     computed = None if cache is None else _computed(history, runs)
     return finish(
@@ -291,7 +289,7 @@ class DenoisingRun:
         ]
 
     def __post_init__(self) -> None:
-        block_length = None
+        block_length = self.model.family.block_length
         self._course = None if self.cache is None else Course(self.cache, self.real, block_length)
         self._keys = None if self.cache is None else CanvasKeys(self.model, self.canvas.shape[-1])
         self._padded = not bool(self.real.all())  # once, so that no step asks the device

@@ -73,6 +73,12 @@ def check_settings(model: Model, target: Target, settings: RunSettings) -> None:
     if not isinstance(cache, Cache):
         words = get_args(CachePolicy)
         require_word("cache", cache, words, f"one of {', '.join(words)}, or a cache of dlens.caches")
+        if cache != "auto" and target.has_noise and model.family.block_length is None:
+            raise ValueError(
+                f"cache={cache!r} on {model.name}; expected 'auto', as every position attends to every other, and no "
+                f"cache leaves the numbers as they are; leave it out, or give one that does not, such as "
+                f"dlens.caches.Dual()"
+            )
     elif not target.has_noise:
         raise ValueError(
             f"cache={type(cache).__name__} on {model.name}; expected 'auto', 'require' or 'off', as an autoregressive "

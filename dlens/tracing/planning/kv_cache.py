@@ -7,12 +7,13 @@ from collections.abc import Collection
 from functools import cache
 from typing import Any, Literal
 
+from dlens.caches.blocks import Blocks
 from dlens.caches.cache import Cache
 from dlens.models.model import Model
 from dlens.ops.base.target import Target
 from dlens.tracing.planning.plan import Plan, Planned
 
-__all__ = ["CachePolicy", "cache_policy", "canvas_cache", "forward_arguments", "fullest_cache", "refuse_under"]
+__all__ = ["CachePolicy", "cache_policy", "canvas_cache", "forward_arguments", "fullest_cache"]
 
 CachePolicy = Literal["auto", "require", "off"]
 
@@ -71,58 +72,55 @@ def fullest_cache(config: Any) -> Any:
     return _fullest_cache_class()(config=config)
 
 
-def canvas_cache(model: Model, asked: CachePolicy | Cache) -> Cache | None:
-    """The cache of a denoising run, if any.
+def canvas_cache(model: Model, plan: Plan, asked: CachePolicy | Cache) -> tuple[Cache | None, tuple[str, ...]]:
+    """The cache of a denoising run, if any, and the note where operations switch it off.
 
     Raises:
-        ValueError: it must be kept and there is none, or it means nothing for the model.
+        ValueError: it is asked for and would be wrong.
     """
+    block_length = model.family.block_length
     if isinstance(asked, Cache):
-        asked.check(None)
-        return asked
+        asked.check(block_length)
+        _refuse(asked, _wrong_under(model, plan))
+        return asked, ()
+    if asked == "off" or block_length is None:
+        return None, ()
+    wrong = _wrong_under(model, plan)
     if asked == "require":
+        _refuse(Blocks(), wrong)
+    return (Blocks(), ()) if wrong is None else (None, (f"cache off because of {wrong}",))
+
+
+def _refuse(cache: Cache, wrong: str | None) -> None:
+    if wrong is not None:
         raise ValueError(
-            f"cache='require' on {model.name}, in which every position attends to every other; expected a cache that "
-            f"changes no number, of block-causal attention; give one that does, such as dlens.caches.Dual()"
+            f"cache={type(cache).__name__} with {wrong}; expected a model and operations that are right where a step "
+            f"computes some positions alone; leave cache= out, or the operation"
         )
+
+
+def _wrong_under(model: Model, plan: Plan) -> str | None:
+    """What would not be right with a cache, and why; None where all is."""
+    if (missing := _missing_argument(model)) is not None:
+        return f"{model.name}, whose forward takes no {missing}"
+    if others := set(model.attention_types) - {"full_attention"}:
+        return f"{model.name}, whose {', '.join(sorted(others))} hides keys by their distance in the cache"
+    for planned in plan.planned:
+        if (reason := _wrong_operation(planned, plan)) is not None:
+            return f"'{planned.op.words()}': {reason}"
     return None
 
 
-def refuse_under(cache: Cache, plan: Plan, model: Model) -> None:
-    """Refuse what would not be right with a cache.
-
-    Raises:
-        ValueError: says why.
-    """
-    name = type(cache).__name__
-    if (missing := _missing_argument(model)) is not None:
-        raise ValueError(
-            f"cache={name} on {model.name}, whose forward takes no {missing}; expected a model that computes some "
-            f"positions from the keys of others; leave cache= out"
-        )
-    if any(kind != "full_attention" for kind in model.attention_types):
-        raise ValueError(
-            f"cache={name} on {model.name}, which has {', '.join(sorted(set(model.attention_types)))}; "
-            f"expected full attention in every layer, as the others hide keys by their distance; leave cache= out"
-        )
-    for planned in plan.planned:
-        if (reason := _wrong_under(planned, plan)) is not None:
-            raise ValueError(
-                f"cache={name} with '{planned.op.words()}'; expected operations that are right where a step computes "
-                f"some positions alone: {reason}; leave cache= out, or the operation"
-            )
-
-
-def _wrong_under(planned: Planned, plan: Plan) -> str | None:
-    """Why an operation is not right with a cache; None where it is."""
+def _wrong_operation(planned: Planned, plan: Plan) -> str | None:
+    """Why an operation is not right where a step computes some positions alone; None where it is."""
     if any(touch.use == "gradient" for touch in planned.touches):
         return "a gradient goes through all positions, and a cached step has computed few"
     if any(touch.point == "rot_k" for touch in planned.touches):
         return "rotated keys of a step lie among those of earlier ones; take k instead"
     if planned.structure.runs:
         return "a block that runs again writes its keys and values twice"
-    if planned in plan.breaks_cache():
-        return "what is skipped at some steps alone leaves no keys and values there; skip at every step"
+    if any(planned is breaking for breaking in plan.breaks_cache()):
+        return "what is skipped at some steps leaves no keys and values there"
     return None
 
 

@@ -42,7 +42,7 @@ class CanvasKeys:
         self._model = model
         self._width = width
         self._window: Window | None = None
-        self._hidden: Tensor | None = None
+        self._mask: Tensor | None = None
         self._block: int | None = None
         self._takes_positions = "position_ids" in forward_arguments(model)
         self._cache = None if model.layout.direct else _cache_class()(self.update, width, model.n_layers)
@@ -59,7 +59,7 @@ class CanvasKeys:
             The module's own logits of the columns computed, [batch, column, vocab].
         """
         self._window = window
-        self._hidden = None if real is None else repeat(real, "batch key -> batch 1 1 key")
+        self._mask = None if real is None else repeat(real, "batch key -> batch 1 1 key")
         inputs = self._model.family.inputs(ids, real)
         if window is not None:
             inputs = self._within(inputs, window)
@@ -76,8 +76,8 @@ class CanvasKeys:
             counted = torch.arange(self._width, device=ids.device).expand_as(ids)
             own["position_ids"] = window.take(inputs.get("position_ids", counted).expand_as(ids))
         if isinstance(mask, Tensor) and mask.ndim == 4:
-            queries = mask.expand(-1, -1, self._width, -1)
-            own["attention_mask"] = window.take(queries.expand(len(ids), -1, -1, -1), 2)
+            queries = mask.expand(len(ids), -1, self._width, -1)
+            own["attention_mask"] = self._mask = window.take(queries, 2)
         return inputs | own
 
     def update(self, block: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,7 +124,8 @@ class CanvasKeys:
         if self._block is not None and key.shape[-1]:
             key, value = self.update(self._block, key, value)
             if self._window is not None and (attn_mask is None or attn_mask.shape[-1] != self._width):
-                attn_mask = self._hidden
+                # The code made it as wide as what it computes, or as the step's own keys.
+                attn_mask = self._mask
         return (query, key, value, attn_mask, *rest), named
 
 
