@@ -6,13 +6,12 @@ import threading
 from dataclasses import dataclass
 from typing import Any, final
 
-from dlens.caches.cache import Cache
 from dlens.models.load import load
 from dlens.ops.base.given import as_index, as_seed
 from dlens.samplers import Sampler
 from dlens.tracing.planning.captures import capture_bytes
 from dlens.tracing.planning.inputs import as_batch
-from dlens.tracing.planning.kv_cache import CachePolicy
+from dlens.tracing.planning.kv_cache import Caching
 from dlens.tracing.planning.shape import run_shape
 from dlens.tracing.prepare import target_of
 from dlens.tracing.progress import OnStep
@@ -102,7 +101,7 @@ class Trace(Verbs):
         sampler: Sampler | None = None,
         seed: int = 0,
         infill: bool = False,
-        cache: CachePolicy | Cache = "auto",
+        cache: Caching = "auto",
         capture_limit: int = CAPTURE_LIMIT,
         progress: bool = True,
         on_step: OnStep | None = None,

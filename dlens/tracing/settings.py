@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 from dlens.caches.cache import Cache
-from dlens.checks import as_flag, quoted, require_word
+from dlens.checks import as_flag, quoted
 from dlens.models.model import Model
 from dlens.ops.base.target import Target
 from dlens.samplers import Autoregressive, Denoiser, Sampler, default_for
-from dlens.tracing.planning.kv_cache import CachePolicy
+from dlens.tracing.planning.kv_cache import Caching, check_cache
 from dlens.tracing.progress import OnStep, Watch
 
 __all__ = ["RunSettings", "check_settings", "sampler_for", "watch_of"]
@@ -24,7 +24,7 @@ class RunSettings:
     sampler: Sampler
     seed: int
     infill: bool
-    cache: CachePolicy | Cache
+    cache: Caching
     capture_limit: int
     progress: bool
     on_step: OnStep | None
@@ -70,9 +70,8 @@ def check_settings(model: Model, target: Target, settings: RunSettings) -> None:
     as_flag(settings.progress, "progress")
     cache, infill = settings.cache, as_flag(settings.infill, "infill")
     least = 0 if infill else 1
+    check_cache(cache)
     if not isinstance(cache, Cache):
-        words = get_args(CachePolicy)
-        require_word("cache", cache, words, f"one of {', '.join(words)}, or a cache of dlens.caches")
         if cache != "auto" and target.has_noise and model.family.block_length is None:
             raise ValueError(
                 f"cache={cache!r} on {model.name}; expected 'auto', as every position attends to every other, and no "

@@ -5,17 +5,40 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from dlens.caches.blocks import Blocks
 from dlens.caches.cache import Cache
+from dlens.checks import require_word
 from dlens.models.model import Model
 from dlens.ops.base.target import Target
 from dlens.tracing.planning.plan import Plan, Planned
 
-__all__ = ["CachePolicy", "cache_policy", "canvas_cache", "forward_arguments", "fullest_cache"]
+__all__ = [
+    "CachePolicy",
+    "Caching",
+    "cache_policy",
+    "canvas_cache",
+    "check_cache",
+    "forward_arguments",
+    "fullest_cache",
+]
 
 CachePolicy = Literal["auto", "require", "off"]
+
+Caching = CachePolicy | Cache
+"""What a user may ask for: a word, or one of `dlens.caches`."""
+
+
+def check_cache(cache: Any) -> None:
+    """Refuse what names no cache.
+
+    Raises:
+        ValueError: says what came.
+    """
+    if not isinstance(cache, Cache):
+        words = get_args(CachePolicy)
+        require_word("cache", cache, words, f"{', '.join(map(repr, words))}, or one of dlens.caches")
 
 
 def cache_policy(plan: Plan, policy: CachePolicy, target: Target) -> tuple[bool, tuple[str, ...]]:
@@ -72,7 +95,7 @@ def fullest_cache(config: Any) -> Any:
     return _fullest_cache_class()(config=config)
 
 
-def canvas_cache(model: Model, plan: Plan, asked: CachePolicy | Cache) -> tuple[Cache | None, tuple[str, ...]]:
+def canvas_cache(model: Model, plan: Plan, asked: Caching) -> tuple[Cache | None, tuple[str, ...]]:
     """The cache of a denoising run, if any, and the note where operations switch it off.
 
     Raises:
