@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from dlens.axes import TokenMask
 
-__all__ = ["Cache", "View"]
+__all__ = ["Cache", "Halves", "View"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,28 @@ class View:
 
 
 @dataclass(frozen=True)
+class Halves:
+    """What the halves of each block compute at a step; what they add at the other columns is kept from earlier steps.
+
+    The first block computes all.
+
+    Args:
+        prompt: whether the columns of the prompts are computed.
+        response: whether those after them are.
+        share: of the columns after the prompts, where these are not: those whose values moved most since they were kept.
+
+    Examples:
+        >>> from dlens.caches import Adaptive
+        >>> Adaptive().halves(1)
+        Halves(prompt=False, response=False, share=0.25)
+    """
+
+    prompt: bool
+    response: bool
+    share: float
+
+
+@dataclass(frozen=True)
 class Cache(ABC):
     """A rule that says which columns a step computes; the keys and values of the others are those of earlier steps.
 
@@ -61,6 +83,8 @@ class Cache(ABC):
         ...     def columns(self, view):
         ...         return view.block if view.age % 2 else None
         >>> trace = dlens.trace("trio/diffusion")
+        >>> Alternating().check(None), Alternating().halves(0)
+        (None, None)
         >>> record = trace.generate("Once upon a time", 8, cache=Alternating())
         >>> record.computed.sum(-1)[:, 0].tolist()
         [12, 8, 12, 8, 12, 8, 12, 8]
@@ -78,6 +102,10 @@ class Cache(ABC):
             ValueError: with what came, what was expected and the usual fix.
         """
         return
+
+    def halves(self, step: int) -> Halves | None:
+        """What the halves of each block compute at a step of the run, from 0; None is all columns of the step."""
+        return None
 
     @abstractmethod
     def columns(self, view: View) -> TokenMask | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import torch
@@ -30,6 +31,7 @@ from dlens.tracing.records.record import Record
 from dlens.tracing.records.text import MASK_SIGN, drafts, end_ids
 from dlens.tracing.settings import RunSettings, watch_of
 from dlens.tracing.step.canvas import CanvasKeys
+from dlens.tracing.step.halves import HalfOutputs
 from dlens.tracing.step.state import Group, StepState, denoising_state
 from dlens.tracing.step.window import Window, window_of
 
@@ -271,27 +273,37 @@ class DenoisingRun:
         if self._keys is None:
             mask = real if self._padded else None
             return aligned(self.model.module(**self.model.family.inputs(ids, mask)).logits, shift, real, columns)
-        logits = self._keys.logits(ids, real if self._padded else None, window)
+        with self._halves_of(len(self.windows) - 1):
+            logits = self._keys.logits(ids, real if self._padded else None, window)
         if window is None or columns is None:
             return aligned(logits, shift, real, columns)
         source = source_columns(columns, shift, self.real).expand(len(self.real), -1)
         return at_columns(logits, window.find(source).repeat(len(ids) // len(source), 1))
 
+    def _halves_of(self, step: int) -> AbstractContextManager[None]:
+        """What each half of a block computes at a step."""
+        now = None if self.cache is None else self.cache.halves(step)
+        return nullcontext() if now is None or self._outputs is None else self._outputs.step(now)
+
     def costs(self) -> list[StepCost]:
         """What decides the FLOPs of each step."""
         rows, width = self.canvas.shape
-        each = zip(self.halves, self.windows, strict=True)
-        return [
-            StepCost(rows * halves, width, halves=halves)
-            if window is None
-            else StepCost(rows * halves, window.index.shape[1], halves=halves, canvas=width)
-            for halves, window in each
-        ]
+        costs = []
+        for step, (halves, window) in enumerate(zip(self.halves, self.windows, strict=True)):
+            cost = StepCost(rows * halves, width, halves=halves)
+            if window is not None:
+                cost = replace(cost, query=window.index.shape[1], canvas=width)
+            elif self.cache is not None and step and (now := self.cache.halves(step)) is not None:
+                cost = replace(cost, by_half=(now, width - self.new_tokens))
+            costs.append(cost)
+        return costs
 
     def __post_init__(self) -> None:
         block_length = self.model.family.block_length
         self._course = None if self.cache is None else Course(self.cache, self.real, block_length)
         self._keys = None if self.cache is None else CanvasKeys(self.model, self.canvas.shape[-1])
+        prompt_width = self.canvas.shape[-1] - self.new_tokens
+        self._outputs = None if self._keys is None else HalfOutputs(self.model, self._keys, prompt_width)
         self._padded = not bool(self.real.all())  # once, so that no step asks the device
         self._ends = torch.tensor([i for i in (self.tokens.eos, *self.tokens.ends) if i is not None])
         self._ends = self._ends.to(self.real.device)

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from functools import cache
 from typing import Any, Literal, get_args
 
+from dlens.axes import POINTS
 from dlens.caches.blocks import Blocks
 from dlens.caches.cache import Cache
 from dlens.checks import require_word
@@ -25,6 +26,9 @@ __all__ = [
 ]
 
 CachePolicy = Literal["auto", "require", "off"]
+
+# What must be known of a block whose halves compute columns of their own.
+_HALVES = frozenset({"ln1_scale", "v", "attn_out", "resid_mid", "ln2_scale", "mlp_out"})
 
 Caching = CachePolicy | Cache
 """What a user may ask for: a word, or one of `dlens.caches`."""
@@ -104,11 +108,11 @@ def canvas_cache(model: Model, plan: Plan, asked: Caching) -> tuple[Cache | None
     block_length = model.family.block_length
     if isinstance(asked, Cache):
         asked.check(block_length)
-        _refuse(asked, _wrong_under(model, plan))
+        _refuse(asked, _wrong_under(model, plan, asked))
         return asked, ()
     if asked == "off" or block_length is None:
         return None, ()
-    wrong = _wrong_under(model, plan)
+    wrong = _wrong_under(model, plan, Blocks())
     if asked == "require":
         _refuse(Blocks(), wrong)
     return (Blocks(), ()) if wrong is None else (None, (f"cache off because of {wrong}",))
@@ -122,24 +126,31 @@ def _refuse(cache: Cache, wrong: str | None) -> None:
         )
 
 
-def _wrong_under(model: Model, plan: Plan) -> str | None:
+def _wrong_under(model: Model, plan: Plan, cache: Cache) -> str | None:
     """What would not be right with a cache, and why; None where all is."""
     if (missing := _missing_argument(model)) is not None:
         return f"{model.name}, whose forward takes no {missing}"
     if others := set(model.attention_types) - {"full_attention"}:
         return f"{model.name}, whose {', '.join(sorted(others))} hides keys by their distance in the cache"
+    by_half = cache.halves(0) is not None
+    if by_half and (absent := _HALVES - set(model.layout.sites)):
+        return f"{model.name}, whose layout does not name {', '.join(sorted(absent))}"
+    if by_half and "(" in model.layout.sites["v"].spelled.replace("(head d_head)", ""):
+        return f"{model.name}, which makes queries, keys and values at once"
     for planned in plan.planned:
-        if (reason := _wrong_operation(planned, plan)) is not None:
+        if (reason := _wrong_operation(planned, plan, by_half)) is not None:
             return f"'{planned.op.words()}': {reason}"
     return None
 
 
-def _wrong_operation(planned: Planned, plan: Plan) -> str | None:
+def _wrong_operation(planned: Planned, plan: Plan, by_half: bool) -> str | None:
     """Why an operation is not right where a step computes some positions alone; None where it is."""
     if any(touch.use == "gradient" for touch in planned.touches):
         return "a gradient goes through all positions, and a cached step has computed few"
     if any(touch.point == "rot_k" for touch in planned.touches):
         return "rotated keys of a step lie among those of earlier ones; take k instead"
+    if by_half and any(POINTS[touch.point].inner for touch in planned.touches):
+        return "between a block's input and output each half has columns of its own"
     if planned.structure.runs:
         return "a block that runs again writes its keys and values twice"
     if any(planned is breaking for breaking in plan.breaks_cache()):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 
+from dlens.caches.cache import Halves
 from dlens.models.identity import structure
 from dlens.models.model import Model
 from dlens.ops.base.op import Op
@@ -18,6 +20,8 @@ from dlens.tracing.planning.kv_cache import fullest_cache
 from dlens.tracing.planning.plan import Plan, Planned
 from dlens.tracing.probes.counting import counting
 from dlens.tracing.probes.probe import probe
+from dlens.tracing.step.canvas import CanvasKeys
+from dlens.tracing.step.halves import HalfOutputs
 from dlens.tracing.step.program import Active, Rows
 from dlens.tracing.step.window import window_of
 
@@ -33,6 +37,7 @@ class StepCost:
         query: positions computed.
         cached: positions in the KV cache.
         canvas: columns of the canvas whose keys a cached denoising step reads; 0 where all are computed.
+        by_half: what each half of a block computes, and the columns of the prompts; None is all.
         halves: 2 under guidance.
         logits: of how many last positions logits are computed; 0 for all.
         structural: the operations that change what runs, with their rows.
@@ -45,6 +50,7 @@ class StepCost:
     logits: int = 0
     structural: tuple[tuple[int, Rows], ...] = ()
     canvas: int = 0
+    by_half: tuple[Halves, int] | None = None
 
     @property
     def varying(self) -> str | None:
@@ -111,10 +117,8 @@ class _Counts:
     def _count(self, cost: StepCost) -> int:
         plan = Plan(tuple(self._unscoped(index) for index, _ in cost.structural), 1)
         actives = tuple(Active(p, rows) for p, (_, rows) in zip(plan.planned, cost.structural, strict=True))
-        if cost.canvas:
-            with counting(self.model.module) as counted:
-                self._run_window(plan, actives, cost)
-            return counted.total(self.model.name)
+        if cost.canvas or cost.by_half is not None:
+            return self._count_canvas(plan, actives, cost)
         cache = fullest_cache(self.model.config) if cost.cached else None
         if cache is not None:
             self._run(plan, actives, cost, cost.cached, cache)
@@ -126,15 +130,36 @@ class _Counts:
         said = describe(replace(self.ops[index], scope=Scope()), self.target)
         return Planned(index, said, frozenset({0}), None)
 
-    def _run_window(self, plan: Plan, actives: tuple[Active, ...], cost: StepCost) -> None:
-        ids = torch.full((cost.batch, cost.canvas), self.model.pad_token_id, device=self.model.device)
-        chosen = torch.zeros(cost.batch // cost.halves, cost.canvas, dtype=torch.bool, device=self.model.device)
-        chosen[:, : cost.query] = True
-        probe(self.model, self.target, plan, ids, halves=cost.halves, actives=actives, window=window_of(chosen))
+    def _count_canvas(self, plan: Plan, actives: tuple[Active, ...], cost: StepCost) -> int:
+        """A step that computes some columns of a canvas, as a whole or in the halves of its blocks."""
+        width, window = cost.canvas or cost.query, None
+        ids = torch.full((cost.batch, width), self.model.pad_token_id, device=self.model.device)
+        keys = CanvasKeys(self.model, width)
+
+        def run() -> None:
+            forward = partial(keys.logits, ids, None, window)
+            probe(self.model, self.target, plan, ids, forward, cost.halves, actives, window)
+
+        if cost.by_half is None:
+            chosen = torch.zeros(cost.batch // cost.halves, width, dtype=torch.bool, device=self.model.device)
+            chosen[:, : cost.query] = True
+            window = window_of(chosen)
+            with counting(self.model.module) as counted:
+                run()
+            return counted.total(self.model.name)
+        now, prompt_width = cost.by_half
+        outputs = HalfOutputs(self.model, keys, prompt_width)
+        with outputs.step(Halves(True, True, 1.0)):
+            run()
+        with outputs.step(now), counting(self.model.module) as counted:
+            run()
+        return counted.total(self.model.name)
 
     def _run(self, plan: Plan, actives: tuple[Active, ...], cost: StepCost, query: int, cache: Any) -> None:
         ids = torch.full((cost.batch, query), self.model.pad_token_id, device=self.model.device)
         inputs: dict[str, Any] = {} if cache is None else {"past_key_values": cache, "use_cache": True}
         if cost.logits:
             inputs["logits_to_keep"] = cost.logits
-        probe(self.model, self.target, plan, ids, halves=cost.halves, actives=actives, **inputs)
+        arguments = self.model.family.inputs(ids, None) | inputs
+        forward = partial(self.model.module, **arguments)
+        probe(self.model, self.target, plan, ids, forward, cost.halves, actives)

@@ -12,7 +12,7 @@ from functools import cache, partial
 from typing import Any, final
 
 import torch
-from einops import repeat
+from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -39,9 +39,10 @@ class CanvasKeys:
     def __init__(self, model: Model, width: int) -> None:
         self.held: dict[int, tuple[Tensor, Tensor]] = {}
         """Block -> its keys and values, rotated."""
+        self.width = width
+        self.window: Window | None = None
+        """What is being computed; None is all."""
         self._model = model
-        self._width = width
-        self._window: Window | None = None
         self._mask: Tensor | None = None
         self._block: int | None = None
         self._takes_positions = "position_ids" in forward_arguments(model)
@@ -58,9 +59,11 @@ class CanvasKeys:
         Returns:
             The module's own logits of the columns computed, [batch, column, vocab].
         """
-        self._window = window
+        self.window = window
         self._mask = None if real is None else repeat(real, "batch key -> batch 1 1 key")
         inputs = self._model.family.inputs(ids, real)
+        if isinstance(mask := inputs.get("attention_mask"), Tensor) and mask.ndim == 4:
+            self._mask = mask
         if window is not None:
             inputs = self._within(inputs, window)
         if self._cache is not None:
@@ -73,25 +76,31 @@ class CanvasKeys:
         ids, mask = inputs["input_ids"], inputs.get("attention_mask")
         own = {"input_ids": window.take(ids)}
         if self._takes_positions:
-            counted = torch.arange(self._width, device=ids.device).expand_as(ids)
+            counted = torch.arange(self.width, device=ids.device).expand_as(ids)
             own["position_ids"] = window.take(inputs.get("position_ids", counted).expand_as(ids))
         if isinstance(mask, Tensor) and mask.ndim == 4:
-            queries = mask.expand(len(ids), -1, self._width, -1)
-            own["attention_mask"] = self._mask = window.take(queries, 2)
+            own["attention_mask"] = window.take(mask.expand(len(ids), -1, self.width, -1), 2)
         return inputs | own
 
     def update(self, block: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Take what a block computed; returns what it attends to."""
-        if self._window is None:
+        if self.window is None:
             # Copies: what is written later must not change what a forward has shown.
             self.held[block] = keys.clone(), values.clone()
             return keys, values
         if block not in self.held:
-            sizes = [(*new.shape[:_POSITION], self._width, new.shape[-1]) for new in (keys, values)]
+            sizes = [(*new.shape[:_POSITION], self.width, new.shape[-1]) for new in (keys, values)]
             self.held[block] = keys.new_zeros(sizes[0]), values.new_zeros(sizes[1])
         for old, new in zip(self.held[block], (keys, values), strict=True):
-            self._window.write(old, new, _POSITION)
+            self.window.write(old, new, _POSITION)
         return self.held[block]
+
+    def write_values(self, block: int, values: Tensor, start: int) -> None:
+        """Write values from a column on, as a projection gives them: [batch, column, heads side by side]."""
+        held = self.held[block][1]
+        heads = rearrange(values, "batch column (head d_head) -> batch head column d_head", d_head=held.shape[-1])
+        # Code that calls PyTorch's attention has repeated them for every head of queries.
+        held[:, :, start:] = heads.repeat_interleave(held.shape[1] // heads.shape[1], dim=1)
 
     @contextmanager
     def _met(self) -> Iterator[None]:
@@ -99,7 +108,7 @@ class CanvasKeys:
         with ExitStack() as stack:
             for number, block in enumerate(self._model.blocks):
                 stack.callback(block.register_forward_pre_hook(partial(self._enter, number)).remove)
-                if self._window is not None and self._model.layout.rotary is not None:
+                if self._model.layout.rotary is not None:
                     rotary = block.get_submodule(self._model.layout.rotary)
                     stack.callback(rotary.register_forward_pre_hook(self._spread).remove)
                     stack.callback(rotary.register_forward_hook(self._taken).remove)
@@ -109,23 +118,25 @@ class CanvasKeys:
     def _enter(self, number: int, block: nn.Module, args: Any) -> None:
         self._block = number
 
-    def _spread(self, rotary: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        assert self._window is not None
-        return tuple(self._window.spread(value, _POSITION) for value in args)
+    def _spread(self, rotary: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if self.window is None:
+            return None
+        return tuple(self.window.spread(value, _POSITION) for value in args)
 
-    def _taken(self, rotary: nn.Module, args: Any, rotated: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def _taken(self, rotary: nn.Module, args: Any, rotated: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         """The columns of the window; where attention is skipped, what stands in has no others."""
-        assert self._window is not None
-        wide = all(value.shape[_POSITION] == self._width for value in rotated)
-        return tuple(self._window.take(value, _POSITION) for value in rotated) if wide else rotated
+        if self.window is None or any(value.shape[_POSITION] != self.width for value in rotated):
+            return None
+        return tuple(self.window.take(value, _POSITION) for value in rotated)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, *rest: Any, **named: Any) -> Any:
         """The arguments of PyTorch's attention with the keys and values of the canvas."""
         if self._block is not None and key.shape[-1]:
             key, value = self.update(self._block, key, value)
-            if self._window is not None and (attn_mask is None or attn_mask.shape[-1] != self._width):
+            if self.window is not None and (attn_mask is None or attn_mask.shape[-1] != self.width):
                 # The code made it as wide as what it computes, or as the step's own keys.
-                attn_mask = self._mask
+                mask = self._mask
+                attn_mask = mask if mask is None or mask.shape[2] == 1 else self.window.take(mask, 2)
         return (query, key, value, attn_mask, *rest), named
 
 
@@ -153,7 +164,7 @@ def _cache_class() -> Any:
 
         def __init__(self, number: int, update: Any, width: int) -> None:
             super().__init__()
-            self._number, self._update, self._width = number, update, width
+            self._number, self._update, self.width = number, update, width
 
         def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
             return self._update(self._number, key_states, value_states)
@@ -162,7 +173,7 @@ def _cache_class() -> Any:
             return 0
 
         def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-            return self._width, 0
+            return self.width, 0
 
     class CanvasCache(Cache):
         """The layers of a model; positions are told apart from it."""
