@@ -53,7 +53,8 @@ class Halves:
     Args:
         prompt: whether the columns of the prompts are computed.
         response: whether those after them are.
-        share: of the columns after the prompts, where these are not: those whose values moved most since they were kept.
+        share: of the columns after the prompts, where these are not: those whose values moved most since they were
+            kept.
 
     Examples:
         >>> from dlens.caches import Adaptive

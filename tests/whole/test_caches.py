@@ -14,6 +14,7 @@ import dlens
 from dlens import caches
 from dlens.samplers import Denoiser, LLaDA, Threshold
 from tests.reference import edited, fresh
+from tests.whole.adaptive import ByHand
 from tests.whole.architectures import SIZE, build
 from tests.whole.caches import Rule, Run, cached_run, delayed, dual, prefix
 
@@ -180,3 +181,53 @@ def test_what_would_be_wrong_is_refused_before_anything_is_computed(small: dlens
         chain(dlens.trace(small)).generate(PROMPTS, NEW, cache=caches.Dual())
     handle.remove()
     assert not calls
+
+
+def test_adaptive_equals_its_blocks_written_out(plain: Any, small: dlens.Model) -> None:
+    prompts, settings = [[5, 17, 3, 40, 8], [9, 2, 77, 31, 6]], (6, 3, 0.4)
+    rows = [ByHand(plain, 5, *settings) for _ in prompts]
+    seen: list[Tensor] = []
+
+    def forward(canvas: Tensor, unconditional: Any, columns: Tensor) -> Tensor:
+        logits = torch.stack([row.logits(ids) for row, ids in zip(rows, canvas, strict=True)])
+        seen.append(logits)
+        shift = small.family.shift
+        return logits[:, columns - shift]
+
+    canvas = torch.tensor([[*prompt, *[MASK] * NEW] for prompt in prompts])
+    with torch.no_grad():
+        expected = SAMPLER.decode(forward, canvas, canvas == MASK, NEW, Tokens(MASK), torch.rand)  # type: ignore
+    trace = dlens.trace(small).capture("logits")
+    record = trace.generate(prompts, NEW, sampler=SAMPLER, cache=caches.Adaptive(*settings))
+    torch.testing.assert_close(record["logits"], torch.stack(seen), rtol=0, atol=1e-9)
+    assert torch.equal(record.tokens, expected)
+    with pytest.raises(ValueError, match="cache=Adaptive with 'capture attn_out.*each half has columns of its own"):
+        trace.capture("attn_out").generate(prompts, NEW, cache=caches.Adaptive())
+
+
+@pytest.fixture(scope="module", params=["llada", "dream"])
+def remote(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[dlens.Model, Any]:
+    """Code of checkpoints that has no cache, and a plain module of the same weights."""
+    folder = {"llada": save_llada, "dream": save_dream}[request.param](tmp_path_factory.mktemp("remote"))
+    return dlens.load(folder, trust_remote_code=True, dtype="float64"), build_remote(folder).double()
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_code_of_checkpoints_equals_a_run_by_hand(remote: tuple[dlens.Model, Any], name: str) -> None:
+    (model, plain), (cache, rule) = remote, RULES[name]
+
+    def inputs(ids: Tensor, mask: Tensor) -> dict[str, Any]:
+        return {key: value for key, value in model.family.inputs(ids, mask.bool()).items() if key != "input_ids"}
+
+    record = dlens.trace(model).capture("logits").generate(PROMPTS, NEW, sampler=SAMPLER, cache=cache)
+    same(record, cached_run(plain, SAMPLER, rule, PROMPTS, NEW, MASK, model.family.shift, inputs=inputs))
+
+
+def test_halves_that_compute_all_columns_change_nothing(remote: tuple[dlens.Model, Any]) -> None:
+    trace = dlens.trace(remote[0]).capture("logits")
+    cache = caches.Adaptive(prompt_every=1, response_every=100, share=1)
+    record = trace.generate(PROMPTS, NEW, sampler=SAMPLER, cache=cache)
+    plain = trace.generate(PROMPTS, NEW, sampler=SAMPLER)
+    torch.testing.assert_close(record["logits"], plain["logits"], rtol=0, atol=1e-9)
+    some = trace.generate(PROMPTS, NEW, sampler=SAMPLER, cache=caches.Adaptive(share=0.5))
+    assert not torch.equal(some["logits"], plain["logits"])

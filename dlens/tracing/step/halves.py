@@ -1,4 +1,4 @@
-"""What the halves of blocks added to the stream, of which a step computes some columns and adds the others as they were."""
+"""What the halves of blocks added to the stream: a step computes some columns, and adds the others as they were."""
 
 from __future__ import annotations
 
