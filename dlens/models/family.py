@@ -310,9 +310,7 @@ class Family:
         if given is native_inputs and length is not None:
             given = Inputs(block_inputs)
         if isinstance(given, Inputs):
-            object.__setattr__(
-                self, "inputs", replace(given, block_length=length, mask_token_id=self.mask_token_id)
-            )
+            object.__setattr__(self, "inputs", replace(given, block_length=length, mask_token_id=self.mask_token_id))
 
     def __repr__(self) -> str:
         mask = "" if self.mask_token_id is None else f", mask token {self.mask_token_id}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import torch
@@ -36,20 +36,24 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
     sampler, mask = settings.sampler, model.family.mask_token_id
     assert isinstance(sampler, Denoiser) and mask is not None
     batch = as_batch(model, prompts)
-    refuse_too_long(model, batch, settings.new_tokens)
+    beyond = _beyond(model, sampler, batch, settings.new_tokens)
+    refuse_too_long(model, batch, settings.new_tokens + max(beyond))
     if not settings.infill:
         refuse_masks(model, batch)
-    canvas = _canvas(batch, settings.new_tokens, mask)
+    asked = batch.ids.shape[-1] + settings.new_tokens
+    canvas = _canvas(batch, settings.new_tokens + max(beyond), mask)
     generated = (canvas.ids == mask) & canvas.real
+    for row, more in enumerate(beyond):
+        generated[row, asked + more :] = False
     if not bool(generated.any()):
         raise ValueError(
             "max_new_tokens=0 and no mask in any prompt; expected something to fill; ask for new tokens, or put masks "
             "into a prompt"
         )
-    shape = run_shape(model, batch, settings.new_tokens, sampler)
+    shape = replace(run_shape(model, batch, settings.new_tokens, sampler), width=canvas.ids.shape[-1])
     ends = tuple(i for i in end_ids(model) if i != model.eos_token_id)
     tokens = Tokens(mask, model.eos_token_id, ends)
-    watch = watch_of(shape.n_steps, settings, lambda ids: drafts(model, ids, ids.shape[-1] - settings.new_tokens))
+    watch = watch_of(shape.n_steps, settings, lambda ids: drafts(model, ids[:, :asked], batch.ids.shape[-1]))
     with hold(model.lock, settings.cancel):
         plan = check_run(model, target, ops, shape, canvas.real, settings.capture_limit)
         prepared = prepare(model, target, ops, shape, plan)
@@ -58,8 +62,9 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
         with watch.shown():
             for window, ids, real in windows(model, canvas):
                 own = generated[list(window.rows), window.offset :]
+                told = replace(tokens, starts=tuple((~real).sum(-1).tolist()))
                 run = DenoisingRun(
-                    model, sampler, window, ids, real, own, settings.new_tokens, tokens, watch, settings.seed
+                    model, sampler, window, ids, real, own, settings.new_tokens, told, watch, settings.seed
                 )
                 runs.append((run, prepared.run(run.state, run.drive)))
         seconds = time.perf_counter() - start
@@ -68,8 +73,18 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
     notes, row_steps = _grouped(runs)
     notes += broken_notes(_by_step(runs))
     notes += _unplanned(sampler, len(history), shape.n_steps) + _left(sampler, (final == mask) & generated)
+    final, history = final[:, :asked], history[..., :asked]
     outcome = Outcome(final, len(history), seconds, costs, costs, history, settings.to_json(), notes, row_steps)
     return finish(prepared, batch, outcome)
+
+
+def _beyond(model: Model, sampler: Denoiser, batch: Batch, new_tokens: int) -> tuple[int, ...]:
+    """Per row the places after its new tokens that make its last canvas block whole.
+
+    Where attention sees the whole canvas they would change what is asked for, and there are none.
+    """
+    none = (0,) * len(batch.ids)
+    return none if model.family.block_length is None else sampler.filled_up(batch.lengths, new_tokens)
 
 
 def _grouped(runs: Sequence[tuple[DenoisingRun, Tensor]]) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -244,10 +259,12 @@ class DenoisingRun:
         """What is known of a step when it starts."""
         refuse_stray_call(step, len(self.canvases))
         canvas = self.canvases[step]
+        # What lies beyond the last block of a row is not measured.
+        beyond = (canvas == self.tokens.mask) & ~self.generated
         return denoising_state(
             step=step,
             window=self.window,
-            real=self.real,
+            real=self.real & ~beyond,
             generated=self.generated,
             masked=(canvas == self.tokens.mask) & self.generated,
             ends=torch.isin(canvas, self._ends) & self.generated,
