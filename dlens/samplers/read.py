@@ -16,7 +16,20 @@ from torch import Tensor
 
 from dlens.samplers.checks import Number
 
-__all__ = ["Guess", "Noise", "Pick", "Picked", "Scores", "gumbel", "keep_top_k", "keep_top_p", "read", "without"]
+__all__ = [
+    "Guess",
+    "Noise",
+    "Pick",
+    "Picked",
+    "Scores",
+    "gumbel",
+    "invert",
+    "keep_top_k",
+    "keep_top_p",
+    "keep_within_p",
+    "read",
+    "without",
+]
 
 Scores = Float64[Tensor, "candidate vocab"]
 Picked = tuple[Int[Tensor, " candidate"], Float64[Tensor, " candidate"]]
@@ -115,3 +128,22 @@ def keep_top_k(scores: Scores, top_k: int) -> Scores:
     """The `top_k` likeliest tokens, and those equal to the last of them; the rest at minus infinity."""
     least = scores.topk(min(top_k, scores.shape[1]), dim=1).values[:, -1:]
     return scores.masked_fill(scores < least, -torch.inf)
+
+
+def keep_within_p(scores: Scores, top_p: Number) -> Scores:
+    """The likeliest tokens with at most `top_p` of the mass together, at least one; the rest at minus infinity.
+
+    Among equal scores the lowest token id comes first.
+    """
+    ordered, order = scores.sort(dim=1, descending=True, stable=True)
+    mass = ordered.softmax(dim=1).cumsum(dim=1)
+    mass[:, 0] = 0
+    dropped = torch.zeros_like(order, dtype=torch.bool).scatter(1, order, mass > top_p)
+    return scores.masked_fill(dropped, -torch.inf)
+
+
+def invert(probabilities: Scores, uniform: Float[Tensor, " candidate"]) -> Int[Tensor, " candidate"]:
+    """The token at which the cumulated probability first exceeds a uniform number."""
+    cumulated = probabilities.cumsum(dim=1)
+    # Scaled by the last entry, which rounding may leave below 1, so that no draw falls beyond the end.
+    return torch.searchsorted(cumulated, (uniform * cumulated[:, -1])[:, None], right=True).squeeze(1)

@@ -52,12 +52,13 @@ class Forward(Protocol):
 
 @dataclass(frozen=True)
 class Tokens:
-    """The token ids a sampler must know.
+    """The token ids a sampler must know, and where the rows of its canvas begin.
 
     Args:
         mask: the mask token.
         eos: end of sequence, None where the model has none.
         ends: further tokens that end a turn (LLaDA's EoT).
+        starts: column of each row's first real token; empty where nothing is padded.
 
     Examples:
         >>> Tokens(mask=7, eos=0).ends
@@ -67,6 +68,7 @@ class Tokens:
     mask: int
     eos: int | None = None
     ends: tuple[int, ...] = ()
+    starts: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         check_fields(self, "give ids, such as model.family.mask_token_id and model.eos_token_id")
@@ -115,6 +117,17 @@ class Denoiser(Sampler):
         >>> record.n_steps, record.tokens.shape
         (1, torch.Size([1, 8]))
     """
+
+    def filled_up(self, lengths: Sequence[int], new_tokens: int) -> tuple[int, ...]:
+        """How many places each row gets beyond its new tokens, for a model whose canvas blocks are decoded whole.
+
+        They are decoded with the others and cut afterwards.
+
+        Args:
+            lengths: tokens of each prompt.
+            new_tokens: number of positions after the prompt.
+        """
+        return (0,) * len(lengths)
 
     @abstractmethod
     def decode(

@@ -43,20 +43,24 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
     sampler, mask = settings.sampler, model.family.mask_token_id
     assert isinstance(sampler, Denoiser) and mask is not None
     batch = as_batch(model, prompts)
-    refuse_too_long(model, batch, settings.new_tokens)
+    beyond = _beyond(model, sampler, batch, settings.new_tokens)
+    refuse_too_long(model, batch, settings.new_tokens + max(beyond))
     if not settings.infill:
         refuse_masks(model, batch)
-    canvas = _canvas(batch, settings.new_tokens, mask)
+    asked = batch.ids.shape[-1] + settings.new_tokens
+    canvas = _canvas(batch, settings.new_tokens + max(beyond), mask)
     generated = (canvas.ids == mask) & canvas.real
+    for row, more in enumerate(beyond):
+        generated[row, asked + more :] = False
     if not bool(generated.any()):
         raise ValueError(
             "max_new_tokens=0 and no mask in any prompt; expected something to fill; ask for new tokens, or put masks "
             "into a prompt"
         )
-    shape = run_shape(model, batch, settings.new_tokens, sampler)
+    shape = replace(run_shape(model, batch, settings.new_tokens, sampler), width=canvas.ids.shape[-1])
     ends = tuple(i for i in end_ids(model) if i != model.eos_token_id)
     tokens = Tokens(mask, model.eos_token_id, ends)
-    watch = watch_of(shape.n_steps, settings, lambda ids: drafts(model, ids, ids.shape[-1] - settings.new_tokens))
+    watch = watch_of(shape.n_steps, settings, lambda ids: drafts(model, ids[:, :asked], batch.ids.shape[-1]))
     with hold(model.lock, settings.cancel):
         plan = check_run(model, target, ops, shape, canvas.real, settings.capture_limit)
         cache, cache_notes = canvas_cache(model, plan, settings.cache)
@@ -66,8 +70,9 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
         with watch.shown():
             for group, ids, real in groups(model, canvas):
                 own = generated[list(group.rows), group.offset :]
+                told = replace(tokens, starts=tuple((~real).sum(-1).tolist()))
                 run = DenoisingRun(
-                    model, sampler, group, ids, real, own, settings.new_tokens, tokens, watch, settings.seed, cache
+                    model, sampler, group, ids, real, own, settings.new_tokens, told, watch, settings.seed, cache
                 )
                 runs.append((run, prepared.run(run.state, run.drive)))
         seconds = time.perf_counter() - start
@@ -76,12 +81,22 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
     notes, row_steps = _grouped(runs)
     notes += cache_notes + broken_notes(_by_step(runs))
     notes += _unplanned(sampler, len(history), shape.n_steps) + _left(sampler, (final == mask) & generated)
-    computed = None if cache is None else _computed(history, runs)
+    computed = None if cache is None else _computed(history, runs)[..., :asked]
+    final, history = final[:, :asked], history[..., :asked]
     return finish(
         prepared,
         batch,
         Outcome(final, len(history), seconds, costs, costs, history, settings.to_json(), notes, row_steps, computed),
     )
+
+
+def _beyond(model: Model, sampler: Denoiser, batch: Batch, new_tokens: int) -> tuple[int, ...]:
+    """Per row the places after its new tokens that make its last canvas block whole.
+
+    Where attention sees the whole canvas they would change what is asked for, and there are none.
+    """
+    none = (0,) * len(batch.ids)
+    return none if model.family.block_length is None else sampler.filled_up(batch.lengths, new_tokens)
 
 
 def _grouped(runs: Sequence[tuple[DenoisingRun, Tensor]]) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -294,7 +309,7 @@ class DenoisingRun:
             if window is not None:
                 cost = replace(cost, query=window.index.shape[1], canvas=width)
             elif self.cache is not None and step and (now := self.cache.halves(step)) is not None:
-                cost = replace(cost, by_half=(now, width - self.new_tokens))
+                cost = replace(cost, by_half=(now, self._first_generated()))
             costs.append(cost)
         return costs
 
@@ -302,11 +317,15 @@ class DenoisingRun:
         block_length = self.model.family.block_length
         self._course = None if self.cache is None else Course(self.cache, self.real, block_length)
         self._keys = None if self.cache is None else CanvasKeys(self.model, self.canvas.shape[-1])
-        prompt_width = self.canvas.shape[-1] - self.new_tokens
+        prompt_width = self._first_generated()
         self._outputs = None if self._keys is None else HalfOutputs(self.model, self._keys, prompt_width)
         self._padded = not bool(self.real.all())  # once, so that no step asks the device
         self._ends = torch.tensor([i for i in (self.tokens.eos, *self.tokens.ends) if i is not None])
         self._ends = self._ends.to(self.real.device)
+
+    def _first_generated(self) -> int:
+        """The first column that is to be decoded in any row."""
+        return int(self.generated.any(0).long().argmax())
 
     def _ended(self, canvas: TokenIds) -> None:
         if self.canvases:
@@ -316,10 +335,12 @@ class DenoisingRun:
         """What is known of a step when it starts."""
         refuse_stray_call(step, len(self.canvases))
         canvas = self.canvases[step]
+        # What lies beyond the last block of a row is not measured.
+        beyond = (canvas == self.tokens.mask) & ~self.generated
         state = denoising_state(
             step=step,
             group=self.group,
-            real=self.real,
+            real=self.real & ~beyond,
             generated=self.generated,
             masked=(canvas == self.tokens.mask) & self.generated,
             ends=torch.isin(canvas, self._ends) & self.generated,

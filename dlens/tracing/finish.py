@@ -200,6 +200,10 @@ def _trimmed(kept: Captured, outcome: Outcome, is_pad: TokenMask, step_of_positi
         positions = tuple(p for p, step in enumerate(step_of_position.tolist()) if step in kept.steps)
         values = values.index_select(kept.dims.index("position"), torch.tensor(positions, dtype=torch.long))
         steps = ()
+    asked = tuple(position for position in positions if position < is_pad.shape[-1])
+    if len(asked) < len(positions):
+        # What made the last canvas block of a row whole is cut.
+        values, positions = values.narrow(kept.dims.index("position"), 0, len(asked)), asked
     if "position_b" in kept.dims:
         values = values[..., : is_pad.shape[-1]]
     hidden = is_pad[:, list(positions)]

@@ -9,7 +9,7 @@ from dlens.caches.cache import Cache
 from dlens.checks import as_flag, quoted
 from dlens.models.model import Model
 from dlens.ops.base.target import Target
-from dlens.samplers import Autoregressive, Denoiser, Sampler, default_for
+from dlens.samplers import Autoregressive, BlockDiffusion, Denoiser, FirstHitting, Sampler, default_for
 from dlens.tracing.planning.kv_cache import Caching, check_cache
 from dlens.tracing.progress import OnStep, Watch
 
@@ -49,14 +49,23 @@ def sampler_for(model: Model, sampler: Sampler | None) -> Sampler:
     """
     family = model.family
     if sampler is None:
-        return default_for(family.objective, family.shift)
+        return default_for(family.objective, family.shift, family.block_length)
     diffusion = family.objective == "diffusion"
     if not isinstance(sampler, Denoiser if diffusion else Autoregressive):
         kind = "a diffusion" if diffusion else "an autoregressive"
-        expected = "LLaDA, Dream or Threshold" if diffusion else "Autoregressive"
+        expected = "LLaDA, BlockDiffusion or another of a canvas" if diffusion else "Autoregressive"
         raise ValueError(
             f"{type(sampler).__name__} for {model.name}, which is {kind} model; "
             f"expected dlens.samplers.{expected}; pass one of these, or none for the default"
+        )
+    own, blocks = family.block_length, family.block_length
+    if isinstance(sampler, (BlockDiffusion, FirstHitting)):
+        own = sampler.block_length
+    if blocks is not None and own != blocks:
+        raise ValueError(
+            f"{type(sampler).__name__}(block_length={own}) for {model.name}, whose attention is causal between canvas "
+            f"blocks of {blocks}; expected the same; give block_length={blocks}, or load with "
+            f"family=dataclasses.replace(family, block_length={own})"
         )
     return sampler
 

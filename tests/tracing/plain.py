@@ -37,7 +37,7 @@ def plain_run(
     seed: int = 0,
 ) -> PlainRun:
     """Decode with `module`, a plain torch module, in the convention of `model`'s family."""
-    sampler = sampler or default_for("diffusion", model.family.shift)  # type: ignore[assignment]
+    sampler = sampler or default_for("diffusion", model.family.shift, model.family.block_length)  # type: ignore[assignment]
     assert isinstance(sampler, Denoiser)
     mask_id = model.family.mask_token_id
     assert mask_id is not None

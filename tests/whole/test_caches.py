@@ -12,7 +12,7 @@ from transformers import Qwen2Config
 
 import dlens
 from dlens import caches
-from dlens.samplers import Denoiser, LLaDA, Threshold
+from dlens.samplers import Denoiser, LLaDA, Threshold, Tokens
 from tests.reference import edited, fresh
 from tests.whole.adaptive import ByHand
 from tests.whole.architectures import SIZE, build

@@ -118,4 +118,5 @@ class Decoding:
             ValueError: the sampler does not fit the number of tokens.
         """
         family = model.family
-        return (self.sampler or default_for(family.objective, family.shift)).planned_steps(self.length)
+        sampler = self.sampler or default_for(family.objective, family.shift, family.block_length)
+        return sampler.planned_steps(self.length)

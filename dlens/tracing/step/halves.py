@@ -24,7 +24,7 @@ __all__ = ["HalfOutputs"]
 class HalfOutputs:
     """What attention and MLP of every block added at each column when they last computed it.
 
-    A half is entered where its norm ends, and left where its output is: in between it sees the columns that it computes.
+    A half is entered where its norm ends, and left where its output is: in between it sees what it computes alone.
 
     Args:
         model: whose blocks.
