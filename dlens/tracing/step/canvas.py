@@ -7,7 +7,7 @@ itself (LLaDA, Dream) is met there, as it has no cache that could be written in 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cache, partial
 from typing import Any, final
 
@@ -58,6 +58,9 @@ class CanvasKeys:
 
         Returns:
             The module's own logits of the columns computed, [batch, column, vocab].
+
+        Raises:
+            ValueError: no block gave any keys.
         """
         self.window = window
         self._mask = None if real is None else repeat(real, "batch key -> batch 1 1 key")
@@ -67,9 +70,18 @@ class CanvasKeys:
         if window is not None:
             inputs = self._within(inputs, window)
         if self._cache is not None:
-            return self._model.module(**inputs | {"past_key_values": self._cache, "use_cache": True}).logits
-        with self._met():
-            return self._model.module(**inputs).logits
+            inputs |= {"past_key_values": self._cache, "use_cache": True}
+        with nullcontext() if self._cache is not None else self._met():
+            logits = self._model.module(**inputs).logits
+        self._require_keys()
+        return logits
+
+    def _require_keys(self) -> None:
+        if not self.held:
+            raise ValueError(
+                f"no block of {self._model.name} kept keys and values of the canvas; expected a model that writes them "
+                f"into the cache that its forward is given, and a block with attention; leave cache= out"
+            )
 
     def _within(self, inputs: dict[str, Any], window: Window) -> dict[str, Any]:
         """The arguments of a forward that computes a window."""
