@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import Qwen2Config
 
 import dlens
 from dlens import caches
+from dlens.models.families.decoder import MASKED, MASKED_SHIFTED
 from dlens.samplers import BlockDiffusion, Denoiser, LLaDA, Threshold, Tokens
 from tests.reference import edited, fresh
 from tests.standins import build_remote, save_dream, save_llada
@@ -31,16 +33,16 @@ RULES: dict[str, tuple[caches.Cache, Rule]] = {
 SAMPLER = LLaDA(block_length=4)
 
 
-@pytest.fixture(scope="module", params=["masked", "masked-shifted"])
-def family(request: pytest.FixtureRequest) -> str:
-    return request.param
+@pytest.fixture(scope="module", params=[MASKED, MASKED_SHIFTED], ids=["as they are", "shifted"])
+def family(request: pytest.FixtureRequest) -> dlens.Family:
+    return replace(request.param, mask_token_id=MASK)
 
 
 @pytest.fixture(scope="module")
-def small(family: str) -> dlens.Model:
+def small(family: dlens.Family) -> dlens.Model:
     """A tiny native decoder in float64, so that no tie is decided by how a sum was ordered."""
     module = build(Qwen2Config(**SIZE, num_key_value_heads=2, is_causal=False)).double()
-    return dlens.load(module, family=family, mask_token_id=MASK)
+    return dlens.load(module, family=family)
 
 
 @pytest.fixture(scope="module")
