@@ -119,6 +119,8 @@ class Layout:
         absent: hook point -> why it does not exist here, for the error.
         direct: whether its code may call PyTorch's attention itself, and not by the name in its config; the proof at
             load finds out.
+        rotary: path, below the block, of a module that rotates queries and keys by their index; None where a forward
+            is told the positions.
         reads, writes: the linear modules of a block whose input is the normed stream, and whose output is
             added to it; empty where nobody named them.
 
@@ -139,6 +141,7 @@ class Layout:
     block_tuple: int | None = None
     absent: Mapping[str, str] = field(default_factory=dict)
     direct: bool = True
+    rotary: str | None = None
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, final
 
@@ -11,22 +12,28 @@ import torch
 from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
+from dlens.caches.cache import Cache
+from dlens.caches.course import Course
 from dlens.models.model import Model
 from dlens.ops.base.op import Op
 from dlens.ops.base.target import Target
 from dlens.samplers.sampler import Columns, Denoiser, Tokens
 from dlens.tracing.finish import Outcome, finish
 from dlens.tracing.finite import broken, broken_notes
-from dlens.tracing.planning.alignment import aligned, at_columns
+from dlens.tracing.planning.alignment import aligned, at_columns, source_columns
 from dlens.tracing.planning.inputs import Batch, as_batch, refuse_masks, refuse_too_long
+from dlens.tracing.planning.kv_cache import canvas_cache
 from dlens.tracing.planning.shape import run_shape
-from dlens.tracing.prepare import check_run, prepare, windows
+from dlens.tracing.prepare import check_run, groups, prepare
 from dlens.tracing.probes.flops import StepCost
 from dlens.tracing.progress import Watch, hold, refuse_stray_call
 from dlens.tracing.records.record import Record
 from dlens.tracing.records.text import MASK_SIGN, drafts, end_ids
 from dlens.tracing.settings import RunSettings, watch_of
-from dlens.tracing.step.state import StepState, Window, denoising_state
+from dlens.tracing.step.canvas import CanvasKeys
+from dlens.tracing.step.halves import HalfOutputs
+from dlens.tracing.step.state import Group, StepState, denoising_state
+from dlens.tracing.step.window import Window, window_of
 
 __all__ = ["DenoisingRun", "aligned", "run_denoising", "uniform_draws"]
 
@@ -56,26 +63,42 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
     watch = watch_of(shape.n_steps, settings, lambda ids: drafts(model, ids[:, :asked], batch.ids.shape[-1]))
     with hold(model.lock, settings.cancel):
         plan = check_run(model, target, ops, shape, canvas.real, settings.capture_limit)
+        cache, cache_notes = canvas_cache(model, plan, settings.cache)
         prepared = prepare(model, target, ops, shape, plan)
         start = time.perf_counter()
         runs: list[tuple[DenoisingRun, TokenIds]] = []
         with watch.shown():
-            for window, ids, real in windows(model, canvas):
-                own = generated[list(window.rows), window.offset :]
+            for group, ids, real in groups(model, canvas):
+                own = generated[list(group.rows), group.offset :]
                 told = replace(tokens, starts=tuple((~real).sum(-1).tolist()))
                 run = DenoisingRun(
-                    model, sampler, window, ids, real, own, settings.new_tokens, told, watch, settings.seed
+                    model=model,
+                    sampler=sampler,
+                    group=group,
+                    canvas=ids,
+                    real=real,
+                    generated=own,
+                    prompt_width=batch.ids.shape[-1] - group.offset,
+                    new_tokens=settings.new_tokens,
+                    tokens=told,
+                    watch=watch,
+                    seed=settings.seed,
+                    cache=cache,
                 )
                 runs.append((run, prepared.run(run.state, run.drive)))
         seconds = time.perf_counter() - start
     history, final = _whole_canvas(canvas.ids, runs)
-    costs = [StepCost(len(r.canvas) * h, r.canvas.shape[-1], halves=h) for r, _ in runs for h in r.halves]
+    costs = [cost for run, _ in runs for cost in run.costs()]
     notes, row_steps = _grouped(runs)
-    notes += broken_notes(_by_step(runs))
+    notes += cache_notes + broken_notes(_by_step(runs))
     notes += _unplanned(sampler, len(history), shape.n_steps) + _left(sampler, (final == mask) & generated)
     final, history = final[:, :asked], history[..., :asked]
-    outcome = Outcome(final, len(history), seconds, costs, costs, history, settings.to_json(), notes, row_steps)
-    return finish(prepared, batch, outcome)
+    computed = None if cache is None else _computed(history, runs)
+    return finish(
+        prepared,
+        batch,
+        Outcome(final, len(history), seconds, costs, costs, history, settings.to_json(), notes, row_steps, computed),
+    )
 
 
 def _beyond(model: Model, sampler: Denoiser, batch: Batch, new_tokens: int) -> tuple[int, ...]:
@@ -91,7 +114,7 @@ def _grouped(runs: Sequence[tuple[DenoisingRun, Tensor]]) -> tuple[tuple[str, ..
     """The note and the steps of each row, where prompts ran in groups of equal length."""
     if len(runs) == 1:
         return (), ()
-    steps = {row: len(run.canvases) for run, _ in runs for row in run.window.rows}
+    steps = {row: len(run.canvases) for run, _ in runs for row in run.group.rows}
     note = (
         f"the model does not hide padding: prompts ran in {len(runs)} groups of equal length; what was captured at "
         f"steps that a group did not need is NaN"
@@ -139,11 +162,11 @@ def _canvas(batch: Batch, new_tokens: int, mask: int) -> Batch:
 
 
 def _whole_canvas(canvas: TokenIds, runs: Sequence[tuple[DenoisingRun, Tensor]]) -> tuple[Tensor, TokenIds]:
-    """The canvases of all windows as [step, batch, position], and the finished tokens."""
+    """The canvases of all groups as [step, batch, position], and the finished tokens."""
     final = canvas.clone()
     history = canvas.repeat(max(len(run.canvases) for run, _ in runs), 1, 1)
     for run, done in runs:
-        rows, columns = list(run.window.rows), slice(run.window.offset, None)
+        rows, columns = list(run.group.rows), slice(run.group.offset, None)
         final[rows, columns] = done
         history[:, rows, columns] = done
         for step, before in enumerate(run.canvases):
@@ -151,39 +174,55 @@ def _whole_canvas(canvas: TokenIds, runs: Sequence[tuple[DenoisingRun, Tensor]])
     return history, final
 
 
+def _computed(history: Tensor, runs: Sequence[tuple[DenoisingRun, Tensor]]) -> Tensor:
+    """[step, batch, position], the real columns that each step computed."""
+    computed = torch.zeros_like(history, dtype=torch.bool)
+    for run, _ in runs:
+        for step, window in enumerate(run.windows):
+            own = run.real if window is None else run.real & window.computed
+            computed[step, list(run.group.rows), run.group.offset :] = own
+    return computed
+
+
 @final
 @dataclass
 class DenoisingRun:
-    """One window of a denoising run; called by the sampler once a step.
+    """One group of a denoising run; called by the sampler once a step.
 
     Args:
         model: what is run.
         sampler: how tokens are committed.
-        window: which rows and columns of the batch.
+        group: which rows and columns of the batch.
         canvas: [batch, position], prompts and masks.
         real: [batch, position], what is not padding.
         generated: [batch, position], what is to be decoded.
-        new_tokens: positions after the prompt.
+        prompt_width: positions of the prompts.
+        new_tokens: positions after the prompt that were asked for; more follow where canvas blocks are made whole.
         tokens: special token ids.
         watch: told of every step.
         seed: of the sampler's random numbers.
+        cache: which columns a step computes; None is all at every step.
         canvases: the canvas at the start of each step, filled while running.
         halves: per step 2 where guidance ran, else 1.
+        windows: per step what it computed; None is all.
         broken: per step whether the logits of a mask that the sampler read were NaN or infinite.
     """
 
     model: Model
     sampler: Denoiser
-    window: Window
+    group: Group
     canvas: TokenIds
     real: TokenMask
     generated: TokenMask
+    prompt_width: int
     new_tokens: int
     tokens: Tokens
     watch: Watch
     seed: int
+    cache: Cache | None = None
     canvases: list[TokenIds] = field(default_factory=list)
     halves: list[int] = field(default_factory=list)
+    windows: list[Window | None] = field(default_factory=list)
     broken: list[Tensor] = field(default_factory=list)
 
     def drive(self) -> TokenIds:
@@ -238,22 +277,67 @@ class DenoisingRun:
         ids, real = canvas, self.real
         if unconditional is not None:
             ids, real = torch.cat([canvas, unconditional]), self.real.repeat(2, 1)
-        mask = real if self._padded else None
-        logits = self.model.module(**self.model.family.inputs(ids, mask)).logits
-        logits = aligned(logits, self.model.family.shift, real, columns)
-        logits = logits if unconditional is None else logits.unflatten(0, (2, len(canvas)))
         open = (canvas == self.tokens.mask) & self.generated
+        self.windows.append(self._window(canvas, open, columns))
+        logits = self._logits(ids, real, columns)
+        logits = logits if unconditional is None else logits.unflatten(0, (2, len(canvas)))
         self.broken.append(broken(logits[..., at_columns(open, columns), :]))
         return logits
 
+    def _window(self, canvas: TokenIds, open: TokenMask, columns: Columns | None) -> Window | None:
+        """What a step computes; None is all of the canvas."""
+        if self._course is None:
+            return None
+        asked = torch.ones_like(open)
+        if columns is not None:
+            source = source_columns(columns, self.model.family.shift, self.real).expand(len(canvas), -1)
+            asked = torch.zeros_like(open).scatter_(1, source, True)
+        chosen = self._course.step(canvas, open, asked)
+        return None if chosen is None else window_of(chosen)
+
+    def _logits(self, ids: TokenIds, real: TokenMask, columns: Columns | None) -> Tensor:
+        """The logits of the columns that are read, both halves one after the other."""
+        window, shift = self.windows[-1], self.model.family.shift
+        if self._keys is None:
+            mask = real if self._padded else None
+            return aligned(self.model.module(**self.model.family.inputs(ids, mask)).logits, shift, real, columns)
+        with self._halves_of(len(self.windows) - 1):
+            logits = self._keys.logits(ids, real if self._padded else None, window)
+        if window is None or columns is None:
+            return aligned(logits, shift, real, columns)
+        source = source_columns(columns, shift, self.real).expand(len(self.real), -1)
+        return at_columns(logits, window.find(source).repeat(len(ids) // len(source), 1))
+
+    def _halves_of(self, step: int) -> AbstractContextManager[None]:
+        """What each half of a block computes at a step."""
+        now = None if self.cache is None else self.cache.halves(step)
+        return nullcontext() if now is None or self._outputs is None else self._outputs.step(now)
+
+    def costs(self) -> list[StepCost]:
+        """What decides the FLOPs of each step."""
+        rows, width = self.canvas.shape
+        costs = []
+        for step, (halves, window) in enumerate(zip(self.halves, self.windows, strict=True)):
+            cost = StepCost(rows * halves, width, halves=halves)
+            if window is not None:
+                cost = replace(cost, query=window.index.shape[1], canvas=width)
+            elif self.cache is not None and step and (now := self.cache.halves(step)) is not None:
+                cost = replace(cost, by_half=(now, self.prompt_width))
+            costs.append(cost)
+        return costs
+
     def __post_init__(self) -> None:
+        block_length = self.model.family.block_length
+        self._course = None if self.cache is None else Course(self.cache, self.real, block_length)
+        self._keys = None if self.cache is None else CanvasKeys(self.model, self.canvas.shape[-1])
+        self._outputs = None if self._keys is None else HalfOutputs(self.model, self._keys, self.prompt_width)
         self._padded = not bool(self.real.all())  # once, so that no step asks the device
         self._ends = torch.tensor([i for i in (self.tokens.eos, *self.tokens.ends) if i is not None])
         self._ends = self._ends.to(self.real.device)
 
     def _ended(self, canvas: TokenIds) -> None:
         if self.canvases:
-            self.watch.end(len(self.canvases) - 1, canvas, self.window.rows)
+            self.watch.end(len(self.canvases) - 1, canvas, self.group.rows)
 
     def state(self, step: int, args: Sequence[Any], kwargs: dict[str, Any]) -> StepState:
         """What is known of a step when it starts."""
@@ -261,15 +345,16 @@ class DenoisingRun:
         canvas = self.canvases[step]
         # What lies beyond the last block of a row is not measured.
         beyond = (canvas == self.tokens.mask) & ~self.generated
-        return denoising_state(
+        state = denoising_state(
             step=step,
-            window=self.window,
+            group=self.group,
             real=self.real & ~beyond,
             generated=self.generated,
             masked=(canvas == self.tokens.mask) & self.generated,
             ends=torch.isin(canvas, self._ends) & self.generated,
             halves=self.halves[step],
         )
+        return state.within(self.windows[step])
 
 
 def uniform_draws(seed: int, device: torch.device) -> Any:

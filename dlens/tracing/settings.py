@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
-from dlens.checks import as_flag, quoted, require_word
+from dlens.caches.cache import Cache
+from dlens.checks import as_flag, quoted
 from dlens.models.model import Model
 from dlens.ops.base.target import Target
 from dlens.samplers import Autoregressive, BlockDiffusion, Denoiser, FirstHitting, Sampler, default_for
-from dlens.tracing.planning.kv_cache import CachePolicy
+from dlens.tracing.planning.kv_cache import Caching, check_cache
 from dlens.tracing.progress import OnStep, Watch
 
 __all__ = ["RunSettings", "check_settings", "sampler_for", "watch_of"]
@@ -23,7 +24,7 @@ class RunSettings:
     sampler: Sampler
     seed: int
     infill: bool
-    cache: CachePolicy
+    cache: Caching
     capture_limit: int
     progress: bool
     on_step: OnStep | None
@@ -36,7 +37,7 @@ class RunSettings:
             "sampler": repr(self.sampler),
             "seed": self.seed,
             "infill": self.infill,
-            "cache": self.cache,
+            "cache": self.cache if isinstance(self.cache, str) else repr(self.cache),
         }
 
 
@@ -78,11 +79,18 @@ def check_settings(model: Model, target: Target, settings: RunSettings) -> None:
     as_flag(settings.progress, "progress")
     cache, infill = settings.cache, as_flag(settings.infill, "infill")
     least = 0 if infill else 1
-    require_word("cache", cache, get_args(CachePolicy))
-    if cache != "auto" and target.has_noise:
+    check_cache(cache)
+    if not isinstance(cache, Cache):
+        if cache != "auto" and target.has_noise and model.family.block_length is None:
+            raise ValueError(
+                f"cache={cache!r} on {model.name}; expected 'auto', as every position attends to every other, and no "
+                f"cache leaves the numbers as they are; leave it out, or give one that does not, such as "
+                f"dlens.caches.Dual()"
+            )
+    elif not target.has_noise:
         raise ValueError(
-            f"cache={cache!r} on {model.name}; expected 'auto', as a diffusion model computes every position "
-            f"at each step and keeps no cache; leave it out"
+            f"cache={type(cache).__name__} on {model.name}; expected 'auto', 'require' or 'off', as an autoregressive "
+            f"model keeps the keys and values of all that it decoded; leave it out"
         )
     if infill and not target.has_noise:
         raise ValueError(
