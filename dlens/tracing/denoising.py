@@ -92,8 +92,8 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
     notes, row_steps = _grouped(runs)
     notes += cache_notes + broken_notes(_by_step(runs))
     notes += _unplanned(sampler, len(history), shape.n_steps) + _left(sampler, (final == mask) & generated)
+    computed = None if cache is None else _computed(history, runs)[..., :asked]
     final, history = final[:, :asked], history[..., :asked]
-    computed = None if cache is None else _computed(history, runs)
     return finish(
         prepared,
         batch,
