@@ -45,7 +45,6 @@ SDAR = Family(
     shift=0,
     mask_token_id=151669,
     model_types=("sdar", "sdar_moe"),
-    inputs=Inputs(block_inputs),
     block_length=4,
 )
 
