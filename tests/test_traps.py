@@ -666,7 +666,7 @@ def test_trap_33_a_pattern_is_the_one_that_was_used(name: str) -> None:
 
 
 def test_trap_34_blocks_counted_from_the_end_of_the_prompt() -> None:
-    """Blocks lie at multiples of their length from a row's first token: a prompt shares its last one with the answer."""
+    """Blocks lie at multiples of their length from a row's first token, so that a prompt shares one with the answer."""
     canvases: list[Tensor] = []
 
     def forward(canvas: Tensor, unconditional: Tensor | None = None, columns: Tensor | None = None) -> Tensor:
