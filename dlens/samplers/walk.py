@@ -63,7 +63,9 @@ class Place:
         """The columns as a forward is asked for them: once where all rows are at the same."""
         return self.columns[0] if bool((self.columns == self.columns[:1]).all()) else self.columns
 
-    def write(self, canvas: TokenIds, chosen: Bool[Tensor, "batch column"], tokens: TokenIds) -> TokenIds:
+    def write(
+        self, canvas: TokenIds, chosen: Bool[Tensor, "batch column"], tokens: Int[Tensor, "batch column"]
+    ) -> TokenIds:
         """A new canvas with the chosen tokens written into it."""
         rows, offsets = chosen.nonzero(as_tuple=True)
         written = canvas.clone()

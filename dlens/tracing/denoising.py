@@ -72,7 +72,18 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
                 own = generated[list(group.rows), group.offset :]
                 told = replace(tokens, starts=tuple((~real).sum(-1).tolist()))
                 run = DenoisingRun(
-                    model, sampler, group, ids, real, own, settings.new_tokens, told, watch, settings.seed, cache
+                    model=model,
+                    sampler=sampler,
+                    group=group,
+                    canvas=ids,
+                    real=real,
+                    generated=own,
+                    prompt_width=batch.ids.shape[-1] - group.offset,
+                    new_tokens=settings.new_tokens,
+                    tokens=told,
+                    watch=watch,
+                    seed=settings.seed,
+                    cache=cache,
                 )
                 runs.append((run, prepared.run(run.state, run.drive)))
         seconds = time.perf_counter() - start
@@ -185,7 +196,8 @@ class DenoisingRun:
         canvas: [batch, position], prompts and masks.
         real: [batch, position], what is not padding.
         generated: [batch, position], what is to be decoded.
-        new_tokens: positions after the prompt.
+        prompt_width: positions of the prompts.
+        new_tokens: positions after the prompt that were asked for; more follow where canvas blocks are made whole.
         tokens: special token ids.
         watch: told of every step.
         seed: of the sampler's random numbers.
@@ -202,6 +214,7 @@ class DenoisingRun:
     canvas: TokenIds
     real: TokenMask
     generated: TokenMask
+    prompt_width: int
     new_tokens: int
     tokens: Tokens
     watch: Watch
@@ -310,7 +323,7 @@ class DenoisingRun:
             if window is not None:
                 cost = replace(cost, query=window.index.shape[1], canvas=width)
             elif self.cache is not None and step and (now := self.cache.halves(step)) is not None:
-                cost = replace(cost, by_half=(now, self._first_generated()))
+                cost = replace(cost, by_half=(now, self.prompt_width))
             costs.append(cost)
         return costs
 
@@ -318,15 +331,10 @@ class DenoisingRun:
         block_length = self.model.family.block_length
         self._course = None if self.cache is None else Course(self.cache, self.real, block_length)
         self._keys = None if self.cache is None else CanvasKeys(self.model, self.canvas.shape[-1])
-        prompt_width = self._first_generated()
-        self._outputs = None if self._keys is None else HalfOutputs(self.model, self._keys, prompt_width)
+        self._outputs = None if self._keys is None else HalfOutputs(self.model, self._keys, self.prompt_width)
         self._padded = not bool(self.real.all())  # once, so that no step asks the device
         self._ends = torch.tensor([i for i in (self.tokens.eos, *self.tokens.ends) if i is not None])
         self._ends = self._ends.to(self.real.device)
-
-    def _first_generated(self) -> int:
-        """The first column that is to be decoded in any row."""
-        return int(self.generated.any(0).long().argmax())
 
     def _ended(self, canvas: TokenIds) -> None:
         if self.canvases:

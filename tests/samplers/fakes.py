@@ -72,7 +72,7 @@ class Draws:
     def __call__(self, shape: Sequence[int]) -> Tensor:
         self.shapes.append(tuple(shape))
         assert shape[0] == len(self.streams)
-        return torch.stack([torch.rand(*shape[1:], generator=g, dtype=torch.float64) for g in self.streams])
+        return torch.stack([torch.rand(tuple(shape[1:]), generator=g, dtype=torch.float64) for g in self.streams])
 
 
 def make_canvas(prompts: Sequence[Sequence[int]], new: int) -> tuple[Tensor, Tensor, list[int]]:

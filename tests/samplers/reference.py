@@ -293,7 +293,7 @@ def ancestral(sampler: Ancestral, network: Network, prompt: list[int], new: int,
             x[p] = best([rate / -math.log(u) for rate, u in pairs])
             changed |= x[p] != MASK
         chances = None if changed else chances
-    if MASK in x:
+    if MASK in x and chances is None:
         logits = network(torch.tensor([x]))
-        x = [best(scores_at(logits, p)) if token == MASK else token for p, token in enumerate(x)]
-    return x
+        chances = {p: softmax(scores_at(logits, p)) for p in range(len(x))}
+    return [best(chances[p]) if chances and token == MASK else token for p, token in enumerate(x)]

@@ -112,11 +112,10 @@ def test_what_is_planned() -> None:
 def test_values_that_mean_nothing_are_refused() -> None:
     for settings, message in (
         ({"block_length": 0}, "block_length=0; expected 1 or more; it is that of the model's blocks"),
-        ({"block_length": None}, "block_length=None; expected a number"),
         ({"steps": 0}, "steps=0; expected 1 or more"),
         ({"threshold": 1.5}, "threshold=1.5; expected more than 0 and at most 1"),
         ({"edit_threshold": 0}, "edit_threshold=0; expected more than 0 and at most 1"),
-        ({"max_post_steps": None}, "max_post_steps=None; expected a number"),
+        ({"max_post_steps": -1}, "max_post_steps=-1; expected 0 or more"),
         ({"small_block": 5}, "small_block=5 in blocks of 32; expected a number that divides"),
         ({"stop": "soon"}, "stop='soon'; expected one of never, block, token"),
         ({"strict": "no"}, "strict='no'; expected True or False"),

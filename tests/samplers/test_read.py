@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from dlens.samplers import LLaDA, Tokens
-from dlens.samplers.read import gumbel, keep_top_k, keep_top_p, read
+from dlens.samplers.read import gumbel, invert, keep_top_k, keep_top_p, keep_within_p, read
 
 
 def scores(*values: float) -> torch.Tensor:
@@ -74,3 +74,17 @@ def test_a_run_over_a_large_vocabulary_commits_the_likeliest() -> None:
 
     out = LLaDA(2, 8).decode(forward, canvas, canvas == 1, 8, Tokens(mask=1), lambda shape: torch.rand(0))
     assert out[0].tolist() == [4, *best[1:].tolist()]
+
+
+def test_what_is_kept_within_a_mass() -> None:
+    scores = torch.tensor([[0.5, 0.3, 0.15, 0.05], [0.05, 0.95, 0.0, 0.0]], dtype=torch.float64).log()
+    kept = keep_within_p(scores, 0.81).isfinite()
+    # One token that alone has more than the mass stays; the one that crosses it does not.
+    assert kept.tolist() == [[True, True, False, False], [False, True, False, False]]
+    assert keep_top_p(scores, 0.81).isfinite()[0].tolist() == [True, True, True, False]
+
+
+def test_a_draw_is_where_the_cumulated_probability_passes() -> None:
+    chances = torch.tensor([[0.25, 0.5, 0.25]] * 5, dtype=torch.float64)
+    uniform = torch.tensor([0.0, 0.249, 0.25, 0.74, 0.999], dtype=torch.float64)
+    assert invert(chances, uniform).tolist() == [0, 0, 1, 1, 2]

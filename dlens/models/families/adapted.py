@@ -25,9 +25,12 @@ __all__ = [
 
 
 def _own_blocks(ids: TokenIds, attention_mask: TokenMask | None, told: Inputs) -> dict[str, Any]:
-    """Fast-dLLM v2 makes its mask itself, by the length it is told, and ignores any other."""
+    """Fast-dLLM v2 makes its mask itself, by the length it is told, and ignores the one that it is given.
+
+    A step that computes some columns alone reads what these see off the latter.
+    """
     block = ids.shape[1] if told.block_length is None else told.block_length
-    return {"input_ids": ids, "block_size": block, "use_cache": False}
+    return block_inputs(ids, attention_mask, told) | {"block_size": block}
 
 
 def _bare(ids: TokenIds, attention_mask: TokenMask | None) -> dict[str, Any]:
@@ -42,7 +45,6 @@ SDAR = Family(
     shift=0,
     mask_token_id=151669,
     model_types=("sdar", "sdar_moe"),
-    inputs=Inputs(block_inputs),
     block_length=4,
 )
 

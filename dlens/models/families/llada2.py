@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dlens.axes import Resid
-from dlens.models.family import Family, Fill, Inputs, Layout, Site, block_inputs
+from dlens.models.family import Family, Fill, Layout, Site
 
 __all__ = ["LLADA2", "llada2_layout"]
 
@@ -18,7 +18,6 @@ LLADA2 = Family(
     shift=0,
     mask_token_id=156895,
     model_types=("llada2_moe",),
-    inputs=Inputs(block_inputs),
     block_length=32,
 )
 

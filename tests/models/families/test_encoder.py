@@ -15,6 +15,9 @@ from tests.models.families.remote import (
     the_stream_adds_up,
 )
 
+# nnsight serves `output` on every module, and BERT has parts of that name.
+pytestmark = pytest.mark.filterwarnings("ignore:Module .* has a submodule named:UserWarning")
+
 SIZE: dict[str, Any] = {
     "vocab_size": 100,
     "hidden_size": 32,
@@ -45,8 +48,16 @@ def test_facts(kind: str) -> None:
     assert (model.family.name, model.family.mask_token_id, model.n_layers, model.d_model) == ("masked", 99, 3, 32)
     assert model.honours_padding
     padded_logits_equal_unpadded_ones(model)
-    record = dlens.trace(model).skip([1]).measure(dlens.LogitLens()).generate([[5, 6, 7], [8, 9]], 4)
+    record = dlens.trace(model).skip([1]).generate([[5, 6, 7], [8, 9]], 4)
     assert record.n_steps == 4
+
+
+def test_a_logit_lens_is_what_follows_the_last_block() -> None:
+    trace = dlens.trace(build("bert")).measure(dlens.LogitLens())
+    assert float(trace.forward([[5, 6, 7]]).measures["logit_lens"]["kl"].isel(layer=-1).max()) < 1e-9
+    # ModernBERT has a layer more between its last norm and its head.
+    with pytest.raises(dlens.VerificationError, match="norm and head of ModernBert.* differ from its own"):
+        dlens.trace(build("modernbert")).measure(dlens.LogitLens()).forward([[5, 6, 7]])
 
 
 def test_the_stream_of_modernbert_adds_up() -> None:
@@ -59,7 +70,7 @@ def test_halves_of_bert_do_not_add_up() -> None:
     model = dlens.load(build("bert"))
     with pytest.raises(ValueError, match="post-norm"):
         dlens.trace(model).capture("mlp_out")
-    with pytest.raises(ValueError, match="part='attn'"):
+    with pytest.raises(ValueError, match="skip the attn of layers 1"):
         dlens.trace(model).skip([1], part="attn")
 
 

@@ -17,7 +17,6 @@ class BlocksConfig(PretrainedConfig):
         first_k_dense_replace=1,
         partial_rotary_factor=1.0,
         rope_theta=10000.0,
-        rope_scaling=None,
         max_position_embeddings=64,
         mask_token_id=59,
         pad_token_id=58,
@@ -34,7 +33,6 @@ class BlocksConfig(PretrainedConfig):
         self.first_k_dense_replace = first_k_dense_replace
         self.partial_rotary_factor = partial_rotary_factor
         self.rope_theta = rope_theta
-        self.rope_scaling = rope_scaling
         self.max_position_embeddings = max_position_embeddings
         super().__init__(**kwargs)
         self.mask_token_id = mask_token_id
@@ -51,6 +49,9 @@ class LLaDA2MoeConfig(BlocksConfig):
 class SDARConfig(BlocksConfig):
     model_type = "sdar"
 
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+
 
 class FastConfig(BlocksConfig):
     model_type = "Fast_dLLM_Qwen"
@@ -63,12 +64,15 @@ class FastConfig(BlocksConfig):
 class LLaDAMoEConfig(BlocksConfig):
     model_type = "lladamoe"
 
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+
 
 class RND1Config(BlocksConfig):
     model_type = "rnd1"
 
-    def __init__(self, rope_scaling=False, **kwargs):
-        super().__init__(rope_scaling=rope_scaling, **kwargs)
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
 
 
 class BD3LMConfig(PretrainedConfig):
@@ -105,3 +109,6 @@ class BD3LMConfig(PretrainedConfig):
 
 class MDLMConfig(BD3LMConfig):
     model_type = "mdlm"
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
