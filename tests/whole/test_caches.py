@@ -262,7 +262,9 @@ def prompts_of(*lengths: int) -> list[list[int]]:
 
 @pytest.mark.parametrize("chain", CHAINS)
 @pytest.mark.parametrize("sampler", [LLaDA(block_length=4), BlockDiffusion(block_length=4)], ids=["LLaDA", "Block"])
-def test_the_exact_cache_changes_no_token_and_no_number_but_by_rounding(causal: dlens.Model, sampler: Denoiser, chain: str) -> None:
+def test_the_exact_cache_changes_no_token_and_no_number_but_by_rounding(
+    causal: dlens.Model, sampler: Denoiser, chain: str
+) -> None:
     trace = CHAINS[chain](dlens.trace(causal).capture("resid_post", "logits"))
     for lengths in ((5, 8), (11, 19)):
         prompts = prompts_of(*lengths)
