@@ -145,11 +145,20 @@ class CanvasKeys:
         """The arguments of PyTorch's attention with the keys and values of the canvas."""
         if self._block is not None and key.shape[-1]:
             key, value = self.update(self._block, key, value)
-            if self.window is not None and (attn_mask is None or attn_mask.shape[-1] != self.width):
-                # The code made it as wide as what it computes, or as the step's own keys.
-                mask = self._mask
-                attn_mask = mask if mask is None or mask.shape[2] == 1 else self.window.take(mask, 2)
+            attn_mask = self._seen(attn_mask, len(query))
         return (query, key, value, attn_mask, *rest), named
+
+    def _seen(self, mask: Any, batch: int) -> Any:
+        """The mask of the window's queries over all keys; the code may have made one of its own columns alone."""
+        if self.window is None:
+            return mask
+        if mask is None or mask.shape[-1] != self.width:
+            mask = self._mask
+        if mask is None or mask.shape[_POSITION] == 1:
+            return mask
+        return (
+            self.window.take(mask.expand(batch, -1, -1, -1), _POSITION) if mask.shape[_POSITION] == self.width else mask
+        )
 
 
 @final

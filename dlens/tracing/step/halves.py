@@ -124,4 +124,5 @@ class HalfOutputs:
 
 
 def _rows(window: Window, part: Tensor) -> Tensor:
-    return window.take(part.expand(len(window.index), -1, -1))
+    """What rotates a window's columns: [batch, ..., position, d_head]."""
+    return window.take(part.expand(len(window.index), *part.shape[1:]), part.ndim - 2)
