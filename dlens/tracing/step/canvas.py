@@ -133,7 +133,7 @@ class CanvasKeys:
     def _spread(self, rotary: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if self.window is None:
             return None
-        return tuple(self.window.spread(value, _POSITION) for value in args)
+        return tuple(self.window.spread(value, _POSITION) if isinstance(value, Tensor) else value for value in args)
 
     def _taken(self, rotary: nn.Module, args: Any, rotated: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         """The columns of the window; where attention is skipped, what stands in has no others."""
