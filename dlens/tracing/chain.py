@@ -11,7 +11,7 @@ from dlens.ops.base.given import as_index, as_seed
 from dlens.samplers import Sampler
 from dlens.tracing.planning.captures import capture_bytes
 from dlens.tracing.planning.inputs import as_batch
-from dlens.tracing.planning.kv_cache import CachePolicy
+from dlens.tracing.planning.kv_cache import Caching
 from dlens.tracing.planning.shape import run_shape
 from dlens.tracing.prepare import target_of
 from dlens.tracing.progress import OnStep
@@ -102,7 +102,7 @@ class Trace(Verbs):
         sampler: Sampler | None = None,
         seed: int = 0,
         infill: bool = False,
-        cache: CachePolicy = "auto",
+        cache: Caching = "auto",
         capture_limit: int = CAPTURE_LIMIT,
         progress: bool = True,
         on_step: OnStep | None = None,
@@ -118,7 +118,8 @@ class Trace(Verbs):
             seed: of the sampler's random numbers; 0 to 2**64 - 1.
             infill: fill the mask tokens that prompts hold, too.
             cache: AR decoding keeps its KV cache unless an operation forbids it ("auto"); "require" makes
-                that an error, "off" always computes every position again.
+                that an error, "off" always computes every position again. Diffusion models compute every position at
+                every step, or what one of `dlens.caches` says: then captured tensors are NaN at the other positions.
             capture_limit: most bytes that captured tensors may take.
             progress: show a progress bar when the run takes longer than a second.
             on_step: called with a `StepView` after every step.

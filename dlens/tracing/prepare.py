@@ -21,9 +21,9 @@ from dlens.tracing.planning.plan import Plan, plan_run
 from dlens.tracing.probes.outlier import Calibrated
 from dlens.tracing.probes.unembed import readout_for
 from dlens.tracing.step.collect import Collector
-from dlens.tracing.step.state import Window
+from dlens.tracing.step.state import Group
 
-__all__ = ["Prepared", "check_run", "prepare", "target_of", "windows"]
+__all__ = ["Prepared", "check_run", "prepare", "target_of", "groups"]
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ class Prepared:
     collector: Collector
 
     def run(self, state_of: StateOf, drive: Callable[[], T], actives_of: ActivesOf | None = None) -> T:
-        """Run one window."""
+        """Run one group."""
         return run_plan(self.model, self.target, self.plan, self.collector, state_of, drive, actives_of)
 
 
@@ -127,13 +127,13 @@ def _refuse_uncomputed(plan: Plan, shape: RunShape) -> None:
             )
 
 
-def windows(model: Model, batch: Batch) -> Iterator[tuple[Window, TokenIds, TokenMask]]:
+def groups(model: Model, batch: Batch) -> Iterator[tuple[Group, TokenIds, TokenMask]]:
     """The parts in which a batch runs: all of it, or rows of equal length where padding is not honoured."""
     if model.honours_padding or not batch.padded:
-        yield Window(tuple(range(len(batch.ids))), 0), batch.ids, batch.real
+        yield Group(tuple(range(len(batch.ids))), 0), batch.ids, batch.real
         return
     lengths = batch.lengths
     for length in sorted(set(lengths)):
         rows = tuple(row for row, own in enumerate(lengths) if own == length)
         offset = batch.ids.shape[-1] - length
-        yield Window(rows, offset), batch.ids[list(rows), offset:], batch.real[list(rows), offset:]
+        yield Group(rows, offset), batch.ids[list(rows), offset:], batch.real[list(rows), offset:]

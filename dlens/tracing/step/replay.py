@@ -83,7 +83,7 @@ class Replays:
         self._by_step = list(_by_step(self.collector))
 
     def __call__(self, ids: Tensor, step: int, halves: int) -> Tensor:
-        """The logits of a step."""
+        """The logits of a step; the next play writes over them."""
         kind = halves, self._acting(step)
         if kind in self._recorded:
             return self._play(self._recorded[kind], ids, step)
@@ -137,8 +137,7 @@ class Replays:
             known.recording.play()
         self.collector.structural += known.structural
         self.played += 1
-        # The next play writes over it, and a sampler may keep what it got.
-        return known.recording.found.clone()
+        return known.recording.found
 
     @contextmanager
     def _moved(self, recorded: int, step: int) -> Iterator[None]:
