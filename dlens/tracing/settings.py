@@ -40,7 +40,6 @@ class RunSettings:
             "seed": self.seed,
             "infill": self.infill,
             "cache": self.cache if isinstance(self.cache, str) else repr(self.cache),
-            "replay": self.replay,
         }
 
 
