@@ -29,6 +29,7 @@ LEVELS = {
     "html": 0,
     "tables": 0,
     "checks": 1,
+    "features": 2,
     "metrics": 2,
     "models": 3,
     "ops": 3,
@@ -52,7 +53,7 @@ LEVELS = {
 # The floors of a room: each may import those before it, and what stands in the room itself is on top.
 FLOORS = {
     "tracing": ("planning", "records", "step", "engine", "probes"),
-    "findings": ("scores", "layers", "skipping", "effects", "circuits", "study"),
+    "findings": ("scores", "layers", "skipping", "effects", "circuits", "features", "study"),
     "measures": ("base",),
     "ops": ("base",),
     "show": ("figures", "report"),
@@ -63,6 +64,7 @@ MIRRORED = (
     "commands",
     "compression",
     "evaluation",
+    "features",
     "findings",
     "measures",
     "models",
