@@ -13,7 +13,7 @@ from torch import Tensor
 from dlens.axes import parse_point
 from dlens.checks import as_flag, quoted, refuse, require_word, whole
 
-__all__ = ["Activation", "Normalize", "SparseAutoencoder", "as_rows"]
+__all__ = ["Activation", "Normalize", "SparseAutoencoder", "as_rows", "check_site"]
 
 Activation = Literal["topk", "relu", "jumprelu"]
 Normalize = Literal["none", "layer_norm", "constant_norm_rescale"]
@@ -83,8 +83,7 @@ class SparseAutoencoder:
         if (self.activation == "jumprelu") != (self.threshold is not None):
             wanted = "one threshold a feature" if self.threshold is None else "None, as it is no 'jumprelu'"
             refuse("threshold", self.threshold, wanted, "pass activation='jumprelu' with a threshold")
-        if self.site is not None and parse_point(self.site).layer is None:
-            refuse("site", self.site, "the full name of a hook point", "write for example 'blocks.8.hook_resid_post'")
+        check_site(self.site)
 
     def _check_shapes(self) -> None:
         if not isinstance(self.encoder, Tensor) or self.encoder.ndim != 2:
@@ -239,6 +238,16 @@ class SparseAutoencoder:
         what = f"{self.activation} {self.k}" if self.k else self.activation
         where = "" if self.site is None else f" of {self.site}"
         return f"SparseAutoencoder({self.n_features} features, {what}{where})"
+
+
+def check_site(site: Any) -> None:
+    """Refuse what is no full name of a hook point of a block; None is no site.
+
+    Raises:
+        ValueError: says what came.
+    """
+    if site is not None and parse_point(site).layer is None:
+        refuse("site", site, "the full name of a hook point of a block", "write for example 'blocks.8.hook_resid_post'")
 
 
 def as_rows(rows: Any, d_model: int | None = None) -> Float[Tensor, "row d_model"]:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlens.checks import as_flag, finite, quoted, refuse, whole
-from dlens.features.autoencoder import SparseAutoencoder, as_rows
+from dlens.features.autoencoder import SparseAutoencoder, as_rows, check_site
 
 __all__ = ["train_sae"]
 
@@ -72,6 +72,7 @@ def train_sae(
     """
     _check(n_features, k, epochs, batch_size, dead_after, seed, learning_rate, auxiliary)
     as_flag(progress, "progress")
+    check_site(site)
     batches = _batches(rows, batch_size, seed)
     first = as_rows(next(iter(batches.epoch(0)), None)).float()
     n = 4 * first.shape[1] if n_features is None else n_features
@@ -186,18 +187,22 @@ class _State:
         loss = error.square().sum() / (x - x.mean(0)).square().sum().clamp(min=1e-12)
         dead = self.dead()
         self.idle = torch.where((features > 0).any(0), 0, self.idle + len(x))
-        return loss + self.auxiliary * self._revival(h, dead, error.detach()) if self.auxiliary else loss
+        return loss + self.auxiliary * _revival_error(w, h, dead, error.detach()) if self.auxiliary else loss
 
-    def _revival(self, h: Tensor, dead: Tensor, error: Tensor) -> Tensor:
-        """How little of the error dead features explain, if as many were used as half the width (appendix A.2)."""
-        count = int(dead.sum())
-        if count == 0:
-            return error.new_zeros(())
-        used = min(count, max(1, error.shape[1] // 2))
-        top = h.masked_fill(~dead, -torch.inf).topk(used, dim=-1)
-        features = torch.zeros_like(h).scatter(-1, top.indices, top.values.relu())
-        left = error - features @ self.weights.decoder
-        return left.square().sum() / (error - error.mean(0)).square().sum().clamp(min=1e-12)
+
+def _revival_error(
+    weights: _Weights,
+    h: Float[Tensor, "row feature"],
+    dead: Bool[Tensor, " feature"],
+    error: Float[Tensor, "row d_model"],
+) -> Float[Tensor, ""]:
+    """The share of the error that dead features leave, at most as many as half the width (appendix A.2)."""
+    count = int(dead.sum())
+    if count == 0:
+        return error.new_zeros(())
+    top = h.masked_fill(~dead, -torch.inf).topk(min(count, max(1, error.shape[1] // 2)), dim=-1)
+    left = error - torch.zeros_like(h).scatter(-1, top.indices, top.values.relu()) @ weights.decoder
+    return left.square().sum() / (error - error.mean(0)).square().sum().clamp(min=1e-12)
 
 
 def _run(

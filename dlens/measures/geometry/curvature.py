@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from dlens.axes import STATES
 from dlens.measures.base.arrays import DropsChannels, left_out
 from dlens.measures.base.means import PromptMeans
 from dlens.measures.base.measure import Visit
@@ -39,9 +38,10 @@ class Curvature(DropsChannels, PromptMeans):
     v_(k+1) and v_k, in radians. "angle" is the mean angle between the states themselves, z_k and z_(k+1), as older code
     of the paper has it. The newest code takes the magnitude of the first one's cosine, which this does not.
 
-    The dataset holds both, averaged over prompts, over step, noise (where it is defined), state and layer, from
-    neighbours that are all in that state; with "_all" without state, from all neighbours that are measured; and "n" and
-    "n_all", the number of prompts with three positions or more. NaN where a prompt has no such neighbours. In float64.
+    The dataset holds both, averaged over prompts, over step, noise (where it is defined), state and layer, of the path
+    through the positions in that state alone, one after the other; with "_all" without state, of the path through all
+    measured positions; and "n" and "n_all", the number of prompts with three such positions or more. In float64. Two
+    positions of a path that are the same have no step between them, and give NaN.
 
     Args:
         drop: channels left out.
@@ -62,21 +62,11 @@ class Curvature(DropsChannels, PromptMeans):
     min_rows = 3
 
     def values(self, visit: Visit) -> Mapping[str, Float[Tensor, "layer batch group"]]:
-        z = left_out(visit.values["resid_post"], self.drop).double()
-        state = visit.cells.state
-        groups = torch.stack([*(state == number for number in range(len(STATES))), state >= 0], -1)
-        step = z[..., 1:, :] - z[..., :-1, :]
-        return {
-            "curvature": _averaged(angle(step[..., 1:, :], step[..., :-1, :]), groups),
-            "angle": _averaged(angle(z[..., 1:, :], z[..., :-1, :]), groups),
-        }
-
-
-def _averaged(
-    angles: Float[Tensor, "layer batch place"], groups: Bool[Tensor, "batch position group"]
-) -> Float[Tensor, "layer batch group"]:
-    """The mean over places whose positions are all in a group; NaN where there is none."""
-    reach = groups.shape[1] - angles.shape[-1]
-    inside = torch.stack([groups[:, start : start + angles.shape[-1]] for start in range(reach + 1)]).all(0)
-    total = torch.where(inside[None], angles[..., None], 0).sum(-2)
-    return total / inside.sum(-2)
+        z, groups = left_out(visit.values["resid_post"], self.drop).double(), visit.cells.groups > 0
+        found = {name: z.new_full((len(z), *visit.cells.sizes.shape), torch.nan) for name in self.formulas}
+        for row, group in (visit.cells.sizes >= self.min_rows).nonzero().tolist():
+            path = z[:, row, groups[row, :, group]]
+            step = path.diff(dim=1)
+            found["curvature"][:, row, group] = angle(step[:, 1:], step[:, :-1]).mean(-1)
+            found["angle"][:, row, group] = angle(path[:, 1:], path[:, :-1]).mean(-1)
+        return found
