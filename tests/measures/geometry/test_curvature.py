@@ -9,8 +9,7 @@ from dlens.measures import Cells, Curvature, Visit
 from dlens.measures.geometry.curvature import angle
 from tests.measures.runs import SPANS, Run, assert_close, observe, random_run
 
-I, J = torch.arange(1, 13, dtype=torch.float64)[:, None], torch.arange(1, 6, dtype=torch.float64)
-X = torch.sin(I * J)
+X = torch.sin(torch.arange(1, 13, dtype=torch.float64)[:, None] * torch.arange(1, 6, dtype=torch.float64))
 
 
 def of_rows(rows: torch.Tensor, name: str) -> float:

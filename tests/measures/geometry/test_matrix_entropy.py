@@ -11,8 +11,7 @@ from tests.measures.runs import SPANS, assert_close, observe, random_run
 from tests.refusing import assert_three_parts
 from tests.unchecked import unchecked
 
-I, J = torch.arange(1, 13, dtype=torch.float64)[:, None], torch.arange(1, 6, dtype=torch.float64)
-X = torch.sin(I * J)
+X = torch.sin(torch.arange(1, 13, dtype=torch.float64)[:, None] * torch.arange(1, 6, dtype=torch.float64))
 
 
 def of_rows(rows: torch.Tensor, **settings: Any) -> float:
