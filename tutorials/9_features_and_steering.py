@@ -5,9 +5,9 @@
 # decoded, see what the model loses when it works with them alone, read a label of your own off every layer and step,
 # and steer at the steps where it forms, beside a control with the same budget.
 #
-# Why: *DLM-Scope* (arXiv 2602.05859) trains sparse autoencoders on diffusion language models and follows their features over
-# denoising; *Steering Without Breaking* (arXiv 2605.10971) finds that attributes are committed early or late, and steers
-# there.
+# Why: *DLM-Scope* (arXiv 2602.05859) trains sparse autoencoders on diffusion language models and follows their features
+# over denoising; *Steering Without Breaking* (arXiv 2605.10971) finds that attributes are committed early or late, and
+# steers there.
 #
 # What to expect: an autoencoder of a model of eight million weights. Its features are real, but small, and few have a
 # name. Scores have intervals, and controls beside them. All cells together take about a minute.
@@ -123,8 +123,8 @@ print(f"layer 8, last step: {float(last['score']):.2f} ({float(last['low']):.2f}
 #
 # ## Steer where it forms
 #
-# A direction from "boy" to "girl", and a schedule from the curve of what can be read. Strength is a number that you define of a
-# text; fluency is the plain model's own loss of it. The constant control has the same sum of scales.
+# A direction from "boy" to "girl", and a schedule from the curve of what can be read. Strength is a number that you
+# define of a text; fluency is the plain model's own loss of it. The constant control has the same sum of scales.
 
 # %%
 vector = dlens.direction(run, labels, toward="girl", tokens="generated")[1]
@@ -159,8 +159,8 @@ for name, own in effect.texts.items():
     print(f"{name:10}", repr(own[0]))
 
 # %% [markdown]
-# How to read it: compare *scheduled* with *constant*, not with *plain*: both push as much in all. An interval that holds 0
-# decides nothing, and eight prompts rarely decide.
+# How to read it: compare *scheduled* with *constant*, not with *plain*: both push as much in all. An interval that
+# holds 0 decides nothing, and eight prompts rarely decide.
 #
 # ## What this does not show
 #
@@ -168,5 +168,5 @@ for name, own in effect.texts.items():
 # - **That what can be read is used.** A probe reads what lies there; steering asks what follows from it.
 # - **The published schedule.** The paper's formula is not known; this one is dlens's own, from the curve of a probe.
 #
-# On your own: `dlens.train_sae` on rows of another layer; `noise=(0.5, 1.0)` in `activation_rows` for the early steps; an
+# On your own: `dlens.train_sae` on rows of another layer; `noise=(0.5, 1.0)` in `activation_rows` for early steps; an
 # autoencoder's direction in place of the probe's; `dlens.view_metrics` for what layers keep through two maskings.

@@ -9,7 +9,7 @@ from typing import Any, SupportsIndex
 from torch import Tensor
 
 from dlens.axes import STREAM_POINTS, Part
-from dlens.checks import quoted
+from dlens.checks import as_flag, quoted
 from dlens.features.autoencoder import SparseAutoencoder
 from dlens.measures.base.measure import Measure
 from dlens.metrics import Metric
@@ -217,6 +217,7 @@ class Verbs(Adding):
             trace of trio/diffusion (16 layers, diffusion)
               splice an autoencoder of 1024 features without its error into resid_post of layers 8 on masked tokens
         """
+        as_flag(error, "error")
         at, layers = site_of(sae, at, layers)
         named = as_indices(features, "feature", sae.n_features)
         edit = self._edit(at, layers, tokens, steps, noise)

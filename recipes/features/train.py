@@ -32,13 +32,13 @@ CARD = """# Sparse autoencoder of {model}
 TopK, {n} features of which {k} are active, of `{site}`, in SAELens's form and float16: `dlens.load_sae("{model}")`.
 
 - **Training**: {rows:,} rows ({distinct:,}, read {epochs} times) of {texts} texts of the trio's training data (stories,
-  prose, code and problems in equal parts), each masked once, noise {lo:g} to {hi:g}, masked and visible positions alike;
-  Adam, learning rate {learning_rate:g}, {batch} rows a step, auxiliary loss 1/32 for features that did not fire for
-  {dead_after:,} rows. {dead} of {n} features were dead at the end.
+  prose, math, code and problems of both tasks in equal parts), each masked once, noise {lo:g} to {hi:g}, masked and
+  visible positions alike; Adam, learning rate {learning_rate:g}, {batch} rows a step, auxiliary loss 1/32 for features
+  that did not fire for {dead_after:,} rows. {dead} of {n} features were dead at the end.
 - **Time**: {read:.0f} s to read the activations, {trained:.0f} s to train, on {threads} cores of a CPU.
 - **Held-out texts** ({held} of them): explained variance {all:.3f}, at masked positions {masked:.3f}, at visible ones
-  {visible:.3f}. Masked-denoising loss with what it reconstructs in place of the stream: {spliced:.3f} nats a token, without
-  {plain:.3f}, with the mean in its place {ablated:.3f} (95 % interval of the change {low:.3f} to {high:.3f}).
+  {visible:.3f}. Masked-denoising loss with what it reconstructs in place of the stream: {spliced:.3f} nats a token,
+  without {plain:.3f}, with the mean in its place {ablated:.3f} (95 % interval of the change {low:.3f} to {high:.3f}).
 
     python -m recipes.features.train train.jsonl.gz valid.jsonl.gz
 """

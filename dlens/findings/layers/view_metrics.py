@@ -35,7 +35,7 @@ def dime(a: Rows, b: Rows, permutations: int = 10, seed: int = 0) -> float:
 
     Examples:
         >>> rows = torch.eye(4) + 0.5
-        >>> abs(dime(torch.ones(4, 3), rows)) < 1e-9, dime(rows, rows) >= 0
+        >>> abs(dime(torch.ones(4, 4), rows)) < 1e-9, dime(rows, rows) >= 0
         (True, True)
     """
     first, second = _cosines(a), _cosines(b)
