@@ -100,8 +100,8 @@ for words, chain in changes.items():
 # %% [markdown]
 # ## Read a label of your own
 #
-# Whether a story will be about a girl or a boy: from half of the prompts we know. The probe reads the generated positions at
-# every step, long before the words are there.
+# Whether a story will be about a girl or a boy: from half of the prompts we know. The probe reads the generated
+# positions at every step, long before the words are there.
 
 # %%
 heroes = ["girl", "boy"]

@@ -102,9 +102,10 @@ class Steer(Edit):
         return value + scale * vector.to(value)
 
     def words(self) -> str:
-        scale = f"{self.scale:g}"
         if isinstance(self.scale, tuple):
             scale = f"{min(self.scale):g} to {max(self.scale):g} (by step)"
+        else:
+            scale = f"{self.scale:g}"
         return f"add {scale} x a vector {list(self.vector.shape)} to {self.where()}"
 
     def details(self) -> dict[str, Any]:

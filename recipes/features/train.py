@@ -74,7 +74,7 @@ def _problems(each: int, split: str, seed: int) -> list[str]:
 
 
 def _ids(model: dlens.Model, texts: Sequence[str]) -> list[list[int]]:
-    return [model.tokenizer(text)["input_ids"][:LENGTH] for text in texts]
+    return [model.tokenizer(text, truncation=True, max_length=LENGTH)["input_ids"] for text in texts]
 
 
 def rows_of(model: dlens.Model, texts: list[list[int]], tokens: Any, seed: int = 0) -> torch.Tensor:
@@ -89,10 +89,10 @@ def train(
     n_features: int = 1024,
     k: int = 32,
     epochs: int = 4,
-    learning_rate: float = 2e-3,
-    batch_size: int = 1024,
-    each: int = 150,
-    each_held: int = 15,
+    learning_rate: float = 3e-3,
+    batch_size: int = 512,
+    each: int = 60,
+    each_held: int = 6,
     out: Path = SHIPPED[MODEL],
 ) -> None:
     """Train the autoencoder, measure it on held-out texts, and write both.
@@ -117,10 +117,9 @@ def train(
     sae.save(out)
     # What is measured is what ships.
     sae = dlens.load_sae(out)
-    variance = {
-        name: sae.explained_variance(rows_of(model, texts.held, name, 1)) for name in ("all", "masked", "visible")
-    }
-    loss = dlens.splice_loss(model, sae, texts.held, draws=4)
+    kinds = ("all", "masked", "visible")
+    variance = {name: sae.explained_variance(rows_of(model, texts.held, name, seed=1)) for name in kinds}
+    loss = dlens.splice_loss(model, sae, texts.held, draws=2)
     card = CARD.format(
         **{"model": MODEL, "site": SITE, "n": n_features, "distinct": len(rows), "texts": len(texts.train)},
         **{"lo": NOISE[0], "hi": NOISE[1], "batch": batch_size, "read": read, "trained": trained},

@@ -21,13 +21,13 @@ def planted(n: int = 2048, d_model: int = 8, directions: int = 12, active: int =
 
 
 def test_planted_directions_are_found() -> None:
-    rows, truth = planted()
-    sae = dlens.train_sae(rows, 24, k=2, epochs=40, batch_size=128, learning_rate=1e-2)
-    assert sae.explained_variance(rows) > 0.95
+    rows, truth = planted(512)
+    sae = dlens.train_sae(rows, 24, k=2, epochs=25, batch_size=128, learning_rate=2e-2)
+    assert sae.explained_variance(rows) > 0.9
     found = (truth @ sae.decoder.T).max(-1).values
-    assert int((found > 0.95).sum()) >= 10
+    assert int((found > 0.9).sum()) >= 9
     torch.testing.assert_close(sae.decoder.norm(dim=-1), torch.ones(24))
-    assert sae.facts["rows"] == 40 * 2048 and sae.k == 2
+    assert sae.facts["rows"] == 25 * 512 and sae.k == 2
 
 
 def test_the_same_seed_trains_the_same_and_nothing_else_is_drawn_from() -> None:
@@ -57,11 +57,15 @@ def test_batches_are_read_as_they_come_and_again_every_epoch() -> None:
     assert stream.read == 3
 
 
-def test_dead_features_are_revived() -> None:
-    rows, _ = planted()
-    how: dict[str, Any] = {"k": 2, "epochs": 20, "batch_size": 128, "dead_after": 512, "learning_rate": 5e-3}
-    revived, left = (dlens.train_sae(rows, 64, auxiliary=weight, **how) for weight in (1 / 32, 0))
-    assert revived.facts["dead"] < left.facts["dead"] / 2
+@pytest.mark.parametrize(("auxiliary", "moves"), [(1 / 32, True), (0.0, False)])
+def test_dead_features_learn_from_what_is_left_alone(auxiliary: float, moves: bool) -> None:
+    """Of two features a channel each, the second is never among the k."""
+    parts = 0.5 * torch.eye(2), torch.eye(2), torch.zeros(2), torch.zeros(2)
+    weights = _Weights(*(each.requires_grad_() for each in parts))
+    state = _State(weights, torch.tensor([0, 9]), 1, 9, auxiliary)
+    state.loss(torch.tensor([[3.0, 1.0], [2.0, 0.5], [4.0, 1.5]])).backward()
+    gradient = weights.encoder.grad
+    assert gradient is not None and bool(gradient[:, 0].any()) and bool(gradient[:, 1].any()) == moves
 
 
 def test_dead_features_explain_what_the_others_left() -> None:

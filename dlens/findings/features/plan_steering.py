@@ -102,7 +102,7 @@ def _read(scores: Any) -> Float[np.ndarray, " step"]:
     return found
 
 
-def _curve(scores: Float[np.ndarray, " step"], chance: float, steps: int) -> Float[np.ndarray, " step"]:
+def _curve(scores: Float[np.ndarray, " step"], chance: float, steps: int) -> Float[np.ndarray, " planned"]:
     above = np.maximum(scores - chance, 0)
     if above[-1] <= 0:
         raise ValueError(

@@ -42,13 +42,13 @@ def test_the_weights_of_a_probe_move_as_far_along_them() -> None:
 
 def test_a_direction_moves_one_mean_to_the_other(diffusion: dlens.Model) -> None:
     texts = ["She was happy", "He was glad", "She was sad", "He cried"]
-    trace = dlens.trace(shallow(diffusion, 3)).capture("resid_post", layers=[0, 2])
-    record = trace.forward(texts)
+    trace = dlens.trace(shallow(diffusion, 3))
+    record = trace.capture("resid_post", layers=[0, 2]).forward(texts)
     vector = dlens.direction(record, ["good", "good", "bad", "bad"], "good")
     means = torch.stack([record["resid_post"][:, b, ~record.is_pad[b]].mean(1) for b in range(4)])
     torch.testing.assert_close(vector, means[:2].mean(0) - means[2:].mean(0), atol=1e-5, rtol=1e-5)
-    steered = trace.steer(vector[1], layers=2).forward(texts[2:])
-    moved = torch.stack([steered["resid_post"][1, b, ~steered.is_pad[b]].mean(0) for b in range(2)]).mean(0)
+    steered = trace.steer(vector[1], layers=2).capture("resid_post", layers=[2]).forward(texts[2:])
+    moved = torch.stack([steered["resid_post"][0, b, ~steered.is_pad[b]].mean(0) for b in range(2)]).mean(0)
     torch.testing.assert_close(moved, means[:2, 1].mean(0), atol=1e-4, rtol=1e-4)
 
 
