@@ -91,8 +91,8 @@ def train(
     epochs: int = 4,
     learning_rate: float = 3e-3,
     batch_size: int = 512,
-    each: int = 60,
-    each_held: int = 6,
+    each: int = 40,
+    each_held: int = 5,
     out: Path = SHIPPED[MODEL],
 ) -> None:
     """Train the autoencoder, measure it on held-out texts, and write both.
