@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dlens.axes import POINTS, parse_point
 from dlens.checks import quoted, refuse, require_word
-from dlens.findings.scores.batches import batched, rng, token_rows
+from dlens.findings.scores.batches import length_batches, rng, token_rows
 from dlens.ops.base.given import as_index
 from dlens.ops.base.scope import Scope
 from dlens.tracing.chain import Trace, trace
@@ -119,8 +119,7 @@ def _read(base: Trace, rows: Sequence[list[int]], masks: Sequence[Tensor], how: 
         # Nothing reads what comes after.
         chain = chain.skip(deeper)
     found = {}
-    # Texts of one length need no padding.
-    for part in batched(sorted(range(len(rows)), key=lambda number: len(rows[number])), how.batch_size):
+    for part in length_batches(base.model, rows, how.batch_size):
         values = chain.forward([_hidden(base, rows[number], masks[number]) for number in part])[how.point][0]
         for own, number in zip(values, part, strict=True):
             masked = masks[number]

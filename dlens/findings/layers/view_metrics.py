@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dlens.checks import quoted, refuse, several
-from dlens.findings.scores.batches import batched, rng, token_rows
+from dlens.findings.scores.batches import length_batches, rng, token_rows
 from dlens.measures.geometry.matrix_entropy import entropy_of
 from dlens.ops.base.given import as_index, as_number
 from dlens.ops.base.scope import Scope
@@ -205,9 +205,10 @@ def _one_masking(row: list[int], noise: tuple[float, float], mask: int, generato
 
 
 def _pooled(base: Trace, rows: Sequence[list[int]], batch_size: int) -> Float[Tensor, "text layer d_model"]:
-    chain, found = base.capture("resid_post"), []
-    for part in batched(rows, batch_size):
-        record = chain.forward(list(part))
+    chain, found = base.capture("resid_post"), {}
+    for part in length_batches(base.model, rows, batch_size):
+        record = chain.forward([rows[number] for number in part])
         real = (~record.is_pad).double()
-        found.append(torch.einsum("lbpd,bp->bld", record["resid_post"].double(), real / real.sum(-1, keepdim=True)))
-    return torch.cat(found)
+        means = torch.einsum("lbpd,bp->bld", record["resid_post"].double(), real / real.sum(-1, keepdim=True))
+        found |= dict(zip(part, means, strict=True))
+    return torch.stack([found[number] for number in range(len(rows))])
