@@ -12,14 +12,14 @@ from torch import Tensor
 
 from dlens.axes import hook_name
 from dlens.checks import refuse
-from dlens.features.autoencoder import SparseAutoencoder
+from dlens.features.autoencoder import Activation, SparseAutoencoder
 from dlens.features.reading import read_config, take
 
 __all__ = ["CONFIG", "WEIGHTS", "read_dictionary_learning"]
 
 CONFIG, WEIGHTS = "config.json", "ae.pt"
 
-_KINDS = ("AutoEncoderTopK", "BatchTopKSAE", "AutoEncoder")
+_KINDS: Mapping[str, Activation] = {"AutoEncoderTopK": "topk", "BatchTopKSAE": "jumprelu", "AutoEncoder": "relu"}
 _POINT = re.compile(r"(resid_post|resid_pre|attn_out|mlp_out)_layer_\d+")
 
 
@@ -35,7 +35,7 @@ def read_dictionary_learning(folder: Path) -> SparseAutoencoder:
         refuse(f"dict_class in {folder}", kind, f"one of {', '.join(_KINDS)}", "take an autoencoder of these kinds")
     tensors = _tensors(folder / WEIGHTS)
     encoder = take(tensors, "encoder.weight", folder).T.contiguous()
-    k = tensors.get("k", trainer.get("k"))
+    k: Any = tensors.get("k", trainer.get("k"))
     threshold = None
     if kind == "BatchTopKSAE":
         threshold = take(tensors, "threshold", folder).expand(encoder.shape[1]).clone()
@@ -44,7 +44,7 @@ def read_dictionary_learning(folder: Path) -> SparseAutoencoder:
         decoder=take(tensors, "decoder.weight", folder).T.contiguous(),
         encoder_bias=take(tensors, "encoder.bias", folder),
         decoder_bias=take(tensors, "bias" if kind == "AutoEncoder" else "b_dec", folder),
-        activation={"AutoEncoderTopK": "topk", "BatchTopKSAE": "jumprelu", "AutoEncoder": "relu"}[kind],
+        activation=_KINDS[kind],
         k=int(k) if kind == "AutoEncoderTopK" else None,
         threshold=threshold,
         site=_site(trainer, folder),

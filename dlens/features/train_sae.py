@@ -83,18 +83,21 @@ def train_sae(
     state = _State(weights, torch.zeros(n, dtype=torch.long, device=first.device), k, dead_after, auxiliary)
     with torch.enable_grad():
         seen = _run(state, batches, mean, scale, epochs, learning_rate, progress)
-    return SparseAutoencoder(
+    facts = {"rows": seen, "dead": int(state.dead().sum()), "epochs": epochs, "learning_rate": learning_rate}
+    facts |= {"auxiliary": auxiliary, "dead_after": dead_after, "seed": seed}
+    with torch.no_grad():
         # Features are in the units of the rows, as rows of the decoder have length 1.
-        **{name: value.detach() for name, value in weights.named(mean, scale).items()},
-        activation="topk",
-        k=k,
-        site=site,
-        model=model,
-        facts={
-            **{"rows": seen, "dead": int(state.dead().sum()), "epochs": epochs, "learning_rate": learning_rate},
-            **{"auxiliary": auxiliary, "dead_after": dead_after, "seed": seed},
-        },
-    )
+        return SparseAutoencoder(
+            encoder=weights.encoder.detach(),
+            decoder=weights.decoder.detach(),
+            encoder_bias=weights.encoder_bias * scale,
+            decoder_bias=weights.decoder_bias * scale + mean,
+            activation="topk",
+            k=k,
+            site=site,
+            model=model,
+            facts=facts,
+        )
 
 
 @dataclass(frozen=True)
@@ -143,15 +146,6 @@ class _Weights:
     decoder: Float[Tensor, "feature d_model"]
     encoder_bias: Float[Tensor, " feature"]
     decoder_bias: Float[Tensor, " d_model"]
-
-    def named(self, mean: Tensor, scale: Tensor) -> dict[str, Tensor]:
-        """By their names, for rows as they are."""
-        return {
-            "encoder": self.encoder,
-            "decoder": self.decoder,
-            "encoder_bias": self.encoder_bias * scale,
-            "decoder_bias": self.decoder_bias * scale + mean,
-        }
 
 
 def _start(rows: Float[Tensor, "row d_model"], n_features: int, seed: int) -> _Weights:

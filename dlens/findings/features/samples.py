@@ -174,10 +174,10 @@ def _chosen(record: Record, tokens: Any, steps: tuple[int, ...]) -> Bool[Tensor,
     last = torch.zeros_like(real)
     last[:, -1] = True
     plain = {"all": real, "prompt": record.is_prompt, "generated": real & ~record.is_prompt, "last": real & last}
-    if tokens in plain:
-        return plain[tokens].expand(len(steps), -1, -1)
+    if (word := str(tokens)) in plain:
+        return plain[word].expand(len(steps), -1, -1)
     if record.canvas is None or not bool((record.committed_at >= 0).any()):
         refuse("tokens", tokens, "other positions, as this is no denoising run", "pass tokens='all' or 'prompt'")
     mask = record.canvas[0][record.committed_at >= 0][0]
     masked = record.canvas[list(steps)] == mask
-    return real & (masked if tokens == "masked" else ~masked & ~record.is_prompt)
+    return real & (masked if word == "masked" else ~masked & ~record.is_prompt)

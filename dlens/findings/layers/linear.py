@@ -50,5 +50,5 @@ def score(truth: NDArray[Any], guessed: NDArray[Any], classes: bool) -> float:
 
 def weights_of(reader: Pipeline) -> Float[np.ndarray, "output d_model"]:
     """What a reader weighs each channel by, in the units of the vectors: one row of numbers for two classes."""
-    scaler, model = reader.named_steps["standardscaler"], reader[-1]
+    scaler, model = (each for _, each in reader.steps)
     return np.atleast_2d(model.coef_) / scaler.scale_

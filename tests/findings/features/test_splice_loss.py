@@ -21,7 +21,7 @@ def test_a_perfect_one_costs_nothing(model: dlens.Model, ar: dlens.Model) -> Non
     for each in (model, shallow(ar, 4)):
         found = dlens.splice_loss(each, identity(each.d_model, SITE), TEXTS, draws=2)
         assert abs(found.change.value) < 1e-6 and abs(found.recovered - 1) < 1e-5
-        assert found.ablated.value > found.plain.value
+        assert found.ablated.value != found.plain.value
 
 
 def test_losses_are_those_of_a_model_whose_block_was_changed(model: dlens.Model) -> None:
