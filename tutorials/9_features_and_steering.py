@@ -40,7 +40,7 @@ texts = [
     "# Take x, then add 3, then double it.\ndef f(x):\n    return (x + 3) * 2",
 ]
 for tokens in ("masked", "visible"):
-    rows = dlens.activation_rows(model, texts, str(sae.site), tokens=tokens, noise=(0.3, 0.7), draws=4)
+    rows = dlens.activation_rows(model, texts, str(sae.site), tokens=tokens, noise=(0.3, 0.7), draws=2)
     print(f"{tokens:8} {len(rows)} rows, explained variance {sae.explained_variance(rows):.2f}")
 loss = dlens.splice_loss(model, sae, texts)
 for name in ("plain", "spliced", "ablated"):
@@ -100,49 +100,43 @@ for words, chain in changes.items():
 # %% [markdown]
 # ## Read a label of your own
 #
-# Whether a story will be about a girl or a boy: from half of the prompts we know. The probe reads the generated
-# positions at every step, long before the words are there.
+# Whether somebody *saw* something: a label of the finished text. At every step the probe reads the mean over the
+# generated positions, most of them still masks, and asks whether the word will be there in the end.
 
 # %%
-heroes = ["girl", "boy"]
-names = ["little", "small", "young", "happy", "sad", "kind", "brave", "funny"]
-prompts = [f"Once there was a {name} {hero} and one day" for name in names for hero in heroes]
-labels = heroes * len(names)
-run = trace.capture("resid_post", layers=[2, 8, 14]).generate(prompts, 12, progress=False)
-found = dlens.probe(run, labels, tokens="generated", folds=4)
-table = {
-    (kind, layer): found[kind].sel(layer=layer).to_pandas() for kind in ("score", "control") for layer in (2, 8, 14)
-}
-print(pd.DataFrame(table).iloc[[0, 3, 6, 9, 11]].round(2).to_string())
-last = found.isel(step=-1).sel(layer=8)
-print(f"layer 8, last step: {float(last['score']):.2f} ({float(last['low']):.2f} to {float(last['high']):.2f})")
+NEW, NAMES = 12, ["little", "small", "young", "happy", "sad", "kind", "brave", "funny", "big", "old", "good", "new"]
+prompts = [f"Once upon a time there was a {name} child. One day" for name in NAMES]
+sampler = dlens.samplers.LLaDA(steps=NEW, block_length=NEW, temperature=0.8)
+run = trace.capture("resid_post", layers=[8]).generate(prompts * 3, NEW, sampler=sampler, progress=False)
+labels = ["saw" if " saw" in text else "none" for text in run.text]
+print({label: labels.count(label) for label in sorted(set(labels))}, repr(run.text[0]))
+found = dlens.probe(run, labels, tokens="generated", folds=4).sel(layer=8)
+shown = ["score", "low", "high", "control", "control_low", "control_high"]
+print(found[shown].to_pandas()[shown].iloc[[0, 3, 6, 9, 11]].round(2).to_string())
 
 # %% [markdown]
-# How to read it: balanced accuracy; a blind guess has 0.5. The control reads shuffled labels: what it reaches with so
-# few prompts is what a score must be compared with.
+# How to read it: balanced accuracy with its 95 % interval over prompts; a blind guess has 0.5. The control reads
+# shuffled labels: what it reaches with so few prompts is what a score must be compared with.
 #
 # ## Steer where it forms
 #
-# A direction from "boy" to "girl", and a schedule from the curve of what can be read. Strength is a number that you
-# define of a text; fluency is the plain model's own loss of it. The constant control has the same sum of scales.
+# A direction toward "saw", and a schedule from the curve of what can be read. Strength is a number that you define of a
+# text; fluency is the plain model's own loss of it. The constant control has the same sum of scales.
 
 # %%
-vector = dlens.direction(run, labels, toward="girl", tokens="generated")[1]
-curve = found["score"].sel(layer=8)
-schedule = dlens.plan_steering(curve, alpha=3.0, chance=found.attrs["chance"])
+vector = dlens.direction(run, labels, toward="saw", tokens="generated")[0]
+schedule = dlens.plan_steering(found["score"], alpha=1.0, chance=found.attrs["chance"])
 print("scales", np.round(schedule.scales, 1).tolist(), f"dispersion {schedule.dispersion:.1f}")
 
 
-def girls(text: str) -> float:
-    """How often the text speaks of her rather than of him."""
-    words = text.lower().replace(".", " ").split()
-    return sum(words.count(word) for word in ("she", "her", "girl")) - sum(
-        words.count(word) for word in ("he", "him", "his", "boy")
-    )
+def saw(text: str) -> float:
+    """Whether somebody saw something."""
+    return float(" saw" in text)
 
 
-asked = [f"Once there was a {name} child and one day" for name in names]
-effect = dlens.steering(model, vector, 8, schedule, asked, girls, max_new_tokens=12, draws=2)
+effect = dlens.steering(
+    model, vector, 8, schedule, prompts, saw, max_new_tokens=NEW, sampler=sampler, tokens="masked", draws=1, seed=1
+)
 rows = {
     name: {
         "strength": effect.strength[name].value,
@@ -160,7 +154,7 @@ for name, own in effect.texts.items():
 
 # %% [markdown]
 # How to read it: compare *scheduled* with *constant*, not with *plain*: both push as much in all. An interval that
-# holds 0 decides nothing, and eight prompts rarely decide.
+# holds 0 decides nothing, and a dozen prompts rarely decide.
 #
 # ## What this does not show
 #

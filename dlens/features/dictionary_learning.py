@@ -30,7 +30,7 @@ def read_dictionary_learning(folder: Path) -> SparseAutoencoder:
         ValueError: another class, or a file that is no such autoencoder.
     """
     trainer = read_config(folder / CONFIG).get("trainer") or {}
-    kind = trainer.get("dict_class")
+    kind = str(trainer.get("dict_class"))
     if kind not in _KINDS:
         refuse(f"dict_class in {folder}", kind, f"one of {', '.join(_KINDS)}", "take an autoencoder of these kinds")
     tensors = _tensors(folder / WEIGHTS)
