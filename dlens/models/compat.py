@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ __all__ = ["default_rope", "importing", "prepare", "repair", "rope_parts"]
 
 # Names that remote code imports and transformers 5 dropped; what they were is not used where it was asked for.
 _DROPPED: dict[str, dict[str, Any]] = {
-    "transformers.utils": {"LossKwargs": dict},
+    "transformers.utils": {"LossKwargs": TypedDict("LossKwargs", {}, total=False)},
     "transformers.utils.import_utils": {"is_torch_fx_available": lambda: False},
     "transformers.pytorch_utils": {"is_torch_greater_or_equal_than_1_13": True},
     "transformers.cache_utils": {"SlidingWindowCache": type("SlidingWindowCache", (), {})},
