@@ -15,11 +15,11 @@ __all__ = ["Adaptive"]
 @final
 @dataclass(frozen=True)
 class Adaptive(Cache):
-    """Prompts are computed every `prompt_every` steps, the new tokens every `response_every`; in between a share of them.
+    """Prompts are computed every `prompt_every` steps, new tokens every `response_every`; in between a share of these.
 
     Each block chooses for itself: it makes the values of all new tokens, and computes again those that are least alike,
     by their cosine, to the values it has kept. Keys, values, and what attention and MLP add to the stream are kept. The
-    first block always computes all. The stream has all columns at every step, so that every position counts as computed.
+    first block always computes all. The stream has all columns at every step: every position counts as computed.
 
     Args:
         prompt_every, response_every: steps from one that computes them to the next, counted from the first of the run.
@@ -43,8 +43,8 @@ class Adaptive(Cache):
             number = whole(getattr(self, name))
             if number is None or number < 1:
                 raise ValueError(
-                    f"{name}={quoted(getattr(self, name))}; expected a whole number, 1 or more, the steps from one that "
-                    f"computes all to the next; give for example {name}=2"
+                    f"{name}={quoted(getattr(self, name))}; expected a whole number, 1 or more, the steps from one "
+                    f"that computes all to the next; give for example {name}=2"
                 )
         share = finite(self.share)
         if share is None or not 0 <= share <= 1:

@@ -19,8 +19,8 @@ class View:
         real: what is not padding.
         masked: what is to be decoded and is still a mask.
         stale: what holds another token than when its keys and values were computed, or none yet.
-        asked: the columns whose logits are read, which are computed in any case: those of the sampler's block, or the
-            ones before them where the family's logits are shifted.
+        asked: the columns that the sampler reads, which are computed in any case: those of its block, and the one
+            before where the family's logits are shifted.
         block: the columns asked for when the sampler's block began.
         age: steps since then; 0 at its first step.
         block_length: of a model with block-causal attention, else None.
@@ -53,7 +53,8 @@ class Halves:
     Args:
         prompt: whether the columns of the prompts are computed.
         response: whether those after them are.
-        share: of the columns after the prompts, where these are not: those whose values moved most since they were kept.
+        share: of the columns after the prompts, where these are not: those whose values moved most since they were
+            kept.
 
     Examples:
         >>> from dlens.caches import Adaptive

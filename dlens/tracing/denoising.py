@@ -290,8 +290,9 @@ class DenoisingRun:
             return None
         asked = torch.ones_like(open)
         if columns is not None:
-            source = source_columns(columns, self.model.family.shift, self.real).expand(len(canvas), -1)
-            asked = torch.zeros_like(open).scatter_(1, source, True)
+            source = source_columns(columns, self.model.family.shift, self.real)
+            both = torch.cat([part.expand(len(canvas), -1) for part in (columns, source)], dim=-1)
+            asked = torch.zeros_like(open).scatter_(1, both, True)
         chosen = self._course.step(canvas, open, asked)
         return None if chosen is None else window_of(chosen)
 

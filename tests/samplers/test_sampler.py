@@ -135,8 +135,8 @@ def test_the_mask_token_is_never_sampled(sampler: Denoiser) -> None:
 
     def forward(canvas: Tensor, unconditional: Tensor | None = None, columns: Tensor | None = None) -> Tensor:
         calls.append(canvas)
-        logits = network(canvas, unconditional)
-        return at(logits.index_fill(-1, torch.tensor([MASK]), 50.0), columns)
+        logits = network(canvas, unconditional, columns)
+        return logits.index_fill(-1, torch.tensor([MASK]), 50.0)
 
     out = sampler.decode(forward, canvas, generated, 8, TOKENS, Draws())
     assert not (out == MASK).any()

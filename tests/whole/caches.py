@@ -111,7 +111,7 @@ def cached_run(
         for row in range(len(canvas)):
             for column in (columns if columns.ndim == 1 else columns[row]).tolist():
                 first = int((mask[row] == 0).sum())
-                read[row, column - shift if column > first else column] = True
+                read[row, [column, column - shift if column > first else column]] = True
         if bool((read & ~seen["block"]).any()):
             seen["block"], seen["number"] = read, -1
         seen["number"] += 1

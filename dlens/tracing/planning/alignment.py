@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from dlens.axes import Logits, TokenMask
@@ -10,7 +11,9 @@ from dlens.axes import Logits, TokenMask
 __all__ = ["aligned", "at_columns", "source_columns"]
 
 
-def aligned(logits: Logits, shift: int, real: TokenMask, columns: Tensor | None = None) -> Logits:
+def aligned(
+    logits: Logits, shift: int, real: TokenMask, columns: Tensor | None = None
+) -> Float[Tensor, "batch column vocab"]:
     """Move logits so that those at a position predict the token there.
 
     A row's first real token has nothing before it and keeps its own logits, as in Dream's sampler.

@@ -7,7 +7,7 @@ itself (LLaDA, Dream) is met there, as it has no cache that could be written in 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cache, partial
 from typing import Any, final
 
@@ -58,6 +58,9 @@ class CanvasKeys:
 
         Returns:
             The module's own logits of the columns computed, [batch, column, vocab].
+
+        Raises:
+            ValueError: no block gave any keys.
         """
         self.window = window
         self._mask = None if real is None else repeat(real, "batch key -> batch 1 1 key")
@@ -67,9 +70,18 @@ class CanvasKeys:
         if window is not None:
             inputs = self._within(inputs, window)
         if self._cache is not None:
-            return self._model.module(**inputs | {"past_key_values": self._cache, "use_cache": True}).logits
-        with self._met():
-            return self._model.module(**inputs).logits
+            inputs |= {"past_key_values": self._cache, "use_cache": True}
+        with nullcontext() if self._cache is not None else self._met():
+            logits = self._model.module(**inputs).logits
+        self._require_keys()
+        return logits
+
+    def _require_keys(self) -> None:
+        if not self.held:
+            raise ValueError(
+                f"no block of {self._model.name} kept keys and values of the canvas; expected a model that writes them "
+                f"into the cache that its forward is given, and a block with attention; leave cache= out"
+            )
 
     def _within(self, inputs: dict[str, Any], window: Window) -> dict[str, Any]:
         """The arguments of a forward that computes a window."""
@@ -121,7 +133,7 @@ class CanvasKeys:
     def _spread(self, rotary: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if self.window is None:
             return None
-        return tuple(self.window.spread(value, _POSITION) for value in args)
+        return tuple(self.window.spread(value, _POSITION) if isinstance(value, Tensor) else value for value in args)
 
     def _taken(self, rotary: nn.Module, args: Any, rotated: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         """The columns of the window; where attention is skipped, what stands in has no others."""
@@ -133,11 +145,20 @@ class CanvasKeys:
         """The arguments of PyTorch's attention with the keys and values of the canvas."""
         if self._block is not None and key.shape[-1]:
             key, value = self.update(self._block, key, value)
-            if self.window is not None and (attn_mask is None or attn_mask.shape[-1] != self.width):
-                # The code made it as wide as what it computes, or as the step's own keys.
-                mask = self._mask
-                attn_mask = mask if mask is None or mask.shape[2] == 1 else self.window.take(mask, 2)
+            attn_mask = self._seen(attn_mask, len(query))
         return (query, key, value, attn_mask, *rest), named
+
+    def _seen(self, mask: Any, batch: int) -> Any:
+        """The mask of the window's queries over all keys; the code may have made one of its own columns alone."""
+        if self.window is None:
+            return mask
+        if mask is None or mask.shape[-1] != self.width:
+            mask = self._mask
+        if mask is None or mask.shape[_POSITION] == 1:
+            return mask
+        return (
+            self.window.take(mask.expand(batch, -1, -1, -1), _POSITION) if mask.shape[_POSITION] == self.width else mask
+        )
 
 
 @final

@@ -1,4 +1,4 @@
-"""What the halves of blocks added to the stream, of which a step computes some columns and adds the others as they were."""
+"""What the halves of blocks added to the stream: a step computes some columns, and adds the others as they were."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from dlens.axes import Half, Resid
+from dlens.axes import Half
 from dlens.caches.cache import Halves
 from dlens.models.family import hidden_of
 from dlens.models.model import Model
@@ -24,7 +24,7 @@ __all__ = ["HalfOutputs"]
 class HalfOutputs:
     """What attention and MLP of every block added at each column when they last computed it.
 
-    A half is entered where its norm ends, and left where its output is: in between it sees the columns that it computes.
+    A half is entered where its norm ends, and left where its output is: in between it sees what it computes alone.
 
     Args:
         model: whose blocks.
@@ -64,7 +64,7 @@ class HalfOutputs:
         yield block.get_submodule(sites["ln2_scale"].path).register_forward_hook(self._enter)
         yield parts["mlp_out"].register_forward_hook(partial(self._leave, number, "mlp"))
 
-    def _choose(self, number: int, v: nn.Module, norm: nn.Module, args: Any, normed: Resid) -> Resid:
+    def _choose(self, number: int, v: nn.Module, norm: nn.Module, args: Any, normed: Tensor) -> Tensor:
         """A block starts: choose its columns."""
         self._keys.window = None
         all_of_it = self._now.prompt and self._now.response
@@ -75,7 +75,7 @@ class HalfOutputs:
             self._keys.window = window_of(chosen)
         return normed if self._keys.window is None else self._keys.window.take(normed)
 
-    def _moved(self, number: int, v: nn.Module, response: Resid) -> Tensor:
+    def _moved(self, number: int, v: nn.Module, response: Tensor) -> Tensor:
         """[batch, column], the new tokens whose values moved most since they were kept; those of all are kept anew."""
         held = self._values[number][:, self._prompt :]
         new = v(response)
@@ -107,7 +107,7 @@ class HalfOutputs:
             own["attention_mask"] = window.take(mask.expand(len(window.index), -1, self._keys.width, -1), 2)
         return args, kwargs | own
 
-    def _enter(self, norm: nn.Module, args: Any, normed: Resid) -> Resid | None:
+    def _enter(self, norm: nn.Module, args: Any, normed: Tensor) -> Tensor | None:
         return None if self._keys.window is None else self._keys.window.take(normed)
 
     def _leave(self, number: int, half: Half, part: nn.Module, args: Any, returned: Any) -> Any:
@@ -124,4 +124,5 @@ class HalfOutputs:
 
 
 def _rows(window: Window, part: Tensor) -> Tensor:
-    return window.take(part.expand(len(window.index), -1, -1))
+    """What rotates a window's columns: [batch, ..., position, d_head]."""
+    return window.take(part.expand(len(window.index), *part.shape[1:]), part.ndim - 2)

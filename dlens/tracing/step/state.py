@@ -34,6 +34,9 @@ class Group:
     offset: int
 
 
+_MASKS = ("real", "generated", "masked", "ended", "noise_over")
+
+
 @dataclass(frozen=True)
 class StepState:
     """A step as operations, captures and measures see it.
@@ -73,7 +76,7 @@ class StepState:
         """The same step where a cache computes some columns alone."""
         if window is None:
             return self
-        masks = {name: window.take(getattr(self, name)) for name in ("real", "generated", "masked", "ended")}
+        masks = {name: window.take(getattr(self, name)) for name in _MASKS}
         return replace(self, columns=window.span or self.columns, window=window, whole=self, **masks)
 
     @property

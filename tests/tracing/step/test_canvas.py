@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 from transformers import Qwen2Config
 
 import dlens
+from dlens.models.families.decoder import MASKED
 from dlens.tracing.step.canvas import CanvasKeys
 from dlens.tracing.step.window import window_of
 from tests.caches.views import row
@@ -26,11 +28,11 @@ WINDOWS = {"together": torch.cat([row("...xxx..")] * 2), "apart": torch.cat([row
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[dlens.Model, Any]:
     """A model, and a plain module of its weights."""
     if request.param == "native":
-        module = build(Qwen2Config(**SIZE, num_key_value_heads=2, is_causal=False))
-        return dlens.load(module, family="masked", mask_token_id=99), fresh(module)
+        module = build(Qwen2Config(**SIZE, num_key_value_heads=2, is_causal=False)).double()
+        return dlens.load(module, family=replace(MASKED, mask_token_id=99)), fresh(module).double()
     save = {"llada": save_llada, "dream": save_dream}[request.param]
     folder = save(tmp_path_factory.mktemp("remote"))
-    return dlens.load(folder, trust_remote_code=True), build_remote(folder)
+    return dlens.load(folder, trust_remote_code=True, dtype="float64"), build_remote(folder).double()
 
 
 @pytest.mark.parametrize("padded", [False, True])
@@ -46,7 +48,7 @@ def test_refilling_on_an_unchanged_canvas_gives_the_logits_of_a_full_forward(
     assert torch.equal(keys.logits(IDS, real, None), whole)
     again = keys.logits(IDS, real, window)
     shown = REAL if padded else torch.ones_like(REAL)
-    torch.testing.assert_close(again[window.take(shown)], window.take(whole)[window.take(shown)], rtol=0, atol=2e-6)
+    torch.testing.assert_close(again[window.take(shown)], window.take(whole)[window.take(shown)], rtol=0, atol=1e-13)
 
 
 @torch.no_grad()
