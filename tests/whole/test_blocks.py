@@ -92,7 +92,7 @@ def test_what_is_read_and_written_stays_within_what_was_asked_for(tmp_path: Path
     assert record["resid_post"].shape == (steps, 2, 2, width, 32) and record.committed_at.shape == (2, width)
     assert not record["resid_post"][:, :, 1, :2].any() and record["resid_post"][:, :, 1, 2:].isfinite().all()
     # 5 and 9 tokens fill up to 16, 3 and 9 already make 12; what no row decodes is measured in none.
-    assert int(record.measures["cosine"]["n"].isel(step=0).sum()) == (5 + NEW + 2) + (3 + NEW)
+    assert int(record.measures["cosine"]["n"].isel(step=0, layer=0).sum()) == (5 + NEW + 2) + (3 + NEW)
     with torch.no_grad():
         pre, layers = [], model.module.model.layers
         handles = [layers[i].register_forward_hook(lambda _m, _a, out: pre.append(out[0])) for i in (0, 2)]
