@@ -212,10 +212,12 @@ def rope_parts(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def repair(module: nn.Module) -> None:
-    """Fill rotary buffers again after `from_pretrained`, which leaves them as uninitialised memory.
+    """Fill again what `from_pretrained` leaves empty: rotary buffers, as uninitialised memory, and tensors that are
+    plain attributes, such as BD3-LM's mask, without memory.
 
     They are in no checkpoint, and remote code does not tell transformers 5 how to make them.
     """
+    _remake(module)
     for _, part in rope_parts(module):
         rotary: Any = part
         frequencies, rotary.attention_scaling = rotary.rope_init_fn(
@@ -223,3 +225,16 @@ def repair(module: nn.Module) -> None:
         )
         rotary.register_buffer("inv_freq", frequencies, persistent=False)
         rotary.original_inv_freq = frequencies
+
+
+def _remake(module: Any) -> None:
+    """Take plain tensors that were made without memory from another module of the same class."""
+    lost = [
+        (path, name)
+        for path, part in module.named_modules()
+        for name, value in vars(part).items()
+        if isinstance(value, Tensor) and value.is_meta
+    ]
+    new = type(module)(module.config) if lost else module
+    for path, name in lost:
+        setattr(module.get_submodule(path), name, getattr(new.get_submodule(path), name))
