@@ -64,6 +64,7 @@ FLOORS = {
 # The rooms whose tests mirror them one to one; the files directly in dlens/ are a room too.
 MIRRORED = (
     "",
+    "caches",
     "commands",
     "compression",
     "evaluation",
