@@ -16,7 +16,7 @@ from dlens.models.source import TRIO
 from dlens.show.figures.statistics import Statistic, bands, points, statistics_table
 from dlens.show.report.page import Section
 from dlens.show.report.seeds import seeds_section
-from dlens.show.report.summary import margin
+from dlens.show.report.words import margin
 
 __all__ = ["sections"]
 
