@@ -15,7 +15,10 @@ __all__ = ["FIGURES", "GALLERY", "main"]
 GALLERY = Path("docs/figures/gallery")
 TRIO = ("trio/ar", "trio/diffusion", "trio/ar-init")
 SKIPPED = [5, 9]
-_TEXTS = ("Once upon a time there was a fox who lived in a house.", "The dog and the cat were friends. They had a ball.")
+_TEXTS = (
+    "Once upon a time there was a fox who lived in a house.",
+    "The dog and the cat were friends.",
+)
 
 
 @cache

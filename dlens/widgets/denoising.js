@@ -77,7 +77,7 @@ function commits(model, sides) {
     return `${when}${sure}`;
   };
   const map = heatmap({
-    label: "the run, steps by positions; arrow keys move the step and the position",
+    label: "which positions are decoded at each step; arrow keys move the step and the position",
     rowName: "step",
     columnName: "position",
     aspect: 0.34,

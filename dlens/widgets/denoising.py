@@ -155,7 +155,11 @@ class Denoising(Panel):
             self.message = said
 
     def _show_detail(self) -> None:
-        sides = [thoughts(record, self.row, self.step, self.position, self.layer) for record in self._records]
+        row, position = self.row, self.position
+        sides = [
+            thoughts(record, row, _telling(record, row, self.step, position), position, self.layer)
+            for record in self._records
+        ]
         self.detail = {"position": self.position, "layer": self.layer, "sides": sides}
 
     def _show_lens(self) -> None:
@@ -197,6 +201,12 @@ class Denoising(Panel):
             "place": f"position {self.position}, step {thought['step']}, layer {self.layer}",
             "alternatives": numbers_html(["alternative", "probability"], rows) if rows else "",
         }
+
+
+def _telling(record: Record, row: int, step: int, position: int) -> int:
+    """The step whose thoughts are shown: with the finished text, that which committed the position."""
+    committed = int(record.committed_at[row, position])
+    return committed if step >= record.n_steps and committed >= 0 else step
 
 
 def _commits(record: Record, frames: Frames) -> np.ndarray:

@@ -135,14 +135,14 @@ def thoughts(record: Record, row: int, step: int, position: int, layer: int) -> 
 
     Args:
         record: of a denoising run.
-        row, step, position: where; after the last step, at that which committed the position, or else at the last.
+        row, step, position: where; a step after the last is the last.
         layer: whose alternatives.
 
     Returns:
         "step"; "alternatives", pairs of text and probability; "lens", triples of layer, text and probability;
         "message", what to measure where nothing is known, else "".
     """
-    step = _last_step(record, row, position) if step >= record.n_steps else step
+    step = min(step, record.n_steps - 1)
     nothing = {"step": step, "alternatives": [], "lens": []}
     data = _top_tokens(record)
     if data is None:
@@ -158,12 +158,6 @@ def thoughts(record: Record, row: int, step: int, position: int, layer: int) -> 
     at = layers.index(layer)
     pairs = [[piece(record, t), p] for t, p in zip(tokens[at], chances[at], strict=True) if t >= 0]
     return {"step": step, "alternatives": pairs, "lens": lens, "message": ""}
-
-
-def _last_step(record: Record, row: int, position: int) -> int:
-    """The step whose thoughts are shown with the finished text."""
-    committed = int(record.committed_at[row, position])
-    return committed if committed >= 0 else record.n_steps - 1
 
 
 def first_choices(record: Record, row: int, step: int) -> dict[str, Any]:

@@ -158,7 +158,7 @@ function render({ model, el }) {
     about.textContent = behind ? `Waiting for the kernel: these numbers are of the plan ${found.plan.join(", ") || "none"}.` : "";
     about.hidden = !behind;
     const missing = model.alone ? "this plan was not measured" : model.get("running") ? "not measured yet" : "not measured: press Measure";
-    const count = accuracy == null ? missing : `${solved(found)}, ${solved({ accuracy: baseline, n })} as it is; of ${model.get("n")} problems`;
+    const count = accuracy == null ? missing : `${solved(found)}, ${solved({ accuracy: baseline, n })} as it is; ${n} of ${model.get("n")} problems`;
     const over = accuracy == null ? "" : low == null ? "; no interval of so few" : `; 95 % interval ${percent(low)} to ${percent(high)}`;
     const kept = accuracy == null ? missing : retained == null ? `nothing to keep: ${solved({ accuracy: baseline, n })} as it is` : retained_low == null ? "too few solved problems for an interval" : `95 % interval ${percent(retained_low)} to ${percent(retained_high)}, in pairs`;
     cards.replaceChildren(

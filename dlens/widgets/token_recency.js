@@ -14,9 +14,11 @@ function render({ model, el }) {
       label: `similarity token by token, ${name}; arrow keys move to another pair`,
       rowName: "position", columnName: "position", aspect: 0.9, most: 420,
       read: (row, column, value) => {
-        const { tokens, first } = held(i), place = (n) => `${first + n * group()} ${JSON.stringify(tokens[n])}`;
-        const what = row === column ? "the same token" : `cosine ${rounded(value)}`;
-        return `positions ${place(row)} and ${place(column)}: ${what}`;
+        const { tokens, first } = held(i), pair = i === model.get("chosen") ? model.get("pair") : {};
+        const place = (n) => first + n * group(), asked = pair.positions?.[0] === place(row) && pair.positions?.[1] === place(column);
+        const words = asked ? pair.tokens : [tokens[row], tokens[column]];
+        const what = row === column ? "the same token" : `cosine ${rounded(asked ? pair.cosine : value)}`;
+        return `positions ${place(row)} ${JSON.stringify(words[0])} and ${place(column)} ${JSON.stringify(words[1])}: ${what}`;
       },
       pick: (row, column) => put(model, { position: row * group(), position_b: column * group() }),
     });
@@ -39,7 +41,7 @@ function render({ model, el }) {
   const layer = slider("Layer", layers - 1, (value) => put(model, { layer: value }));
   const noise = slider("Noise level", levels.length, (i) => put(model, { noise: i ? levels[i - 1] : -1 }));
   const step = slider("Step", 0, (i) => put(model, { step: model.get("steps")[i] }));
-  const whose = choice("Step of", model.get("names").map((name, i) => [i, name]), 0, (value) => put(model, { chosen: Number(value) }));
+  const whose = choice("Tokens of", model.get("names").map((name, i) => [i, name]), 0, (value) => put(model, { chosen: Number(value) }));
   const message = make("p", { class: "message", role: "status" }), few = make("p", { class: "quiet" });
   const waiting = make("p", { class: "quiet", role: "status" }, behindWords(model));
   const nearTitle = make("h3", {});
@@ -101,7 +103,7 @@ function render({ model, el }) {
     hidePicture(model),
     follow(model, ["layer", "noise", "step", "steps", "chosen", "noises"], drawControls),
     follow(model, ["profiles", "layer"], drawProfiles),
-    follow(model, ["matrices", "message", "position", "position_b"], drawTokens),
+    follow(model, ["matrices", "pair", "message", "position", "position_b"], drawTokens),
     follow(model, ["layer", "noise", "step", "chosen", "profiles", "matrix"], drawWaiting),
   ];
   return () => { ends.forEach((end) => end()); [near, index, ...cards].forEach((each) => each.stop()); };
