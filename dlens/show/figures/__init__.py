@@ -1,7 +1,7 @@
 """Plotly figures of profiles, records, findings and studies; they are returned, never shown.
 
-Each function draws numbers that are labelled already. Users, the report and the tutorials call them. For files and pages
-without plotly a figure is laid out (`layout`, `traced`) as a `drawing` of lines, dots and words.
+Each function draws numbers that are labelled already. Users, the report and the tutorials call them. For files and
+pages without plotly a figure is laid out (`layout`, `traced`) as a `drawing` of lines, dots and words.
 """
 
 from dlens.show.figures.attributions import attribution_heat
