@@ -94,7 +94,7 @@ function commits(model, sides) {
     if (frames.kind[p] !== 1) return NaN;
     const masked = sides[0].at(step, p) === model.get("mask");
     if (model.get("colour") === "commit") return masked || frames.committed[p] < 0 ? NaN : frames.committed[p] / Math.max(1, frames.steps - 1);
-    return step < frames.steps && frames.chances.values.length ? frames.chances.values[step * frames.width + p] : masked ? NaN : frames.confidence[p];
+    return step < frames.steps ? frames.chances.values[step * frames.width + p] : masked ? NaN : frames.confidence[p];
   };
   const load = () => {
     const { frames } = sides[0], n = group(), columns = Math.ceil(frames.width / n);

@@ -41,7 +41,7 @@ class Frames:
         ids: what went into each step, and last what came out of the run.
         committed: the step of the last change; -1 for prompt, padding, never.
         confidence: the probability of the final token at the step that committed it, NaN where unknown.
-        chances: the probability of the likeliest token at every step; nothing where it is unknown.
+        chances: the probability of the likeliest token at every step; NaN where it is unknown.
         kind: index into `POSITION_KINDS`.
         noise: share of the generated positions that are masked, per frame.
     """
@@ -121,7 +121,7 @@ def _confidence(
 def _chances(record: Record, row: int) -> Float[np.ndarray, "step position"]:
     data = _top_tokens(record)
     if data is None or record.n_layers - 1 not in data["layer"].values:
-        return np.zeros((0, 0), "f4")
+        return np.full((record.n_steps, record.tokens.shape[-1]), np.nan, "f4")
     last = data["probability"].sel(layer=record.n_layers - 1, batch=row)
     return last.isel(rank=0).transpose("step", "position").values.astype("f4")
 

@@ -65,7 +65,7 @@ function render({ model, el }) {
     step.node.hidden = steps.length < 2;
     step.set(i, `${model.get("step")}${masked == null ? "" : `, ${Math.round(100 * masked)} % masked`}`, Math.max(0, steps.length - 1));
     whose.select.value = model.get("chosen");
-    whose.node.hidden = model.get("names").length < 2 || (model.get("steps").length < 2 && !model.get("matrices").some((own) => own.step));
+    whose.node.hidden = model.get("names").length < 2;
   };
   const drawProfiles = () => {
     const profiles = model.get("profiles");

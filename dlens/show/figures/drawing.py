@@ -41,13 +41,14 @@ class Area:
 
 @dataclass(frozen=True)
 class Dot:
-    """A dot, with what is said of it."""
+    """A dot, or a ring where it is hollow, with what is said of it."""
 
     x: float
     y: float
     radius: float
     colour: str
     words: str = ""
+    hollow: bool = False
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,8 @@ def _(mark: Area, axes: Any, order: int) -> None:
 def _(mark: Dot, axes: Any, order: int) -> None:
     from matplotlib.patches import Circle
 
-    axes.add_patch(Circle((mark.x, mark.y), mark.radius, color=_colour(mark.colour), linewidth=0, zorder=order))
+    look = {"fill": False, "linewidth": _points(2)} if mark.hollow else {"linewidth": 0}
+    axes.add_patch(Circle((mark.x, mark.y), mark.radius, color=_colour(mark.colour), zorder=order, **look))
 
 
 @_paint.register

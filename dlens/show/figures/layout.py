@@ -41,15 +41,17 @@ def drawn(figure: go.Figure, width: float = 720, height: float | None = None, si
     layout: Any = figure.layout
     height = float(height or layout.height or 380)
     across, up = _scales(traces, layout)
-    names = _names(traces)
+    owners = [name_of(trace) for trace in traces]
+    # Bands have the name of their line.
+    names = list(dict.fromkeys(owners))
     rows = _legend_rows(names, width, size) if layout.showlegend and len(names) > 1 else []
     page = _placed(across, up, width, height, size, len(rows), any(trace.type == "heatmap" for trace in traces))
     marks = {name: [] for name in names}
     for number, trace in enumerate(traces):
-        marks[name_of(trace)] += MARKS[trace.type](page, traces, number)
+        marks[owners[number]] += MARKS[trace.type](page, traces, number)
     series = [Series(name, own) for name, own in marks.items()]
     back = [*_furniture(page, width), *_guides(page, layout), *colour_bars(page, traces)]
-    return Drawing(width, height, back, series, list(_keys(rows, names, traces, size)))
+    return Drawing(width, height, back, series, list(_keys(rows, names, dict(zip(owners, traces, strict=True)), size)))
 
 
 def _checked(figure: Any) -> Sequence[Any]:
@@ -64,11 +66,6 @@ def _checked(figure: Any) -> Sequence[Any]:
             f"plotly's own write_html"
         )
     return figure.data  # pyright: ignore
-
-
-def _names(traces: Sequence[Any]) -> list[str]:
-    """Of the series, in their order; bands have that of their line."""
-    return list(dict.fromkeys(map(name_of, traces)))
 
 
 def _scales(traces: Sequence[Any], layout: Any) -> tuple[Scale, Scale]:
@@ -177,12 +174,11 @@ def _legend_rows(names: Sequence[str], width: float, size: float) -> list[list[t
     return rows
 
 
-def _keys(rows: Any, names: Sequence[str], traces: Sequence[Any], size: float) -> Iterator[Key]:
+def _keys(rows: Any, names: Sequence[str], shown: dict[str, Any], size: float) -> Iterator[Key]:
     for line, row in enumerate(rows):
         y = (line + 0.5) * 1.6 * size
         for number, x in row:
-            trace = next(own for own in reversed(traces) if name_of(own) == names[number])
-            yield Key(number, [*_sample(trace, x, y), Words(x + 34, y, names[number], size)])
+            yield Key(number, [*_sample(shown[names[number]], x, y), Words(x + 34, y, names[number], size)])
 
 
 def _sample(trace: Any, x: float, y: float) -> Iterator[Mark]:
@@ -193,4 +189,4 @@ def _sample(trace: Any, x: float, y: float) -> Iterator[Mark]:
     if "lines" in (trace.mode or "lines"):
         yield Line([(x, y), (x + 28, y)], colour, 2, DASHES.get(trace.line.dash, ()))
     if "markers" in (trace.mode or "lines"):
-        yield Dot(x + 14, y, 3.5, colour)
+        yield Dot(x + 14, y, 3.5, colour, hollow=str(trace.marker.symbol or "").endswith("-open"))

@@ -15,15 +15,15 @@ __all__ = ["COLOURS", "all_of", "faint", "noise_words", "nth_colour", "spelt", "
 
 T = TypeVar("T")
 
-# Okabe and Ito's palette without black and yellow, then grey and violet: told apart by most readers, on light and dark.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#767676", "#8E5BD0")
+# Okabe and Ito's palette without black and yellow: told apart by most readers, on light and on dark.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 
 
 def nth_colour(number: int) -> str:
     """A colour of the palette, which begins anew after its last.
 
     Examples:
-        >>> nth_colour(1), nth_colour(9)
+        >>> nth_colour(1), nth_colour(7)
         ('#D55E00', '#D55E00')
     """
     return COLOURS[number % len(COLOURS)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import isfinite, nan
@@ -18,6 +18,8 @@ DASHES = {"dash": (7.0, 4.0), "dot": (2.0, 3.0), "dashdot": (7.0, 3.0, 2.0, 3.0)
 BACK = "#8c959f"
 _BAR = 0.8
 _EDGE = 1e-6
+# As many colours as a screen tells apart.
+_STEPS = 255
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,11 @@ def _scatter(page: Page, traces: Sequence[Any], number: int) -> Iterator[Mark]:
     if "lines" in mode and trace.line.width != 0:
         yield from _runs(places, colour, trace.line.width or 2, DASHES.get(trace.line.dash, ()))
     if "markers" in mode:
+        hollow, radius = str(trace.marker.symbol or "").endswith("-open"), (trace.marker.size or 6) / 2
+        said = _teller(trace)
         for point, place in enumerate(places):
             if all(map(isfinite, place)):
-                yield Dot(*place, (trace.marker.size or 6) / 2, colour, _said(trace, point, x=xs[point], y=ys[point]))
+                yield Dot(*place, radius, colour, said(point, x=xs[point], y=ys[point]), hollow)
 
 
 def _solid(colour: str) -> str:
@@ -101,7 +105,7 @@ def _whiskers(page: Page, trace: Any, xs: Any, ys: Any, places: Any, colour: str
         bar = trace[f"error_{axis}"]
         if bar is None or bar.array is None:
             continue
-        for point, (over, under) in enumerate(zip(bar.array, bar.arrayminus, strict=True)):
+        for point, (over, under) in enumerate(zip(list(bar.array), list(bar.arrayminus), strict=True)):
             value, place = finite_of((xs if axis == "x" else ys)[point]), places[point]
             ends = [value - finite_of(under), value + finite_of(over)]
             if not all(map(isfinite, (*ends, *place))):
@@ -121,15 +125,16 @@ def _bars(page: Page, traces: Sequence[Any], number: int) -> Iterator[Mark]:
     scale, room = (page.up, page.height) if flat else (page.across, page.width)
     thick = _BAR * room / abs(scale.high - scale.low) / len(bars)
     shift = (bars.index(trace) - (len(bars) - 1) / 2) * thick
+    said, colour = _teller(trace), trace.marker.color or BACK
     for point, (x, y) in enumerate(zip(values_of(trace, "x"), values_of(trace, "y"), strict=True)):
         (ax, ay), (bx, by) = page.at(0 if flat else x, y if flat else 0), page.at(x, y)
-        words = _said(trace, point, x=x, y=y)
+        words = said(point, x=x, y=y)
         if not all(map(isfinite, (bx, by))):
             continue
         if flat:
-            yield Box(min(ax, bx), by + shift - thick / 2, abs(bx - ax), thick, trace.marker.color or BACK, words)
+            yield Box(min(ax, bx), by + shift - thick / 2, abs(bx - ax), thick, colour, words)
         else:
-            yield Box(bx + shift - thick / 2, min(ay, by), thick, abs(by - ay), trace.marker.color or BACK, words)
+            yield Box(bx + shift - thick / 2, min(ay, by), thick, abs(by - ay), colour, words)
 
 
 def _heat(page: Page, traces: Sequence[Any], number: int) -> Iterator[Mark]:
@@ -137,12 +142,14 @@ def _heat(page: Page, traces: Sequence[Any], number: int) -> Iterator[Mark]:
     xs, ys = values_of(trace, "x"), values_of(trace, "y")
     low, high = _range(trace)
     wide, tall = page.width / len(xs), page.height / len(ys)
+    said, numbers = _teller(trace), trace.z
+    shades = _shades(trace)
     for row, y in enumerate(ys):
         for column, x in enumerate(xs):
-            value = finite_of(trace.z[row][column])
-            colour = _coloured(trace, (value - low) / (high - low or 1)) if isfinite(value) else "line"
+            value = finite_of(numbers[row][column])
+            colour = shades((value - low) / (high - low or 1)) if isfinite(value) else "line"
             middle_x, middle_y = page.at(x, y)
-            words = _said(trace, (row, column), x=x, y=y, z=value)
+            words = said((row, column), x=x, y=y, z=value)
             # A little more than a cell, so that no seam shows between two.
             yield Box(middle_x - wide / 2, middle_y - tall / 2, wide + 0.4, tall + 0.4, colour, words)
 
@@ -156,11 +163,13 @@ def _range(trace: Any) -> tuple[float, float]:
     return float(low), float(max(known) if trace.zmax is None else trace.zmax)
 
 
-def _coloured(trace: Any, share: float) -> str:
+def _shades(trace: Any) -> Callable[[float], str]:
+    """The colours of a heat map, by the share of its range."""
     from plotly.colors import sample_colorscale
 
-    (colour,) = sample_colorscale([list(step) for step in trace.colorscale], [min(max(share, 0.0), 1.0)])
-    return str(colour)
+    scale = "Viridis" if trace.colorscale is None else [list(step) for step in trace.colorscale]
+    steps = [str(colour) for colour in sample_colorscale(scale, [step / _STEPS for step in range(_STEPS + 1)])]
+    return lambda share: steps[round(min(max(share, 0.0), 1.0) * _STEPS)]
 
 
 def colour_bars(page: Page, traces: Sequence[Any]) -> Iterator[Mark]:
@@ -169,10 +178,10 @@ def colour_bars(page: Page, traces: Sequence[Any]) -> Iterator[Mark]:
         if trace.type != "heatmap":
             continue
         low, high = _range(trace)
-        x, steps = page.x + page.width + 12, 40
+        x, steps, shades = page.x + page.width + 12, 40, _shades(trace)
         for step in range(steps):
             y = page.y + page.height * (1 - (step + 1) / steps)
-            yield Box(x, y, 12, page.height / steps + 0.4, _coloured(trace, (step + 0.5) / steps))
+            yield Box(x, y, 12, page.height / steps + 0.4, shades((step + 0.5) / steps))
         for value, y in ((low, page.y + page.height - 6), (high, page.y + 6)):
             yield Words(x + 16, y, words_of(value, ".2g"), page.size)
         title = plain_words(trace.colorbar.title.text or "")
@@ -182,25 +191,29 @@ def colour_bars(page: Page, traces: Sequence[Any]) -> Iterator[Mark]:
 MARKS = {"scatter": _scatter, "bar": _bars, "heatmap": _heat}
 
 
-def _said(trace: Any, point: Any, **values: Any) -> str:
-    """What plotly would say of a point, by the trace's template."""
-    body, _, name = (trace.hovertemplate or "%{y}<extra></extra>").partition("<extra>")
+def _teller(trace: Any) -> Callable[..., str]:
+    """What plotly would say of a point, by the trace's template: a function of the point and of what stands there.
 
-    def value(match: re.Match[str]) -> str:
-        what, form = match[1], match[2] or ""
-        held = _held(trace, point, what, values)
-        return words_of(held, form if not isinstance(held, str) else "")
+    What the trace holds is read once, as plotly looks up every part anew.
+    """
+    body, _, extra = (trace.hovertemplate or "%{y}<extra></extra>").partition("<extra>")
+    who = f"{name_of(trace)}: " if "fullData.name" in extra and name_of(trace) else ""
+    parts = re.split(r"%\{([^}:]+)(?::([^}]*))?\}", body.strip())
+    held = {name: trace[name] for name in {part.partition("[")[0] for part in parts[1::3]} - {"x", "y", "z"}}
 
-    written = re.sub(r"%\{([^}:]+)(?::([^}]*))?\}", value, body).strip()
-    who = name_of(trace) if "fullData.name" in name else ""
-    return f"{who}: {plain_words(written)}" if who else plain_words(written)
+    def said(point: Any, **values: Any) -> str:
+        written = [parts[0]]
+        for what, form, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
+            value = values[what] if what in values else _at(held, what, point)
+            written += [words_of(value, "" if isinstance(value, str) else form or ""), text]
+        return who + plain_words("".join(written))
+
+    return said
 
 
-def _held(trace: Any, point: Any, what: str, values: dict[str, Any]) -> Any:
-    if what in values:
-        return values[what]
+def _at(held: dict[str, Any], what: str, point: Any) -> Any:
     name, _, index = what.partition("[")
-    held = trace[name]
+    found = held[name]
     for part in point if isinstance(point, tuple) else (point,):
-        held = held[part]
-    return held[int(index.removesuffix("]"))] if index else held
+        found = found[part]
+    return found[int(index.removesuffix("]"))] if index else found

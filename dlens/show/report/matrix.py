@@ -42,16 +42,10 @@ class _Picture:
     words: str
 
 
-def matrix(rows: Sequence[Row], outcome: str) -> Markup:
-    """What holds of which model, at a glance.
-
-    Args:
-        rows: what a study states.
-        outcome: how many verdicts came out which way, in words.
-    """
+def matrix(rows: Sequence[Row]) -> Markup:
+    """What a study states of which model, at a glance."""
     return rendered(
         "show/report/matrix.html.j2",
-        outcome=outcome,
         rows=rows,
         anchor=row_anchor,
         address=_references,

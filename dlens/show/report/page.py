@@ -74,7 +74,7 @@ def page(
         sections: figures with their tables.
         method: paragraphs on how it was measured, a line each.
         top: HTML that comes before the sections.
-        opening: HTML that comes first of all.
+        opening: HTML that comes first, below the sentence.
         end: HTML that comes last.
 
     Examples:
@@ -88,7 +88,7 @@ def page(
         title=title,
         intro=intro,
         sections=sections,
-        contents=list(anchors.items()),
+        contents=[(_SHORT.get(name, name), anchor) for name, anchor in anchors.items()],
         method=method,
         top=top,
         opening=opening,
@@ -102,6 +102,8 @@ def page(
 
 
 _LAST = ("How it was measured",)
+# In the contents.
+_SHORT = {"How it was measured": "Method"}
 _WIDTHS: Mapping[str, float] = {"wide": 1040, "narrow": 358}
 
 

@@ -14,10 +14,11 @@ from dlens.findings.study.claims import Row, claims
 from dlens.findings.study.study import FULL, QUICK, Study, StudySettings, plain, study
 from dlens.models.source import TRIO
 from dlens.show.report.example import example
+from dlens.show.report.matrix import matrix
 from dlens.show.report.page import page, save_page
 from dlens.show.report.remarks import remarks
 from dlens.show.report.sections import sections
-from dlens.show.report.summary import cited, lead, method, opening, summary
+from dlens.show.report.summary import cited, lead, method, summary
 from dlens.tasks import Task, get
 from dlens.workers.base import Workers
 from dlens.workers.run import as_workers
@@ -131,7 +132,7 @@ def report_page(found: Study, rows: Sequence[Row], run: str = "") -> str:
         sections(found, rows),
         method(found),
         top=summary(_asked(found), rows, remarks(found), run),
-        opening=opening(rows),
+        opening=matrix(rows),
         end=cited(found),
     )
 

@@ -13,7 +13,7 @@ from dlens.findings.study.parts import NEW_TOKENS, PROMPT_TOKENS, PROMPTS, READI
 from dlens.findings.study.results import ModelKind
 from dlens.findings.study.study import Study
 from dlens.html import rendered
-from dlens.show.report.matrix import matrix, row_anchor
+from dlens.show.report.matrix import row_anchor
 from dlens.show.report.published import ADDRESSES
 from dlens.show.report.words import CLASSES, colour_of, margin, number
 from dlens.tracing.probes.calibration import calibration_texts
@@ -21,7 +21,7 @@ from dlens.tracing.probes.calibration import calibration_texts
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-__all__ = ["cited", "lead", "method", "number", "opening", "summary"]
+__all__ = ["cited", "lead", "method", "number", "summary"]
 
 # As many have room for their sentences beside each other.
 _SIDE_BY_SIDE = 4
@@ -38,14 +38,14 @@ def lead(found: Study, rows: Sequence[Row]) -> str:
     )
 
 
-def _outcome(cells: Sequence[Cell], who: str = "they") -> str:
+def _outcome(cells: Sequence[Cell]) -> str:
     claimed = [cell.verdict for cell in cells if cell.claimed]
     counted = Counter(claimed)
     holds, fails, undecided = (counted[verdict] for verdict in CLASSES)
     others = len(cells) - len(claimed)
     besides = f" {_count(others, 'more cell')} {'is' if others == 1 else 'are'} about what the papers do not claim."
     return (
-        f"Of {_count(len(claimed), 'verdict')} on what {who} claim of each kind of model, {holds} "
+        f"Of {_count(len(claimed), 'verdict')} on what they claim of each kind of model, {holds} "
         f"{'holds' if holds == 1 else 'hold'}, {fails} {'does' if fails == 1 else 'do'} not hold and {undecided} "
         f"{'is' if undecided == 1 else 'are'} undecided.{besides if others else ''}"
     )
@@ -61,11 +61,6 @@ def _size(found: Study) -> str:
 
 def _count(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
-
-
-def opening(rows: Sequence[Row]) -> Markup:
-    """The first screen: how many verdicts came out which way, and a picture of each."""
-    return matrix(rows, _outcome([cell for row in rows for cell in row.cells], "two papers"))
 
 
 def summary(asked: str, rows: Sequence[Row], odd: Sequence[str] = (), example: str = "") -> Markup:

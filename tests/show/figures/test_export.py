@@ -44,7 +44,7 @@ def test_pdf_keeps_words_as_text_and_its_size_in_points(tmp_path: Path) -> None:
 def test_other_names_and_looks_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"expected a name that ends in .svg, .pdf, .png"):
         save_figure(lines([LOSS]), tmp_path / "loss.gif")
-    with unchecked(), pytest.raises(ValueError, match="look 'poster'; expected one of"):
+    with unchecked(), pytest.raises(ValueError, match="look='poster'; expected one of page, column, slide"):
         save_figure(lines([LOSS]), tmp_path / "loss.svg", "poster")  # pyright: ignore
     with unchecked(), pytest.raises(ValueError, match="a figure of plotly"):
         save_figure("loss", tmp_path / "loss.svg")  # pyright: ignore

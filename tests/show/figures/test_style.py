@@ -5,7 +5,7 @@ from dlens.show.figures.style import faint, nth_colour, spelt
 
 
 def test_colours_begin_anew() -> None:
-    assert [nth_colour(number) for number in range(9)] == [*COLOURS, COLOURS[0]]
+    assert [nth_colour(number) for number in range(7)] == [*COLOURS, COLOURS[0]]
 
 
 def test_a_faint_colour_is_the_same_one() -> None:

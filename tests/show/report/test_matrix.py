@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from markupsafe import escape
 
 from dlens.findings.study.claims import claims
 from dlens.show.report.matrix import matrix, row_anchor
@@ -19,12 +20,12 @@ STUDY = made_study(
     }
 )
 ROWS = claims(STUDY)
-HTML = str(matrix(ROWS, "1 < 2 verdicts"))
+HTML = str(matrix(ROWS))
 CELLS = HTML.split("<td ")[1:]
 
 
 def test_there_is_a_cell_for_every_verdict_and_a_link_for_every_row() -> None:
-    assert len(CELLS) == 8 * 3 and "1 &lt; 2 verdicts" in HTML
+    assert len(CELLS) == 8 * 3
     for cell, own in zip(CELLS, (cell for row in ROWS for cell in row.cells), strict=True):
         assert f">{own.verdict}</span>" in cell
     assert [f'href="#{row_anchor(number)}"' in HTML for number in range(8)] == [True] * 8
@@ -57,10 +58,10 @@ def test_pictures_of_a_row_share_an_axis_and_shade_the_claimed_side() -> None:
 def test_what_is_not_measurable_has_no_dot() -> None:
     nothing = dict.fromkeys(("whole", "apart", "early run", "no outlier", "no random"), "0000")
     rows = claims(made_study({"ar": made_model("ar", EVEN, solved=nothing)}))
-    cell = str(matrix(rows, "")).split("<td ")[4]
+    cell = str(matrix(rows)).split("<td ")[4]
     assert "<circle" not in cell and "not measurable" in cell and ">–</span>" in cell
 
 
 @pytest.mark.parametrize("words", [words for _, words in UNTESTED])
 def test_what_is_not_tested_is_named(words: str) -> None:
-    assert words in HTML
+    assert escape(words) in HTML
