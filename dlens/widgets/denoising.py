@@ -174,7 +174,7 @@ class Denoising(Panel):
         answers = ("sides", "pieces", "mask", "position", "first", "thoughts")
         return [Asked({"row": range(self.rows)}, answers)] if self.rows > 1 else []
 
-    def _known(self) -> dict[str, Any]:
+    def _measured(self) -> dict[str, Any]:
         return {"thoughts": self.thoughts}
 
     def html(self) -> str:

@@ -96,7 +96,7 @@ class Panel(anywidget.AnyWidget):
         """
         names = self.traits(sync=True).keys() - anywidget.AnyWidget.class_traits()
         held = [name for name in sorted(names) if not name.startswith("_")]
-        state = {name: getattr(self, name) for name in held} | self._known()
+        state = {name: getattr(self, name) for name in held} | self._measured()
         text = json.dumps({"state": _plain(state), "tables": list(self._tables())}, separators=(",", ":"))
         return rendered(
             "widgets/alone.html.j2",
@@ -111,7 +111,7 @@ class Panel(anywidget.AnyWidget):
         """What may be chosen where there is no kernel."""
         return ()
 
-    def _known(self) -> dict[str, Any]:
+    def _measured(self) -> dict[str, Any]:
         """What else a page without a kernel needs to know."""
         return {}
 

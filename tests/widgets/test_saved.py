@@ -82,7 +82,7 @@ def test_rows_of_a_batch_are_in_the_file(page: Any, tmp_path: Path) -> None:
     widget = Denoising(denoised(3, final=torch.tensor([[0, 1, 2, 3], [0, 3, 3, 3]])))
     alone(page, widget, tmp_path)
     assert page.locator(".tokens").inner_text() == "Once upon a fox"
-    page.get_by_label("Row").select_option("1")
+    page.get_by_label("Row", exact=True).select_option("1")
     page.wait_for_function("document.querySelector('.tokens').innerText === 'Once fox fox fox'")
     assert widget.row == 0
 

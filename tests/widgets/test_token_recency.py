@@ -106,7 +106,7 @@ def test_clicks_and_keys_reach_python_and_the_picture(page: Any, recency_read: A
     assert widget.step == 3
     page.get_by_label("similarity token by token, AR").focus()
     page.keyboard.press("ArrowRight")
-    page.get_by_text('positions 0 "Once" and 1 " upon": cosine').wait_for()
+    page.get_by_text('positions 0 "Once" and 1 " upon": cosine').first.wait_for()
     assert (widget.position, widget.position_b) == (0, 1)
 
 
