@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import dlens
+from dlens.findings.layers.profile import Profile
 from dlens.show import figures
 
 __all__ = ["FIGURES", "GALLERY", "main"]
@@ -22,7 +23,7 @@ _TEXTS = (
 
 
 @cache
-def profiles() -> Sequence[dlens.findings.layers.profile.Profile]:
+def profiles() -> Sequence[Profile]:
     """The three models on the shipped text."""
     return [dlens.profile(name) for name in TRIO]
 
@@ -41,12 +42,6 @@ def disruption() -> Any:
     return figures.disruption_by_layer(found, fraction=0.5)
 
 
-def removed() -> Any:
-    """What is kept without one block, a block at a time."""
-    without = {layer: dlens.retention("trio/diffusion", [layer], task="trio-code", n=16) for layer in (2, 5, 9, 13)}
-    return figures.retention_points({f"block {layer}": kept for layer, kept in without.items()})
-
-
 FIGURES: Mapping[str, Callable[[], Any]] = {
     "cosine-by-layer": lambda: figures.cosine_by_layer(profiles()),
     "largest-share": lambda: figures.largest_share(profiles()),
@@ -54,7 +49,6 @@ FIGURES: Mapping[str, Callable[[], Any]] = {
     "cosine-by-noise": lambda: figures.cosine_by_noise(profiles()[1]),
     "attribution-heat": attribution,
     "disruption-by-layer": disruption,
-    "retention-points": removed,
 }
 
 

@@ -47,6 +47,7 @@ class Asked:
 class Panel(anywidget.AnyWidget):
     """Abstract: a widget that also has a picture in plain HTML, which saved notebooks show without a kernel."""
 
+    _esm: str
     _css = ""
     picture = traitlets.Unicode().tag(sync=True)
 

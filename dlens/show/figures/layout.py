@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -174,7 +174,9 @@ def _legend_rows(names: Sequence[str], width: float, size: float) -> list[list[t
     return rows
 
 
-def _keys(rows: Any, names: Sequence[str], shown: dict[str, Any], size: float) -> Iterator[Key]:
+def _keys(
+    rows: Sequence[Sequence[tuple[int, float]]], names: Sequence[str], shown: Mapping[str, Any], size: float
+) -> Iterator[Key]:
     for line, row in enumerate(rows):
         y = (line + 0.5) * 1.6 * size
         for number, x in row:

@@ -59,7 +59,7 @@ def scale_of(
         names = tuple(dict.fromkeys(map(str, flat)))
         ends = (-0.5, len(names) - 0.5)
         low, high = reversed(ends) if axis.autorange == "reversed" else ends
-        labels = dict(zip(axis.tickvals or (), axis.ticktext or (), strict=False))
+        labels: dict[Any, Any] = dict(zip(axis.tickvals or (), axis.ticktext or (), strict=False))
         ticks = [(float(i), plain_words(str(labels.get(i, name)))) for i, name in enumerate(names)]
         return Scale(title, low, high, ticks, names)
     if axis.range is not None:
