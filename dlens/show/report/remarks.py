@@ -19,7 +19,6 @@ __all__ = ["remarks"]
 _KEPT = 0.95
 # A line jumps where one block moves it by as much of its whole range, and the range is worth a word.
 _JUMP, _RANGE = 0.5, 0.05
-_LINES = {"cosine": "cosine of a block's input and output", "recency": "recency index", "share": "energy share"}
 
 
 def remarks(found: Study) -> list[str]:
@@ -69,27 +68,25 @@ def _effects(found: Study, name: str, own: ModelStudy) -> dict[str, tuple[Estima
 
 
 def _jumps(found: Study) -> Iterator[str]:
-    """One block moves a line by half of its range and more."""
-    for key, words in _LINES.items():
-        for name, own in found.models.items():
-            line = np.nanmean(getattr(own.reading.clean, key), 0)
-            place = _jump(line)
-            if place:
-                yield (
-                    f"The {words} of {name} jumps from {_written(line[place - 1])} after layer {place - 1} to "
-                    f"{_written(line[place])} after layer {place}: one block makes most of the difference between its "
-                    f"early and its late layers, which a mean over thirds of depth hides. Whether another run of "
-                    f"training has it there cannot be said from one run."
-                )
+    """One block moves the share of the largest channel by half of its range and more."""
+    for name, own in found.models.items():
+        line = np.nanmean(own.reading.clean.share, 0)
+        place = _jump(line)
+        if place:
+            yield (
+                f"The energy share of {name}'s largest channel jumps from {_written(line[place - 1])} after layer "
+                f"{place - 1} to {_written(line[place])} after layer {place}: one block writes most of it, which a mean "
+                f"over a third of the blocks hides. Whether another run of training has it there cannot be said from one."
+            )
 
 
 def _jump(line: Float[np.ndarray, " layer"]) -> int:
-    """The layer at which a line jumps, after layer 1; 0 where it does not."""
-    later = line[1:]
-    steps, spread = np.abs(np.diff(later)), float(np.ptp(later)) if len(later) else 0.0
-    if len(steps) < 2 or not spread > _RANGE or not steps.max() > _JUMP * spread:
+    """The layer at which a line jumps, after layer 1 and before the last; 0 where it does not."""
+    later = line[1:-1]
+    if len(later) < 3:
         return 0
-    return int(steps.argmax()) + 2
+    steps, spread = np.abs(np.diff(later)), float(np.ptp(later))
+    return int(steps.argmax()) + 2 if spread > _RANGE and steps.max() > _JUMP * spread else 0
 
 
 def _written(value: float) -> str:

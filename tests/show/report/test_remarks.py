@@ -41,4 +41,4 @@ def test_a_jump_is_named_with_its_layers() -> None:
     clean = replace(texts, share=share)
     jumping = replace(model, reading=replace(model.reading, noise={0.0: clean}))
     (line,) = remarks(made_study({"ar": jumping}))
-    assert "The energy share of ar jumps from 0.12 after layer 3 to 0.40 after layer 4" in line
+    assert "The energy share of ar's largest channel jumps from 0.12 after layer 3 to 0.40 after layer 4" in line
