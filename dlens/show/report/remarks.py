@@ -75,8 +75,9 @@ def _jumps(found: Study) -> Iterator[str]:
         if place:
             yield (
                 f"The energy share of {name}'s largest channel jumps from {_written(line[place - 1])} after layer "
-                f"{place - 1} to {_written(line[place])} after layer {place}: one block writes most of it, which a mean "
-                f"over a third of the blocks hides. Whether another run of training has it there cannot be said from one."
+                f"{place - 1} to {_written(line[place])} after layer {place}: one block writes most of it, which a "
+                f"mean over a third of the blocks hides. Whether another run of training has it there cannot be said "
+                f"from one."
             )
 
 
