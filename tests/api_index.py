@@ -11,7 +11,8 @@ PAGE = ROOT / "docs" / "api" / "index.md"
 _DIRECTIVE = re.compile(r"^::: (\S+)$", re.MULTILINE)
 _HEADING = re.compile(r"^# (.+)$", re.MULTILINE)
 _START, _END = "<!-- names -->\n", "<!-- end of names -->\n"
-PAGES = ("models", "traces", "records", "measures", "findings", "sweeps", "samplers", "tasks", "widgets", "figures")
+# In the order of the site.
+PAGES = re.findall(r"- api/(?!index)(\w+)\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
 
 
 def index() -> str:
