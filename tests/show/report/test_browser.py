@@ -123,7 +123,11 @@ def test_figures_and_numbers_are_files(chromium: Any, report_file: Path) -> None
             section.get_by_text(name, exact=True).click()
         assert waiting.value.suggested_filename == f"what-each-block-changes.{name.lower()}"
         held[name] = Path(waiting.value.path()).read_bytes()
-    assert held["SVG"].startswith(b"<svg xmlns=") and b"trio/diffusion" in held["SVG"]
+    assert (
+        held["SVG"].startswith(b"<svg ")
+        and b'xmlns="http://www.w3.org/2000/svg"' in held["SVG"]
+        and b"trio/diffusion" in held["SVG"]
+    )
     assert held["PNG"].startswith(b"\x89PNG") and len(held["PNG"]) > 10_000
     assert held["CSV"].startswith(b"layer,trio/ar,trio/ar low,")
     page.close()
