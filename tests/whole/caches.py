@@ -105,7 +105,8 @@ def cached_run(
     ids, mask = left_padded(prompts, 0)
     canvas = torch.cat([ids, torch.full((len(ids), new), mask_id)], 1)
     mask = torch.cat([mask, torch.ones(len(ids), new, dtype=torch.long)], 1)
-    run, stale, seen = Run([], [], [], canvas), Stale(module), {"block": torch.zeros_like(canvas, dtype=torch.bool)}
+    run, stale = Run([], [], [], canvas), Stale(module)
+    seen: dict[str, Any] = {"block": torch.zeros_like(canvas, dtype=torch.bool), "number": -1}
 
     def forward(canvas: Tensor, unconditional: Tensor | None = None, columns: Any = None) -> Tensor:
         read, need = torch.zeros_like(canvas, dtype=torch.bool), torch.zeros_like(canvas, dtype=torch.bool)
