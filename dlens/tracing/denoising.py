@@ -365,8 +365,10 @@ class DenoisingRun:
             return aligned(self.model.module(**self.model.family.inputs(ids, mask)).logits, shift, real, columns)
         with self._halves_of(len(self.windows) - 1):
             logits = self._keys.logits(ids, real if self._padded else None, window)
-        if window is None or columns is None:
+        if window is None:
             return aligned(logits, shift, real, columns)
+        if columns is None:
+            columns = torch.arange(window.width, device=ids.device)
         source = source_columns(columns, shift, self.real).expand(len(self.real), -1)
         halves = len(ids) // len(source)
         read = at_columns(logits, window.find(source).repeat(halves, 1))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import pytest
 import torch
@@ -88,6 +88,34 @@ def test_a_row_of_a_batch_equals_itself_alone(small: dlens.Model) -> None:
         for row, prompt in enumerate(PROMPTS):
             alone = trace.generate([prompt], NEW, sampler=SAMPLER, cache=cache)
             assert torch.equal(both.tokens[row, -NEW:], alone.tokens[0, -NEW:])
+
+
+@final
+@dataclass(frozen=True)
+class NamesNone(Denoiser):
+    """A sampler of before, that reads all columns."""
+
+    def planned_steps(self, max_new_tokens: int, infill: int = 0) -> int:
+        return max_new_tokens
+
+    def decode(self, forward: Any, canvas: Any, generated: Any, new_tokens: int, tokens: Any, draw: Any) -> Any:
+        def whole(canvas: Tensor, unconditional: Any = None, columns: Any = None) -> Tensor:
+            logits = forward(canvas)
+            assert logits.shape[:2] == canvas.shape
+            return logits[:, columns]
+
+        return LLaDA(block_length=NEW).decode(whole, canvas, generated, new_tokens, tokens, draw)
+
+
+def test_a_sampler_that_names_no_columns_has_the_logits_of_all(small: dlens.Model) -> None:
+    trace = dlens.trace(small)
+    for cache in (caches.Delayed(4), caches.Dual()):
+        unnamed = trace.generate(PROMPTS, NEW, sampler=NamesNone(), cache=cache)
+        if isinstance(cache, caches.Delayed):
+            named = trace.generate(PROMPTS, NEW, sampler=LLaDA(block_length=NEW), cache=cache)
+            assert torch.equal(unnamed.tokens, named.tokens)
+        else:
+            assert unnamed.computed is not None and bool((unnamed.computed | unnamed.is_pad).all())
 
 
 Edit = Callable[[int, int, Tensor, Tensor, Tensor], Tensor | None]
