@@ -33,6 +33,7 @@ LEVELS = {
     "checks": 1,
     "features": 2,
     "metrics": 2,
+    "caches": 3,
     "models": 3,
     "ops": 3,
     "measures": 3,
