@@ -118,8 +118,8 @@ def _encoded(record: Any, sae: Any) -> tuple[Float[Tensor, "step n feature"], Bo
     generated = (record.canvas[0] == mask) & ~record.is_pad
     if bool(values[:, generated].isnan().any()):
         raise ValueError(
-            f"{sae.site} has NaN at generated positions, which a cached step did not compute; expected values of all of "
-            f"them at every step; generate without cache="
+            f"{sae.site} has NaN at generated positions, which a cached step did not compute; expected values of all "
+            f"of them at every step; generate without cache="
         )
     features = torch.stack([sae.encode(step[generated]) for step in values])
     return features, record.canvas[:, generated] == mask
