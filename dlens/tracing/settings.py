@@ -12,7 +12,7 @@ from dlens.ops.base.target import Target
 from dlens.samplers import Autoregressive, BlockDiffusion, Denoiser, FirstHitting, Sampler, default_for
 from dlens.tracing.planning.kv_cache import Caching, check_cache
 from dlens.tracing.progress import OnStep, Watch
-from dlens.tracing.step.replay import ReplayPolicy
+from dlens.tracing.replay.replays import ReplayPolicy
 
 __all__ = ["RunSettings", "check_settings", "sampler_for", "watch_of"]
 
