@@ -94,7 +94,7 @@ class Steer(Edit):
 
     @property
     def replays(self) -> bool:
-        return True
+        return not isinstance(self.scale, tuple)
 
     def edit(self, value: Tensor, place: Place) -> Tensor:
         vector = self.vector

@@ -170,4 +170,4 @@ def test_the_shipped_one_is_small_and_good(diffusion: dlens.Model) -> None:
     sae = dlens.load_sae("trio/diffusion")
     rows = dlens.activation_rows(diffusion, tokens="all", noise=(0.05, 0.95))
     assert sae.model == "trio/diffusion" and sae.d_model == diffusion.d_model
-    assert sae.explained_variance(rows) > 0.7
+    assert sae.explained_variance(rows) > 0.65

@@ -62,6 +62,8 @@ def test_a_scale_for_each_step():
     assert op.edit(VALUE, place(step=1)).tolist() == VALUE.tolist()
     assert op.words() == "add 0 to 2 (by step) x a vector [3] to resid_post of all layers"
     assert op.to_json()["scale"] == [2.0, 0.0]
+    # Played again, a step would have the scale of the step that was recorded.
+    assert not op.replays and Steer(vector=VECTOR).replays
 
 
 @pytest.mark.parametrize("scale", [2, 2.0, np.float32(2), torch.tensor(2.0)])

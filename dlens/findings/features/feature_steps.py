@@ -116,6 +116,11 @@ def _encoded(record: Any, sae: Any) -> tuple[Float[Tensor, "step n feature"], Bo
     # The mask is what stood first where something changed.
     mask = record.canvas[0][changed][0]
     generated = (record.canvas[0] == mask) & ~record.is_pad
+    if bool(values[:, generated].isnan().any()):
+        raise ValueError(
+            f"{sae.site} has NaN at generated positions, which a cached step did not compute; expected values of all "
+            f"of them at every step; generate without cache="
+        )
     features = torch.stack([sae.encode(step[generated]) for step in values])
     return features, record.canvas[:, generated] == mask
 

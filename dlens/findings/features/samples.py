@@ -124,7 +124,10 @@ def _of_record(record: Record, labels: NDArray[Any], at: str, tokens: Any, numbe
     values = values if has_steps else values[None]
     values = (values if has_layers else values[:, None]).float()
     width = values.shape[3]
-    chosen = _chosen(record, tokens, tuple(coords.get("step", [0])))[..., :width]
+    # A cached step has NaN where it computed nothing.
+    computed = ~values.isnan().all(-1).any(1)
+    values = torch.where(computed[:, None, ..., None], values, 0)
+    chosen = _chosen(record, tokens, tuple(coords.get("step", [0])))[..., :width] & computed
     rows, axes = len(record.tokens), labels.ndim
     if labels.shape != (rows, record.tokens.shape[1])[:axes]:
         raise ValueError(

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -95,5 +96,10 @@ def test_other_runs_are_refused(run: Any, diffusion: dlens.Model, ar: dlens.Mode
         with unchecked(), pytest.raises(ValueError) as caught:
             dlens.feature_steps(one, other, kind=kind)
         assert_three_parts(str(caught.value), came)
+    kept = record.captured["resid_post"]
+    hidden = replace(record, captured={"resid_post": replace(kept, values=kept.values.clone())})
+    hidden["resid_post"][1, 0, 0, -1] = torch.nan
+    with pytest.raises(ValueError, match="has NaN at generated positions, which a cached step did not compute; expect"):
+        dlens.feature_steps(hidden, sae)
     with pytest.raises(KeyError):
         dlens.feature_steps(small.capture("resid_post", layers=1).generate("Once", 2), sae)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,18 @@ def test_a_label_a_prompt_reads_the_mean_of_the_positions_named(run: dlens.Recor
             expected = run["resid_post"][step, layer, row, own].mean(0)
             torch.testing.assert_close(found.values[step, layer, row], expected)
     assert found.labels.tolist() == [0, 1] and found.group.tolist() == [0, 1] and found.has_steps
+
+
+def test_what_a_cached_step_did_not_compute_is_left_out(run: dlens.Record) -> None:
+    kept = run.captured["resid_post"]
+    values = kept.values.clone()
+    values[1, :, 0, -1] = torch.nan
+    record = replace(run, captured={"resid_post": replace(kept, values=values)})
+    found = samples_of(record, ["a", "b"], "resid_post", "generated", None, False)
+    torch.testing.assert_close(found.values[1, 1, 0], kept.values[1, 1, 0, -3:-1].mean(0))
+    torch.testing.assert_close(found.values[0, 1, 0], kept.values[0, 1, 0, -3:].mean(0))
+    last = samples_of(record, ["a", "b"], "resid_post", "last", None, False)
+    assert last.there.tolist() == [[True, True], [False, True], [True, True]]
 
 
 def test_a_label_a_position_reads_it(run: dlens.Record) -> None:
