@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from tests.findings.studies import ANSWERED, EVEN, made_model, made_study
 from tests.models.conftest import SIZE
 from tests.reference import edited, fresh, rebuilt, shallow
 from tests.standins import build_remote, save_dream, save_llada
+from tests.tape import TapeRecorder
 from tests.tracing.records.made import made_record, number_of
 from tests.whole.architectures import CONFIGS, build
 from tests.whole.operations import IDS
@@ -682,6 +684,20 @@ def test_trap_34_blocks_counted_from_the_end_of_the_prompt() -> None:
     seconds = [next(i for i, ids in enumerate(canvases) if ids[row, 8 + row] != 8) for row in (0, 1)]
     # Two and three tokens belong to the prompts' last blocks; the next block begins after them.
     assert seconds == [3, 4]
+
+
+def test_trap_36_a_recorded_step_that_plays_what_was(diffusion: dlens.Model) -> None:
+    """Other prompts, operations and random numbers, one run after the other, each as without recordings."""
+    sampler = dlens.samplers.LLaDA(steps=6, block_length=6, temperature=0.8)
+    trace = dlens.trace(diffusion)
+    with mock.patch("dlens.tracing.denoising.recorder_for", lambda device, packed: TapeRecorder(packed)):
+        for chain, prompt, seed in ((trace, "Once", 0), (trace.skip([2]), "Once", 0), (trace.skip([2]), "Two", 1)):
+            off, played = (
+                chain.generate(prompt, 6, sampler=sampler, seed=seed, progress=False, replay=replay)
+                for replay in ("off", "auto")
+            )
+            assert torch.equal(off.canvas, played.canvas) and torch.equal(off.tokens, played.tokens)
+            assert "4 of 6 steps were played" in played.notes[-1]
 
 
 @pytest.mark.parametrize("settings", [{"method": "gptq", "bits": 3}, {"method": "wanda", "sparsity": 0.5}])

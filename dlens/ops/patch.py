@@ -125,6 +125,10 @@ class Patch(Edit):
                 f"capture them, or limit the patch with steps="
             )
 
+    @property
+    def replays(self) -> bool:
+        return self.source.steps is None
+
     def edit(self, value: Tensor, place: Place) -> Tensor:
         assert place.layer is not None
         source = self.source

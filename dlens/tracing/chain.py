@@ -16,6 +16,7 @@ from dlens.tracing.planning.shape import run_shape
 from dlens.tracing.prepare import target_of
 from dlens.tracing.progress import OnStep
 from dlens.tracing.records.record import Record
+from dlens.tracing.replay.replays import ReplayPolicy
 from dlens.tracing.run import run_forward, run_generation
 from dlens.tracing.settings import RunSettings, sampler_for
 from dlens.tracing.verbs import Verbs
@@ -106,6 +107,7 @@ class Trace(Verbs):
         progress: bool = True,
         on_step: OnStep | None = None,
         cancel: threading.Event | None = None,
+        replay: ReplayPolicy = "auto",
     ) -> Record:
         """Decode continuations.
 
@@ -122,6 +124,8 @@ class Trace(Verbs):
             progress: show a progress bar when the run takes longer than a second.
             on_step: called with a `StepView` after every step.
             cancel: when set, a waiting or running run ends with `Cancelled` between two steps.
+            replay: on a GPU, steps of denoising are recorded once and played again where that pays ("auto"); "require"
+                makes it an error where they cannot be, "off" computes each by itself; `record.notes` says what ran.
 
         Raises:
             ValueError, IndexError, MemoryError: before anything is computed.
@@ -144,6 +148,7 @@ class Trace(Verbs):
             progress=progress,
             on_step=on_step,
             cancel=cancel,
+            replay=replay,
         )
         return run_generation(self.model, self.target, self.ops, prompts, settings)
 

@@ -23,12 +23,15 @@ from dlens.tracing.finite import broken, broken_notes
 from dlens.tracing.planning.alignment import aligned, at_columns, source_columns
 from dlens.tracing.planning.inputs import Batch, as_batch, refuse_masks, refuse_too_long
 from dlens.tracing.planning.kv_cache import canvas_cache
+from dlens.tracing.planning.plan import Plan
 from dlens.tracing.planning.shape import run_shape
-from dlens.tracing.prepare import check_run, groups, prepare
+from dlens.tracing.prepare import Prepared, check_run, groups, prepare
 from dlens.tracing.probes.flops import StepCost
 from dlens.tracing.progress import Watch, hold, refuse_stray_call
 from dlens.tracing.records.record import Record
 from dlens.tracing.records.text import MASK_SIGN, drafts, end_ids
+from dlens.tracing.replay.recorder import recorder_for
+from dlens.tracing.replay.replays import NotRecorded, ReplayPolicy, Replays, obstacle, replay_notes
 from dlens.tracing.settings import RunSettings, watch_of
 from dlens.tracing.step.canvas import CanvasKeys
 from dlens.tracing.step.halves import HalfOutputs
@@ -64,10 +67,11 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
     with hold(model.lock, settings.cancel):
         plan = check_run(model, target, ops, shape, canvas.real, settings.capture_limit)
         cache, cache_notes = canvas_cache(model, plan, settings.cache)
-        prepared = prepare(model, target, ops, shape, plan)
         start = time.perf_counter()
-        runs: list[tuple[DenoisingRun, TokenIds]] = []
-        with watch.shown():
+
+        def attempt(replay: ReplayPolicy) -> tuple[Prepared, list[tuple[DenoisingRun, TokenIds]]]:
+            prepared = prepare(model, target, ops, shape, plan)
+            runs: list[tuple[DenoisingRun, TokenIds]] = []
             for group, ids, real in groups(model, canvas):
                 own = generated[list(group.rows), group.offset :]
                 told = replace(tokens, starts=tuple((~real).sum(-1).tolist()))
@@ -85,12 +89,26 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
                     seed=settings.seed,
                     cache=cache,
                 )
-                runs.append((run, prepared.run(run.state, run.drive)))
+                run.replays = _replays(run, prepared, replay, shape.n_steps)
+                actives_of = None if run.replays is None else run.replays.actives
+                runs.append((run, prepared.run(run.state, run.drive, actives_of)))
+            return prepared, runs
+
+        failed = ""
+        with watch.shown():
+            try:
+                prepared, runs = attempt(settings.replay)
+            except NotRecorded as error:
+                if settings.replay == "require":
+                    raise
+                failed = str(error)
+                prepared, runs = attempt("off")
         seconds = time.perf_counter() - start
     history, final = _whole_canvas(canvas.ids, runs)
     costs = [cost for run, _ in runs for cost in run.costs()]
     notes, row_steps = _grouped(runs)
     notes += cache_notes + broken_notes(_by_step(runs))
+    notes += _played(runs, prepared.plan, failed)
     notes += _unplanned(sampler, len(history), shape.n_steps) + _left(sampler, (final == mask) & generated)
     computed = None if cache is None else _computed(history, runs)[..., :asked]
     final, history = final[:, :asked], history[..., :asked]
@@ -108,6 +126,33 @@ def _beyond(model: Model, sampler: Denoiser, batch: Batch, new_tokens: int) -> t
     """
     none = (0,) * len(batch.ids)
     return none if model.family.block_length is None else sampler.filled_up(batch.lengths, new_tokens)
+
+
+def _replays(run: DenoisingRun, prepared: Prepared, policy: ReplayPolicy, n_steps: int) -> Replays | None:
+    """What plays the steps of a run again; None where each is computed by itself.
+
+    Raises:
+        ValueError: nothing was computed, and they are required to be played.
+    """
+    recorder = None if policy == "off" else recorder_for(run.model.device, packed=not bool(run.real.all()))
+    reason = "" if run.cache is None else "a cache chooses what each step computes"
+    reason = reason or obstacle(run.model, prepared.plan, n_steps, recorder, policy)
+    if policy == "require" and reason:
+        raise ValueError(
+            f"replay='require' on {run.model.name}, where {reason}; expected steps that can be recorded and played; "
+            f"use replay='auto', which computes the others one by one"
+        )
+    if recorder is None or reason:
+        return None
+    return Replays(recorder, prepared.plan, prepared.collector, run.forward, lambda: run.known(run.canvases[-1]))
+
+
+def _played(runs: Sequence[tuple[DenoisingRun, Tensor]], plan: Plan, failed: str) -> tuple[str, ...]:
+    """The note on steps that were played from a recording; why they were not where that failed."""
+    replays = [run.replays for run, _ in runs if run.replays is not None]
+    if not replays and not failed:
+        return ()
+    return replay_notes(sum(each.played for each in replays), sum(len(run.canvases) for run, _ in runs), plan, failed)
 
 
 def _grouped(runs: Sequence[tuple[DenoisingRun, Tensor]]) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -204,6 +249,8 @@ class DenoisingRun:
         cache: which columns a step computes; None is all at every step.
         canvases: the canvas at the start of each step, filled while running.
         halves: per step 2 where guidance ran, else 1.
+        replays: plays recorded steps; None computes each.
+        calls: how often the module was called.
         windows: per step what it computed; None is all.
         broken: per step whether the logits of a mask that the sampler read were NaN or infinite.
     """
@@ -222,6 +269,8 @@ class DenoisingRun:
     cache: Cache | None = None
     canvases: list[TokenIds] = field(default_factory=list)
     halves: list[int] = field(default_factory=list)
+    replays: Replays | None = None
+    calls: int = 0
     windows: list[Window | None] = field(default_factory=list)
     broken: list[Tensor] = field(default_factory=list)
 
@@ -274,12 +323,10 @@ class DenoisingRun:
         self.watch.begin()
         self.canvases.append(canvas.clone())
         self.halves.append(1 if unconditional is None else 2)
-        ids, real = canvas, self.real
-        if unconditional is not None:
-            ids, real = torch.cat([canvas, unconditional]), self.real.repeat(2, 1)
+        ids = canvas if unconditional is None else torch.cat([canvas, unconditional])
         open = (canvas == self.tokens.mask) & self.generated
         self.windows.append(self._window(canvas, open, columns))
-        logits = self._logits(ids, real, columns)
+        logits = self._logits(ids, columns)
         logits = logits if unconditional is None else logits.unflatten(0, (2, len(canvas)))
         self.broken.append(broken(logits[..., at_columns(open, columns), :]))
         return logits
@@ -296,8 +343,19 @@ class DenoisingRun:
         chosen = self._course.step(canvas, open, asked)
         return None if chosen is None else window_of(chosen)
 
-    def _logits(self, ids: TokenIds, real: TokenMask, columns: Columns | None) -> Tensor:
+    def _logits(self, ids: TokenIds, columns: Columns | None) -> Tensor:
         """The logits of the columns that are read, both halves one after the other."""
+        if self.replays is not None:
+            whole = self.replays(ids, len(self.canvases) - 1, self.halves[-1])
+            # The next play writes over it, and a sampler may keep what it got.
+            return whole.clone() if columns is None else at_columns(whole, columns)
+        return self.forward(ids, columns)
+
+    def forward(self, ids: TokenIds, columns: Columns | None = None) -> Tensor:
+        """Call the module with a canvas, both halves of it under guidance; its logits, aligned, where they are read."""
+        self._now = ids[: len(self.real)]
+        self.calls += 1
+        real = self.real.repeat(len(ids) // len(self.real), 1)
         window, shift = self.windows[-1], self.model.family.shift
         if self._keys is None:
             mask = real if self._padded else None
@@ -328,6 +386,7 @@ class DenoisingRun:
         return costs
 
     def __post_init__(self) -> None:
+        self._now = self.canvas
         block_length = self.model.family.block_length
         self._course = None if self.cache is None else Course(self.cache, self.real, block_length)
         self._keys = None if self.cache is None else CanvasKeys(self.model, self.canvas.shape[-1])
@@ -342,8 +401,12 @@ class DenoisingRun:
 
     def state(self, step: int, args: Sequence[Any], kwargs: dict[str, Any]) -> StepState:
         """What is known of a step when it starts."""
-        refuse_stray_call(step, len(self.canvases))
-        canvas = self.canvases[step]
+        refuse_stray_call(step, self.calls)
+        return self.known(self._now)
+
+    def known(self, canvas: TokenIds) -> StepState:
+        """What is known of the newest step, whose canvas is given."""
+        step = len(self.canvases) - 1
         # What lies beyond the last block of a row is not measured.
         beyond = (canvas == self.tokens.mask) & ~self.generated
         state = denoising_state(

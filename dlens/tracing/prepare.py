@@ -13,7 +13,7 @@ from dlens.models.model import Model
 from dlens.models.proofs.sites import point_widths
 from dlens.ops.base.op import Op
 from dlens.ops.base.target import RunShape, Target
-from dlens.tracing.engine import StateOf, run_plan
+from dlens.tracing.engine import ActivesOf, StateOf, run_plan
 from dlens.tracing.planning.captures import capture_bytes, refuse_large_captures
 from dlens.tracing.planning.described import describe
 from dlens.tracing.planning.inputs import Batch
@@ -65,9 +65,9 @@ class Prepared:
     plan: Plan
     collector: Collector
 
-    def run(self, state_of: StateOf, drive: Callable[[], T]) -> T:
+    def run(self, state_of: StateOf, drive: Callable[[], T], actives_of: ActivesOf | None = None) -> T:
         """Run one group."""
-        return run_plan(self.model, self.target, self.plan, self.collector, state_of, drive)
+        return run_plan(self.model, self.target, self.plan, self.collector, state_of, drive, actives_of)
 
 
 def check_run(

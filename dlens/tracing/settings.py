@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from dlens.caches.cache import Cache
-from dlens.checks import as_flag, quoted
+from dlens.checks import as_flag, quoted, require_word
 from dlens.models.model import Model
 from dlens.ops.base.target import Target
 from dlens.samplers import Autoregressive, BlockDiffusion, Denoiser, FirstHitting, Sampler, default_for
 from dlens.tracing.planning.kv_cache import Caching, check_cache
 from dlens.tracing.progress import OnStep, Watch
+from dlens.tracing.replay.replays import ReplayPolicy
 
 __all__ = ["RunSettings", "check_settings", "sampler_for", "watch_of"]
 
@@ -29,6 +30,7 @@ class RunSettings:
     progress: bool
     on_step: OnStep | None
     cancel: Any
+    replay: ReplayPolicy = "auto"
 
     def to_json(self) -> dict[str, Any]:
         """What is written of them into the record."""
@@ -91,6 +93,12 @@ def check_settings(model: Model, target: Target, settings: RunSettings) -> None:
         raise ValueError(
             f"cache={type(cache).__name__} on {model.name}; expected 'auto', 'require' or 'off', as an autoregressive "
             f"model keeps the keys and values of all that it decoded; leave it out"
+        )
+    require_word("replay", settings.replay, get_args(ReplayPolicy))
+    if settings.replay == "require" and not target.has_noise:
+        raise ValueError(
+            f"replay='require' on {model.name}; expected a diffusion model, as the steps of autoregressive decoding "
+            f"grow and are computed one by one; leave it out"
         )
     if infill and not target.has_noise:
         raise ValueError(

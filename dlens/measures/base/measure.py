@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Int
@@ -151,6 +151,10 @@ class Measure(ABC):
     Args:
         name: key in `record.measures`; None is the class name in snake case.
 
+    Attributes:
+        replays: whether a step that it reads can be recorded once and played again on a GPU: `update` is arithmetic of
+            the device alone, adds to its sums in place, and keeps nothing for later steps.
+
     Examples:
         A measure of one's own, how many positions count at each step:
 
@@ -172,6 +176,7 @@ class Measure(ABC):
     """
 
     name: str | None = None
+    replays: ClassVar[bool] = False
 
     @property
     def key(self) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ class Place:
         point: hook point.
         layer: its layer, None for embed and logits.
         step: the current step.
-        noise: per row the share of masked positions; None for AR models.
+        noise_now: gives per row the share of masked positions, None for AR models; asked of the device when called.
         masked: [batch, position], which positions of this value are masks.
         rows, columns: which part of the whole batch the value covers.
         index: [batch, column], the columns of the whole batch, where a cached step computes none that are side by side
@@ -53,7 +54,7 @@ class Place:
     point: str
     layer: int | None
     step: int
-    noise: tuple[float, ...] | None
+    noise_now: Callable[[], tuple[float, ...] | None] = field(repr=False)
     masked: Tensor
     rows: tuple[int, ...]
     columns: slice
@@ -78,6 +79,11 @@ class Place:
         else:
             moved = moved[torch.arange(len(moved))[:, None], self.index.to(moved.device)]
         return moved.movedim(1, axes.index("position"))
+
+    @property
+    def noise(self) -> tuple[float, ...] | None:
+        """Per row the share of masked positions; None for AR models."""
+        return self.noise_now()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, final
@@ -50,6 +52,16 @@ class Collector:
     def start(self) -> None:
         """Make empty sums before the run, so that a measure can refuse it."""
         self.sums = {index: measure.start(self.span) for index, measure in self.measures.items()}
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Copy what measures read into memory of its own, which a recording keeps."""
+        before = self.slabs, self.kept
+        self.slabs, self.kept = {}, {}
+        try:
+            yield
+        finally:
+            self.slabs, self.kept = before
 
     def release(self) -> None:
         """Let go of what is needed only while the run lasts."""
