@@ -19,7 +19,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor, nn
 
-__all__ = ["default_rope", "importing", "prepare", "repair", "rope_parts"]
+__all__ = ["default_rope", "importing", "prepare", "repair", "rope_parts", "settle"]
 
 # Names that remote code imports and transformers 5 dropped; what they were is not used where it was asked for.
 _DROPPED: dict[str, dict[str, Any]] = {
@@ -149,6 +149,12 @@ def _rms_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, eps: float 
     normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
     scaled = normed * weight.float()
     return (scaled if bias is None else scaled + bias.float()).to(x.dtype)
+
+
+def settle(config: Any) -> None:
+    """Give a remote config the rotary settings that transformers 5 reads, where `rope_scaling=False` took them away."""
+    if vars(config).get("rope_parameters") is False:
+        config.rope_parameters = {"rope_type": "default", "rope_theta": config.rope_theta}
 
 
 def _remote_classes(model_class: type) -> Iterator[type]:

@@ -153,3 +153,12 @@ def test_stand_ins_of_flash_attn_compute_what_it_does() -> None:
     torch.testing.assert_close(rms_norm_fn(q, weight, None, eps=1e-6), (q / root * weight).float())
     with pytest.raises(ImportError, match="flash_attn that dlens has no stand-in for; expected .*; install flash_attn"):
         pad_input()
+
+
+def test_rotary_settings_that_a_config_took_away() -> None:
+    config = transformers.LlamaConfig()
+    compat.settle(config)
+    before = dict(config.rope_parameters)
+    config.rope_parameters, config.rope_theta = False, 500.0  # pyright: ignore
+    compat.settle(config)
+    assert before["rope_type"] == "default" and config.rope_parameters == {"rope_type": "default", "rope_theta": 500.0}
