@@ -72,7 +72,8 @@ class Place:
 
         Examples:
             >>> place = Place("resid_post", 3, 0, lambda: None, torch.zeros(1, 2).bool(), (0,), slice(1, 3), 1)
-            >>> place.part_of(torch.arange(4.0).reshape(1, 4, 1), ("batch", "position", "d_model"), 0).flatten().tolist()
+            >>> value = torch.arange(4.0).reshape(1, 4, 1)
+            >>> place.part_of(value, ("batch", "position", "d_model"), 0).flatten().tolist()
             [1.0, 2.0]
         """
         if "position_b" in axes:
