@@ -224,6 +224,7 @@ def repair(module: nn.Module) -> None:
     They are in no checkpoint, and remote code does not tell transformers 5 how to make them.
     """
     _remake(module)
+    _refill(module)
     for _, part in rope_parts(module):
         rotary: Any = part
         frequencies, rotary.attention_scaling = rotary.rope_init_fn(
@@ -244,3 +245,13 @@ def _remake(module: Any) -> None:
     new = type(module)(module.config) if lost else module
     for path, name in lost:
         setattr(module.get_submodule(path), name, getattr(new.get_submodule(path), name))
+
+
+def _refill(module: nn.Module) -> None:
+    """Rotary buffers of transformers' own parts, which remote code that initialises weights itself leaves empty."""
+    for part in module.modules():
+        native = type(part).__module__.startswith("transformers.models.")
+        if native and "config" in vars(part) and "inv_freq" in part._non_persistent_buffers_set:
+            kind: Any = type(part)
+            for name, value in kind(vars(part)["config"]).named_buffers():
+                part.register_buffer(name, value.to(part.inv_freq.device), persistent=False)  # pyright: ignore

@@ -162,3 +162,12 @@ def test_rotary_settings_that_a_config_took_away() -> None:
     config.rope_parameters, config.rope_theta = False, 500.0  # pyright: ignore
     compat.settle(config)
     assert before["rope_type"] == "default" and config.rope_parameters == {"rope_type": "default", "rope_theta": 500.0}
+
+
+def test_rotary_parts_of_transformers_within_remote_code_are_filled_again() -> None:
+    config = transformers.LlamaConfig(hidden_size=64, num_attention_heads=4)
+    module = torch.nn.Sequential(transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(config))
+    before = module[0].inv_freq.clone()
+    module[0].inv_freq.fill_(7.0)
+    compat.repair(module)
+    assert torch.equal(module[0].inv_freq, before) and before.shape == (8,)
