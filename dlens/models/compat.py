@@ -19,7 +19,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor, nn
 
-__all__ = ["default_rope", "importing", "prepare", "repair", "rope_parts"]
+__all__ = ["default_rope", "importing", "prepare", "repair", "rope_parts", "settle"]
 
 # Names that remote code imports and transformers 5 dropped; what they were is not used where it was asked for.
 _DROPPED: dict[str, dict[str, Any]] = {
@@ -151,6 +151,12 @@ def _rms_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, eps: float 
     return (scaled if bias is None else scaled + bias.float()).to(x.dtype)
 
 
+def settle(config: Any) -> None:
+    """Give a remote config the rotary settings that transformers 5 reads, where `rope_scaling=False` took them away."""
+    if vars(config).get("rope_parameters") is False:
+        config.rope_parameters = {"rope_type": "default", "rope_theta": config.rope_theta}
+
+
 def _remote_classes(model_class: type) -> Iterator[type]:
     """The model class, and generation configs that the remote code defines for it."""
     from transformers import GenerationConfig
@@ -218,6 +224,7 @@ def repair(module: nn.Module) -> None:
     They are in no checkpoint, and remote code does not tell transformers 5 how to make them.
     """
     _remake(module)
+    _refill(module)
     for _, part in rope_parts(module):
         rotary: Any = part
         frequencies, rotary.attention_scaling = rotary.rope_init_fn(
@@ -238,3 +245,13 @@ def _remake(module: Any) -> None:
     new = type(module)(module.config) if lost else module
     for path, name in lost:
         setattr(module.get_submodule(path), name, getattr(new.get_submodule(path), name))
+
+
+def _refill(module: nn.Module) -> None:
+    """Rotary buffers of transformers' own parts, which remote code that initialises weights itself leaves empty."""
+    for part in module.modules():
+        native = type(part).__module__.startswith("transformers.models.")
+        if native and "config" in vars(part) and "inv_freq" in part._non_persistent_buffers_set:
+            kind: Any = type(part)
+            for name, value in kind(vars(part)["config"]).named_buffers():
+                part.register_buffer(name, value.to(part.inv_freq.device), persistent=False)  # pyright: ignore

@@ -190,6 +190,7 @@ def _read_remote(source: str, remote: dict[str, str], settings: dict[str, Any], 
     own = {key: kwargs[key] for key in kwargs if key in settings}
     with _in_words(source):
         config = config_class.from_pretrained(source, **where, **own)
+    compat.settle(config)
     rest = {key: value for key, value in kwargs.items() if key not in own and key != "code_revision"}
     with _in_words(source):
         module = model_class.from_pretrained(source, config=config, **rest)

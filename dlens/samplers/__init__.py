@@ -13,14 +13,13 @@ from dlens.samplers.default import default_for
 from dlens.samplers.dream import Dream
 from dlens.samplers.first_hitting import FirstHitting
 from dlens.samplers.llada import LLaDA
-from dlens.samplers.sampler import Columns, Denoiser, Draw, Forward, Sampler, Tokens
+from dlens.samplers.sampler import Denoiser, Draw, Forward, Sampler, Tokens
 from dlens.samplers.threshold import Threshold
 
 __all__ = [
     "Ancestral",
     "Autoregressive",
     "BlockDiffusion",
-    "Columns",
     "Denoiser",
     "Draw",
     "Dream",

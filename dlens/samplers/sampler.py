@@ -126,6 +126,11 @@ class Denoiser(Sampler):
         Args:
             lengths: tokens of each prompt.
             new_tokens: number of positions after the prompt.
+
+        Examples:
+            >>> from dlens.samplers import BlockDiffusion, LLaDA
+            >>> LLaDA().filled_up([5, 8], 6), BlockDiffusion(4).filled_up([5, 8], 6)
+            ((0, 0), (1, 2))
         """
         return (0,) * len(lengths)
 

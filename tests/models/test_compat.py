@@ -153,3 +153,21 @@ def test_stand_ins_of_flash_attn_compute_what_it_does() -> None:
     torch.testing.assert_close(rms_norm_fn(q, weight, None, eps=1e-6), (q / root * weight).float())
     with pytest.raises(ImportError, match="flash_attn that dlens has no stand-in for; expected .*; install flash_attn"):
         pad_input()
+
+
+def test_rotary_settings_that_a_config_took_away() -> None:
+    config = transformers.LlamaConfig()
+    compat.settle(config)
+    before = dict(config.rope_parameters)
+    config.rope_parameters, config.rope_theta = False, 500.0  # pyright: ignore
+    compat.settle(config)
+    assert before["rope_type"] == "default" and config.rope_parameters == {"rope_type": "default", "rope_theta": 500.0}
+
+
+def test_rotary_parts_of_transformers_within_remote_code_are_filled_again() -> None:
+    config = transformers.LlamaConfig(hidden_size=64, num_attention_heads=4)
+    module = torch.nn.Sequential(transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(config))
+    before = module[0].inv_freq.clone()
+    module[0].inv_freq.fill_(7.0)
+    compat.repair(module)
+    assert torch.equal(module[0].inv_freq, before) and before.shape == (8,)

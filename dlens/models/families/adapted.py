@@ -24,6 +24,9 @@ __all__ = [
 ]
 
 
+_SHARED = "experts and a shared expert beside them are added up in no module of their own"
+
+
 def _own_blocks(ids: TokenIds, attention_mask: TokenMask | None, told: Inputs) -> dict[str, Any]:
     """Fast-dLLM v2 makes its mask itself, by the length it is told, and ignores the one that it is given.
 
@@ -101,8 +104,12 @@ def fast_dllm_layout(config: Any) -> Layout:
 
 
 def llada_moe_layout(config: Any) -> Layout:
-    """Where LLaDA-MoE's parts are."""
-    return replace(llama_like(), block_tuple=1, attn_skip=(Fill("self_attn", _zeros_three),))
+    """Where LLaDA-MoE's parts are; where a shared expert runs beside the others, no module holds their sum."""
+    layout = replace(llama_like(), block_tuple=1, attn_skip=(Fill("self_attn", _zeros_three),))
+    if getattr(config, "shared_expert_intermediate_size", None) is None:
+        return layout
+    sites = {point: site for point, site in layout.sites.items() if point not in ("mlp_out", "mlp_post")}
+    return replace(layout, sites=sites, mlp_skip=(), absent=dict.fromkeys(("mlp_out", "mlp_post"), _SHARED))
 
 
 def rnd1_layout(config: Any) -> Layout:

@@ -69,6 +69,12 @@ class Place:
             value: axes as of the hook point, over all columns.
             axes: their names.
             n_keys: how many keys the place has.
+
+        Examples:
+            >>> place = Place("resid_post", 3, 0, lambda: None, torch.zeros(1, 2).bool(), (0,), slice(1, 3), 1)
+            >>> value = torch.arange(4.0).reshape(1, 4, 1)
+            >>> place.part_of(value, ("batch", "position", "d_model"), 0).flatten().tolist()
+            [1.0, 2.0]
         """
         if "position_b" in axes:
             stop = self.columns.stop if self.stop is None else self.stop
