@@ -52,7 +52,7 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
     watch = watch_of(shape.n_steps, settings, lambda ids: drafts(model, ids, ids.shape[-1] - settings.new_tokens))
     with hold(model.lock, settings.cancel):
         plan = check_run(model, target, ops, shape, canvas.real, settings.capture_limit)
-        prepared = prepare(model, target, ops, shape, plan)
+        prepared = prepare(model, target, ops, shape, plan, settings.gather)
         start = time.perf_counter()
         runs: list[tuple[DenoisingRun, TokenIds]] = []
         with watch.shown():
