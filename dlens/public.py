@@ -18,9 +18,11 @@ from dlens.findings.effects.disruption import Disruption, disruption
 from dlens.findings.effects.phases import Phases, phases
 from dlens.findings.effects.retention import Retention, retention
 from dlens.findings.effects.robustness import Robustness, robustness
+from dlens.findings.effects.text_statistics import text_statistics
 from dlens.findings.layers.compare import Comparison, compare
 from dlens.findings.layers.probe_layers import probe_layers
 from dlens.findings.layers.profile import Profile, profile
+from dlens.findings.layers.similarity import similarity
 from dlens.findings.skipping.plan_schedule import plan_schedule
 from dlens.findings.skipping.plan_skip import SkipPlan, plan_skip
 from dlens.findings.skipping.skip_schedule import SkipSchedule
@@ -51,9 +53,12 @@ from dlens.sweeps.variant import Variant, grid
 from dlens.tracing.chain import Trace, trace
 from dlens.tracing.records.record import Record
 from dlens.tracing.records.store import load_record
+from dlens.tracing.streams.activations import Activations, load_activations
+from dlens.tracing.streams.places import Rows
 
 __all__ = [
     "CKA",
+    "Activations",
     "Attention",
     "Attribution",
     "Cancelled",
@@ -85,6 +90,7 @@ __all__ = [
     "Recipe",
     "Record",
     "Retention",
+    "Rows",
     "Robustness",
     "SinkValues",
     "Site",
@@ -108,6 +114,7 @@ __all__ = [
     "evaluate",
     "grid",
     "load",
+    "load_activations",
     "load_record",
     "load_sweep",
     "logit_attribution",
@@ -125,9 +132,11 @@ __all__ = [
     "retention",
     "robustness",
     "samplers",
+    "similarity",
     "spectral_alpha",
     "sweep",
     "tasks",
+    "text_statistics",
     "trace",
     "workers",
 ]
