@@ -180,7 +180,9 @@ class _Job:
         if generation is not None:
             decoding = [generation.new_tokens, value_digest(generation.sampler), generation.seed]
             decoding += [generation.infill, generation.cache]
-        held = hashlib.sha256(self.batch.ids.numpy().tobytes() + self.batch.real.numpy().tobytes())
+        held = hashlib.sha256()
+        for ids, real in zip(self.batch.ids, self.batch.real, strict=True):
+            held.update(json.dumps(ids[real].tolist()).encode())
         return {
             "model": self.model.fingerprint(),
             "family": json.dumps([family.name, family.objective, family.shift, family.mask_token_id]),

@@ -135,8 +135,8 @@ def test_whatever_was_written_the_rest_is_the_same(diffusing: Trace, tmp_path: P
 
 SCRIPT = """
 import os, signal, sys
+import tests.conftest  # the same checks of types, so that the code is the same
 import torch
-import dlens
 from dlens.tracing.streams import writer
 from tests.tracing.test_stream import PROMPTS, SMALL, traced
 

@@ -69,7 +69,7 @@ def text_statistics(
         (True, True)
     """
     sets = _sets(texts)
-    sizes = tuple(as_count(size, "n") for size in (n if several(n) or isinstance(n, range) else [n]))
+    sizes = tuple(as_count(size, "n") for size in (n if several(n) else [n]))
     read = _embedding(embed, layer, as_count(batch_size, "batch_size"))
     found: dict[str, list[Any]] = {}
     for own in sets.values():

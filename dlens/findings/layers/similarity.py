@@ -211,6 +211,7 @@ def _measured(measure: Measure, chunks: Iterable[_Chunk], one: Source, other: So
     value = data["cka_all"] if cka else data["cosine"].sel(state="prompt")
     n = int(data["n_all"] if cka else data["n"].sel(state="prompt"))
     said = {name: data.attrs[name] for name in ("estimator", "pooling", "channels_left_out")}
+    # Of one source alone all layers are both.
     return torch.tensor(value.values[:n_one, n_one % n_layers :]), n, said
 
 
