@@ -34,7 +34,7 @@ def diffusing(diffusion: dlens.Model) -> Trace:
 
 @pytest.fixture(scope="module")
 def appending(ar: dlens.Model) -> Trace:
-    return dlens.trace(shallow(ar, 2)).capture("blocks.1.hook_resid_post", "z", tokens=[0, 3, -1])
+    return dlens.trace(shallow(ar, 2)).capture("blocks.1.hook_resid_post", "z", tokens=[0, 3])
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
@@ -124,7 +124,7 @@ def test_whatever_was_written_the_rest_is_the_same(diffusing: Trace, tmp_path: P
     asked |= {} if new is None else {"sampler": dlens.samplers.LLaDA(steps=3, temperature=0.7), "seed": 3}
     whole = tmp_path / "whole"
     n_files = len(diffusing.stream(PROMPTS, whole, **asked).shards)
-    assert n_files > 3
+    assert n_files >= 3
     for n in range(n_files + 1):
         again = cut(whole, tmp_path / f"again {n}", n)
         (again / ".shard-00009.safetensors.elsewhere-1-00000000.unfinished").touch()
@@ -136,35 +136,33 @@ def test_whatever_was_written_the_rest_is_the_same(diffusing: Trace, tmp_path: P
 SCRIPT = """
 import os, signal, sys
 import tests.conftest  # the same checks of types, so that the code is the same
+import dlens
 import torch
 from dlens.tracing.streams import writer
-from tests.tracing.test_stream import PROMPTS, SMALL, traced
+from tests.reference import shallow
+from tests.tracing.test_stream import PROMPTS, SMALL
 
 torch.set_num_threads(1)
 write = writer.write_shard
 
 def killed(path, parts, mark, stream):
     write(path, parts, mark, stream)
-    if path.name == "shard-00002.safetensors":
+    if path.name == "shard-00001.safetensors":
         os.kill(os.getpid(), signal.SIGKILL)
 
 writer.write_shard = killed
-traced().stream(PROMPTS, sys.argv[1], **SMALL)
+model = shallow(dlens.load("trio/ar", verify=False), 1)
+dlens.trace(model).capture("resid_post").stream(PROMPTS, sys.argv[1], **SMALL)
 """
 
 
-def traced() -> Trace:
-    """The same in each process."""
-    return dlens.trace("trio/ar").capture("resid_post", layers=[3, 8])
-
-
-def test_a_killed_process_loses_nothing_that_it_wrote(tmp_path: Path) -> None:
+def test_a_killed_process_loses_nothing_that_it_wrote(ar: dlens.Model, tmp_path: Path) -> None:
     killed = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path / "killed")], cwd=Path(__file__).parents[2])
     assert killed.returncode == -signal.SIGKILL
-    left = bytes_of(tmp_path / "killed")
-    assert sorted(left) == [INDEX, *(f"shard-0000{n}.safetensors" for n in range(3))]
-    traced().stream(PROMPTS, tmp_path / "killed", **SMALL)
-    traced().stream(PROMPTS, tmp_path / "whole", **SMALL)
+    left, trace = bytes_of(tmp_path / "killed"), dlens.trace(shallow(ar, 1)).capture("resid_post")
+    assert sorted(left) == [INDEX, *(f"shard-0000{n}.safetensors" for n in range(2))]
+    trace.stream(PROMPTS, tmp_path / "killed", **SMALL)
+    trace.stream(PROMPTS, tmp_path / "whole", **SMALL)
     assert bytes_of(tmp_path / "killed") == bytes_of(tmp_path / "whole")
     assert left.items() - bytes_of(tmp_path / "whole").items() == {(INDEX, left[INDEX])}
 
@@ -258,7 +256,7 @@ def test_a_stream_without_rows_is_no_stream(diffusing: Trace, tmp_path: Path) ->
 
 
 def test_an_operation_that_acts_in_some_batches_alone_is_said(diffusing: Trace, tmp_path: Path) -> None:
-    trace = diffusing.ablate(1, tokens="masked")
+    trace = dlens.trace(diffusing.model).ablate(1, tokens="masked").capture("resid_post")
     with pytest.warns(dlens.UnfiredWarning, match="found nothing to act on in 1 of 2 batches"):
         trace.stream([[5, mask_of(trace), 7], [5, 6]], tmp_path / "kept", batch_size=1, progress=False)
     record = trace.forward([[5, mask_of(trace), 7]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from dlens.tracing.streams.places import Places
 
 __all__ = ["Mark", "Part", "Shard", "read_columns", "read_values", "shard_file", "shards_in", "write_shard"]
 
-_COLUMNS, _VALUES = "places/", "values/"
+_COLUMNS, _VALUES, _SAID = "places/", "values/", "dlens_stream"
 
 
 @final
@@ -97,7 +98,8 @@ def write_shard(path: Path, parts: Sequence[Part], mark: Mark, stream: str) -> N
     tensors = {_COLUMNS + name: column for name, column in columns.items()}
     for name in parts[0].values:
         tensors[_VALUES + name] = torch.cat([part.values[name] for part in parts])
-    said = {"stream": stream, "batch": str(mark.batch), "steps": str(mark.steps)}
+    # One entry, as safetensors writes several in any order, and a file is to be the same bit for bit.
+    said = {_SAID: json.dumps({"stream": stream, "batch": mark.batch, "steps": mark.steps})}
     with written(path) as beside:
         try:
             save_file(tensors, beside, said)
@@ -119,14 +121,14 @@ def shards_in(folder: Path, stream: str) -> list[Shard]:
 
 def _shard(path: Path, stream: str) -> Shard:
     with _opened(path) as file:
-        said = file.metadata() or {}
+        said = json.loads((file.metadata() or {}).get(_SAID, "{}"))
         if said.get("stream") != stream:
             raise ValueError(
                 f"{path} is of another stream than the index beside it; expected files of one stream; stream into a "
                 f"folder of its own"
             )
         places = file.get_slice(f"{_COLUMNS}prompt").get_shape()[0]
-    return Shard(path, places, Mark(int(said["batch"]), int(said["steps"])))
+    return Shard(path, places, Mark(said["batch"], said["steps"]))
 
 
 def _opened(path: Path) -> Any:

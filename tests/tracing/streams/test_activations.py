@@ -112,7 +112,9 @@ def test_what_is_not_named_stays_as_it_is(kept: Activations) -> None:
 
 
 def test_a_point_is_named_where_there_are_several(kept: Activations) -> None:
-    both = replace(kept, header=replace(HEADER, points=(*HEADER.points, StreamedPoint("embed", ()))), point=None)
+    both = replace(
+        kept, header=replace(HEADER, points=(*HEADER.points, StreamedPoint("embed", ()))), point=None, layers=()
+    )
     assert repr(both) == "Activations of tiny, denoising: resid_post and embed, 18 rows of 6 prompts"
     assert first(both.select(point="resid_post", layers=1, prompts=0).read().values) == [10, 11, 12]
     with pytest.raises(ValueError) as caught:

@@ -20,7 +20,7 @@ def test_rows_come_back(tmp_path: Path) -> None:
     assert read_values(found, NAME, None)[:, 0].tolist() == [0, 1, 2]
     assert read_values(found, NAME, torch.tensor([2])).tolist() == [[2] * 4]
     with safe_open(tmp_path / shard_file(0), "pt") as file:
-        assert file.metadata() == {"stream": "s", "batch": "4", "steps": "2"}
+        assert file.metadata() == {"dlens_stream": '{"stream": "s", "batch": 4, "steps": 2}'}
         assert set(file.keys()) == {f"values/{NAME}", *(f"places/{name}" for name in places(0).columns())}
 
 
