@@ -30,7 +30,7 @@ Embed = Callable[[list[str]], Float[np.ndarray, "text width"]]
 
 
 def text_statistics(
-    texts: Any, *, n: Sequence[int] = (1, 2, 3), embed: Any = None, layer: int | None = None, batch_size: int = 8
+    texts: Any, *, n: int | Sequence[int] = (1, 2, 3), embed: Any = None, layer: int | None = None, batch_size: int = 8
 ) -> xr.Dataset:
     """Statistics of what models wrote, several sets of texts side by side, with 95 % intervals over texts.
 

@@ -8,7 +8,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from dlens.checks import as_flag, require_word
@@ -118,12 +118,12 @@ class _Chunk:
     """Rows of several groups, side by side.
 
     Args:
-        values: of one source, or of both.
+        values: [entry, group, row, width] of one source, or of both.
         there: which rows are some.
     """
 
-    values: tuple[Float[Tensor, "entry group row width"], ...]
-    there: Tensor
+    values: tuple[Tensor, ...]
+    there: Bool[Tensor, "group row"]
 
 
 def _chunks(one: Source, other: Source | None) -> Iterator[_Chunk]:

@@ -101,7 +101,7 @@ def test_procrustes_and_cosine_beside_a_reference(one: dlens.Model, other: dlens
         nuclear = np.linalg.svd(x.T @ y, compute_uv=False).sum()
         assert abs(float(found["procrustes"][i, 0]) - nuclear / np.linalg.norm(x) / np.linalg.norm(y)) < 1e-6
     assert int(found["n"]) == a.shape[1] and found["layer_b"].values.tolist() == [1]
-    found = similarity(one, other, "cosine", prompts=PROMPTS, layers=[0, 2])
+    found = similarity(one, other, "cosine", prompts=PROMPTS, layers=[0, 2], layers_b=slice(None))
     for i, layer in enumerate((0, 2)):
         for j in range(2):
             x, y = a[layer], b[j]
@@ -114,18 +114,18 @@ def test_procrustes_of_a_turned_shape_is_one() -> None:
     x = torch.randn(50, 4, dtype=torch.float64, generator=generator)
     turn = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64, generator=generator)).Q
     y = 3 * x @ turn + 7
-    assert abs(float(similarity(x, y, "procrustes")["procrustes"]) - 1) < 1e-9
-    assert float(similarity(x, torch.randn(50, 4, generator=generator), "procrustes")["procrustes"]) < 0.5
+    assert abs(similarity(x, y, "procrustes")["procrustes"].item() - 1) < 1e-9
+    assert similarity(x, torch.randn(50, 4, generator=generator), "procrustes")["procrustes"].item() < 0.5
 
 
 def test_tensors_have_the_numbers_of_the_formulas() -> None:
     angles = torch.arange(1, 13, dtype=torch.float64)[:, None]
     x = (angles * torch.arange(1, 6)).sin()
     y = x[:, :4] + (angles * torch.arange(2, 6)).cos() / 2
-    assert abs(float(similarity(x, y)["cka"]) - 0.6706276030527453) < 1e-9
-    assert abs(float(similarity(x, y, debiased=False)["cka"]) - 0.7380483434947869) < 1e-9
-    assert abs(float(similarity(x, y, debiased=False, kernel="rbf")["cka"]) - 0.9044158763317339) < 1e-9
-    assert abs(float(similarity(x)["cka"]) - 1) < 1e-9
+    assert abs(similarity(x, y)["cka"].item() - 0.6706276030527453) < 1e-9
+    assert abs(similarity(x, y, debiased=False)["cka"].item() - 0.7380483434947869) < 1e-9
+    assert abs(similarity(x, y, debiased=False, kernel="rbf")["cka"].item() - 0.9044158763317339) < 1e-9
+    assert abs(similarity(x)["cka"].item() - 1) < 1e-9
 
 
 def test_steps_of_a_run(diffusion: dlens.Model) -> None:
