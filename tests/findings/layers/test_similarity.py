@@ -146,7 +146,7 @@ def test_streams_are_read_as_models_are(one: dlens.Model, other: dlens.Model, tm
     assert len(kept[0].shards) != len(kept[1].shards)
     found, expected = similarity(*kept), similarity(one, other, prompts=PROMPTS)
     assert abs(found["cka"] - expected["cka"]).max() < 1e-5 and int(found["n"]) == int(expected["n"])
-    with pytest.raises(ValueError, match="have prompt 3 and prompt 0 side by side; expected the same"):
+    with pytest.raises(ValueError, match="have prompt 3, 0 and prompt 0, 0 side by side; expected the same"):
         similarity(kept[0], other, prompts=PROMPTS)
 
 
