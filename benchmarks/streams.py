@@ -37,7 +37,8 @@ def main(
     """
     torch.set_num_threads(threads)
     rows = [*_memory(prompts), *_speed(rounds, device)]
-    publish(rows, json, "benchmarks.streams", device, prompts=prompts, rounds=rounds, threads=threads, device=device)
+    module = "benchmarks.streams" if device == "cpu" else f"benchmarks.streams --device {device}"
+    publish(rows, json, module, device, prompts=prompts, rounds=rounds, threads=threads)
 
 
 def _prompts(n: int, vocab: int) -> list[list[int]]:
@@ -64,11 +65,16 @@ def _memory(n: int) -> list[Row]:
 def _speed(rounds: int, device: str) -> list[Row]:
     """Seconds of a stream over those of the same forwards without a trace: 1.25 is 0.8 of their throughput."""
     small, plain = dlens.load(MODEL), dlens.load(MODEL, verify=False)
-    small.module.to(device), plain.module.to(device)
+    _to(device, small, plain)
     rows = _ratios("8 M trio", small, plain, 8 * BATCH, rounds)
     large, plain = pair(qwen2_like())
-    large.module.to(device), plain.module.to(device)
+    _to(device, large, plain)
     return rows + _ratios("113 M", large, plain, 2 * BATCH, max(3, rounds // 2))
+
+
+def _to(device: str, *models: dlens.Model) -> None:
+    for model in models:
+        model.module.to(device)
 
 
 def _ratios(name: str, model: dlens.Model, plain: dlens.Model, n: int, rounds: int) -> list[Row]:

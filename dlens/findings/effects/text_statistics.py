@@ -15,7 +15,7 @@ from jaxtyping import Float
 from dlens.checks import quoted, several
 from dlens.findings.scores.batches import batched
 from dlens.findings.scores.intervals import LEVEL, jackknife_interval, mean_interval
-from dlens.ops.base.given import as_count
+from dlens.ops.base.given import as_count, as_ints
 from dlens.tracing.chain import Trace, trace
 from dlens.tracing.records.record import Record
 
@@ -69,7 +69,7 @@ def text_statistics(
         (True, True)
     """
     sets = _sets(texts)
-    sizes = tuple(as_count(size, "n") for size in (n if several(n) else [n]))
+    sizes = tuple(as_count(size, "n") for size in as_ints(n, "n"))
     read = _embedding(embed, layer, as_count(batch_size, "batch_size"))
     found: dict[str, list[Any]] = {}
     for own in sets.values():

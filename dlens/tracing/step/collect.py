@@ -125,7 +125,7 @@ class Collector:
         value = value.detach() if op.dtype is None else value.detach().to(op.dtype)
         chosen = step_mask(op.tokens, active.planned.fixed, spot.state)
         if chosen is not None:
-            sizes = dict(zip(("batch", "position"), chosen.shape, strict=True))
+            sizes: dict[str, int] = dict(zip(("batch", "position"), chosen.shape, strict=True))
             there = chosen.to(value.device).reshape([sizes.get(axis, 1) for axis in POINTS[op.point].axes])
             value = torch.where(there, value[: len(chosen)], torch.nan)
         self._keep(self.captured, active, value, spot)
