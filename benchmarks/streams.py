@@ -41,9 +41,9 @@ def main(
     publish(rows, json, module, device, prompts=prompts, rounds=rounds, threads=threads)
 
 
-def _prompts(n: int, vocab: int) -> list[list[int]]:
+def _prompts(n: int, vocab: int, width: int = WIDTH) -> list[list[int]]:
     generator = torch.Generator().manual_seed(0)
-    lengths = torch.randint(WIDTH // 2, WIDTH + 1, (n,), generator=generator).tolist()
+    lengths = torch.randint(width // 2, width + 1, (n,), generator=generator).tolist()
     return [torch.randint(8, vocab, (length,), generator=generator).tolist() for length in lengths]
 
 
@@ -54,7 +54,8 @@ def _memory(n: int) -> list[Row]:
     # Most of the model is skipped, as memory is what matters.
     trace = dlens.trace(MODEL).skip(range(2, 16)).capture("resid_post", layers=1)
     with tempfile.TemporaryDirectory() as folder:
-        kept = trace.stream(_prompts(n, trace.model.vocab_size), Path(folder) / "kept", batch_size=BATCH)
+        prompts = _prompts(n, trace.model.vocab_size, width=16)
+        kept = trace.stream(prompts, Path(folder) / "kept", batch_size=64, progress=False)
         for _ in kept.batches(4096, shuffle=0):
             pass
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from dlens.checks import as_path
+from dlens.checks import as_flag, as_path
 from dlens.models.load import load
 from dlens.ops.base.given import as_count, as_index, as_seed
 from dlens.samplers import Sampler
@@ -200,6 +200,8 @@ class Trace(Verbs):
             >>> kept
             Activations of trio/diffusion, denoising: resid_post of layers 8, 72 rows [192] of 2 prompts
         """
+        as_flag(progress, "progress")
+        as_flag(infill, "infill")
         generation = None
         if max_new_tokens is not None:
             settings: dict[str, Any] = {"sampler": sampler, "seed": seed, "infill": infill, "cache": cache}

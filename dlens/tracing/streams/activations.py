@@ -17,7 +17,7 @@ from dlens.ops.base.given import Indices, as_count, as_indices, as_seed
 from dlens.ops.base.scope import Scope, StepSpec
 from dlens.tracing.planning.streamed import StreamedPoint
 from dlens.tracing.streams.header import Header, read_header
-from dlens.tracing.streams.places import Places, Rows
+from dlens.tracing.streams.places import Places, Rows, joined, rows_of
 from dlens.tracing.streams.shard import Shard, read_columns, read_values, shards_in
 
 __all__ = ["Activations", "load_activations"]
@@ -194,10 +194,10 @@ class Activations:
                 left.append(pool.at(slice(start, stop) if order is None else order[start:stop]))
                 start = min(stop, len(pool))
                 if sum(map(len, left)) == size:
-                    yield Rows.joined(left)
+                    yield joined(left)
                     left = []
         if left:
-            yield Rows.joined(left)
+            yield joined(left)
 
     def read(self) -> Rows:
         """All rows at once."""
@@ -207,7 +207,7 @@ class Activations:
                 f"no row of {self.folder} is chosen; expected one at least; choose other steps, states, noise or "
                 f"prompts"
             )
-        return Rows.joined(parts)
+        return joined(parts)
 
     def by_file(self) -> Iterator[list[Rows]]:
         """File by file the chosen rows, layer by layer: a place is at the same number of each."""
@@ -244,10 +244,10 @@ class Activations:
         for number in order:
             pool += self._parts(self.shards[number])
             if pool and (generator is None or sum(part.values.nbytes for part in pool) >= _POOL_BYTES):
-                yield Rows.joined(pool)
+                yield joined(pool)
                 pool = []
         if pool:
-            yield Rows.joined(pool)
+            yield joined(pool)
 
     def _parts(self, shard: Shard) -> list[Rows]:
         """The chosen rows of a file, layer by layer."""
@@ -260,7 +260,7 @@ class Activations:
         if not len(places):
             return []
         names = {layer: hook_name(self.point, layer) for layer in self.layers} or {-1: hook_name(self.point)}
-        return [Rows.of(read_values(shard, name, index), layer, places) for layer, name in names.items()]
+        return [rows_of(read_values(shard, name, index), layer, places) for layer, name in names.items()]
 
     def __repr__(self) -> str:
         point = self.point or " and ".join(one.point for one in self.header.points)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
-__all__ = ["Places", "Rows"]
+__all__ = ["Places", "Rows", "joined", "rows_of"]
 
 
 @final
@@ -88,15 +88,15 @@ class Rows:
         """Some of them, by their numbers or a mask."""
         return Rows(**{each.name: getattr(self, each.name)[index] for each in fields(self)})
 
-    @staticmethod
-    def of(values: Tensor, layer: int, places: Places) -> Rows:
-        """The rows of one layer."""
-        return Rows(values, torch.full_like(places.prompt, layer), **places.columns())
 
-    @staticmethod
-    def joined(parts: Sequence[Rows]) -> Rows:
-        """All of several, one after the other."""
-        if len(parts) == 1:
-            return parts[0]
-        names = [each.name for each in fields(Rows)]
-        return Rows(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+def rows_of(values: Tensor, layer: int, places: Places) -> Rows:
+    """The rows of one layer."""
+    return Rows(values, torch.full_like(places.prompt, layer), **places.columns())
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """All rows of several parts, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    names = [each.name for each in fields(Rows)]
+    return Rows(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})

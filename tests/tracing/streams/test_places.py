@@ -2,7 +2,7 @@
 
 import torch
 
-from dlens.tracing.streams.places import Places, Rows
+from dlens.tracing.streams.places import Places, joined, rows_of
 from tests.tracing.streams.made import places
 
 
@@ -15,8 +15,8 @@ def test_places_are_chosen_and_joined_column_by_column() -> None:
 
 
 def test_rows_have_their_layer() -> None:
-    rows = Rows.joined([Rows.of(torch.eye(2), 3, places(0, 1)), Rows.of(torch.zeros(1, 2), 5, places(7))])
+    rows = joined([rows_of(torch.eye(2), 3, places(0, 1)), rows_of(torch.zeros(1, 2), 5, places(7))])
     assert rows.layer.tolist() == [3, 3, 5] and rows.prompt.tolist() == [0, 1, 7] and len(rows) == 3
     assert rows.at(rows.layer == 3).values.tolist() == [[1, 0], [0, 1]]
     assert rows.at(slice(1, 3)).token.tolist() == [31, 37]
-    assert Rows.joined([rows]) is rows
+    assert joined([rows]) is rows
