@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dlens import metrics, samplers, tasks, workers
+from dlens import caches, metrics, samplers, tasks, workers
 from dlens.compression.compress import compress
 from dlens.compression.recipe import Recipe
 from dlens.compression.spectral_alpha import spectral_alpha
@@ -107,6 +107,7 @@ __all__ = [
     "attention_flow",
     "circuit",
     "attribute",
+    "caches",
     "collapse",
     "compare",
     "compress",

@@ -30,6 +30,7 @@ LEVELS = {
     "tables": 0,
     "checks": 1,
     "metrics": 2,
+    "caches": 3,
     "models": 3,
     "ops": 3,
     "measures": 3,

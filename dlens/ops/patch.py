@@ -37,6 +37,7 @@ class Source:
         width: the positions that the run planned to compute; `values` holds fewer if it ended early.
         padding: [batch, prompt], the positions of its prompts that are padding.
         n_steps, planned_steps: the steps that ran, and that were planned.
+        computed: [step, batch, position], what each step computed; None is all.
     """
 
     values: Tensor
@@ -48,6 +49,7 @@ class Source:
     padding: Bool[Tensor, "batch prompt"]
     n_steps: int
     planned_steps: int
+    computed: Bool[Tensor, "step batch position"] | None = None
 
 
 @final
@@ -58,8 +60,8 @@ class Patch(Edit):
     Under classifier-free guidance only the conditional half is replaced, as a record holds that half.
 
     Args:
-        source: the other run's values; what it does not hold, as it is padding or that run had ended, keeps
-            its own value.
+        source: the other run's values; what it does not hold, as it is padding, that run had ended, or its cache
+            left the position out, keeps its own value.
         from_layers, from_steps, from_positions: for each place of this run that of the other; None is the same.
     """
 
@@ -170,6 +172,10 @@ class Patch(Edit):
                 f"capture them, or limit the patch with steps="
             )
 
+    @property
+    def replays(self) -> bool:
+        return self.source.steps is None
+
     def edit(self, value: Tensor, place: Place) -> Tensor:
         assert place.layer is not None
         source = self.source
@@ -178,17 +184,13 @@ class Patch(Edit):
             return value
         step = 0 if source.steps is None else source.steps.index(there)
         whole = source.values[step, source.layers.index(self._there(place.layer))]
+        held = source.real if source.computed is None else source.real & source.computed[there]
         if self.from_positions is not None:
-            return self._moved(value, whole, place)
+            return self._moved(value, whole, held, place)
         axes, rows = POINTS[self.at].axes, list(place.rows)
-        stop = place.columns.stop
-        columns = {"position": place.columns}
-        if "position_b" in axes:
-            columns["position_b"] = slice(stop - value.shape[-1], stop)
-        index = tuple(columns.get(axis, slice(None)) for axis in axes)
         batch = axes.index("batch")
-        other = whole.index_select(batch, torch.tensor(rows))[index]
-        real = source.real[rows][:, place.columns]
+        other = place.part_of(whole.index_select(batch, torch.tensor(rows)), axes, value.shape[-1])
+        real = place.part_of(held[rows], ("batch", "position"), 0)
         sizes = {"batch": len(rows), "position": real.shape[1]}
         real = real.reshape([sizes.get(axis, 1) for axis in axes]).to(value.device)
         known = tuple(slice(size) for size in other.shape)
@@ -196,17 +198,17 @@ class Patch(Edit):
         edited[known] = torch.where(real, other.to(value), edited[known])
         return edited
 
-    def _moved(self, value: Tensor, whole: Tensor, place: Place) -> Tensor:
+    def _moved(self, value: Tensor, whole: Tensor, held: TokenMask, place: Place) -> Tensor:
         """The new value, where each position is another one of the other run."""
         assert self.from_positions is not None
         edited = value.clone()
+        columns = torch.arange(place.columns.start, place.columns.stop)
         for number, row in enumerate(place.rows):
             first = int(self.source.padding[row].sum())
+            own = columns if place.index is None else place.index[number].cpu()
             for here, there in self.from_positions.items():
-                column = first + here - place.columns.start
-                inside = 0 <= column < place.columns.stop - place.columns.start and first + there < whole.shape[1]
-                if inside and bool(self.source.real[row, first + there]):
-                    edited[number, column] = whole[row, first + there].to(value)
+                if first + there < whole.shape[1] and bool(held[row, first + there]):
+                    edited[number, own == first + here] = whole[row, first + there].to(value)
         return edited
 
     def words(self) -> str:

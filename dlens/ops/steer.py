@@ -64,6 +64,10 @@ class Steer(Edit):
     def _rows(self, n_layers: int) -> tuple[int, ...]:
         return tuple(range(n_layers)) if self.layers is None else self.layers
 
+    @property
+    def replays(self) -> bool:
+        return True
+
     def edit(self, value: Tensor, place: Place) -> Tensor:
         vector = self.vector
         if vector.ndim == 2:

@@ -13,7 +13,7 @@ from dlens.models.model import Model
 from dlens.models.proofs.sites import point_widths
 from dlens.ops.base.op import Op
 from dlens.ops.base.target import RunShape, Target
-from dlens.tracing.engine import StateOf, run_plan
+from dlens.tracing.engine import ActivesOf, StateOf, run_plan
 from dlens.tracing.planning.captures import capture_bytes, refuse_large_captures
 from dlens.tracing.planning.described import describe
 from dlens.tracing.planning.inputs import Batch
@@ -22,9 +22,9 @@ from dlens.tracing.probes.outlier import Calibrated
 from dlens.tracing.probes.unembed import readout_for
 from dlens.tracing.step.collect import Collector
 from dlens.tracing.step.gather import Gather
-from dlens.tracing.step.state import Window
+from dlens.tracing.step.state import Group
 
-__all__ = ["Prepared", "check_run", "prepare", "target_of", "windows"]
+__all__ = ["Prepared", "check_run", "prepare", "target_of", "groups"]
 
 T = TypeVar("T")
 
@@ -66,9 +66,9 @@ class Prepared:
     plan: Plan
     collector: Collector
 
-    def run(self, state_of: StateOf, drive: Callable[[], T]) -> T:
-        """Run one window."""
-        return run_plan(self.model, self.target, self.plan, self.collector, state_of, drive)
+    def run(self, state_of: StateOf, drive: Callable[[], T], actives_of: ActivesOf | None = None) -> T:
+        """Run one group."""
+        return run_plan(self.model, self.target, self.plan, self.collector, state_of, drive, actives_of)
 
 
 def check_run(
@@ -130,7 +130,7 @@ def _refuse_uncomputed(plan: Plan, shape: RunShape) -> None:
             )
 
 
-def windows(model: Model, batch: Batch, batch_size: int | None = None) -> Iterator[tuple[Window, TokenIds, TokenMask]]:
+def groups(model: Model, batch: Batch, batch_size: int | None = None) -> Iterator[tuple[Group, TokenIds, TokenMask]]:
     """The parts in which a batch runs: all of it, or rows of equal length where padding is not honoured.
 
     Args:
@@ -138,7 +138,7 @@ def windows(model: Model, batch: Batch, batch_size: int | None = None) -> Iterat
     """
     size = len(batch.ids) if batch_size is None else batch_size
     if size >= len(batch.ids) and (model.honours_padding or not batch.padded):
-        yield Window(tuple(range(len(batch.ids))), 0), batch.ids, batch.real
+        yield Group(tuple(range(len(batch.ids))), 0), batch.ids, batch.real
         return
     lengths = batch.lengths
     alike = [range(len(lengths))]
@@ -146,4 +146,4 @@ def windows(model: Model, batch: Batch, batch_size: int | None = None) -> Iterat
         alike = [[row for row, own in enumerate(lengths) if own == length] for length in sorted(set(lengths))]
     for rows in (tuple(some[at : at + size]) for some in alike for at in range(0, len(some), size)):
         offset = batch.ids.shape[-1] - max(lengths[row] for row in rows)
-        yield Window(rows, offset), batch.ids[list(rows), offset:], batch.real[list(rows), offset:]
+        yield Group(rows, offset), batch.ids[list(rows), offset:], batch.real[list(rows), offset:]

@@ -20,13 +20,13 @@ from dlens.tracing.finish import Outcome, finish
 from dlens.tracing.finite import broken_forward, broken_notes
 from dlens.tracing.planning.inputs import as_batch, refuse_too_long
 from dlens.tracing.planning.shape import run_shape
-from dlens.tracing.prepare import Prepared, check_run, prepare, windows
+from dlens.tracing.prepare import Prepared, check_run, groups, prepare
 from dlens.tracing.probes.flops import StepCost
 from dlens.tracing.progress import hold
 from dlens.tracing.records.record import Record
 from dlens.tracing.settings import RunSettings, check_settings
 from dlens.tracing.step.gather import Gather
-from dlens.tracing.step.state import Window, forward_state
+from dlens.tracing.step.state import Group, forward_state
 
 __all__ = ["run_forward", "run_generation"]
 
@@ -48,19 +48,19 @@ def run_forward(
         plan = check_run(model, target, ops, shape, batch.real, capture_limit)
         prepared = prepare(model, target, ops, shape, plan, gather)
         start = time.perf_counter()
-        parts = windows(model, batch, batch_size)
-        costs, broken = zip(*(_forward_window(prepared, *window) for window in parts), strict=True)
+        parts = groups(model, batch, batch_size)
+        costs, broken = zip(*(_forward_group(prepared, *group) for group in parts), strict=True)
         seconds = time.perf_counter() - start
     notes = broken_notes([torch.stack(broken).any()])
     return finish(prepared, batch, Outcome(batch.ids, 1, seconds, list(costs), list(costs), notes=notes))
 
 
-def _forward_window(
-    prepared: Prepared, window: Window, ids: TokenIds, real: TokenMask
+def _forward_group(
+    prepared: Prepared, group: Group, ids: TokenIds, real: TokenMask
 ) -> tuple[StepCost, Bool[Tensor, ""]]:
     model, has_noise = prepared.model, prepared.target.has_noise
     masked = ids == model.family.mask_token_id if has_noise else torch.zeros_like(real)
-    state = forward_state(window, real, masked, has_noise)
+    state = forward_state(group, real, masked, has_noise)
     inputs = model.family.inputs(ids, None if bool(real.all()) else real)
     logits = prepared.run(lambda step, args, kwargs: state, lambda: model.module(**inputs).logits)
     return StepCost(len(ids), ids.shape[-1]), broken_forward(logits, real)

@@ -179,7 +179,7 @@ class _Job:
         decoding = None
         if generation is not None:
             decoding = [generation.new_tokens, value_digest(generation.sampler), generation.seed]
-            decoding += [generation.infill, generation.cache]
+            decoding += [generation.infill, value_digest(generation.cache)]
         held = hashlib.sha256()
         for ids, real in zip(self.batch.ids, self.batch.real, strict=True):
             held.update(json.dumps(ids[real].tolist()).encode())
@@ -226,7 +226,7 @@ class _Job:
             for number, rows in enumerate(batches):
                 if number >= start.batch:
                     real = self._real(rows)
-                    gather.start(max(start, Mark(number)), *self._where(rows, real))
+                    gather.start(max(start, Mark(number)), *self._where(rows, real), width=real.shape[-1])
                     idle += self._batch(number, rows, gather)
                     gather.end()
                 bar.update(len(rows))

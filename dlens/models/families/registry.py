@@ -3,19 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from dlens.axes import respell
-from dlens.checks import quoted
+from dlens.checks import quoted, whole
+from dlens.models.families.adapted import (
+    FAST_DLLM,
+    LLADA_MOE,
+    RND1,
+    SDAR,
+    fast_dllm_layout,
+    llada_moe_layout,
+    rnd1_layout,
+    sdar_layout,
+)
 from dlens.models.families.decoder import AUTOREGRESSIVE, DECODER_LAYOUTS, MASKED, MASKED_SHIFTED, llama_like
+from dlens.models.families.dit import BD3LM, MDLM, dit_layout
 from dlens.models.families.dream import DREAM, dream_layout
+from dlens.models.families.encoder import ENCODER_LAYOUTS
 from dlens.models.families.llada import LLADA, llada_layout
+from dlens.models.families.llada2 import LLADA2, llada2_layout
 from dlens.models.family import Family, Layout
 
 __all__ = ["choose_family", "choose_layout", "families", "register_family"]
 
-_FAMILIES: dict[str, Family] = {f.name: f for f in (AUTOREGRESSIVE, MASKED, MASKED_SHIFTED, LLADA, DREAM)}
-_LAYOUTS: Mapping[str, Callable[[Any], Layout]] = {**DECODER_LAYOUTS, "llada": llada_layout, "Dream": dream_layout}
+_FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        AUTOREGRESSIVE,
+        MASKED,
+        MASKED_SHIFTED,
+        LLADA,
+        DREAM,
+        LLADA2,
+        SDAR,
+        FAST_DLLM,
+        LLADA_MOE,
+        RND1,
+        BD3LM,
+        MDLM,
+    )
+}
+_LAYOUTS: Mapping[str, Callable[[Any], Layout]] = {
+    **DECODER_LAYOUTS,
+    **ENCODER_LAYOUTS,
+    "llada": llada_layout,
+    "Dream": dream_layout,
+    "llada2_moe": llada2_layout,
+    "sdar": sdar_layout,
+    "sdar_moe": sdar_layout,
+    "Fast_dLLM_Qwen": fast_dllm_layout,
+    "lladamoe": llada_moe_layout,
+    "rnd1": rnd1_layout,
+    "bd3lm": dit_layout,
+    "mdlm": dit_layout,
+}
+# What configs call the tokens of a canvas block.
+_BLOCK_NAMES = ("block_size", "bd_size", "block_length")
 
 
 def families() -> tuple[Family, ...]:
@@ -92,11 +137,19 @@ def choose_family(family: str | Family | None, config: Any) -> Family:
                 f"family {name!r}; expected one of {', '.join(_FAMILIES)}; "
                 f"{respell(name, _FAMILIES)}; a new one is added with dlens.register_family"
             )
-        return _FAMILIES[name]
+        return _as_built(_FAMILIES[name], settings)
     for known in reversed(_FAMILIES.values()):
         if config.model_type in known.model_types:
-            return known
+            return _as_built(known, settings)
     return AUTOREGRESSIVE if settings.get("is_causal", True) else MASKED
+
+
+def _as_built(family: Family, settings: Mapping[str, Any]) -> Family:
+    """A family whose attention is causal between canvas blocks, with the length that the checkpoint names."""
+    named = next((settings[name] for name in _BLOCK_NAMES if whole(settings.get(name)) is not None), None)
+    if family.block_length is None or named is None:
+        return family
+    return replace(family, block_length=named)
 
 
 def choose_layout(family: Family, config: Any) -> Layout:

@@ -38,7 +38,14 @@ class Gather:
         self._sides: dict[torch.device, Any] = {}
         self._begun = 0
 
-    def start(self, begin: Mark, prompts: Int[Tensor, " batch"], first: Int[Tensor, " batch"], fixed: Any) -> None:
+    def start(
+        self,
+        begin: Mark,
+        prompts: Int[Tensor, " batch"],
+        first: Int[Tensor, " batch"],
+        fixed: TokenMask | None,
+        width: int,
+    ) -> None:
         """A batch starts.
 
         Args:
@@ -46,9 +53,10 @@ class Gather:
             prompts: the number of each row's prompt.
             first: the column of each row's first real token.
             fixed: [batch, position] of the run where the positions do not change, else None.
+            width: columns of prompts and new tokens; a canvas of whole blocks may have more.
         """
         self._batch, self._done = begin.batch, begin.steps
-        self._prompts, self._first, self._fixed = prompts, first, fixed
+        self._prompts, self._first, self._fixed, self._width = prompts, first, fixed, width
         self._forget(0)
 
     def begin(self, state: StepState, ids: TokenIds) -> None:
@@ -75,7 +83,7 @@ class Gather:
         if self._places is None:
             self._choose()
         index = self._index.to(value.device)
-        rows = value.detach()[: len(spot.state.window.rows)].flatten(0, 1).index_select(0, index)
+        rows = value.detach()[: len(spot.state.group.rows)].flatten(0, 1).index_select(0, index)
         rows = rows if op.dtype is None else rows.to(op.dtype)
         self._values[hook_name(spot.point, spot.layer)] = self._off_device(rows)
 
@@ -91,17 +99,21 @@ class Gather:
 
     def _choose(self) -> None:
         """The rows that are wanted of this forward."""
-        state, n_rows = self._state, len(self._state.window.rows)
+        state, n_rows = self._state, len(self._state.group.rows)
+        ids = self._ids
+        if state.window is not None and ids.shape[-1] != state.real.shape[-1]:
+            ids = state.window.take(ids)
         rows, columns = self._wanted(state).nonzero(as_tuple=True)
         self._index = rows * state.real.shape[-1] + columns
-        token, said = self._ids[:n_rows][rows, columns], state.state[rows, columns]
-        rows, columns = rows.cpu(), columns.cpu()
-        own = torch.tensor(state.window.rows)[rows]
+        token, said = ids[:n_rows][rows, columns], state.state[rows, columns]
+        stands = _columns(state)[rows, columns].cpu()
+        rows = rows.cpu()
+        own = torch.tensor(state.group.rows)[rows]
         share = torch.tensor(state.noise or [torch.nan] * n_rows, dtype=torch.float64)
         self._places = Places(
             prompt=self._prompts[own].int(),
             step=torch.full_like(rows, state.step, dtype=torch.int32),
-            position=(state.full_columns.start + columns - self._first[own]).int(),
+            position=(stands - self._first[own]).int(),
             token=token.cpu().int(),
             state=said.cpu().to(torch.int8),
             noise=share[rows],
@@ -109,8 +121,14 @@ class Gather:
 
     def _wanted(self, state: StepState) -> TokenMask:
         """[batch, position]: measured, chosen, and not computed by an earlier forward."""
-        mask = state.state >= 0
-        chosen = step_mask(self._tokens, self._fixed, state)
+        stands = _columns(state)
+        mask = (state.state >= 0) & (stands < self._width)
+        # Of rows that compute unlike numbers of columns some have their first one again.
+        mask[:, 1:] &= stands[:, 1:] != stands[:, :1]
+        fixed, columns = self._fixed, (state.whole or state).full_columns
+        if fixed is not None and columns.stop > fixed.shape[-1]:
+            fixed = torch.nn.functional.pad(fixed, (0, columns.stop - fixed.shape[-1]))
+        chosen = step_mask(self._tokens, fixed, state)
         if chosen is not None:
             mask &= chosen.to(mask.device)
         mask[:, : max(0, state.fresh - state.columns.start)] = False
@@ -132,6 +150,14 @@ class Gather:
         """Deliver the rows of the forward that is over."""
         if self._places is not None:
             self._deliver(Part(mark, self._places, self._values, tuple(map(_event, self._sides.values()))))
+
+
+def _columns(state: StepState) -> Int[Tensor, "batch position"]:
+    """The columns of the whole batch that a forward computes, row by row."""
+    if state.window is not None:
+        return state.window.index + state.group.offset
+    columns = state.full_columns
+    return torch.arange(columns.start, columns.stop, device=state.real.device).expand(len(state.real), -1)
 
 
 def _event(side: Any) -> Any:

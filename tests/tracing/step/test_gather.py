@@ -5,7 +5,8 @@ import torch
 from dlens.ops.capture import Capture
 from dlens.tracing.step.gather import Gather
 from dlens.tracing.step.program import Spot
-from dlens.tracing.step.state import StepState, Window, denoising_state
+from dlens.tracing.step.state import Group, StepState, denoising_state
+from dlens.tracing.step.window import window_of
 from dlens.tracing.streams.shard import Mark, Part
 
 REAL = torch.tensor([[False, True, True, True, True], [True, True, True, True, True]])
@@ -18,17 +19,20 @@ OP = Capture(point="resid_post", dtype=torch.float16)
 
 def state(step: int, ends: torch.Tensor | None = None) -> StepState:
     none = torch.zeros_like(REAL)
-    window = Window((0, 1), 0)
-    return denoising_state(step, window, REAL, GENERATED, MASKED, none if ends is None else ends, 1)
+    group = Group((0, 1), 0)
+    return denoising_state(step, group, REAL, GENERATED, MASKED, none if ends is None else ends, 1)
 
 
-def gathered(tokens: object, states: list[StepState], done: int = 0, fixed: torch.Tensor | None = None) -> list[Part]:
+def gathered(
+    tokens: object, states: list[StepState], done: int = 0, fixed: torch.Tensor | None = None, width: int = 5
+) -> list[Part]:
     parts: list[Part] = []
     gather = Gather(tokens, parts.append)  # type: ignore[arg-type]
-    gather.start(Mark(4, done), torch.tensor([7, 2]), torch.tensor([1, 0]), fixed)
+    gather.start(Mark(4, done), torch.tensor([7, 2]), torch.tensor([1, 0]), fixed, width)
     for own in states:
         gather.begin(own, IDS)
-        gather.take(OP, VALUES, Spot("resid_post", 3, own))
+        value = VALUES if own.window is None else own.window.take(VALUES)
+        gather.take(OP, value, Spot("resid_post", 3, own))
     gather.end()
     return parts
 
@@ -68,10 +72,23 @@ def test_columns_that_an_earlier_forward_computed_are_left_out() -> None:
     assert gathered("all", [again])[0].places.position.tolist() == [3, 4]
 
 
+def test_a_step_with_a_cache_has_the_columns_that_it_computes() -> None:
+    computed = torch.tensor([[False, True, False, True, False], [False, False, True, False, False]])
+    for fixed, tokens, expected in ((None, "all", [11, 13, 22]), (torch.ones_like(REAL)[:, :3], [1], [11, 22])):
+        (part,) = gathered(tokens, [state(2).within(window_of(computed))], fixed=fixed)
+        assert part.places.token.tolist() == expected and part.places.position.tolist()[-1] == 2
+        assert part.values["blocks.3.hook_resid_post"][0, 0] == 1
+        assert part.places.noise.tolist() == [0.5] * (len(expected) - 1) + [1.0]
+
+
+def test_what_makes_a_canvas_block_whole_is_left_out() -> None:
+    assert gathered("all", [state(0)], width=4)[0].places.position.tolist() == [0, 1, 2, 0, 1, 2, 3]
+
+
 def test_rows_are_copies() -> None:
     parts: list[Part] = []
     gather, live, own = Gather("all", parts.append), VALUES.clone(), state(0)
-    gather.start(Mark(0), torch.tensor([0, 1]), torch.tensor([1, 0]), None)
+    gather.start(Mark(0), torch.tensor([0, 1]), torch.tensor([1, 0]), None, 5)
     gather.begin(own, IDS)
     gather.take(Capture(point="resid_post"), live, Spot("resid_post", 0, own))
     live.zero_()
