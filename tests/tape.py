@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dlens.tracing.step.recorder import Recorder, Recording, not_packed
+from dlens.tracing.replay.recorder import Recorder, Recording, not_packed
 
 __all__ = ["TapeRecorder"]
 

@@ -52,7 +52,7 @@ LEVELS = {
 }
 # The floors of a room: each may import those before it, and what stands in the room itself is on top.
 FLOORS = {
-    "tracing": ("planning", "records", "streams", "step", "engine", "probes"),
+    "tracing": ("planning", "records", "streams", "step", "replay", "engine", "probes"),
     "findings": ("scores", "layers", "skipping", "effects", "circuits", "study"),
     "measures": ("base",),
     "ops": ("base",),

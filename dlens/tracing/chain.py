@@ -19,9 +19,9 @@ from dlens.tracing.planning.shape import run_shape
 from dlens.tracing.prepare import target_of
 from dlens.tracing.progress import OnStep
 from dlens.tracing.records.record import Record
+from dlens.tracing.replay.replays import ReplayPolicy
 from dlens.tracing.run import run_forward, run_generation
 from dlens.tracing.settings import RunSettings, sampler_for
-from dlens.tracing.step.replay import ReplayPolicy
 from dlens.tracing.stream import StreamSettings, run_stream
 from dlens.tracing.streams.activations import Activations, load_activations
 from dlens.tracing.verbs import Verbs

@@ -30,11 +30,11 @@ from dlens.tracing.probes.flops import StepCost
 from dlens.tracing.progress import Watch, hold, refuse_stray_call
 from dlens.tracing.records.record import Record
 from dlens.tracing.records.text import MASK_SIGN, drafts, end_ids
+from dlens.tracing.replay.recorder import recorder_for
+from dlens.tracing.replay.replays import NotRecorded, ReplayPolicy, Replays, obstacle, replay_notes
 from dlens.tracing.settings import RunSettings, watch_of
 from dlens.tracing.step.canvas import CanvasKeys
 from dlens.tracing.step.halves import HalfOutputs
-from dlens.tracing.step.recorder import recorder_for
-from dlens.tracing.step.replay import NotRecorded, ReplayPolicy, Replays, obstacle, replay_notes
 from dlens.tracing.step.state import Group, StepState, denoising_state
 from dlens.tracing.step.window import Window, window_of
 

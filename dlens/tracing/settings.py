@@ -12,8 +12,8 @@ from dlens.ops.base.target import Target
 from dlens.samplers import Autoregressive, BlockDiffusion, Denoiser, FirstHitting, Sampler, default_for
 from dlens.tracing.planning.kv_cache import Caching, check_cache
 from dlens.tracing.progress import OnStep, Watch
+from dlens.tracing.replay.replays import ReplayPolicy
 from dlens.tracing.step.gather import Gather
-from dlens.tracing.step.replay import ReplayPolicy
 
 __all__ = ["RunSettings", "check_cancel", "check_settings", "sampler_for", "watch_of"]
 

@@ -80,7 +80,8 @@ class HalfOutputs:
         held = self._values[number][:, self._prompt :]
         new = v(response)
         alike = torch.cosine_similarity(new, held, dim=-1)
-        count = int(response.shape[1] * self._now.share)
+        # One at least, as a forward of no columns is none.
+        count = max(1, int(response.shape[1] * self._now.share))
         moved = torch.zeros_like(alike, dtype=torch.bool)
         moved.scatter_(1, alike.topk(count, largest=False).indices, True)
         held.copy_(new)

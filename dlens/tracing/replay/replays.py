@@ -13,10 +13,10 @@ from torch import Tensor
 from dlens.models.model import Model
 from dlens.ops.base.op import Op
 from dlens.tracing.planning.plan import Plan
+from dlens.tracing.replay.recorder import Constants, Recorder, Recording
 from dlens.tracing.step.collect import Collector
 from dlens.tracing.step.compile import active_at
 from dlens.tracing.step.program import Active, Rows
-from dlens.tracing.step.recorder import Constants, Recorder, Recording
 from dlens.tracing.step.state import StepState
 
 __all__ = ["LEAST_STEPS", "NotRecorded", "ReplayPolicy", "Replays", "obstacle", "replay_notes"]

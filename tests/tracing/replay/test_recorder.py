@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dlens.tracing.step.recorder import Constants, recorder_for
+from dlens.tracing.replay.recorder import Constants, recorder_for
 
 
 def test_copies_are_taken_from_the_device_in_their_order() -> None:
