@@ -76,14 +76,6 @@ TABLES = {
             for head, budget in ((name, False), ("budget", True))
         ),
     ),
-    "streams": Table(
-        ("streams-cpu",),
-        tuple(
-            Column(head, (model,), budget)
-            for name, model in (("113 M", "113 M"), ("trio", "8 M trio"))
-            for head, budget in ((name, False), ("budget", True))
-        ),
-    ),
     "compression": Table(
         ("compression-cpu",),
         (
