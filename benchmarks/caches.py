@@ -63,12 +63,12 @@ class Whole(Denoiser):
     def planned_steps(self, max_new_tokens: int, infill: int = 0) -> int:
         return LLaDA(block_length=BLOCK).planned_steps(max_new_tokens, infill)
 
-    def decode(self, forward: Any, *rest: Any) -> Any:
+    def decode(self, forward: Any, canvas: Any, generated: Any, new_tokens: int, tokens: Any, draw: Any) -> Any:
         def whole(canvas: Any, unconditional: Any = None, columns: Any = None) -> Any:
             logits = forward(canvas, unconditional)
             return logits if columns is None else logits[:, columns]
 
-        return LLaDA(block_length=BLOCK).decode(whole, *rest)
+        return LLaDA(block_length=BLOCK).decode(whole, canvas, generated, new_tokens, tokens, draw)
 
 
 if __name__ == "__main__":

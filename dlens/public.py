@@ -8,6 +8,9 @@ from dlens.compression.recipe import Recipe
 from dlens.compression.spectral_alpha import spectral_alpha
 from dlens.errors import Cancelled, NeverFired, UnfiredWarning, UnprovedWarning, VerificationError
 from dlens.evaluation.evaluate import Evaluation, evaluate
+from dlens.features.autoencoder import SparseAutoencoder
+from dlens.features.load_sae import load_sae
+from dlens.features.train_sae import train_sae
 from dlens.findings.circuits.attribute import Attribution, attribute
 from dlens.findings.circuits.circuit import Circuit, circuit
 from dlens.findings.circuits.heads import attention_flow, pattern_stability
@@ -19,10 +22,18 @@ from dlens.findings.effects.phases import Phases, phases
 from dlens.findings.effects.retention import Retention, retention
 from dlens.findings.effects.robustness import Robustness, robustness
 from dlens.findings.effects.text_statistics import text_statistics
+from dlens.findings.features.activation_rows import activation_rows
+from dlens.findings.features.direction import direction
+from dlens.findings.features.feature_steps import feature_steps
+from dlens.findings.features.plan_steering import SteeringSchedule, plan_steering
+from dlens.findings.features.probe import probe
+from dlens.findings.features.splice_loss import SpliceLoss, splice_loss
+from dlens.findings.features.steering import Steering, steering
 from dlens.findings.layers.compare import Comparison, compare
 from dlens.findings.layers.probe_layers import probe_layers
 from dlens.findings.layers.profile import Profile, profile
 from dlens.findings.layers.similarity import similarity
+from dlens.findings.layers.view_metrics import view_metrics
 from dlens.findings.skipping.plan_schedule import plan_schedule
 from dlens.findings.skipping.plan_skip import SkipPlan, plan_skip
 from dlens.findings.skipping.skip_schedule import SkipSchedule
@@ -33,6 +44,9 @@ from dlens.measures.commit_order import CommitOrder
 from dlens.measures.cosine import Cosine
 from dlens.measures.drift import Drift
 from dlens.measures.effective_rank import EffectiveRank
+from dlens.measures.features import Features
+from dlens.measures.geometry.curvature import Curvature
+from dlens.measures.geometry.matrix_entropy import MatrixEntropy
 from dlens.measures.logit_lens import LogitLens
 from dlens.measures.norms import Norms
 from dlens.measures.outliers import Outliers
@@ -68,15 +82,18 @@ __all__ = [
     "Compression",
     "CommitOrder",
     "Cosine",
+    "Curvature",
     "Disruption",
     "Drift",
     "Edit",
     "Evaluation",
     "EffectiveRank",
     "Family",
+    "Features",
     "Fill",
     "Layout",
     "LogitLens",
+    "MatrixEntropy",
     "Measure",
     "Model",
     "NeverFired",
@@ -96,6 +113,10 @@ __all__ = [
     "Site",
     "SkipPlan",
     "SkipSchedule",
+    "SparseAutoencoder",
+    "SpliceLoss",
+    "Steering",
+    "SteeringSchedule",
     "Structure",
     "Sweep",
     "TopTokens",
@@ -104,6 +125,7 @@ __all__ = [
     "UnprovedWarning",
     "Variant",
     "VerificationError",
+    "activation_rows",
     "attention_flow",
     "circuit",
     "attribute",
@@ -111,12 +133,15 @@ __all__ = [
     "collapse",
     "compare",
     "compress",
+    "direction",
     "disruption",
     "evaluate",
+    "feature_steps",
     "grid",
     "load",
     "load_activations",
     "load_record",
+    "load_sae",
     "load_sweep",
     "logit_attribution",
     "metrics",
@@ -126,6 +151,8 @@ __all__ = [
     "phases",
     "plan_schedule",
     "plan_skip",
+    "plan_steering",
+    "probe",
     "probe_layers",
     "profile",
     "register_family",
@@ -135,9 +162,13 @@ __all__ = [
     "samplers",
     "similarity",
     "spectral_alpha",
+    "splice_loss",
+    "steering",
     "sweep",
     "tasks",
     "text_statistics",
     "trace",
+    "train_sae",
+    "view_metrics",
     "workers",
 ]

@@ -19,8 +19,8 @@ class View:
         real: what is not padding.
         masked: what is to be decoded and is still a mask.
         stale: what holds another token than when its keys and values were computed, or none yet.
-        asked: the columns that the sampler reads, which are computed in any case: those of its block, and the one
-            before where the family's logits are shifted.
+        asked: the columns that the sampler reads: those of its block, and the one before where the family's logits are
+            shifted.
         block: the columns asked for when the sampler's block began.
         age: steps since then; 0 at its first step.
         block_length: of a model with block-causal attention, else None.
@@ -73,6 +73,8 @@ class Cache(ABC):
 
     Attributes:
         exact: whether the logits are those of a run without it.
+        decoded_too: whether all columns that the sampler reads are computed in any case; else those that are still
+            masked, and the logits of the others are NaN where the rule leaves them out.
 
     Examples:
         A cache of one's own, that computes all at every other step of a block:
@@ -92,6 +94,7 @@ class Cache(ABC):
     """
 
     exact: ClassVar[bool] = False
+    decoded_too: ClassVar[bool] = True
 
     def check(self, block_length: int | None) -> None:
         """Refuse a model for which the rule means nothing, before anything is computed.

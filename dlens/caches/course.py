@@ -32,9 +32,9 @@ class Course:
         >>> real = torch.ones(1, 4, dtype=torch.bool)
         >>> course = Course(Dual(), real)
         >>> canvas, masked = torch.tensor([[5, 6, 9, 9]]), torch.tensor([[False, False, True, True]])
-        >>> course.step(canvas, masked, asked=masked) is None
+        >>> course.step(canvas, masked, asked=masked, needed=masked) is None
         True
-        >>> course.step(canvas, masked, asked=masked).tolist()
+        >>> course.step(canvas, masked, asked=masked, needed=masked).tolist()
         [[False, False, True, True]]
     """
 
@@ -48,13 +48,14 @@ class Course:
     def __post_init__(self) -> None:
         self._held = torch.full(self.real.shape, _NONE, device=self.real.device)
 
-    def step(self, canvas: TokenIds, masked: TokenMask, asked: TokenMask) -> TokenMask | None:
+    def step(self, canvas: TokenIds, masked: TokenMask, asked: TokenMask, needed: TokenMask) -> TokenMask | None:
         """The columns that a step computes, at least one in each row; None is all of them.
 
         Args:
             canvas: what goes into the step.
             masked: what is to be decoded and is still a mask.
-            asked: the columns whose logits are read.
+            asked: the columns that the sampler reads, and those whose logits they have.
+            needed: the same of those that are still masks.
         """
         first = self._block is None
         if self._block is None or bool((asked & ~self._block).any()):
@@ -65,7 +66,7 @@ class Course:
         chosen = None if first and not self.cache.exact else self.cache.columns(view)
         self._age += 1
         if chosen is not None:
-            chosen = self._at_least(chosen | asked)
+            chosen = self._at_least(chosen | (asked if self.cache.decoded_too else needed))
         self._held = canvas.clone() if chosen is None else torch.where(chosen, canvas, self._held)
         return chosen
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from dlens.axes import TokenMask
 from dlens.caches.cache import Cache, View
@@ -18,7 +18,7 @@ class Delayed(Cache):
     """A step computes masks and the tokens decoded at the step before; now and then all is computed.
 
     The first two steps of a block compute all, and so does every step of it whose number `refresh` divides, counted
-    from 0.
+    from 0. At the others no decoded token has logits, so that a sampler edits none.
 
     Args:
         refresh: steps from one that computes all to the next.
@@ -33,6 +33,7 @@ class Delayed(Cache):
     """
 
     refresh: int = 8
+    decoded_too: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         number = whole(self.refresh)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ __all__ = ["default_rope", "importing", "prepare", "repair", "rope_parts"]
 
 # Names that remote code imports and transformers 5 dropped; what they were is not used where it was asked for.
 _DROPPED: dict[str, dict[str, Any]] = {
-    "transformers.utils": {"LossKwargs": dict},
+    "transformers.utils": {"LossKwargs": TypedDict("LossKwargs", {}, total=False)},
     "transformers.utils.import_utils": {"is_torch_fx_available": lambda: False},
     "transformers.pytorch_utils": {"is_torch_greater_or_equal_than_1_13": True},
     "transformers.cache_utils": {"SlidingWindowCache": type("SlidingWindowCache", (), {})},
@@ -212,10 +212,12 @@ def rope_parts(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def repair(module: nn.Module) -> None:
-    """Fill rotary buffers again after `from_pretrained`, which leaves them as uninitialised memory.
+    """Fill again what `from_pretrained` leaves empty: rotary buffers, as uninitialised memory, and tensors that are
+    plain attributes, such as BD3-LM's mask, without memory.
 
     They are in no checkpoint, and remote code does not tell transformers 5 how to make them.
     """
+    _remake(module)
     for _, part in rope_parts(module):
         rotary: Any = part
         frequencies, rotary.attention_scaling = rotary.rope_init_fn(
@@ -223,3 +225,16 @@ def repair(module: nn.Module) -> None:
         )
         rotary.register_buffer("inv_freq", frequencies, persistent=False)
         rotary.original_inv_freq = frequencies
+
+
+def _remake(module: Any) -> None:
+    """Take plain tensors that were made without memory from another module of the same class."""
+    lost = [
+        (path, name)
+        for path, part in module.named_modules()
+        for name, value in vars(part).items()
+        if isinstance(value, Tensor) and value.is_meta
+    ]
+    new = type(module)(module.config) if lost else module
+    for path, name in lost:
+        setattr(module.get_submodule(path), name, getattr(new.get_submodule(path), name))

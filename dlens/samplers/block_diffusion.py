@@ -23,6 +23,26 @@ __all__ = ["BlockDiffusion"]
 
 @final
 @dataclass(frozen=True)
+class _Pace:
+    """How far a row is in its block.
+
+    Args:
+        steps: steps of its schedule.
+        after: steps that began without a mask.
+        settled: whether one of these edited nothing.
+    """
+
+    steps: int = 0
+    after: int = 0
+    settled: bool = False
+
+    def next(self, masked: bool, edited: bool, alone: bool) -> _Pace:
+        """After a step: whether it began with masks, edited a token, committed a first token alone."""
+        return _Pace(self.steps + (not alone), self.after + (not masked), not masked and not edited)
+
+
+@final
+@dataclass(frozen=True)
 class BlockDiffusion(Denoiser):
     """Fill canvas blocks from left to right: at each step the tokens that are sure enough, or the surest ones.
 
@@ -125,29 +145,24 @@ class BlockDiffusion(Denoiser):
         tokens: Tokens,
         draw: Draw,
     ) -> TokenIds:
-        walk = BlockWalk(generated, self.block_length, tokens, self.stop)
-        steps, after = [0] * len(canvas), [0] * len(canvas)
-        settled = [False] * len(canvas)
+        walk, pace = BlockWalk(generated, self.block_length, tokens, self.stop), [_Pace() for _ in canvas]
         while any(walk.live):
             place = walk.look(canvas)
             masked = place.open.any(1).tolist()
-            over = [live and not more for live, more in zip(walk.live, masked, strict=True)]
-            if self.edit_threshold is not None:
-                spent = [done or n == self.max_post_steps for done, n in zip(settled, after, strict=True)]
-                over = [left and enough for left, enough in zip(over, spent, strict=True)]
+            over = [live and self._over(more, row) for live, more, row in zip(walk.live, masked, pace, strict=True)]
             if any(over):
                 walk.move(over, canvas)
-                for row in (row for row, moved in enumerate(over) if moved):
-                    steps[row], after[row], settled[row] = 0, 0, False
+                pace = [_Pace() if left else row for row, left in zip(pace, over, strict=True)]
                 continue
-            due = torch.tensor([self._due(step, new_tokens) for step in steps], device=canvas.device)
+            due = torch.tensor([self._due(row.steps, new_tokens) for row in pace], device=canvas.device)
             canvas, edited, alone = self._step(forward, canvas, place, due, tokens, draw)
-            for row, more in enumerate(masked):
-                steps[row] += not alone[row]
-                after[row] += not more
-                settled[row] = not more and not edited[row]
+            pace = [row.next(*did) for row, did in zip(pace, zip(masked, edited, alone, strict=True), strict=True)]
             walk.stop_early(canvas)
         return walk.finished(canvas)
+
+    def _over(self, masked: bool, pace: _Pace) -> bool:
+        """Whether a row's block is over: nothing is masked, nor, where there are edits, to be looked at once more."""
+        return not masked and (self.edit_threshold is None or pace.settled or pace.after == self.max_post_steps)
 
     def _due(self, step: int, new_tokens: int) -> int:
         """How many tokens a block commits at a step, at least."""

@@ -38,7 +38,7 @@ _KEPT = {"transformers_version", "bos_token_id", "eos_token_id", "pad_token_id",
 
 def run_decoding(model: Model, target: Target, ops: Sequence[Op], prompts: Any, settings: RunSettings) -> Record:
     """Decode a batch of prompts with an autoregressive model."""
-    assert isinstance(settings.sampler, Autoregressive)
+    assert isinstance(settings.sampler, Autoregressive) and isinstance(settings.cache, str)
     batch = as_batch(model, prompts)
     refuse_too_long(model, batch, settings.new_tokens)
     if batch.padded and not model.honours_padding:

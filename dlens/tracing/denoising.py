@@ -335,12 +335,15 @@ class DenoisingRun:
         """What a step computes; None is all of the canvas."""
         if self._course is None:
             return None
-        asked = torch.ones_like(open)
-        if columns is not None:
-            source = source_columns(columns, self.model.family.shift, self.real)
-            both = torch.cat([part.expand(len(canvas), -1) for part in (columns, source)], dim=-1)
-            asked = torch.zeros_like(open).scatter_(1, both, True)
-        chosen = self._course.step(canvas, open, asked)
+        if columns is None:
+            columns = torch.arange(canvas.shape[1], device=canvas.device)
+        source = source_columns(columns, self.model.family.shift, self.real)
+        both = torch.cat([part.expand(len(canvas), -1) for part in (columns, source)], dim=-1)
+        asked = torch.zeros_like(open).scatter_(1, both, True)
+        masked = at_columns(open, columns).repeat(1, 2)
+        # Several columns may write one place: any that is a mask decides.
+        needed = torch.zeros_like(open, dtype=torch.long).scatter_add_(1, both, masked.long()) > 0
+        chosen = self._course.step(canvas, open, asked, needed)
         return None if chosen is None else window_of(chosen)
 
     def _logits(self, ids: TokenIds, columns: Columns | None) -> Tensor:
@@ -365,7 +368,12 @@ class DenoisingRun:
         if window is None or columns is None:
             return aligned(logits, shift, real, columns)
         source = source_columns(columns, shift, self.real).expand(len(self.real), -1)
-        return at_columns(logits, window.find(source).repeat(len(ids) // len(source), 1))
+        halves = len(ids) // len(source)
+        read = at_columns(logits, window.find(source).repeat(halves, 1))
+        if self.cache is None or self.cache.decoded_too:
+            return read
+        left_out = ~window.computed.gather(1, source).repeat(halves, 1)
+        return read.masked_fill(left_out[..., None], torch.nan)
 
     def _halves_of(self, step: int) -> AbstractContextManager[None]:
         """What each half of a block computes at a step."""

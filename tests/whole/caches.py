@@ -26,6 +26,7 @@ class Step:
     """What a rule may look at: [batch, position] each, and the number of the step in its block."""
 
     read: Tensor
+    need: Tensor
     block: Tensor
     masked: Tensor
     just: Tensor
@@ -48,7 +49,7 @@ def delayed(refresh: int) -> Rule:
 
     def rule(step: Step) -> Tensor:
         whole = step.number < 2 or step.number % refresh == 0
-        return torch.ones_like(step.masked) if whole else step.masked | step.just | step.read
+        return torch.ones_like(step.masked) if whole else step.masked | step.just | step.need
 
     return rule
 
@@ -104,19 +105,22 @@ def cached_run(
     ids, mask = left_padded(prompts, 0)
     canvas = torch.cat([ids, torch.full((len(ids), new), mask_id)], 1)
     mask = torch.cat([mask, torch.ones(len(ids), new, dtype=torch.long)], 1)
-    run, stale, seen = Run([], [], [], canvas), Stale(module), {"block": torch.zeros_like(canvas, dtype=torch.bool)}
+    run, stale = Run([], [], [], canvas), Stale(module)
+    seen: dict[str, Any] = {"block": torch.zeros_like(canvas, dtype=torch.bool), "number": -1}
 
     def forward(canvas: Tensor, unconditional: Tensor | None = None, columns: Any = None) -> Tensor:
-        read = torch.zeros_like(canvas, dtype=torch.bool)
+        read, need = torch.zeros_like(canvas, dtype=torch.bool), torch.zeros_like(canvas, dtype=torch.bool)
         for row in range(len(canvas)):
             for column in (columns if columns.ndim == 1 else columns[row]).tolist():
                 first = int((mask[row] == 0).sum())
-                read[row, [column, column - shift if column > first else column]] = True
+                both = [column, column - shift if column > first else column]
+                read[row, both] = True
+                need[row, both] |= canvas[row, column] == mask_id
         if bool((read & ~seen["block"]).any()):
             seen["block"], seen["number"] = read, -1
         seen["number"] += 1
         just = canvas != run.canvases[-1] if run.canvases else torch.zeros_like(read)
-        step = Step(read, seen["block"], canvas == mask_id, just, seen["number"])
+        step = Step(read, need, seen["block"], canvas == mask_id, just, seen["number"])
         stale.computed = rule(step).expand_as(canvas)
         run.computed.append(stale.computed.clone())
         run.canvases.append(canvas.clone())

@@ -72,6 +72,7 @@ class HalfOutputs:
             chosen = torch.zeros(normed.shape[:2], dtype=torch.bool, device=normed.device)
             chosen[:, : self._prompt] = self._now.prompt
             chosen[:, self._prompt :] = self._now.response or self._moved(number, v, normed[:, self._prompt :])
+            chosen[:, -1] |= ~chosen.any(1)  # no kernel takes no query at all
             self._keys.window = window_of(chosen)
         return normed if self._keys.window is None else self._keys.window.take(normed)
 

@@ -58,14 +58,14 @@ class Window:
         return wide
 
     def find(self, columns: Int[Tensor, "batch column"]) -> Int[Tensor, "batch column"]:
-        """Where in the window columns of the canvas are.
+        """Where in the window columns of the canvas are; anywhere, for those that it leaves out.
 
         Examples:
             >>> window_of(torch.tensor([[False, True, False, True]])).find(torch.tensor([[3, 1]])).tolist()
             [[1, 0]]
         """
         if self.span is not None:
-            return columns - self.span.start
+            return (columns - self.span.start).clamp(0, self.index.shape[1] - 1)
         numbers = torch.arange(self.index.shape[1], device=columns.device).expand_as(self.index)
         return torch.zeros_like(self.computed, dtype=torch.long).scatter_(1, self.index, numbers).gather(1, columns)
 

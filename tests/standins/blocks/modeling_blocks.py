@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.cache_utils import SlidingWindowCache  # noqa: F401
+from transformers.modeling_flash_attention_utils import FlashAttentionKwargs
 from transformers.modeling_outputs import MaskedLMOutput
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.utils import LossKwargs
@@ -23,7 +24,7 @@ if is_torch_fx_available():
     raise ImportError("torch.fx is not what this is about")
 
 
-class KwargsForCausalLM(LossKwargs):
+class KwargsForCausalLM(FlashAttentionKwargs, LossKwargs):
     pass
 
 
@@ -149,11 +150,11 @@ class SilentExperts(Experts):
 
 
 class Layer(nn.Module):
-    attention, mlp_kind, name, spelled = Attention, MLP, "self_attn", 1
+    attention_kind, mlp_kind, name, spelled = Attention, MLP, "self_attn", 1
 
     def __init__(self, config, number):
         super().__init__()
-        setattr(self, self.name, self.attention(config))
+        setattr(self, self.name, self.attention_kind(config))
         self.mlp = self.mlp_of(config, number)
         self.input_layernorm = RMSNorm(config.hidden_size)
         self.post_attention_layernorm = RMSNorm(config.hidden_size)
@@ -174,18 +175,18 @@ class Layer(nn.Module):
 
 
 class LLaDA2Layer(Layer):
-    attention, mlp_kind, name = FusedAttention, Experts, "attention"
+    attention_kind, mlp_kind, name = FusedAttention, Experts, "attention"
 
     def mlp_of(self, config, number):
         return MLP(config) if number < config.first_k_dense_replace else Experts(config)
 
 
 class FastLayer(Layer):
-    attention, spelled = BareAttention, None
+    attention_kind, spelled = BareAttention, None
 
 
 class LLaDAMoELayer(Layer):
-    attention, mlp_kind = AttentionOfThree, SilentExperts
+    attention_kind, mlp_kind = AttentionOfThree, SilentExperts
 
 
 class RND1Layer(Layer):

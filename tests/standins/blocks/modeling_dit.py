@@ -2,7 +2,7 @@
 
 Blocks and head are modulated by an embedding of the noise, which is zero without time conditioning; the embedding is a
 parameter of a module of its own; nothing is padded; in sampling mode BD3-LM masks by the blocks of its config; no
-`post_init` is called.
+`post_init` is called, and the mask is a plain attribute.
 """
 
 import math
@@ -126,7 +126,12 @@ class MDLM(PreTrainedModel):
 class BD3LM(MDLM):
     config_class = BD3LMConfig
 
+    def __init__(self, config):
+        super().__init__(config)
+        block = torch.arange(config.model_length) // config.block_size
+        self.backbone.mask = block[:, None] >= block
+
     def forward(self, input_ids=None, timesteps=None, sample_mode=None, return_dict=None):
         assert sample_mode, "training reads a noised half and a clean one"
-        block = torch.arange(input_ids.shape[1]) // self.config.block_size
-        return self.run(input_ids, timesteps, block[:, None] >= block)
+        length = input_ids.shape[1]
+        return self.run(input_ids, timesteps, self.backbone.mask[:length, :length])
