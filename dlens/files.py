@@ -12,7 +12,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["check_file", "check_folder", "in_words", "remove_leftovers", "sync", "unfinished", "write_text", "written"]
+__all__ = [
+    "alone",
+    "check_file",
+    "check_folder",
+    "in_words",
+    "remove_leftovers",
+    "sync",
+    "unfinished",
+    "write_text",
+    "written",
+]
 
 _LEFTOVER = re.compile(r"\..*\.(?P<host>[^/]+)-(?P<pid>\d+)-[0-9a-f]{8}\.unfinished")
 # Whether a process of another host still writes cannot be asked; after a day it does not.
@@ -129,6 +139,34 @@ def sync(path: Path) -> None:
     """Wait until a file is on the disk, so that no rename comes before its content."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder against all others that ask for it so; the hold ends with the process.
+
+    Raises:
+        BlockingIOError: another holds it.
+    """
+    if os.name != "posix":
+        yield
+        return
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BlockingIOError(
+                f"{folder} is written to by another run; expected one at a time; wait for it, or give another folder"
+            ) from error
+        # Some network file systems have no locks.
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(handle)
 
 
 def check_file(path: str | Path, *endings: str) -> Path:

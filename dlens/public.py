@@ -21,6 +21,7 @@ from dlens.findings.effects.disruption import Disruption, disruption
 from dlens.findings.effects.phases import Phases, phases
 from dlens.findings.effects.retention import Retention, retention
 from dlens.findings.effects.robustness import Robustness, robustness
+from dlens.findings.effects.text_statistics import text_statistics
 from dlens.findings.features.activation_rows import activation_rows
 from dlens.findings.features.direction import direction
 from dlens.findings.features.feature_steps import feature_steps
@@ -31,6 +32,7 @@ from dlens.findings.features.steering import Steering, steering
 from dlens.findings.layers.compare import Comparison, compare
 from dlens.findings.layers.probe_layers import probe_layers
 from dlens.findings.layers.profile import Profile, profile
+from dlens.findings.layers.similarity import similarity
 from dlens.findings.layers.view_metrics import view_metrics
 from dlens.findings.skipping.plan_schedule import plan_schedule
 from dlens.findings.skipping.plan_skip import SkipPlan, plan_skip
@@ -65,9 +67,12 @@ from dlens.sweeps.variant import Variant, grid
 from dlens.tracing.chain import Trace, trace
 from dlens.tracing.records.record import Record
 from dlens.tracing.records.store import load_record
+from dlens.tracing.streams.activations import Activations, load_activations
+from dlens.tracing.streams.places import Rows
 
 __all__ = [
     "CKA",
+    "Activations",
     "Attention",
     "Attribution",
     "Cancelled",
@@ -102,6 +107,7 @@ __all__ = [
     "Recipe",
     "Record",
     "Retention",
+    "Rows",
     "Robustness",
     "SinkValues",
     "Site",
@@ -133,6 +139,7 @@ __all__ = [
     "feature_steps",
     "grid",
     "load",
+    "load_activations",
     "load_record",
     "load_sae",
     "load_sweep",
@@ -153,11 +160,13 @@ __all__ = [
     "retention",
     "robustness",
     "samplers",
+    "similarity",
     "spectral_alpha",
     "splice_loss",
     "steering",
     "sweep",
     "tasks",
+    "text_statistics",
     "trace",
     "train_sae",
     "view_metrics",

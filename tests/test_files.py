@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from dlens import files
-from dlens.files import check_file, check_folder, remove_leftovers, unfinished, write_text, written
+from dlens.files import alone, check_file, check_folder, remove_leftovers, unfinished, write_text, written
 from tests.refusing import assert_three_parts
 
 
@@ -155,3 +155,12 @@ def test_folders_are_checked_and_not_made(tmp_path: Path) -> None:
         with pytest.raises(PermissionError) as caught:
             check_folder(path)
         assert_three_parts(str(caught.value), str(path))
+
+
+def test_a_folder_is_held_by_one(tmp_path: Path) -> None:
+    with alone(tmp_path):
+        with pytest.raises(BlockingIOError) as caught, alone(tmp_path):
+            pass
+        assert_three_parts(str(caught.value), f"{tmp_path} is written to by another run")
+    with alone(tmp_path):
+        pass

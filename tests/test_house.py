@@ -55,7 +55,7 @@ LEVELS = {
 }
 # The floors of a room: each may import those before it, and what stands in the room itself is on top.
 FLOORS = {
-    "tracing": ("planning", "records", "step", "replay", "engine", "probes"),
+    "tracing": ("planning", "records", "streams", "step", "replay", "engine", "probes"),
     "findings": ("scores", "layers", "skipping", "effects", "circuits", "features", "study"),
     "measures": ("base",),
     "ops": ("base",),
@@ -276,6 +276,7 @@ def test_each_public_function_can_be_called_twice(
     monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda storage: None)
     ar, diffusion = shallow(ar, 4), shallow(diffusion, 4)
     dlens.trace(ar).forward("Once upon a time").save(tmp_path / "record")
+    dlens.trace(ar).capture("embed").stream("Once upon a time", tmp_path / "stream")
     denoised = (
         dlens.trace(diffusion).capture("pattern").capture("blocks.1.hook_resid_post").generate("Once upon a time", 2)
     )
@@ -283,7 +284,10 @@ def test_each_public_function_can_be_called_twice(
     calls: dict[str, tuple[Any, ...]] = {
         "load": ("trio/ar",),
         "trace": (ar,),
+        "load_activations": (tmp_path / "stream",),
         "load_record": (tmp_path / "record",),
+        "similarity": (denoised["pattern"].flatten(2), denoised["pattern"].flatten(2)),
+        "text_statistics": (["Once upon a time there was a fox."],),
         "register_family": (family,),
         "profile": (ar, ["Once upon a time"]),
         "attention_flow": (denoised,),

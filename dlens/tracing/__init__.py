@@ -2,5 +2,5 @@
 
 `findings` and everything above call `chain.py` and read records; the rooms below serve the run from
 `planning` (before it) over `step` (while it goes), `replay` (again) and `probes` (small runs of dlens's own) to
-`records` (after it).
+`records` (after it) and `streams` (on disk).
 """

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, final
 
+from dlens.checks import as_flag, as_path
 from dlens.models.load import load
-from dlens.ops.base.given import as_index, as_seed
+from dlens.ops.base.given import as_count, as_index, as_seed
 from dlens.samplers import Sampler
 from dlens.tracing.planning.captures import capture_bytes
 from dlens.tracing.planning.inputs import as_batch
@@ -19,11 +22,14 @@ from dlens.tracing.records.record import Record
 from dlens.tracing.replay.replays import ReplayPolicy
 from dlens.tracing.run import run_forward, run_generation
 from dlens.tracing.settings import RunSettings, sampler_for
+from dlens.tracing.stream import StreamSettings, run_stream
+from dlens.tracing.streams.activations import Activations, load_activations
 from dlens.tracing.verbs import Verbs
 
 __all__ = ["Trace", "trace"]
 
 CAPTURE_LIMIT = 4 * 2**30
+SHARD_BYTES = 2**25
 
 
 def trace(model: Any) -> Trace:
@@ -76,11 +82,12 @@ class Trace(Verbs):
         (0, 2)
     """
 
-    def forward(self, inputs: Any, *, capture_limit: int = CAPTURE_LIMIT) -> Record:
+    def forward(self, inputs: Any, *, batch_size: int | None = None, capture_limit: int = CAPTURE_LIMIT) -> Record:
         """Run the model once.
 
         Args:
             inputs: text, token ids, chat messages, or a list of these; mask tokens are taken as they are.
+            batch_size: most prompts a forward, so that many run one after the other; None takes all at once.
             capture_limit: most bytes that captured tensors may take.
 
         Raises:
@@ -92,7 +99,8 @@ class Trace(Verbs):
             >>> dlens.trace("trio/ar").capture("logits").forward(["Once", "Once upon a time"])["logits"].shape
             torch.Size([2, 4, 4096])
         """
-        return run_forward(self.model, self.target, self.ops, inputs, as_index(capture_limit, "capture_limit"))
+        size = None if batch_size is None else as_count(batch_size, "batch_size")
+        return run_forward(self.model, self.target, self.ops, inputs, as_index(capture_limit, "capture_limit"), size)
 
     def generate(
         self,
@@ -138,10 +146,10 @@ class Trace(Verbs):
             >>> record.canvas.shape
             torch.Size([8, 1, 12])
         """
-        settings = RunSettings(
-            new_tokens=as_index(max_new_tokens, "max_new_tokens"),
-            sampler=sampler_for(self.model, sampler),
-            seed=as_seed(seed),
+        settings = self._settings(
+            max_new_tokens,
+            sampler,
+            seed,
             infill=infill,
             cache=cache,
             capture_limit=as_index(capture_limit, "capture_limit"),
@@ -151,6 +159,84 @@ class Trace(Verbs):
             replay=replay,
         )
         return run_generation(self.model, self.target, self.ops, prompts, settings)
+
+    def stream(
+        self,
+        prompts: Any,
+        folder: str | Path,
+        *,
+        batch_size: int = 16,
+        max_new_tokens: int | None = None,
+        sampler: Sampler | None = None,
+        seed: int = 0,
+        infill: bool = False,
+        cache: Caching = "auto",
+        shard_bytes: int = SHARD_BYTES,
+        progress: bool = True,
+        cancel: threading.Event | None = None,
+    ) -> Activations:
+        """Write what is captured to a folder, prompt after prompt, in memory that does not grow with them.
+
+        Each position at each step is a row, with its prompt, step, layer, position, token, state and noise. Rows are
+        written in files of about `shard_bytes` while the model goes on. A stream that was killed or cancelled goes on
+        where its last file ends when it is asked for again, and ends bit for bit as one that was not; asked of another
+        model, other prompts or settings, it is refused. A finished one is read without computing anything.
+
+        Args:
+            prompts: as in `forward` and `generate`; many.
+            folder: a new one, or that of the same stream.
+            batch_size: prompts a run; prompts of similar length run together, the longest first.
+            max_new_tokens: as in `generate`; None is a forward of each prompt.
+            sampler, infill, cache: as in `generate`.
+            seed: of the first batch; each later one has the next.
+            shard_bytes: size of a file; memory holds about four of them.
+            progress: show a progress bar.
+            cancel: when set, the stream ends with `Cancelled` between two batches or steps.
+
+        Raises:
+            ValueError, IndexError: before anything is computed.
+            FileExistsError, BlockingIOError: the folder holds other files, or another run writes to it.
+            OSError: it cannot be written; what it holds stays.
+            Cancelled: see `cancel`.
+
+        Examples:
+            >>> import dlens, tempfile
+            >>> trace = dlens.trace("trio/diffusion").capture("resid_post", layers=8, tokens="masked", dtype="float16")
+            >>> kept = trace.stream(["Once upon a time", "The dog"], tempfile.mkdtemp() + "/kept", max_new_tokens=8)
+            >>> kept
+            Activations of trio/diffusion, denoising: resid_post of layers 8, 72 rows [192] of 2 prompts
+        """
+        as_flag(progress, "progress")
+        as_flag(infill, "infill")
+        generation = None
+        if max_new_tokens is not None:
+            settings: dict[str, Any] = {"sampler": sampler, "seed": seed, "infill": infill, "cache": cache}
+            generation = self._settings(max_new_tokens, progress=False, cancel=cancel, **settings)
+        run_stream(
+            self.model,
+            self.target,
+            self.ops,
+            prompts,
+            place := as_path(folder, "folder"),
+            StreamSettings(
+                batch_size=as_count(batch_size, "batch_size"),
+                shard_bytes=as_count(shard_bytes, "shard_bytes"),
+                progress=progress,
+                cancel=cancel,
+                generation=generation,
+            ),
+        )
+        return load_activations(place)
+
+    def _settings(self, max_new_tokens: Any, sampler: Sampler | None, seed: Any, **others: Any) -> RunSettings:
+        """The settings of a generation, as the user gave them."""
+        return RunSettings(
+            new_tokens=as_index(max_new_tokens, "max_new_tokens"),
+            sampler=sampler_for(self.model, sampler),
+            seed=as_seed(seed),
+            # A step that is played from a recording hands no rows on.
+            **{"on_step": None, "capture_limit": sys.maxsize, "replay": "off"} | others,
+        )
 
     def capture_bytes(self, inputs: Any, max_new_tokens: int | None = None, sampler: Sampler | None = None) -> int:
         """The memory that the captured tensors of a run will take, in bytes; nothing is computed.

@@ -53,7 +53,7 @@ def run_decoding(model: Model, target: Target, ops: Sequence[Op], prompts: Any, 
     with hold(model.lock, settings.cancel):
         plan = check_run(model, target, ops, shape, real, settings.capture_limit)
         use_cache, notes = cache_policy(plan, settings.cache, target)
-        prepared = prepare(model, target, ops, shape, plan)
+        prepared = prepare(model, target, ops, shape, plan, settings.gather)
         run = DecodingRun(
             model=model,
             sampler=settings.sampler,

@@ -70,7 +70,7 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
         start = time.perf_counter()
 
         def attempt(replay: ReplayPolicy) -> tuple[Prepared, list[tuple[DenoisingRun, TokenIds]]]:
-            prepared = prepare(model, target, ops, shape, plan)
+            prepared = prepare(model, target, ops, shape, plan, settings.gather)
             runs: list[tuple[DenoisingRun, TokenIds]] = []
             for group, ids, real in groups(model, canvas):
                 own = generated[list(group.rows), group.offset :]

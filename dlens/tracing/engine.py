@@ -206,7 +206,7 @@ class _Walker:
     def __call__(self, state: StepState, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         program = self._program(state)
         self._order_blocks(program.blocks)
-        self.collector.begin(state, program)
+        self.collector.begin(state, program, args, kwargs)
         self.reader.begin(state, program)
         self.kernel.begin(state, program)
         self.tape.begin(args, kwargs)

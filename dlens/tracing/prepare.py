@@ -21,6 +21,7 @@ from dlens.tracing.planning.plan import Plan, plan_run
 from dlens.tracing.probes.outlier import Calibrated
 from dlens.tracing.probes.unembed import readout_for
 from dlens.tracing.step.collect import Collector
+from dlens.tracing.step.gather import Gather
 from dlens.tracing.step.state import Group
 
 __all__ = ["Prepared", "check_run", "prepare", "target_of", "groups"]
@@ -102,13 +103,15 @@ def _varies(part: nn.Module) -> bool:
     return drops or isinstance(part, (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase))
 
 
-def prepare(model: Model, target: Target, ops: Sequence[Op], shape: RunShape, plan: Plan) -> Prepared:
-    """Find what a checked chain leaves open until its run starts."""
+def prepare(
+    model: Model, target: Target, ops: Sequence[Op], shape: RunShape, plan: Plan, gather: Gather | None = None
+) -> Prepared:
+    """Find what a checked chain leaves open until its run starts; `gather` takes captures in the record's place."""
     calibration = Calibrated(model, target)
     filled = tuple(op.filled(calibration) for op in ops)
     said = [describe(op.resolved(target), target) for op in filled]
     plan = replace(plan, planned=tuple(replace(p, said=s) for p, s in zip(plan.planned, said, strict=True)))
-    collector = Collector(model, target, plan, shape, readout=readout_for(model, plan))
+    collector = Collector(model, target, plan, shape, readout=readout_for(model, plan), gather=gather)
     collector.start()
     return Prepared(model, target, filled, plan, collector)
 
@@ -127,13 +130,20 @@ def _refuse_uncomputed(plan: Plan, shape: RunShape) -> None:
             )
 
 
-def groups(model: Model, batch: Batch) -> Iterator[tuple[Group, TokenIds, TokenMask]]:
-    """The parts in which a batch runs: all of it, or rows of equal length where padding is not honoured."""
-    if model.honours_padding or not batch.padded:
+def groups(model: Model, batch: Batch, batch_size: int | None = None) -> Iterator[tuple[Group, TokenIds, TokenMask]]:
+    """The parts in which a batch runs: all of it, or rows of equal length where padding is not honoured.
+
+    Args:
+        batch_size: most rows of a part; None is any number.
+    """
+    size = len(batch.ids) if batch_size is None else batch_size
+    if size >= len(batch.ids) and (model.honours_padding or not batch.padded):
         yield Group(tuple(range(len(batch.ids))), 0), batch.ids, batch.real
         return
     lengths = batch.lengths
-    for length in sorted(set(lengths)):
-        rows = tuple(row for row, own in enumerate(lengths) if own == length)
-        offset = batch.ids.shape[-1] - length
+    alike = [range(len(lengths))]
+    if not model.honours_padding:
+        alike = [[row for row, own in enumerate(lengths) if own == length] for length in sorted(set(lengths))]
+    for rows in (tuple(some[at : at + size]) for some in alike for at in range(0, len(some), size)):
+        offset = batch.ids.shape[-1] - max(lengths[row] for row in rows)
         yield Group(rows, offset), batch.ids[list(rows), offset:], batch.real[list(rows), offset:]

@@ -25,20 +25,31 @@ from dlens.tracing.probes.flops import StepCost
 from dlens.tracing.progress import hold
 from dlens.tracing.records.record import Record
 from dlens.tracing.settings import RunSettings, check_settings
+from dlens.tracing.step.gather import Gather
 from dlens.tracing.step.state import Group, forward_state
 
 __all__ = ["run_forward", "run_generation"]
 
 
-def run_forward(model: Model, target: Target, ops: Sequence[Op], inputs: Any, capture_limit: int) -> Record:
-    """One forward over a batch of prompts."""
+def run_forward(
+    model: Model,
+    target: Target,
+    ops: Sequence[Op],
+    inputs: Any,
+    capture_limit: int,
+    batch_size: int | None = None,
+    gather: Gather | None = None,
+) -> Record:
+    """One forward over a batch of prompts, or a forward of every `batch_size` of them."""
     batch = as_batch(model, inputs)
     refuse_too_long(model, batch, 0)
     with hold(model.lock, None):
         shape = run_shape(model, batch)
-        prepared = prepare(model, target, ops, shape, check_run(model, target, ops, shape, batch.real, capture_limit))
+        plan = check_run(model, target, ops, shape, batch.real, capture_limit)
+        prepared = prepare(model, target, ops, shape, plan, gather)
         start = time.perf_counter()
-        costs, broken = zip(*(_forward_group(prepared, *group) for group in groups(model, batch)), strict=True)
+        parts = groups(model, batch, batch_size)
+        costs, broken = zip(*(_forward_group(prepared, *group) for group in parts), strict=True)
         seconds = time.perf_counter() - start
     notes = broken_notes([torch.stack(broken).any()])
     return finish(prepared, batch, Outcome(batch.ids, 1, seconds, list(costs), list(costs), notes=notes))

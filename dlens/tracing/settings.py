@@ -13,13 +13,14 @@ from dlens.samplers import Autoregressive, BlockDiffusion, Denoiser, FirstHittin
 from dlens.tracing.planning.kv_cache import Caching, check_cache
 from dlens.tracing.progress import OnStep, Watch
 from dlens.tracing.replay.replays import ReplayPolicy
+from dlens.tracing.step.gather import Gather
 
-__all__ = ["RunSettings", "check_settings", "sampler_for", "watch_of"]
+__all__ = ["RunSettings", "check_cancel", "check_settings", "sampler_for", "watch_of"]
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How a generation is run; the arguments of `Trace.generate`."""
+    """How a generation is run: the arguments of `Trace.generate`, and what takes captures in the record's place."""
 
     new_tokens: int
     sampler: Sampler
@@ -31,6 +32,7 @@ class RunSettings:
     on_step: OnStep | None
     cancel: Any
     replay: ReplayPolicy = "auto"
+    gather: Gather | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What is written of them into the record."""
@@ -116,9 +118,18 @@ def _check_followers(settings: RunSettings) -> None:
             f"on_step={quoted(settings.on_step)}; expected a function of one StepView; "
             f"pass the function itself, uncalled"
         )
-    if settings.cancel is not None and not callable(getattr(settings.cancel, "is_set", None)):
+    check_cancel(settings.cancel)
+
+
+def check_cancel(cancel: Any) -> None:
+    """Refuse what cannot be asked whether a run is to end.
+
+    Raises:
+        ValueError: it is no event.
+    """
+    if cancel is not None and not callable(getattr(cancel, "is_set", None)):
         raise ValueError(
-            f"cancel={quoted(settings.cancel)}; expected a threading.Event; make one, and set it from another thread"
+            f"cancel={quoted(cancel)}; expected a threading.Event; make one, and set it from another thread"
         )
 
 

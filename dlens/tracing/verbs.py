@@ -15,7 +15,7 @@ from dlens.measures.base.measure import Measure
 from dlens.metrics import Metric
 from dlens.ops.ablate import Ablate, AblateOutlier, as_value
 from dlens.ops.base.edit import Edit
-from dlens.ops.base.given import Indices, as_index, as_indices, as_number
+from dlens.ops.base.given import Indices, as_dtype, as_index, as_indices, as_number
 from dlens.ops.base.op import Op
 from dlens.ops.base.scope import Scope, StepSpec
 from dlens.ops.base.tokens import TokenSpec, as_tokens
@@ -23,7 +23,7 @@ from dlens.ops.capture import Capture
 from dlens.ops.gradient import Gradient
 from dlens.ops.hook import Hook, HookPoint
 from dlens.ops.knockout import Knockout
-from dlens.ops.patch import Patch
+from dlens.ops.patch import Patch, PlaceMap, as_place_map
 from dlens.ops.repeat import Repeat
 from dlens.ops.skip import Skip
 from dlens.ops.splice import Splice, site_of
@@ -234,8 +234,11 @@ class Verbs(Adding):
         noise: Noise = None,
         tokens: TokenSpec = "all",
         heads: Indices = None,
+        from_layers: PlaceMap | None = None,
+        from_steps: PlaceMap | None = None,
+        from_positions: PlaceMap | None = None,
     ) -> Chain:
-        """Replace values by those another run had at the same place and step.
+        """Replace values by those another run had at the same place and step, or at others.
 
         Where a row of the other run, or that run itself, had ended, values stay as they are.
 
@@ -244,6 +247,11 @@ class Verbs(Adding):
                 positions must fit. Its tensors are used as they are, not copied.
             layers: places; None is every layer that the record holds.
             heads: which heads, where `at` has any.
+            from_layers: {layer here: layer of the record}, in the place of `layers`.
+            from_steps: {step here: step of the record}, in the place of `steps`; a forward is step 0. With it the
+                record may be of a run of another kind, such as a forward patched into a step of denoising.
+            from_positions: {position here: position of the record}, in the place of `tokens`, both counted from each
+                row's first real token; the runs may then differ in length.
 
         Examples:
             >>> import dlens, torch
@@ -252,17 +260,30 @@ class Verbs(Adding):
             >>> patched = trace.patch(other, layers=9).forward("Once upon a hill")
             >>> torch.equal(patched["logits"], other["logits"]), torch.equal(own["logits"], other["logits"])
             (True, False)
+
+            Layer 4 of a forward, at layer 8 of the first step of denoising, at one position:
+
+            >>> import dlens
+            >>> clean = dlens.trace("trio/diffusion").capture("resid_post").forward("Once upon a time")
+            >>> places = {"from_layers": {8: 4}, "from_steps": {0: 0}, "from_positions": {5: 1}}
+            >>> record = dlens.trace("trio/diffusion").patch(clean, **places).generate("Once upon a time", 4)
+            >>> record.plan[0]["from_layers"]
+            [[8, 4]]
         """
         if not isinstance(record, Record):
             raise ValueError(
                 f"patch got {type(record).__name__}; expected the record of another run; pass what .forward or "
                 f".generate returned"
             )
-        edit = self._edit(at, layers, tokens, steps, noise, heads)
+        named = None if isinstance(tokens, str) and tokens == "all" else tokens
+        asked = {"layers": (from_layers, layers), "steps": (from_steps, steps), "positions": (from_positions, named)}
+        maps = {f"from_{name}": as_place_map(name, *given) for name, given in asked.items()}
+        here, when, where = (own and tuple(own) for own in maps.values())
+        edit = self._edit(at, here or layers, where or tokens, when or steps, noise, heads)
         source = source_of(record, edit["at"])
-        if layers is None:
+        if edit["layers"] is None:
             edit["layers"] = source.layers
-        return self._with(Patch(source=source, **edit))
+        return self._with(Patch(source=source, **maps, **edit))
 
     def hook(
         self: Chain,
@@ -332,9 +353,15 @@ class Verbs(Adding):
         return self._with(Knockout(source=as_tokens(source), **edit))
 
     def capture(
-        self: Chain, *points: str, layers: Indices = None, steps: StepSpec = None, noise: Noise = None
+        self: Chain,
+        *points: str,
+        layers: Indices = None,
+        steps: StepSpec = None,
+        noise: Noise = None,
+        tokens: TokenSpec = "all",
+        dtype: Any = None,
     ) -> Chain:
-        """Keep tensors of hook points in the record.
+        """Keep tensors of hook points in the record, or on disk with `stream`.
 
         Args:
             points: full names or short forms.
@@ -342,6 +369,8 @@ class Verbs(Adding):
             steps: when. In AR decoding a step computes the positions that it adds, the first one all of the prompt:
                 tensors have no axis `step`, each position is kept from the step that first computed it
                 (`record.step_of_position`), and `steps` chooses positions.
+            tokens: which positions; others are NaN in a record, and no rows of a stream.
+            dtype: "float16", "bfloat16", "float32" or "float64"; None keeps the model's own.
 
         Raises:
             ValueError: with `noise=`, since rows of a batch can disagree; select in the record instead.
@@ -360,9 +389,9 @@ class Verbs(Adding):
             )
         if not points:
             raise ValueError("capture got no hook points; expected at least one; write .capture('resid_post')")
-        chain = self
+        chain, kept = self, {"scope": Scope(steps), "tokens": as_tokens(tokens), "dtype": as_dtype(dtype)}
         for name in points:
-            chain = chain._with(Capture(**self._keep(name, layers), scope=Scope(steps)))
+            chain = chain._with(Capture(**self._keep(name, layers), **kept))
         return chain
 
     def gradient(self: Chain, *points: str, of: Metric, layers: Indices = None, steps: StepSpec = None) -> Chain:

@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from dlens.ops.base.scope import Scope
 from dlens.ops.capture import Capture
-from tests.ops.targets import DIFFUSION
+from tests.ops.targets import AR, DIFFUSION
 
 
 def test_key_words_and_plan():
@@ -26,3 +27,18 @@ def test_what_is_not_there_raises():
         ValueError, match="tiny has no pattern: its attention runs as 'sdpa'; expected one of resid_pre"
     ):
         Capture(point="pattern").check(replace(DIFFUSION, absent={"pattern": "its attention runs as 'sdpa'"}))
+
+
+def test_positions_and_types_are_said():
+    op = Capture(point="z", tokens="masked", dtype=torch.float16)
+    assert op.words() == "capture z on masked tokens as float16"
+    assert op.to_json() == {
+        "op": "capture",
+        "point": "z",
+        "layers": None,
+        "tokens": "masked tokens",
+        "dtype": "float16",
+    }
+    assert op.selection() == "masked" and not op.keeps_all and Capture(point="z").keeps_all
+    with pytest.raises(ValueError, match="tokens='masked' on tiny-ar; expected a diffusion model"):
+        op.check(AR)

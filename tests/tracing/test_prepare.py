@@ -67,3 +67,11 @@ def test_a_part_in_training_mode_is_named() -> None:
     module.eval()
     module.transformer.h[1].mlp.c_fc.train()  # drops nothing
     assert trace.forward(IDS).n_steps == 1
+
+
+def test_prompts_run_so_many_at_a_time(ar: dlens.Model) -> None:
+    batch = as_batch(ar, [[5, 6], [5, 6, 7], [5], [8, 9]])
+    parts = [(window.rows, window.offset, ids.shape[-1]) for window, ids, _ in groups(ar, batch, 2)]
+    assert parts == [((0, 1), 0, 3), ((2, 3), 1, 2)]
+    apart = [window.rows for window, _, _ in groups(replace(ar, honours_padding=False), batch, 1)]
+    assert apart == [(2,), (0,), (3,), (1,)]

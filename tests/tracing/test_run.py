@@ -31,3 +31,19 @@ def test_masks_of_a_forward_are_noise(diffusion: dlens.Model) -> None:
 def test_a_generation_runs_as_its_kind_of_model_decodes(ar: dlens.Model, diffusion: dlens.Model) -> None:
     kinds = [dlens.trace(model).generate([5, 6], 2).kind for model in (ar, diffusion)]
     assert kinds == ["decoding", "denoising"]
+
+
+def test_a_forward_of_many_prompts_runs_so_many_at_a_time(diffusion: dlens.Model) -> None:
+    sizes: list[tuple[int, ...]] = []
+    trace = dlens.trace(diffusion).capture("logits").capture("pattern", layers=[3]).measure(dlens.CKA())
+    whole = trace.forward(PROMPTS)
+    parts = trace.hook("hook_embed", lambda value, hook: sizes.append(tuple(value.shape[:2]))).forward(
+        PROMPTS, batch_size=2
+    )
+    lengths = (~whole.is_pad).sum(-1).tolist()
+    assert sizes == [(2, max(lengths[:2])), (1, lengths[2])] and parts.tokens.equal(whole.tokens)
+    assert (parts["logits"] - whole["logits"]).abs().max() < 1e-3
+    assert (parts["pattern"] - whole["pattern"]).abs().max() < 1e-4
+    gap = abs(parts.measures["cka"]["cka_all"] - whole.measures["cka"]["cka_all"])
+    assert float(gap.max()) < 1e-4 and int(parts.measures["cka"]["n_all"].sum()) == 3
+    assert parts.flops < whole.flops

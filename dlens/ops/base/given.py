@@ -11,14 +11,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlens.axes import respell
 from dlens.checks import quoted, real, whole
 
-__all__ = ["Indices", "as_index", "as_indices", "as_ints", "as_number", "as_seed", "as_slice", "as_tensor"]
+__all__ = [
+    "Indices",
+    "as_count",
+    "as_dtype",
+    "as_index",
+    "as_indices",
+    "as_ints",
+    "as_number",
+    "as_seed",
+    "as_slice",
+    "as_tensor",
+]
 
 Indices = SupportsIndex | slice | Iterable[SupportsIndex] | None
 
 # What both take that draw for dlens: numpy no negative ones, torch none above.
 _SEEDS = 2**64
+_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
 
 
 def as_index(number: Any, what: str, fix: str = "pass an int, such as 5") -> int:
@@ -40,6 +53,22 @@ def as_index(number: Any, what: str, fix: str = "pass an int, such as 5") -> int
     if value is None:
         raise ValueError(f"{what} {quoted(number)}; expected a whole number; {fix}")
     return value
+
+
+def as_count(number: Any, what: str) -> int:
+    """A whole number of at least 1.
+
+    Raises:
+        ValueError: another one, or something else.
+
+    Examples:
+        >>> as_count(8, "batch_size")
+        8
+    """
+    count = as_index(number, what, "give for example 8")
+    if count < 1:
+        raise ValueError(f"{what}={count}; expected at least 1; give for example 8")
+    return count
 
 
 def as_seed(seed: Any) -> int:
@@ -113,6 +142,22 @@ def as_indices(numbers: Indices, what: str, count: int) -> tuple[int, ...] | Non
     if not named:
         raise ValueError(f"got no {what}s; expected at least one of {count}; name some, or pass None for all")
     return tuple(named)
+
+
+def as_dtype(dtype: Any) -> torch.dtype | None:
+    """A type of real numbers, by its name or as torch has it; None stays None.
+
+    Raises:
+        ValueError: another one.
+
+    Examples:
+        >>> as_dtype("bfloat16"), as_dtype(torch.float16)
+        (torch.bfloat16, torch.float16)
+    """
+    found = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if dtype is not None and found not in _DTYPES.values():
+        raise ValueError(f"dtype={quoted(dtype)}; expected one of {', '.join(_DTYPES)}; {respell(dtype, _DTYPES)}")
+    return found
 
 
 def as_number(number: Any, what: str) -> float:

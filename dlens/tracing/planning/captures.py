@@ -14,6 +14,7 @@ from dlens.models.proofs.sites import point_widths
 from dlens.ops.base.keep import Keep
 from dlens.ops.base.op import Op
 from dlens.ops.base.target import RunKind, RunShape, Target
+from dlens.ops.capture import Capture
 
 __all__ = ["capture_bytes", "captured_dims", "refuse_large_captures"]
 
@@ -36,7 +37,8 @@ def capture_bytes(ops: Sequence[Op], model: Model, target: Target, shape: RunSha
             n_steps = len(op.scope.resolve(shape.n_steps)) if shape.kind == "denoising" else 1
             rows = n_steps * shape.batch * shape.width
             numbers = rows * max(1, len(op.places(target))) * _numbers_a_position(op, model, target, shape)
-            total += numbers * torch.finfo(model.dtype).bits // 8
+            dtype = op.dtype if isinstance(op, Capture) and op.dtype else model.dtype
+            total += numbers * torch.finfo(dtype).bits // 8
     return total
 
 

@@ -12,12 +12,13 @@ from dlens.ops.base.tokens import TokenSpec
 __all__ = ["after", "fixed_mask"]
 
 
-def fixed_mask(tokens: TokenSpec, real: TokenMask) -> Tensor | None:
+def fixed_mask(tokens: TokenSpec, real: TokenMask, strict: bool = True) -> Tensor | None:
     """The mask of a selection that does not change over a run; None for the words that do.
 
     Args:
         tokens: as in `Edit`.
         real: [batch, position] over the whole run.
+        strict: whether to refuse positions that no row has.
 
     Raises:
         ValueError, IndexError: a tensor of another shape, a position beyond every row, no position at all.
@@ -37,9 +38,9 @@ def fixed_mask(tokens: TokenSpec, real: TokenMask) -> Tensor | None:
         for row, length in enumerate(real.sum(-1).tolist()):
             first = real.shape[-1] - length
             mask[row, [first + position for position in _positions(selection, length)]] = True
-        if not isinstance(selection, slice):
+        if strict and not isinstance(selection, slice):
             _refuse_beyond(selection, real)
-    if not mask.any():
+    if strict and not mask.any():
         raise ValueError(
             f"tokens={'a mask' if isinstance(tokens, Tensor) else tokens!r} selects no token; expected at least one in "
             f"{len(real)} rows of at most {int(real.sum(-1).max())}; name other positions"

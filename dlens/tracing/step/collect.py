@@ -19,13 +19,15 @@ from dlens.measures.base.readout import Readout
 from dlens.models.model import Model
 from dlens.ops.base.keep import Keep
 from dlens.ops.base.target import RunShape, Target
+from dlens.ops.capture import Capture
 from dlens.tracing.planning.captures import captured_dims
 from dlens.tracing.planning.measured import measures_of
 from dlens.tracing.planning.plan import Plan
 from dlens.tracing.records.captured import Captured
+from dlens.tracing.step.gather import Gather
 from dlens.tracing.step.program import Active, MeasureGroup, Rows, Spot, StepProgram
 from dlens.tracing.step.slab import Slab
-from dlens.tracing.step.state import StepState
+from dlens.tracing.step.state import StepState, step_mask
 
 __all__ = ["Collector"]
 
@@ -33,7 +35,10 @@ __all__ = ["Collector"]
 @final
 @dataclass
 class Collector:
-    """Receives from the engine what a run keeps; one for all groups of a run."""
+    """Receives from the engine what a run keeps; one for all groups of a run.
+
+    With `gather` captures go to a stream, and not into the record.
+    """
 
     model: Model
     target: Target
@@ -48,6 +53,7 @@ class Collector:
     readout: Readout | None = None
     gradients: dict[str, Captured] = field(default_factory=dict)
     metric: Float[Tensor, "step batch"] | None = None
+    gather: Gather | None = None
 
     def start(self) -> None:
         """Make empty sums before the run, so that a measure can refuse it."""
@@ -84,8 +90,14 @@ class Collector:
             device=self.model.device,
         )
 
-    def begin(self, state: StepState, program: StepProgram) -> None:
-        """A step starts: note which operations change what it computes."""
+    def begin(self, state: StepState, program: StepProgram, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A step starts: note which operations change what it computes.
+
+        Args:
+            args, kwargs: what the module is called with.
+        """
+        if self.gather is not None:
+            self.gather.begin(state, kwargs["input_ids"] if "input_ids" in kwargs else args[0])
         self.structural.append(program.structural)
         self.fired.update(index for index, _ in program.structural)
 
@@ -117,6 +129,17 @@ class Collector:
     def capture(self, active: Active, value: Tensor, spot: Spot) -> None:
         """Copy a value into its place; the conditional half, and each AR position from its first step only."""
         self.fired.add(active.planned.index)
+        op = active.op
+        assert isinstance(op, Capture)
+        if self.gather is not None:
+            self.gather.take(op, value, spot)
+            return
+        value = value.detach() if op.dtype is None else value.detach().to(op.dtype)
+        chosen = step_mask(op.tokens, active.planned.fixed, spot.state)
+        if chosen is not None:
+            sizes: dict[str, int] = dict(zip(("batch", "position"), chosen.shape, strict=True))
+            there = chosen.to(value.device).reshape([sizes.get(axis, 1) for axis in POINTS[op.point].axes])
+            value = torch.where(there, value[: len(chosen)], torch.nan)
         self._keep(self.captured, active, value, spot)
 
     def differentiated(self, active: Active, gradient: Tensor, spot: Spot) -> None:

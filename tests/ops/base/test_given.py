@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from dlens.ops.base.given import as_index, as_indices, as_ints, as_number, as_seed, as_slice, as_tensor
+from dlens.ops.base.given import (
+    as_count,
+    as_dtype,
+    as_index,
+    as_indices,
+    as_ints,
+    as_number,
+    as_seed,
+    as_slice,
+    as_tensor,
+)
 from tests.unchecked import unchecked
 
 
@@ -115,3 +125,17 @@ def test_complex_numbers_are_refused(value):
         as_tensor(value, "value")
     with pytest.raises(ValueError, match="scale=.*; expected a number; pass a float"):
         as_number(value, "scale")
+
+
+def test_a_count_is_at_least_one():
+    assert as_count(np.int64(3), "batch_size") == 3
+    for wrong in (0, -2, 1.5, True, "3"):
+        with pytest.raises(ValueError, match=r"batch_size.*; expected (at least 1|a whole number); give for example 8"):
+            as_count(wrong, "batch_size")
+
+
+def test_a_type_is_one_of_real_numbers():
+    assert [as_dtype(each) for each in (None, "float16", torch.float64)] == [None, torch.float16, torch.float64]
+    for wrong in ("float61", torch.int8, 16, float):
+        with pytest.raises(ValueError, match="dtype=.*; expected one of float16, bfloat16, float32, float64; "):
+            as_dtype(wrong)

@@ -87,3 +87,10 @@ def test_words_are_masks_of_each_step(word: Any) -> None:
 def test_what_follows_an_end() -> None:
     ends = torch.tensor([[False, True, False, True], [False] * 4, [True, False, False, False]])
     assert after(ends).long().tolist() == [[0, 0, 1, 1], [0, 0, 0, 0], [0, 1, 1, 1]]
+
+
+def test_positions_that_no_row_has_can_be_left_out() -> None:
+    real = torch.tensor([[False, True, True], [True, True, True]])
+    for tokens in ([7], slice(5, 9), [0, 7]):
+        mask = fixed_mask(tokens, real, strict=False)
+        assert mask is not None and mask.sum() == 2 * (tokens == [0, 7])

@@ -13,7 +13,8 @@ import dlens
 from dlens import trace
 from dlens.samplers import LLaDA, Threshold
 from tests.refusing import STORY, assert_three_parts, refused
-from tests.tracing.plain import DECODED, NEW, PROMPTS
+from tests.tracing.plain import DECODED, NEW, PROMPTS, plain_run
+from tests.unchecked import unchecked
 
 
 @pytest.mark.parametrize("at", ["resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post"])
@@ -122,3 +123,102 @@ def test_a_patch_from_what_was_not_captured(diffusion: dlens.Model) -> None:
     with pytest.raises(KeyError) as caught:
         trace(diffusion).patch(record, at="mlp_out")
     assert_three_parts(caught.value.args[0], "'mlp_out'")
+
+
+def hooked(plain: Any, runs: Callable[[], Any], at: Callable[[int, Tensor], Tensor]) -> Any:
+    """What a run gives while a hook of PyTorch at block 8 changes its output; `at` gets the number of the call."""
+    calls: list[int] = []
+
+    def hook(module: Any, args: Any, output: Any) -> Any:
+        calls.append(1)
+        return at(len(calls) - 1, output.clone())
+
+    handle = plain.model.layers[8].register_forward_hook(hook)
+    try:
+        return runs()
+    finally:
+        handle.remove()
+
+
+def test_a_forward_is_patched_into_a_step_of_denoising(model: dlens.Model, plain: Any) -> None:
+    source = dlens.trace(model).capture("resid_post").forward("Tom has a cat and a big red dog.")
+    kept = source["resid_post"][4, 0]
+    maps: dict[str, Any] = {"from_layers": {8: 4}, "from_steps": {2: 0}, "from_positions": {3: 5, 9: 1}}
+    record = dlens.trace(model).patch(source, **maps).capture("logits").generate(PROMPTS[1], NEW)
+
+    def at(step: int, value: Tensor) -> Tensor:
+        if step == 2:
+            value[0, 3], value[0, 9] = kept[5], kept[1]
+        return value
+
+    expected = hooked(plain, lambda: plain_run(model, plain, prompts=[PROMPTS[1]]), at)
+    assert torch.equal(record["logits"], torch.stack(expected.logits))
+    assert torch.equal(record.tokens, expected.tokens)
+    assert not torch.equal(record["logits"], torch.stack(plain_run(model, plain, prompts=[PROMPTS[1]]).logits))
+
+
+def test_a_step_is_patched_into_others(model: dlens.Model, plain: Any) -> None:
+    source = dlens.trace(model).capture("resid_post", layers=[2], steps=[5]).generate(PROMPTS[1], NEW)
+    patched = dlens.trace(model).patch(source, from_layers={8: 2}, from_steps={0: 5, 3: 5})
+    record = patched.capture("logits").generate(PROMPTS[1], NEW)
+    kept = source["blocks.2.hook_resid_post"][0]
+    expected = hooked(
+        plain,
+        lambda: plain_run(model, plain, prompts=[PROMPTS[1]]),
+        lambda step, value: kept.clone() if step in (0, 3) else value,
+    )
+    assert torch.equal(record["logits"], torch.stack(expected.logits))
+
+
+def test_a_step_is_patched_into_a_forward_of_several_rows(model: dlens.Model, plain: Any) -> None:
+    source = dlens.trace(model).capture("resid_post", layers=[6]).generate(PROMPTS[:2], 4)
+    rows = [row[~pad].tolist() for row, pad in zip(source.tokens, source.is_pad, strict=True)]
+    record = dlens.trace(model).patch(source, from_layers={8: 6}, from_steps={0: 3}).capture("logits").forward(rows)
+    kept, real = source["blocks.6.hook_resid_post"][3], ~source.is_pad
+    inputs = model.family.inputs(source.tokens, real)
+
+    def run() -> Tensor:
+        with torch.no_grad():
+            return plain(**inputs).logits
+
+    expected = hooked(plain, run, lambda _, value: torch.where(real[..., None], kept, value))
+    assert torch.equal(record["logits"][real], expected[real])
+
+
+def test_positions_of_decoding_are_patched_as_they_are_computed(ar: dlens.Model, plain_ar: Any) -> None:
+    source = dlens.trace(ar).capture("resid_post").forward("Tom has a cat")
+    patch = dlens.trace(ar).patch(source, layers=8, from_steps={0: 0, 2: 0}, from_positions={1: 3, 5: 0})
+    record = patch.capture("resid_post", layers=[8]).generate("Once upon a time", 4)
+    plain_run_of = dlens.trace(ar).capture("resid_post", layers=[8]).generate("Once upon a time", 4)
+    values, kept = record["resid_post"][0, 0], source["resid_post"][8, 0]
+    assert torch.equal(values[1], kept[3]) and torch.equal(values[5], kept[0])
+    assert torch.equal(values[[0, 2, 3]], plain_run_of["resid_post"][0, 0, [0, 2, 3]])
+
+
+MAPS: dict[str, tuple[type[Exception], str, Callable[[Any, Any], Any]]] = {
+    "kind": (ValueError, "is of a forward run", lambda t, r: t.patch(r).generate(STORY, 2)),
+    "layer of the record": (ValueError, "lacks layers [5]", lambda t, r: t.patch(r, from_layers={8: 5})),
+    "layer here": (IndexError, "layer 99", lambda t, r: t.patch(r, from_layers={99: 4})),
+    "step of the record": (ValueError, "names steps [3]", lambda t, r: t.patch(r, from_steps={0: 3})),
+    "position of the record": (IndexError, "names position 9", lambda t, r: t.patch(r, from_positions={0: 9})),
+    "both": (ValueError, "from_layers={8: 4} beside 8", lambda t, r: t.patch(r, 8, from_layers={8: 4})),
+    "no map": (ValueError, "from_steps=[0]", lambda t, r: t.patch(r, from_steps=[0])),
+    "length": (
+        ValueError,
+        "1 rows of 4 computed positions",
+        lambda t, r: t.patch(r, from_layers={8: 4}, from_steps={0: 0}).generate(STORY, 2),
+    ),
+    "position here": (
+        IndexError,
+        "tokens names position 40",
+        lambda t, r: t.patch(r, from_positions={40: 0}).forward(STORY),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MAPS)
+def test_maps_that_lead_nowhere(diffusion: dlens.Model, case: str) -> None:
+    kind, came, action = MAPS[case]
+    source = dlens.trace(diffusion).capture("resid_post", layers=[4, 8]).forward(STORY)
+    with unchecked(), refused(diffusion, kind, came):
+        action(dlens.trace(diffusion), source)

@@ -44,3 +44,30 @@ def test_positions_keep_the_value_of_the_step_that_first_computed_them(ar: dlens
     assert some.coords("resid_post")["position"] == [width + 1, width + 2, width + 3]
     whole = dlens.trace(ar).capture("resid_post", layers=[3]).generate(PROMPTS, DECODED)
     assert torch.equal(some["resid_post"], whole["resid_post"][:, :, width + 1 : width + 4])
+
+
+def test_chosen_positions_and_types(diffusion: dlens.Model) -> None:
+    trace, mask = dlens.trace(diffusion), diffusion.family.mask_token_id
+    whole = trace.capture("resid_post", "pattern", layers=[3]).generate(PROMPTS[:2], 4)
+    chosen = {"layers": [3], "tokens": "masked", "dtype": "bfloat16"}
+    record = trace.capture("resid_post", "pattern", **chosen).generate(PROMPTS[:2], 4)
+    masked = record.canvas == mask
+    values = record["resid_post"][:, 0]
+    assert values.dtype == record["pattern"].dtype == torch.bfloat16
+    assert torch.equal(values[masked], whole["resid_post"][:, 0][masked].bfloat16())
+    padded = record.is_pad.expand_as(masked)
+    assert values[~masked & ~padded].isnan().all() and (values[padded] == 0).all()
+    rows, kept = record["pattern"][:, 0].mT, whole["pattern"][:, 0].mT
+    assert torch.equal(rows.movedim(-1, 2)[masked], kept.movedim(-1, 2)[masked].bfloat16())
+    first = trace.capture("embed", tokens=[0]).forward(PROMPTS[:2])
+    assert (~first["embed"].isnan()).all(-1).sum(-1).tolist() == (first.is_pad.sum(-1) + 1).tolist()
+
+
+def test_chosen_positions_of_decoding_are_those_of_the_whole_run(ar: dlens.Model) -> None:
+    trace = dlens.trace(ar)
+    whole = trace.capture("resid_post", layers=[3]).generate(PROMPTS[:2], 4)["resid_post"]
+    for cache in ("auto", "off"):
+        record = trace.capture("resid_post", layers=[3], tokens="decoded").generate(PROMPTS[:2], 4, cache=cache)
+        values, decoded = record["resid_post"], ~record.is_prompt[:, :-1] & ~record.is_pad[:, :-1]
+        assert values[:, record.is_prompt[:, :-1]].isnan().all()
+        assert (values[:, decoded] - whole[:, decoded]).abs().max() < 1e-3

@@ -1,0 +1,123 @@
+"""What a stream of activations costs beside its forwards, in time and memory: `python -m benchmarks.streams`."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import dlens
+from benchmarks.models import pair
+from benchmarks.rows import Row, publish
+from benchmarks.shapes import qwen2_like
+from benchmarks.timing import interleaved
+
+__all__ = ["main"]
+
+MODEL, BATCH, WIDTH = "trio/diffusion", 16, 64
+_GIB = 2**30
+
+
+def main(
+    prompts: int = 20_000, rounds: int = 7, json: Path | None = None, threads: int = 2, device: str = "cpu"
+) -> None:
+    """Measure and print.
+
+    Args:
+        prompts: how many are streamed for the memory; 0 leaves that out.
+        rounds: how often each way runs.
+        json: where to write the same as JSON.
+        threads: of torch.
+        device: where the models are.
+    """
+    torch.set_num_threads(threads)
+    rows = [*_memory(prompts), *_speed(rounds, device)]
+    module = "benchmarks.streams" if device == "cpu" else f"benchmarks.streams --device {device}"
+    publish(rows, json, module, device, prompts=prompts, rounds=rounds, threads=threads)
+
+
+def _prompts(n: int, vocab: int, width: int = WIDTH) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(width // 2, width + 1, (n,), generator=generator).tolist()
+    return [torch.randint(8, vocab, (length,), generator=generator).tolist() for length in lengths]
+
+
+def _memory(n: int) -> list[Row]:
+    """The most memory that the process ever had, which is why it comes first."""
+    if not n:
+        return []
+    # Most of the model is skipped, as memory is what matters.
+    trace = dlens.trace(MODEL).skip(range(2, 16)).capture("resid_post", layers=1)
+    with tempfile.TemporaryDirectory() as folder:
+        prompts = _prompts(n, trace.model.vocab_size, width=16)
+        kept = trace.stream(prompts, Path(folder) / "kept", batch_size=64, progress=False)
+        for _ in kept.batches(4096, shuffle=0):
+            pass
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    what = f"memory of the process, {n} prompts streamed and read shuffled"
+    return [Row(what, "8 M trio", peak / _GIB, 1.0, unit="GiB")]
+
+
+def _speed(rounds: int, device: str) -> list[Row]:
+    """Seconds of a stream over those of the same forwards without a trace: 1.25 is 0.8 of their throughput."""
+    small, plain = dlens.load(MODEL), dlens.load(MODEL, verify=False)
+    _to(device, small, plain)
+    rows = _ratios("8 M trio", small, plain, 8 * BATCH, rounds)
+    large, plain = pair(qwen2_like())
+    _to(device, large, plain)
+    return rows + _ratios("113 M", large, plain, 2 * BATCH, max(3, rounds // 2))
+
+
+def _to(device: str, *models: dlens.Model) -> None:
+    for model in models:
+        model.module.to(device)
+
+
+def _ratios(name: str, model: dlens.Model, plain: dlens.Model, n: int, rounds: int) -> list[Row]:
+    texts = sorted(_prompts(n, model.vocab_size), key=len, reverse=True)
+    trace = dlens.trace(model)
+    cases: dict[str, Callable[[], object]] = {
+        "forwards": lambda: _forwards(plain, texts),
+        "one layer": lambda: _stream(trace.capture("resid_post", layers=8), texts),
+        "all layers": lambda: _stream(trace.capture("resid_post"), texts),
+    }
+    found = interleaved(cases, rounds)
+    budgets = {"one layer": 1.25, "all layers": None}
+    return [
+        Row.of(f"stream of {what} / forwards alone", name, found.ratio(what, "forwards"), budget)
+        for what, budget in budgets.items()
+    ]
+
+
+def _stream(trace: dlens.Trace, texts: Sequence[list[int]]) -> None:
+    folder = Path(tempfile.mkdtemp())
+    trace.stream(texts, folder / "kept", batch_size=BATCH, progress=False)
+    shutil.rmtree(folder)
+
+
+def _forwards(plain: dlens.Model, texts: Sequence[list[int]]) -> None:
+    """The same batches, left-padded, as one would write it."""
+    with torch.no_grad():
+        for at in range(0, len(texts), BATCH):
+            ids, real = _padded(texts[at : at + BATCH])
+            inputs = plain.family.inputs(ids.to(plain.device), None if bool(real.all()) else real.to(plain.device))
+            plain.module(**inputs)
+
+
+def _padded(rows: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
+    width = max(map(len, rows))
+    ids, real = torch.zeros(len(rows), width, dtype=torch.long), torch.zeros(len(rows), width, dtype=torch.bool)
+    for number, row in enumerate(rows):
+        ids[number, width - len(row) :], real[number, width - len(row) :] = torch.tensor(row), True
+    return ids, real
+
+
+if __name__ == "__main__":
+    import tyro
+
+    tyro.cli(main)
