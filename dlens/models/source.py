@@ -14,6 +14,7 @@ from torch import nn
 
 from dlens.axes import respell
 from dlens.models import compat
+from dlens.models.families.registry import fills_masks
 
 __all__ = ["TRIO", "TRIO_FOLDER", "read_checkpoint", "read_tokenizer", "resolve", "without_bar"]
 
@@ -101,7 +102,7 @@ def read_checkpoint(source: str, trust_remote_code: bool, kwargs: dict[str, Any]
         ValueError: a model that dlens refuses, an unknown argument, or weights that are missing.
         PermissionError: remote code that was not allowed.
     """
-    from transformers import AutoModelForCausalLM, PreTrainedConfig
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     if "gguf_file" in kwargs:
@@ -120,8 +121,10 @@ def read_checkpoint(source: str, trust_remote_code: bool, kwargs: dict[str, Any]
             )
         return _read_remote(source, remote, settings, kwargs)
     _check_names(kwargs, settings)
+    named = settings.get("architectures") or [""]
+    auto: Any = AutoModelForMaskedLM if fills_masks(named[0]) else AutoModelForCausalLM
     with _in_words(source), without_bar() if Path(source).parent == TRIO_FOLDER else nullcontext():
-        module, info = AutoModelForCausalLM.from_pretrained(source, output_loading_info=True, **kwargs)  # pyright: ignore
+        module, info = auto.from_pretrained(source, output_loading_info=True, **kwargs)
     lacking = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if lacking:
         raise ValueError(
@@ -164,11 +167,13 @@ def _read_remote(source: str, remote: dict[str, str], settings: dict[str, Any], 
     """LLaDA and Dream name no AutoModelForCausalLM class, or name it as AutoModel."""
     from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-    reference = remote.get("AutoModelForCausalLM") or remote.get("AutoModel")
+    # AutoModel may name the class without the head.
+    named = (remote.get(name) for name in ("AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoModel"))
+    reference = next(filter(None, named), None)
     if reference is None or "AutoConfig" not in remote:
         raise ValueError(
-            f"{source!r} names {', '.join(remote)} in auto_map; expected AutoConfig and AutoModelForCausalLM or "
-            f"AutoModel; load the module yourself and pass it to dlens.load with its tokenizer"
+            f"{source!r} names {', '.join(remote)} in auto_map; expected AutoConfig and AutoModelForCausalLM, "
+            f"AutoModelForMaskedLM or AutoModel; load the module yourself and pass it to dlens.load with its tokenizer"
         )
     _check_names(kwargs, settings)
     where = _where(kwargs)

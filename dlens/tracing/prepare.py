@@ -43,8 +43,9 @@ def target_of(model: Model) -> Target:
         n_kv_heads=model.n_kv_heads,
         absent=absent,
         attention_types=model.attention_types,
-        whole=tuple(part for part in HALVES if not model.layout.skips(part)),
+        whole=tuple(part for part in HALVES if not all(own.skips(part) for own in model.layout.each)),
         widths=point_widths(model),
+        needed=model.layout.needed,
     )
 
 

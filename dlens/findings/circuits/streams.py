@@ -83,7 +83,7 @@ def projected(model: Model, layer: int, read: HeadRead, stream: Resid) -> Float[
         stream: what enters the norm before attention.
     """
     # nnsight's view of a module, as its hooks would take a call of the module itself for part of the run around it.
-    block, sites = model.root.get(f"{model.layout.blocks}.{layer}"), model.layout.sites
+    block, sites = model.root.get(f"{model.layout.blocks}.{layer}"), model.layout.at(layer).sites
     norm, projection = (block.get(sites[point].path) for point in ("ln1_scale", read))
     n_heads = model.n_heads if read == "q" else model.n_kv_heads
     return sites[read].split(projection(norm(stream)), n_heads)

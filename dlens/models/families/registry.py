@@ -7,15 +7,16 @@ from typing import Any
 
 from dlens.axes import respell
 from dlens.checks import quoted
-from dlens.models.families.decoder import AUTOREGRESSIVE, DECODER_LAYOUTS, MASKED, MASKED_SHIFTED, llama_like
-from dlens.models.families.dream import DREAM, dream_layout
+from dlens.models.families.decoder import AUTOREGRESSIVE, MASKED, MASKED_SHIFTED
+from dlens.models.families.dream import DREAM
 from dlens.models.families.llada import LLADA, llada_layout
 from dlens.models.family import Family, Layout
 
-__all__ = ["choose_family", "choose_layout", "families", "register_family"]
+__all__ = ["choose_family", "choose_layout", "families", "fills_masks", "register_family"]
 
 _FAMILIES: dict[str, Family] = {f.name: f for f in (AUTOREGRESSIVE, MASKED, MASKED_SHIFTED, LLADA, DREAM)}
-_LAYOUTS: Mapping[str, Callable[[Any], Layout]] = {**DECODER_LAYOUTS, "llada": llada_layout, "Dream": dream_layout}
+# Of what cannot be found: LLaDA's halves have no modules of their own, and give nothing to do to those they have.
+_LAYOUTS: Mapping[str, Callable[[Any], Layout]] = {"llada": llada_layout}
 
 
 def families() -> tuple[Family, ...]:
@@ -69,12 +70,13 @@ def register_family(family: Family) -> Family:
     return family
 
 
-def choose_family(family: str | Family | None, config: Any) -> Family:
-    """The family asked for, else the one the checkpoint names, else the one its model type selects.
+def choose_family(family: str | Family | None, config: Any, architecture: str = "") -> Family:
+    """The family asked for, else the one the checkpoint names, else the one its model type or its class selects.
 
     Args:
         family: a name, a Family, or None.
         config: the model's config; `dlens_family` in it names a family.
+        architecture: the model's class.
 
     Raises:
         TypeError: it is neither.
@@ -96,13 +98,28 @@ def choose_family(family: str | Family | None, config: Any) -> Family:
     for known in reversed(_FAMILIES.values()):
         if config.model_type in known.model_types:
             return known
-    return AUTOREGRESSIVE if settings.get("is_causal", True) else MASKED
+    masked = not settings.get("is_causal", True) or fills_masks(architecture)
+    return MASKED if masked else AUTOREGRESSIVE
 
 
-def choose_layout(family: Family, config: Any) -> Layout:
-    """The family's own layout, else the one of the model type, else Llama's."""
+def fills_masks(architecture: str) -> bool:
+    """Whether transformers lists a class as a masked language model, as BERT's, and not as a causal one too.
+
+    Examples:
+        >>> fills_masks("BertForMaskedLM"), fills_masks("LlamaForCausalLM")
+        (True, False)
+    """
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+    return architecture in MODEL_FOR_MASKED_LM_MAPPING_NAMES.values() and architecture not in causal
+
+
+def choose_layout(family: Family, config: Any) -> Layout | None:
+    """The family's own layout, else the one written for the model type; None where it is to be found."""
     if family.layout is not None:
         return family.layout
-    if config.model_type in _LAYOUTS:
-        return _LAYOUTS[config.model_type](config)
-    return llama_like()
+    return _LAYOUTS[config.model_type](config) if config.model_type in _LAYOUTS else None

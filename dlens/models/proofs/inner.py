@@ -13,7 +13,7 @@ from dlens.axes import POINTS, TokenIds
 from dlens.models.attention import Kernels
 from dlens.models.family import Layout
 from dlens.models.model import Model
-from dlens.models.proofs.sites import inner_widths, observe, same_rows
+from dlens.models.proofs.sites import inner_widths, observe, same_rows, without
 
 __all__ = ["with_inner"]
 
@@ -31,17 +31,11 @@ def with_inner(model: Model, ids: TokenIds) -> Layout:
         model: what was loaded and proved so far.
         ids: one row of unlike tokens.
     """
-    layout = model.layout
-    absent = dict(layout.absent) | _unlike_modules(model, ids) | _unlike_projections(model, ids)
+    absent = _unlike_modules(model, ids) | _unlike_projections(model, ids)
     reason, direct = _kernel(model, ids) if model.names_heads else (_NO_HEADS, False)
     if reason is not None:
         absent |= dict.fromkeys(_KERNEL, reason)
-    return replace(
-        layout,
-        absent=absent,
-        direct=direct,
-        sites={at: site for at, site in layout.sites.items() if at not in absent},
-    )
+    return replace(without(model.layout, absent), direct=direct)
 
 
 def _unlike_modules(model: Model, ids: TokenIds) -> dict[str, str]:
@@ -51,7 +45,7 @@ def _unlike_modules(model: Model, ids: TokenIds) -> dict[str, str]:
         if POINTS[point].head_axis and not model.names_heads:
             found[point] = _NO_HEADS
             continue
-        counts = {seen.counts[layer, site.path] for layer in range(model.n_layers)}
+        counts = {seen.counts[layer, model.layout.at(layer).sites[point].path] for layer in range(model.n_layers)}
         if counts != {1}:
             found[point] = f"its {site.path!r} runs {max(counts - {1})} times in a forward"
         n_heads = model.n_kv_heads if POINTS[point].head_axis == "kv_head" else model.n_heads
@@ -63,10 +57,10 @@ def _unlike_modules(model: Model, ids: TokenIds) -> dict[str, str]:
 
 def _unlike_projections(model: Model, ids: TokenIds) -> dict[str, str]:
     """Queries, keys and values that are not all that attention is made of: two texts that share them get other z."""
-    sites = {point: site for point, site in model.layout.sites.items() if point in _QKV}
-    if len(sites) < len(_QKV) or "z" not in model.layout.sites:
+    shared = tuple(point for point in model.layout.sites if point in _QKV)
+    if len(shared) < len(_QKV) or "z" not in model.layout.sites:
         return {}
-    values = observe(model, torch.cat([ids, ids.flip(-1)]), shared=sites).values
+    values = observe(model, torch.cat([ids, ids.flip(-1)]), shared=shared).values
     found = [values.get((layer, "z")) for layer in range(model.n_layers)]
     if all(z is None or same_rows(z, z) for z in found):
         return {}

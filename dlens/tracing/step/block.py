@@ -43,6 +43,7 @@ class BlockWalk:
         state: StepState,
     ) -> None:
         self.model = model
+        self.layout = model.layout.at(block)
         self.envoys = envoys
         self.hand = hand
         self.layer = layer
@@ -63,7 +64,7 @@ class BlockWalk:
         if self._skipped("block"):
             assert hidden is not None
             out = self._apply("resid_post", hidden)
-            self.envoy.skip(self.model.layout.pack(out))
+            self.envoy.skip(self.layout.pack(out))
             return
         self._half("attn", hidden)
         mid = self._middle()
@@ -116,7 +117,7 @@ class BlockWalk:
 
     def _fill(self, part: Half, hidden: Resid | None) -> None:
         assert hidden is not None
-        for fill in self.model.layout.skips(part):
+        for fill in self.layout.skips(part):
             self.envoy.get(fill.path).skip(fill.make(hidden, self.envoy._module))
 
     def _point(self, point: str, mixed: list[Active]) -> tuple[Tensor, Tensor]:
@@ -130,17 +131,18 @@ class BlockWalk:
         return old, new
 
     def _read(self, point: str) -> Tensor:
-        site, axes = self.model.layout.sites[point], POINTS[point].axes
+        site, axes = self.layout.sites[point], POINTS[point].axes
         if axes[-1] == "scale":
             envoy = self.envoy.get(site.path)
             return norm_scale(envoy._module, envoy, envoy.input)
         if point == "result":
-            z = self.model.layout.sites["z"]
+            z = self.layout.sites["z"]
             return by_head(self.envoy.get(site.path), read_site(self.envoy, z, self.model.n_heads))
-        return read_site(self.envoy, site, self.model.n_kv_heads if "kv_head" in axes else self.model.n_heads)
+        n_heads = self.model.n_kv_heads if "kv_head" in axes else self.model.n_heads
+        return read_site(self.envoy, site, n_heads, self.state.real.shape[-1])
 
     def _write(self, point: str, old: Tensor, new: Tensor) -> None:
-        site = self.model.layout.sites[point]
+        site = self.layout.sites[point]
         if point == "result":
             # The sum of all heads in another order would not be what the model computes; a difference of 0 is.
             whole = self.envoy.get(site.path).output
@@ -188,9 +190,9 @@ def _with_hidden(args: tuple[Any, ...], kwargs: dict[str, Any], hidden: Resid) -
     return args, {**kwargs, "hidden_states": hidden}
 
 
-def read_site(parent: Any, site: Site, n_heads: int = 1) -> Tensor:
+def read_site(parent: Any, site: Site, n_heads: int = 1, positions: int | None = None) -> Tensor:
     """The value at a site below an envoy, with the axes of its hook point."""
-    return site.split(_whole(parent.get(site.path), site), n_heads)
+    return site.split(_whole(parent.get(site.path), site), n_heads, positions)
 
 
 def write_site(parent: Any, site: Site, value: Tensor) -> None:

@@ -43,7 +43,7 @@ def test_verification_leaves_no_mark() -> None:
 
 
 def test_a_module_without_head() -> None:
-    with pytest.raises(VerificationError, match="Qwen2Model has no 'model.layers'; expected .*; load the class"):
+    with pytest.raises(VerificationError, match="Qwen2Model gives no logits of .*; expected .*; load the class"):
         dlens.load(transformers.Qwen2Model(build("qwen2").config))
 
 

@@ -1,0 +1,256 @@
+"""What lies within the halves of a block: norms, projections to heads, the neurons of the MLP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from dlens.models.family import Site
+from dlens.models.layout.calls import Call, Forward
+from dlens.models.layout.chain import is_norm
+from dlens.models.layout.halves import Added, Halves
+from dlens.models.layout.sums import aligned, same
+
+__all__ = ["Inside", "find_inside"]
+
+_FLAT = "(batch position) d_model"
+# How queries, keys and values of one projection may lie beside each other.
+_FUSED = ("batch position (part head d_head)", "batch position (head part d_head)")
+_ATTENTION_ALONE = "no module of its own holds it: the block's attention is not made of projections to q, k and v alone"
+
+
+@final
+@dataclass
+class Inside:
+    """What was found within the halves of one block.
+
+    Args:
+        sites: hook point -> site.
+        absent: hook point -> why it was not found.
+        reads, writes: the linear modules that read the normed stream, and whose output a half adds.
+    """
+
+    sites: dict[str, Site] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+
+
+def find_inside(forward: Forward, block: Call, halves: Halves, heads: tuple[int, int] | None) -> Inside:
+    """Everything within the halves that modules show.
+
+    Args:
+        forward: what was seen.
+        block: one of its calls.
+        halves: of this block.
+        heads: of queries, and of keys and values; None where the config says nothing of them.
+    """
+    view, found = _View(forward, block, halves), Inside()
+    _norms(view, found)
+    _lasts(view, found, heads)
+    attn, mlp = view.readers(view.attn_calls), view.readers(view.mlp_calls)
+    # Where experts or the like make what a half adds, the modules that read the stream are not all linear ones.
+    found.reads = tuple(view.path(call) for call in (*attn, *mlp)) if found.writes else ()
+    _projections(view, found, attn, heads)
+    _neurons(view, found, mlp)
+    return found
+
+
+@final
+class _View:
+    """One block: its streams, and the calls of each half."""
+
+    def __init__(self, forward: Forward, block: Call, halves: Halves) -> None:
+        pre = block.entered()
+        assert pre is not None
+        self.block, self.halves, self.pre = block, halves, pre
+        self.calls = forward.within(block)
+        attn_end = halves.attn.call.end
+        self.attn_calls = [call for call in self.calls if call.end <= attn_end]
+        self.mlp_calls = [call for call in self.calls if call.start > attn_end and call.end <= halves.mlp.call.end]
+        self.middle = None if halves.middle is None else aligned(halves.middle.ins[halves.middle_key], pre)
+        if halves.norms is not None:
+            self.middle = aligned(halves.norms[0].outs[0], pre)
+        self.ln1, self.ln2 = self._norms()
+
+    def path(self, call: Call) -> str:
+        return call.path.removeprefix(f"{self.block.path}.")
+
+    def _norms(self) -> tuple[Call | None, Call | None]:
+        """The norm that attention reads, and the one that the MLP reads."""
+        before = [call for call in self.calls if is_norm(call, self.pre)]
+        if self.middle is None:
+            return (*before, None, None)[:2]  # pyright: ignore
+        after = (call for call in self.calls if self.middle is not None and is_norm(call, self.middle))
+        return next(iter(before), None), next(after, None)
+
+    def readers(self, calls: list[Call]) -> list[Call]:
+        """The linear modules of a half that read the stream, as it is or normed."""
+        normed = [norm.outs[0] for norm in (self.ln1, self.ln2) if norm is not None]
+        streams = [*normed, *(value for value in (self.pre, self.middle) if value is not None)]
+        found = [call for call in calls if is_linear(call.part) and _one(call) is not None]
+        read = [call for call in found if any(same(_as(_one(call), self.pre), stream) for stream in streams)]
+        return [call for call in read if not any(other.holds(call) for other in read)]
+
+    def last(self, calls: list[Call], added: Added) -> Call | None:
+        """The linear module that makes what a half adds, but for a norm that follows it."""
+        goals = [added.value, *added.call.ins.values()]
+        linear = [call for call in calls if is_linear(call.part) and 0 in call.outs]
+        for call in reversed(linear):
+            if any(same(_as(call.outs[0], self.pre), _as(goal, self.pre)) for goal in goals):
+                return next((outer for outer in linear if outer.holds(call)), call)
+        return None
+
+
+def is_linear(part: nn.Module) -> bool:
+    """Whether a module is a linear layer, by what it says of its width: those of PyTorch, quantised or adapted."""
+    return getattr(part, "in_features", getattr(part, "nx", None)) is not None
+
+
+def _one(call: Call) -> Tensor | None:
+    """The one tensor that a module reads."""
+    tensors = list(call.ins.values())
+    return tensors[0] if len(tensors) == 1 else None
+
+
+def _as(value: Tensor | None, stream: Tensor) -> Tensor | None:
+    return None if value is None else aligned(value, stream)
+
+
+def _norms(view: _View, found: Inside) -> None:
+    if view.ln1 is None:
+        found.absent["ln1_scale"] = "no norm reads what enters its blocks"
+    else:
+        found.sites["ln1_scale"] = Site(view.path(view.ln1), "input")
+    if view.ln2 is None:
+        found.absent["ln2_scale"] = "no norm of its own stands before its MLP"
+    else:
+        found.sites["ln2_scale"] = Site(view.path(view.ln2), "input")
+
+
+def _lasts(view: _View, found: Inside, heads: tuple[int, int] | None) -> None:
+    """`z` and `mlp_post`: what the last linear module of each half reads."""
+    attn, mlp = view.last(view.attn_calls, view.halves.attn), view.last(view.mlp_calls, view.halves.mlp)
+    z = None if attn is None else _one(attn)
+    if attn is None or z is None or z.ndim != 3 or heads is None or z.shape[-1] % heads[0]:
+        found.absent["z"] = "no linear module makes what its attention adds out of whole heads"
+    else:
+        found.sites["z"] = Site(view.path(attn), "input", heads=True)
+    post = None if mlp is None else _one(mlp)
+    if mlp is None or post is None:
+        found.absent["mlp_post"] = "no linear module makes what its MLP adds"
+    else:
+        spelled = _FLAT if post.ndim == 2 else Site("").spelled
+        found.sites["mlp_post"] = Site(view.path(mlp), "input", spelled=spelled)
+    found.writes = () if attn is None or mlp is None else (view.path(attn), view.path(mlp))
+
+
+def _neurons(view: _View, found: Inside, readers: list[Call]) -> None:
+    """`mlp_pre`: what a linear module gives to an activation, which has no weights and keeps the shape."""
+    for call in readers:
+        made = call.outs.get(0)
+        for act in view.mlp_calls:
+            entered = _one(act)
+            keeps = entered is not None and 0 in act.outs and act.outs[0].shape == entered.shape
+            if keeps and act.start > call.end and same(entered, made) and not any(True for _ in act.part.parameters()):
+                spelled = _FLAT if entered is not None and entered.ndim == 2 else Site("").spelled
+                found.sites["mlp_pre"] = Site(view.path(call), spelled=spelled)
+                return
+    found.absent["mlp_pre"] = "no linear module of its MLP gives its output to an activation as it is"
+
+
+def _projections(view: _View, found: Inside, readers: list[Call], heads: tuple[int, int] | None) -> None:
+    """`q`, `k` and `v`: told apart by what changes where they are changed."""
+    last = None if "z" not in found.sites else view.last(view.attn_calls, view.halves.attn)
+    sites: Mapping[str, Site] | None = None
+    if last is not None and heads is not None:
+        around = _around(view, [*readers, last])
+        if around is not None and len(readers) == 3:
+            sites = _three(view, around, readers, last, heads)
+        elif around is not None and len(readers) == 1 and heads[0] == heads[1]:
+            sites = _fused(view, around, readers[0], last, heads[0])
+    if sites is None:
+        found.absent |= dict.fromkeys("qkv", _ATTENTION_ALONE)
+    else:
+        found.sites |= sites
+
+
+def _around(view: _View, calls: list[Call]) -> Call | None:
+    """The innermost module within the block that holds all these calls; the block itself where there is none."""
+    outer = [call for call in view.calls if all(call.holds(inner) for inner in calls)]
+    return max(outer, key=lambda call: call.depth, default=view.block)
+
+
+def _three(
+    view: _View, around: Call, readers: list[Call], last: Call, heads: tuple[int, int]
+) -> Mapping[str, Site] | None:
+    """Three projections: values, of which z is a sum; queries, which move their own position alone; and keys."""
+    plain, roles = _again(around, last), dict[str, Call]()
+    for call in readers:
+        role = _role(plain, around, last, lambda change, call=call: (call.part, change))
+        if role is None or role in roles:
+            return None
+        roles[role] = call
+    n_heads = {"q": heads[0], "k": heads[1], "v": heads[1]}
+    widths = {role: call.outs[0].shape[-1] / n_heads[role] for role, call in roles.items()}
+    whole = all(width.is_integer() for width in widths.values()) and widths["q"] == widths["k"]
+    return {role: Site(view.path(roles[role]), heads=True) for role in "qkv"} if whole else None
+
+
+def _fused(view: _View, around: Call, reader: Call, last: Call, n_heads: int) -> Mapping[str, Site] | None:
+    """One projection, cut the way that makes its parts queries, keys and values."""
+    made = reader.outs[0]
+    if made.ndim != 3 or made.shape[-1] % (3 * n_heads):
+        return None
+    plain = _again(around, last)
+    for spelled in _FUSED:
+        sites = {point: Site(view.path(reader), heads=True, spelled=spelled, part=i) for i, point in enumerate("qkv")}
+        roles = [
+            _role(plain, around, last, lambda change, s=site: (reader.part, _at(s, n_heads, change)))
+            for site in sites.values()
+        ]
+        if roles == ["q", "k", "v"]:
+            return sites
+    return None
+
+
+def _at(site: Site, n_heads: int, change: Any) -> Any:
+    """A change of one part of a projection's output."""
+    return lambda whole: site.join(change(site.split(whole, n_heads)), whole)
+
+
+def _role(plain: Tensor, around: Call, last: Call, at: Any) -> str | None:
+    """What a projection is to attention."""
+    doubled = _again(around, last, *at(lambda value: 2 * value))
+    if not same(plain, doubled) and torch.allclose(doubled, 2 * plain, rtol=1e-3, atol=1e-4 * float(plain.abs().max())):
+        return "v"
+    middle = plain.shape[1] // 2
+    moved = (_again(around, last, *at(lambda value: _moved(value, middle))) != plain).flatten(2).any(-1)[0]
+    if not bool(moved.any()):
+        return None
+    return "q" if moved.nonzero().flatten().tolist() == [middle] else "k"
+
+
+def _moved(value: Tensor, position: int) -> Tensor:
+    value = value.clone()
+    row = value[:, position]
+    value[:, position] = row.flip(-1) + row.std() + row.roll(1, -1)
+    return value
+
+
+def _again(around: Call, last: Call, part: nn.Module | None = None, change: Any = None) -> Tensor:
+    """What the last linear module reads when a module runs again, with another's output changed."""
+    seen: list[Tensor] = []
+    handles = [last.part.register_forward_pre_hook(lambda _m, args: seen.append(args[0].detach().clone()))]
+    if part is not None:
+        handles.append(part.register_forward_hook(lambda _m, _a, out: change(out)))
+    try:
+        around.part(*around.args, **around.kwargs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen[0]
