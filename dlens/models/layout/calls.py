@@ -45,6 +45,11 @@ class Call:
         """How many modules it lies within."""
         return self.path.count(".")
 
+    @property
+    def first(self) -> Tensor | None:
+        """Its first argument, where that is a tensor."""
+        return self.ins.get(0 if self.args else next(iter(self.kwargs), 0))
+
     def holds(self, other: Call) -> bool:
         """Whether another call was made within this one."""
         return self.start < other.start and other.end < self.end

@@ -17,7 +17,7 @@ from dlens.models.config import n_heads, n_kv_heads, n_positions
 from dlens.models.family import Fill, Layout, Site
 from dlens.models.layout.calls import Call, Forward, undisturbed, watch
 from dlens.models.layout.chain import Chain, Ends, find_chain, find_ends
-from dlens.models.layout.halves import Halves, fills_of, find_halves, site_of
+from dlens.models.layout.halves import Halves, fills_of, find_halves, site_of, spelled
 from dlens.models.layout.inside import Inside, find_inside
 
 __all__ = ["few_tokens", "find_layout"]
@@ -91,12 +91,14 @@ def _watched(module: nn.Module, inputs: dict[str, Any]) -> Forward:
 def few_tokens(module: Any) -> TokenIds:
     """A row of unlike tokens, none of them one that the config names for a purpose."""
     config = module.config.get_text_config()
-    special = {value for name, value in config.to_dict().items() if name.endswith("_token_id")}
+    named = [value for name, value in config.to_dict().items() if name.endswith("_token_id")]
+    special = {token for value in named for token in (value if isinstance(value, list) else [value])}
     n_tokens = getattr(config, "vocab_size", None) or len(module.get_input_embeddings().weight)
     usable = [token for token in range(n_tokens) if token not in special]
     length = min(_TOKENS, n_positions(config) or _TOKENS)
     chosen = [usable[(7 * i + len(usable) // 3) % len(usable)] for i in range(length)]
-    return torch.tensor([chosen], device=module.device)
+    device = next((parameter.device for parameter in module.parameters() if not parameter.is_meta), None)
+    return torch.tensor([chosen], device=device)
 
 
 def _of_block(module: Any, forward: Forward, block: Call) -> _Found:
@@ -117,7 +119,8 @@ def _with_halves(
     absent = dict(inside.absent)
     if halves.middle is not None:
         path = halves.middle.path.removeprefix(f"{block.path}.")
-        sites["resid_mid"] = Site(path, "input")
+        first = halves.middle.first
+        sites["resid_mid"] = Site(path, "input", spelled=Site("").spelled if first is None else spelled(first))
     else:
         absent["resid_mid"] = _PARALLEL if halves.order == "parallel" else _NORMED
     norms = () if halves.norms is None else tuple(norm.path.removeprefix(f"{block.path}.") for norm in halves.norms)

@@ -13,7 +13,7 @@ from dlens.models.layout.calls import Call, Forward
 from dlens.models.layout.chain import is_norm
 from dlens.models.layout.sums import adds_up, aligned, same, scale_between
 
-__all__ = ["Added", "Halves", "fills_of", "find_halves", "site_of"]
+__all__ = ["Added", "Halves", "fills_of", "find_halves", "site_of", "spelled"]
 
 Order = Literal["sequential", "parallel", "normed sums"]
 
@@ -48,7 +48,6 @@ class Halves:
         order: one half after the other, both of the same stream, or one after the other with a norm after each sum.
         attn, mlp: what each half adds.
         middle: the first module that reads the stream between them; None where nothing does.
-        middle_key: which of its arguments that is.
         norms: the norms after each sum, where the order says so.
     """
 
@@ -56,7 +55,6 @@ class Halves:
     attn: Added
     mlp: Added
     middle: Call | None = None
-    middle_key: int | str = 0
     norms: tuple[Call, Call] | None = None
 
 
@@ -104,25 +102,24 @@ def _outputs(calls: tuple[Call, ...], pre: Tensor) -> Iterator[Output]:
     yield from found
 
 
-def _middles(calls: tuple[Call, ...], pre: Tensor, post: Tensor) -> Iterator[tuple[Call, int | str, Tensor]]:
-    """Every other value of the stream's size that a module reads, by the first of the outermost that does."""
+def _middles(calls: tuple[Call, ...], pre: Tensor, post: Tensor) -> Iterator[tuple[Call, Tensor]]:
+    """Every other value of the stream's size that a module reads first, by the first of the outermost that does."""
     seen: list[Tensor] = [pre, post]
     for call in calls:
-        for key, value in call.ins.items():
-            whole = aligned(value, pre)
-            if whole is not None and not any(same(whole, other) for other in seen):
-                seen.append(whole)
-                yield call, key, whole
+        whole = None if call.first is None else aligned(call.first, pre)
+        if whole is not None and not any(same(whole, other) for other in seen):
+            seen.append(whole)
+            yield call, whole
 
 
 def _sequential(
     calls: tuple[Call, ...], outputs: list[Output], pre: Tensor, post: Tensor, known: tuple[float, ...]
 ) -> Halves | None:
-    for call, key, mid in _middles(calls, pre, post):
+    for call, mid in _middles(calls, pre, post):
         attn = _added(outputs, pre, mid, known, before=call.start)
         mlp = attn and _added(outputs, mid, post, known, after=attn.call.end)
         if attn and mlp:
-            return Halves("sequential", attn, mlp, call, key)
+            return Halves("sequential", attn, mlp, call)
     return None
 
 
@@ -180,13 +177,13 @@ def _read_sum(norm: Call, outputs: list[Output], base: Tensor, after: int = -1) 
 
 def site_of(block: Call, added: Added) -> Site:
     """Where what a half adds is read."""
-    flat = added.value.ndim == 2
-    return Site(
-        _below(block, added.call),
-        index=added.index,
-        scale=added.scale,
-        spelled="(batch position) d_model" if flat else Site("").spelled,
-    )
+    path = _below(block, added.call)
+    return Site(path, index=added.index, scale=added.scale, spelled=spelled(added.value))
+
+
+def spelled(value: Tensor) -> str:
+    """The axes of what a module has: rows and positions apart, or joined to one."""
+    return "(batch position) d_model" if value.ndim == 2 else Site("").spelled
 
 
 def _below(block: Call, call: Call) -> str:
@@ -197,7 +194,7 @@ def fills_of(forward: Forward, block: Call, halves: Halves) -> tuple[tuple[Fill,
     """The modules of each half that need not run where it is skipped, with what stands in for their outputs."""
     pre = block.entered()
     assert pre is not None
-    streams = [pre] if halves.middle is None else [pre, halves.middle.ins[halves.middle_key]]
+    streams = [pre] if halves.middle is None or halves.middle.first is None else [pre, halves.middle.first]
     if halves.norms is not None:
         streams += [norm.ins[key] for norm in halves.norms for key in norm.ins]
     calls = [c for c in forward.within(block) if not any(_norms(c, stream, pre) for stream in streams)]

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from dlens.models.family import Site
 from dlens.models.layout.calls import Call, Forward
 from dlens.models.layout.chain import is_norm
-from dlens.models.layout.halves import Added, Halves
+from dlens.models.layout.halves import Added, Halves, spelled
 from dlens.models.layout.sums import aligned, same
 
 __all__ = ["Inside", "find_inside"]
 
-_FLAT = "(batch position) d_model"
 # How queries, keys and values of one projection may lie beside each other.
 _FUSED = ("batch position (part head d_head)", "batch position (head part d_head)")
 _ATTENTION_ALONE = "no module of its own holds it: the block's attention is not made of projections to q, k and v alone"
@@ -72,7 +71,8 @@ class _View:
         attn_end = halves.attn.call.end
         self.attn_calls = [call for call in self.calls if call.end <= attn_end]
         self.mlp_calls = [call for call in self.calls if call.start > attn_end and call.end <= halves.mlp.call.end]
-        self.middle = None if halves.middle is None else aligned(halves.middle.ins[halves.middle_key], pre)
+        middle = None if halves.middle is None else halves.middle.first
+        self.middle = None if middle is None else aligned(middle, pre)
         if halves.norms is not None:
             self.middle = aligned(halves.norms[0].outs[0], pre)
         self.ln1, self.ln2 = self._norms()
@@ -125,11 +125,15 @@ def _norms(view: _View, found: Inside) -> None:
     if view.ln1 is None:
         found.absent["ln1_scale"] = "no norm reads what enters its blocks"
     else:
-        found.sites["ln1_scale"] = Site(view.path(view.ln1), "input")
+        found.sites["ln1_scale"] = _read_by(view, view.ln1)
     if view.ln2 is None:
         found.absent["ln2_scale"] = "no norm of its own stands before its MLP"
     else:
-        found.sites["ln2_scale"] = Site(view.path(view.ln2), "input")
+        found.sites["ln2_scale"] = _read_by(view, view.ln2)
+
+
+def _read_by(view: _View, norm: Call) -> Site:
+    return Site(view.path(norm), "input", spelled=spelled(norm.outs[0]))
 
 
 def _lasts(view: _View, found: Inside, heads: tuple[int, int] | None) -> None:
@@ -144,8 +148,7 @@ def _lasts(view: _View, found: Inside, heads: tuple[int, int] | None) -> None:
     if mlp is None or post is None:
         found.absent["mlp_post"] = "no linear module makes what its MLP adds"
     else:
-        spelled = _FLAT if post.ndim == 2 else Site("").spelled
-        found.sites["mlp_post"] = Site(view.path(mlp), "input", spelled=spelled)
+        found.sites["mlp_post"] = Site(view.path(mlp), "input", spelled=spelled(post))
     found.writes = () if attn is None or mlp is None else (view.path(attn), view.path(mlp))
 
 
@@ -157,8 +160,7 @@ def _neurons(view: _View, found: Inside, readers: list[Call]) -> None:
             entered = _one(act)
             keeps = entered is not None and 0 in act.outs and act.outs[0].shape == entered.shape
             if keeps and act.start > call.end and same(entered, made) and not any(True for _ in act.part.parameters()):
-                spelled = _FLAT if entered is not None and entered.ndim == 2 else Site("").spelled
-                found.sites["mlp_pre"] = Site(view.path(call), spelled=spelled)
+                found.sites["mlp_pre"] = Site(view.path(call), spelled=spelled(call.outs[0]))
                 return
     found.absent["mlp_pre"] = "no linear module of its MLP gives its output to an activation as it is"
 
@@ -207,8 +209,8 @@ def _fused(view: _View, around: Call, reader: Call, last: Call, n_heads: int) ->
     if made.ndim != 3 or made.shape[-1] % (3 * n_heads):
         return None
     plain = _again(around, last)
-    for spelled in _FUSED:
-        sites = {point: Site(view.path(reader), heads=True, spelled=spelled, part=i) for i, point in enumerate("qkv")}
+    for axes in _FUSED:
+        sites = {point: Site(view.path(reader), heads=True, spelled=axes, part=i) for i, point in enumerate("qkv")}
         roles = [
             _role(plain, around, last, lambda change, s=site: (reader.part, _at(s, n_heads, change)))
             for site in sites.values()

@@ -134,7 +134,7 @@ class BlockWalk:
         site, axes = self.layout.sites[point], POINTS[point].axes
         if axes[-1] == "scale":
             envoy = self.envoy.get(site.path)
-            return norm_scale(envoy._module, envoy, envoy.input)
+            return site.split(norm_scale(envoy._module, envoy, envoy.input), positions=self.state.real.shape[-1])
         if point == "result":
             z = self.layout.sites["z"]
             return by_head(self.envoy.get(site.path), read_site(self.envoy, z, self.model.n_heads))
