@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any, final
 
 import torch
 
 from dlens.digest import value_digest
-from dlens.findings.scores.accuracy import refuse_long_problems, score_problems
+from dlens.findings.scores.accuracy import score_problems
 from dlens.findings.scores.batches import length_batches, token_rows
 from dlens.findings.scores.canvases import Canvases, text_canvases
 from dlens.findings.scores.decoding import Decoding
@@ -22,12 +23,26 @@ from dlens.sweeps.variant import Variant
 from dlens.tasks import Problem, Task
 from dlens.tasks.task import task_identity
 from dlens.tracing.chain import CAPTURE_LIMIT
-from dlens.tracing.planning.inputs import as_batch, refuse_too_long
+from dlens.tracing.planning.inputs import Batch, as_batch, refuse_too_long
 from dlens.tracing.planning.shape import run_shape
 from dlens.tracing.prepare import check_run
 from dlens.tracing.settings import RunSettings, check_settings, sampler_for
 
-__all__ = ["Ask", "Prompts", "Solve", "Texts"]
+__all__ = ["Ask", "Prompts", "Read", "Solve", "Texts"]
+
+
+@final
+@dataclass(frozen=True)
+class Read:
+    """What is asked as one model reads it: the same for all variants of the model.
+
+    Args:
+        rows: token ids of each prompt or text.
+        batches: what its forwards begin with.
+    """
+
+    rows: list[list[int]]
+    batches: list[Batch]
 
 
 class Ask(ABC):
@@ -50,7 +65,15 @@ class Ask(ABC):
         """Of problems, masks and random draws."""
 
     @abstractmethod
-    def check(self, variant: Variant) -> None:
+    def read(self, model: Model) -> Read:
+        """What is asked, in a model's tokens.
+
+        Raises:
+            ValueError: nothing was computed.
+        """
+
+    @abstractmethod
+    def check(self, variant: Variant, read: Read) -> None:
         """Refuse what cannot run.
 
         Raises:
@@ -58,7 +81,7 @@ class Ask(ABC):
         """
 
     @abstractmethod
-    def depends(self, variant: Variant) -> Any:
+    def depends(self, variant: Variant, read: Read) -> Any:
         """What the answer depends on beside the model and its operations, as plain data."""
 
     @abstractmethod
@@ -92,16 +115,21 @@ class Solve(Ask):
         """Of problems and draws."""
         return self.decoding.seed
 
-    def check(self, variant: Variant) -> None:
-        """See `Ask.check`."""
-        decoding = _decoding(variant, self.decoding).of(self.of)
-        refuse_long_problems(variant.trace.model, self.of, self.problems, decoding.length)
-        _check_run(variant, [problem.prompt for problem in self.problems], decoding)
+    def read(self, model: Model) -> Read:
+        """See `Ask.read`."""
+        return _read(model, [problem.prompt for problem in self.problems], self.decoding.batch_size)
 
-    def depends(self, variant: Variant) -> Any:
+    def check(self, variant: Variant, read: Read) -> None:
+        """See `Ask.check`."""
+        _check_run(variant, read, _decoding(variant, self.decoding).of(self.of))
+
+    def depends(self, variant: Variant, read: Read) -> Any:
         """See `Ask.depends`."""
-        problems = [asdict(problem) for problem in self.problems]
-        return [task_identity(self.of), problems, _plain(_decoding(variant, self.decoding).of(self.of))]
+        return [*self._asked, _plain(_decoding(variant, self.decoding).of(self.of))]
+
+    @cached_property
+    def _asked(self) -> tuple[Any, ...]:
+        return task_identity(self.of), [asdict(problem) for problem in self.problems]
 
     def answer(self, variant: Variant) -> Mapping[str, Any]:
         """See `Ask.answer`."""
@@ -142,13 +170,17 @@ class Prompts(Ask):
         """Of draws."""
         return self.decoding.seed
 
-    def check(self, variant: Variant) -> None:
-        """See `Ask.check`."""
-        _check_run(variant, self.prompts, _decoding(variant, self.decoding))
+    def read(self, model: Model) -> Read:
+        """See `Ask.read`."""
+        return _read(model, self.prompts, self.decoding.batch_size)
 
-    def depends(self, variant: Variant) -> Any:
+    def check(self, variant: Variant, read: Read) -> None:
+        """See `Ask.check`."""
+        _check_run(variant, read, _decoding(variant, self.decoding))
+
+    def depends(self, variant: Variant, read: Read) -> Any:
         """See `Ask.depends`."""
-        return [token_rows(variant.trace.model, self.prompts), _plain(_decoding(variant, self.decoding))]
+        return [read.rows, _plain(_decoding(variant, self.decoding))]
 
     def answer(self, variant: Variant) -> Mapping[str, Any]:
         """See `Ask.answer`."""
@@ -204,15 +236,21 @@ class Texts(Ask):
         """Of the masks."""
         return self.mask_seed
 
-    def check(self, variant: Variant) -> None:
-        """See `Ask.check`."""
-        for part in self._canvases(variant.trace.model):
-            rows = [row.inputs for row in part.rows]
-            _check_forward(variant, rows)
+    def read(self, model: Model) -> Read:
+        """See `Ask.read`."""
+        batches = [as_batch(model, [row.inputs for row in part.rows]) for part in self._canvases(model)]
+        return Read(token_rows(model, list(self.texts)), batches)
 
-    def depends(self, variant: Variant) -> Any:
+    def check(self, variant: Variant, read: Read) -> None:
+        """See `Ask.check`."""
+        chain = variant.trace
+        for batch in read.batches:
+            refuse_too_long(chain.model, batch, 0)
+            check_run(chain.model, chain.target, chain.ops, run_shape(chain.model, batch), batch.real, CAPTURE_LIMIT)
+
+    def depends(self, variant: Variant, read: Read) -> Any:
         """See `Ask.depends`."""
-        return [token_rows(variant.trace.model, list(self.texts)), self.draws, self.batch_size]
+        return [read.rows, self.draws, self.batch_size]
 
     def answer(self, variant: Variant) -> Mapping[str, Any]:
         """See `Ask.answer`."""
@@ -242,7 +280,13 @@ def _plain(decoding: Decoding) -> list[Any]:
     return [value_digest(decoding.sampler), decoding.cache, decoding.length, decoding.batch_size, decoding.seed]
 
 
-def _check_run(variant: Variant, prompts: Any, decoding: Decoding) -> None:
+def _read(model: Model, prompts: Any, batch_size: int) -> Read:
+    rows = token_rows(model, prompts)
+    batches = [as_batch(model, [rows[i] for i in indices]) for indices in length_batches(model, rows, batch_size)]
+    return Read(rows, batches)
+
+
+def _check_run(variant: Variant, read: Read, decoding: Decoding) -> None:
     """Refuse a generation before anything starts, by the checks that it would begin with."""
     chain = variant.trace
     sampler = sampler_for(chain.model, decoding.sampler)
@@ -258,17 +302,8 @@ def _check_run(variant: Variant, prompts: Any, decoding: Decoding) -> None:
         cancel=None,
     )
     check_settings(chain.model, chain.target, settings)
-    rows = token_rows(chain.model, prompts)
-    for indices in length_batches(chain.model, rows, decoding.batch_size):
-        batch = as_batch(chain.model, [rows[i] for i in indices])
+    for batch in read.batches:
         refuse_too_long(chain.model, batch, decoding.length)
         shape = run_shape(chain.model, batch, decoding.length, sampler)
         new = batch.real.new_ones(len(batch.real), decoding.length)
         check_run(chain.model, chain.target, chain.ops, shape, torch.cat([batch.real, new], -1), CAPTURE_LIMIT)
-
-
-def _check_forward(variant: Variant, rows: Sequence[Sequence[int]]) -> None:
-    chain = variant.trace
-    batch = as_batch(chain.model, rows)
-    refuse_too_long(chain.model, batch, 0)
-    check_run(chain.model, chain.target, chain.ops, run_shape(chain.model, batch), batch.real, CAPTURE_LIMIT)

@@ -18,7 +18,7 @@ from dlens.findings.study.asking import model_identity
 from dlens.models.model import Model
 from dlens.ops.base.given import as_index, as_seed
 from dlens.samplers import Sampler
-from dlens.sweeps.asks import Ask, Prompts, Solve, Texts
+from dlens.sweeps.asks import Ask, Prompts, Read, Solve, Texts
 from dlens.sweeps.table import Entry, Sweep, board_of, gathered, write_plan
 from dlens.sweeps.variant import Variant, as_variants
 from dlens.tasks import Task, get
@@ -109,9 +109,10 @@ def sweep(
     asks = list(_asks(task, prompts, texts, loss, _seeds(seeds), n, split, decoding, draws))
     board = board_of(as_path(out, "out"))
     check_folder(board.results.parent)
+    known = _Known()
     for variant in variants:
-        _check(variant, asks)
-    rows = list(_rows(variants, asks, board))
+        _check(variant, asks, known)
+    rows = list(_rows(variants, asks, board, known))
     units = {unit.name(board): unit for row in rows for unit in row[1]}
     write_plan(board, [row[0] for row in rows])
     with _bar(len(units), progress) as bar:
@@ -166,7 +167,7 @@ def _seeds(seeds: Any) -> list[int]:
     return found
 
 
-def _check(variant: Variant, asks: Sequence[Ask]) -> None:
+def _check(variant: Variant, asks: Sequence[Ask], known: _Known) -> None:
     """Refuse a variant that cannot run, by its name.
 
     Raises:
@@ -174,15 +175,16 @@ def _check(variant: Variant, asks: Sequence[Ask]) -> None:
     """
     variant.check()
     for ask in asks:
-        ask.check(variant)
+        ask.check(variant, known.read(ask, variant.trace.model))
 
 
-def _rows(variants: Sequence[Variant], asks: Sequence[Ask], board: Board) -> Iterator[tuple[Entry, list[Unit]]]:
+def _rows(
+    variants: Sequence[Variant], asks: Sequence[Ask], board: Board, known: _Known
+) -> Iterator[tuple[Entry, list[Unit]]]:
     """The rows of the table, each with its own unit and that of the model as it is."""
-    names = _Names()
     for ask in asks:
         for variant in variants:
-            own, before = (_unit(each, ask, names) for each in (variant, variant.baseline))
+            own, before = (_unit(each, ask, known) for each in (variant, variant.baseline))
             entry = Entry(
                 model=variant.trace.model.name,
                 plan=variant.plan,
@@ -196,31 +198,38 @@ def _rows(variants: Sequence[Variant], asks: Sequence[Ask], board: Board) -> Ite
             yield entry, [before, own]
 
 
-def _unit(variant: Variant, ask: Ask, names: _Names) -> Unit:
+def _unit(variant: Variant, ask: Ask, known: _Known) -> Unit:
     asked = {
         "part": "sweep",
-        "model": names.of(variant.trace.model),
+        "model": known.name(variant.trace.model),
         "ops": value_digest(variant.trace.ops),
         "compression": value_digest(variant.compression),
         "measure": ask.measure,
-        "asked": ask.depends(variant),
+        "asked": ask.depends(variant, known.read(ask, variant.trace.model)),
         "seed": ask.seed,
         "versions": versions(),
     }
     return Unit(asked, partial(ask.answer, variant), f"{variant}: {ask.measure} on {ask.task}, seed {ask.seed}")
 
 
-class _Names:
-    """What models compute and how they read, asked once for each."""
+class _Known:
+    """What each model computes and how it reads what is asked, found once."""
 
     def __init__(self) -> None:
-        # The models are held, so that no id is given to another.
-        self._known: dict[int, tuple[Model, list[Any]]] = {}
+        # What is named by its id is held, so that no id is given to another.
+        self._names: dict[int, tuple[Model, list[Any]]] = {}
+        self._reads: dict[tuple[int, int], tuple[Ask, Model, Read]] = {}
 
-    def of(self, model: Model) -> list[Any]:
-        if id(model) not in self._known:
-            self._known[id(model)] = model, model_identity(model)
-        return self._known[id(model)][1]
+    def name(self, model: Model) -> list[Any]:
+        if id(model) not in self._names:
+            self._names[id(model)] = model, model_identity(model)
+        return self._names[id(model)][1]
+
+    def read(self, ask: Ask, model: Model) -> Read:
+        key = id(ask), id(model)
+        if key not in self._reads:
+            self._reads[key] = ask, model, ask.read(model)
+        return self._reads[key][-1]
 
 
 def _bar(total: int, progress: bool) -> Any:

@@ -7,7 +7,7 @@ import pytest
 
 import dlens
 from dlens.findings.scores.decoding import Decoding
-from dlens.sweeps.asks import Prompts, Solve, Texts
+from dlens.sweeps.asks import Ask, Prompts, Solve, Texts
 from dlens.sweeps.variant import Variant
 
 TASK = dlens.tasks.get("trio-math")
@@ -23,30 +23,38 @@ CHANGES: dict[str, Any] = {
 }
 
 
+def _depends(ask: Ask, variant: Variant) -> Any:
+    return ask.depends(variant, ask.read(variant.trace.model))
+
+
+def _check(ask: Ask, variant: Variant) -> None:
+    ask.check(variant, ask.read(variant.trace.model))
+
+
 @pytest.mark.parametrize("case", CHANGES)
 def test_an_answer_depends_on_it(case: str) -> None:
-    assert SOLVE.depends(VARIANT) == SOLVE.depends(VARIANT) != CHANGES[case].depends(VARIANT)
+    assert _depends(SOLVE, VARIANT) == _depends(SOLVE, VARIANT) != _depends(CHANGES[case], VARIANT)
 
 
 def test_a_variant_decodes_in_its_own_way() -> None:
     own = replace(VARIANT, sampler=dlens.samplers.LLaDA(steps=4))
-    assert SOLVE.depends(own) == CHANGES["another sampler"].depends(VARIANT)
+    assert _depends(SOLVE, own) == _depends(CHANGES["another sampler"], VARIANT)
 
 
 def test_the_others_depend_on_what_they_hold() -> None:
     prompts = Prompts(["Once"], Decoding(max_new_tokens=8))
-    assert prompts.depends(VARIANT) != replace(prompts, prompts=["Two"]).depends(VARIANT)
+    assert _depends(prompts, VARIANT) != _depends(replace(prompts, prompts=["Two"]), VARIANT)
     texts = Texts(("Once upon",), 2, 8, 0)
     for changed in (replace(texts, texts=("Two by",)), replace(texts, draws=3), replace(texts, batch_size=1)):
-        assert texts.depends(VARIANT) == texts.depends(VARIANT) != changed.depends(VARIANT)
+        assert _depends(texts, VARIANT) == _depends(texts, VARIANT) != _depends(changed, VARIANT)
 
 
 def test_what_cannot_run_is_found_without_running(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(VARIANT.trace), "generate", lambda *_, **__: pytest.fail("it computes"))
-    SOLVE.check(VARIANT)
+    _check(SOLVE, VARIANT)
     late = Variant(VARIANT.trace.skip([3], steps=[8]))
     for ask in (SOLVE, Prompts(["Once"], Decoding(max_new_tokens=8))):
         with pytest.raises((ValueError, IndexError)):
-            ask.check(late)
+            _check(ask, late)
     with pytest.raises(ValueError, match="1200 in all; expected at most 512"):
-        Texts(("Once " * 600,), 1, 8, 0).check(VARIANT)
+        _check(Texts(("Once " * 600,), 1, 8, 0), VARIANT)

@@ -174,7 +174,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "one problem": ({"n": 1}, "n=1"),
     "texts that are one": ({"texts": "Once"}, "texts='Once'"),
     "a flag that is none": ({"retry": "no"}, "retry='no'"),
-    "an answer too long": ({"max_new_tokens": 5000}, "positions"),
+    "an answer too long": ({"max_new_tokens": 5000}, "5000 are to come"),
     "another sampler": ({"sampler": dlens.samplers.Autoregressive()}, "Autoregressive for trio/diffusion"),
     "no draws": ({"texts": TEXTS, "draws": 0}, "draws=0"),
 }
