@@ -15,10 +15,12 @@ from dlens.axes import POINTS, TokenIds
 from dlens.errors import VerificationError
 from dlens.models.config import n_heads, n_kv_heads, n_positions
 from dlens.models.family import Fill, Layout, Site
+from dlens.models.identity import foreign_parts
 from dlens.models.layout.calls import Call, Forward, undisturbed, watch
 from dlens.models.layout.chain import Chain, Ends, find_chain, find_ends
 from dlens.models.layout.halves import Halves, fills_of, find_halves, site_of, spelled
 from dlens.models.layout.inside import Inside, find_inside
+from dlens.models.layout.roles import Roles
 
 __all__ = ["few_tokens", "find_layout"]
 
@@ -73,7 +75,8 @@ def find_layout(module: nn.Module, inputs: Callable[[TokenIds, None], dict[str, 
         forward = _watched(module, inputs(ids, None))
         chain = find_chain(module, forward)
         ends = find_ends(module, forward, chain)
-        found = [_of_block(module, forward, block) for block in chain.blocks]
+        roles = Roles()
+        found = [_of_block(module, forward, block, roles) for block in chain.blocks]
     return _together(module, chain, ends, found)
 
 
@@ -101,13 +104,13 @@ def few_tokens(module: Any) -> TokenIds:
     return torch.tensor([chosen], device=device)
 
 
-def _of_block(module: Any, forward: Forward, block: Call) -> _Found:
+def _of_block(module: Any, forward: Forward, block: Call, roles: Roles) -> _Found:
     config = module.config.get_text_config()
     halves = find_halves(forward, block, _numbers(config, block.part))
     if isinstance(halves, str):
         return _Found(block.length, {}, dict.fromkeys(_inner(), halves))
     heads = n_heads(config)
-    inside = find_inside(forward, block, halves, None if heads is None else (heads, n_kv_heads(config) or heads))
+    inside = find_inside(forward, block, halves, None if heads is None else (heads, n_kv_heads(config) or heads), roles)
     skips = fills_of(forward, block, halves)
     return _with_halves(block, halves, inside, skips)
 
@@ -164,7 +167,10 @@ def _together(module: nn.Module, chain: Chain, ends: Ends, found: Sequence[_Foun
 def _why(module: nn.Module, chain: Chain, found: Sequence[_Found], point: str) -> str:
     index = next(index for index, each in enumerate(found) if point not in each.sites)
     reason = found[index].absent.get(point, "no module of it shows this")
-    if all(each.absent.get(point) == reason for each in found):
+    foreign = [path for path in foreign_parts(module) if path.startswith(f"{chain.path}.")]
+    if foreign:
+        reason = f"{reason} (what hooks into {', '.join(foreign[:3])} may be the cause)"
+    if all(each.absent.get(point) == found[index].absent.get(point) for each in found):
         return reason
     return f"block {index} ({type(chain.blocks[index].part).__name__}): {reason}"
 
@@ -216,6 +222,6 @@ _BECAUSE = {
     "k": "a projection; changed at one position it changes z elsewhere",
     "v": "a projection; z is linear in it",
     "z": "read by the linear module that makes attn_out",
-    "mlp_pre": "read by an activation",
+    "mlp_pre": "a projection; changed at one neuron it changes mlp_post there alone, and not linearly",
     "mlp_post": "read by the linear module that makes mlp_out",
 }

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import final
 
-import torch
 from torch import Tensor, nn
 
 from dlens.models.family import Site
 from dlens.models.layout.calls import Call, Forward
 from dlens.models.layout.chain import is_norm
 from dlens.models.layout.halves import Added, Halves, spelled
+from dlens.models.layout.roles import Roles
 from dlens.models.layout.sums import aligned, same
 
 __all__ = ["Inside", "find_inside"]
 
-# How queries, keys and values of one projection may lie beside each other.
-_FUSED = ("batch position (part head d_head)", "batch position (head part d_head)")
 _ATTENTION_ALONE = "no module of its own holds it: the block's attention is not made of projections to q, k and v alone"
 
 
@@ -39,7 +36,7 @@ class Inside:
     writes: tuple[str, ...] = ()
 
 
-def find_inside(forward: Forward, block: Call, halves: Halves, heads: tuple[int, int] | None) -> Inside:
+def find_inside(forward: Forward, block: Call, halves: Halves, heads: tuple[int, int] | None, roles: Roles) -> Inside:
     """Everything within the halves that modules show.
 
     Args:
@@ -47,6 +44,7 @@ def find_inside(forward: Forward, block: Call, halves: Halves, heads: tuple[int,
         block: one of its calls.
         halves: of this block.
         heads: of queries, and of keys and values; None where the config says nothing of them.
+        roles: what was found out of blocks before.
     """
     view, found = _View(forward, block, halves), Inside()
     _norms(view, found)
@@ -54,8 +52,8 @@ def find_inside(forward: Forward, block: Call, halves: Halves, heads: tuple[int,
     attn, mlp = view.readers(view.attn_calls), view.readers(view.mlp_calls)
     # Where experts or the like make what a half adds, the modules that read the stream are not all linear ones.
     found.reads = tuple(view.path(call) for call in (*attn, *mlp)) if found.writes else ()
-    _projections(view, found, attn, heads)
-    _neurons(view, found, mlp)
+    _projections(view, found, attn, heads, roles)
+    _neurons(view, found, mlp, roles)
     return found
 
 
@@ -90,7 +88,7 @@ class _View:
 
     def readers(self, calls: list[Call]) -> list[Call]:
         """The linear modules of a half that read the stream, as it is or normed."""
-        normed = [norm.outs[0] for norm in (self.ln1, self.ln2) if norm is not None]
+        normed = [_as(norm.outs[0], self.pre) for norm in (self.ln1, self.ln2) if norm is not None]
         streams = [*normed, *(value for value in (self.pre, self.middle) if value is not None)]
         found = [call for call in calls if is_linear(call.part) and _one(call) is not None]
         read = [call for call in found if any(same(_as(_one(call), self.pre), stream) for stream in streams)]
@@ -152,107 +150,32 @@ def _lasts(view: _View, found: Inside, heads: tuple[int, int] | None) -> None:
     found.writes = () if attn is None or mlp is None else (view.path(attn), view.path(mlp))
 
 
-def _neurons(view: _View, found: Inside, readers: list[Call]) -> None:
-    """`mlp_pre`: what a linear module gives to an activation, which has no weights and keeps the shape."""
-    for call in readers:
-        made = call.outs.get(0)
-        for act in view.mlp_calls:
-            entered = _one(act)
-            keeps = entered is not None and 0 in act.outs and act.outs[0].shape == entered.shape
-            if keeps and act.start > call.end and same(entered, made) and not any(True for _ in act.part.parameters()):
-                found.sites["mlp_pre"] = Site(view.path(call), spelled=spelled(call.outs[0]))
-                return
-    found.absent["mlp_pre"] = "no linear module of its MLP gives its output to an activation as it is"
+def _neurons(view: _View, found: Inside, readers: list[Call], roles: Roles) -> None:
+    """`mlp_pre`: what a linear module gives to an activation."""
+    last = None if "mlp_post" not in found.sites else view.last(view.mlp_calls, view.halves.mlp)
+    index = None
+    if last is not None and readers:
+        index = roles.neurons(_around(view, [*readers, last]), readers, last)
+    if index is None:
+        found.absent["mlp_pre"] = "no linear module of its MLP gives its output to an activation as it is"
+    else:
+        found.sites["mlp_pre"] = Site(view.path(readers[index]), spelled=spelled(readers[index].outs[0]))
 
 
-def _projections(view: _View, found: Inside, readers: list[Call], heads: tuple[int, int] | None) -> None:
+def _projections(view: _View, found: Inside, readers: list[Call], heads: tuple[int, int] | None, roles: Roles) -> None:
     """`q`, `k` and `v`: told apart by what changes where they are changed."""
     last = None if "z" not in found.sites else view.last(view.attn_calls, view.halves.attn)
-    sites: Mapping[str, Site] | None = None
-    if last is not None and heads is not None:
-        around = _around(view, [*readers, last])
-        if around is not None and len(readers) == 3:
-            sites = _three(view, around, readers, last, heads)
-        elif around is not None and len(readers) == 1 and heads[0] == heads[1]:
-            sites = _fused(view, around, readers[0], last, heads[0])
-    if sites is None:
+    known = None
+    if last is not None and heads is not None and readers:
+        known = roles.projections(_around(view, [*readers, last]), readers, last, heads)
+    if known is None:
         found.absent |= dict.fromkeys("qkv", _ATTENTION_ALONE)
-    else:
-        found.sites |= sites
+        return
+    for role, (index, axes, part) in known.items():
+        found.sites[role] = Site(view.path(readers[index]), heads=True, spelled=axes, part=part)
 
 
-def _around(view: _View, calls: list[Call]) -> Call | None:
+def _around(view: _View, calls: list[Call]) -> Call:
     """The innermost module within the block that holds all these calls; the block itself where there is none."""
     outer = [call for call in view.calls if all(call.holds(inner) for inner in calls)]
     return max(outer, key=lambda call: call.depth, default=view.block)
-
-
-def _three(
-    view: _View, around: Call, readers: list[Call], last: Call, heads: tuple[int, int]
-) -> Mapping[str, Site] | None:
-    """Three projections: values, of which z is a sum; queries, which move their own position alone; and keys."""
-    plain, roles = _again(around, last), dict[str, Call]()
-    for call in readers:
-        role = _role(plain, around, last, lambda change, call=call: (call.part, change))
-        if role is None or role in roles:
-            return None
-        roles[role] = call
-    n_heads = {"q": heads[0], "k": heads[1], "v": heads[1]}
-    widths = {role: call.outs[0].shape[-1] / n_heads[role] for role, call in roles.items()}
-    whole = all(width.is_integer() for width in widths.values()) and widths["q"] == widths["k"]
-    return {role: Site(view.path(roles[role]), heads=True) for role in "qkv"} if whole else None
-
-
-def _fused(view: _View, around: Call, reader: Call, last: Call, n_heads: int) -> Mapping[str, Site] | None:
-    """One projection, cut the way that makes its parts queries, keys and values."""
-    made = reader.outs[0]
-    if made.ndim != 3 or made.shape[-1] % (3 * n_heads):
-        return None
-    plain = _again(around, last)
-    for axes in _FUSED:
-        sites = {point: Site(view.path(reader), heads=True, spelled=axes, part=i) for i, point in enumerate("qkv")}
-        roles = [
-            _role(plain, around, last, lambda change, s=site: (reader.part, _at(s, n_heads, change)))
-            for site in sites.values()
-        ]
-        if roles == ["q", "k", "v"]:
-            return sites
-    return None
-
-
-def _at(site: Site, n_heads: int, change: Any) -> Any:
-    """A change of one part of a projection's output."""
-    return lambda whole: site.join(change(site.split(whole, n_heads)), whole)
-
-
-def _role(plain: Tensor, around: Call, last: Call, at: Any) -> str | None:
-    """What a projection is to attention."""
-    doubled = _again(around, last, *at(lambda value: 2 * value))
-    if not same(plain, doubled) and torch.allclose(doubled, 2 * plain, rtol=1e-3, atol=1e-4 * float(plain.abs().max())):
-        return "v"
-    middle = plain.shape[1] // 2
-    moved = (_again(around, last, *at(lambda value: _moved(value, middle))) != plain).flatten(2).any(-1)[0]
-    if not bool(moved.any()):
-        return None
-    return "q" if moved.nonzero().flatten().tolist() == [middle] else "k"
-
-
-def _moved(value: Tensor, position: int) -> Tensor:
-    value = value.clone()
-    row = value[:, position]
-    value[:, position] = row.flip(-1) + row.std() + row.roll(1, -1)
-    return value
-
-
-def _again(around: Call, last: Call, part: nn.Module | None = None, change: Any = None) -> Tensor:
-    """What the last linear module reads when a module runs again, with another's output changed."""
-    seen: list[Tensor] = []
-    handles = [last.part.register_forward_pre_hook(lambda _m, args: seen.append(args[0].detach().clone()))]
-    if part is not None:
-        handles.append(part.register_forward_hook(lambda _m, _a, out: change(out)))
-    try:
-        around.part(*around.args, **around.kwargs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return seen[0]

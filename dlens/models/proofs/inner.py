@@ -40,7 +40,7 @@ def with_inner(model: Model, ids: TokenIds) -> Layout:
 
 def _unlike_modules(model: Model, ids: TokenIds) -> dict[str, str]:
     """Points whose module does not run once a forward, or does not hold whole heads."""
-    seen, found = observe(model, ids), {}
+    seen, found, known = observe(model, ids), {}, inner_widths(model)
     for point, site in model.layout.sites.items():
         if POINTS[point].head_axis and not model.names_heads:
             found[point] = _NO_HEADS
@@ -49,7 +49,7 @@ def _unlike_modules(model: Model, ids: TokenIds) -> dict[str, str]:
         if counts != {1}:
             found[point] = f"its {site.path!r} runs {max(counts - {1})} times in a forward"
         n_heads = model.n_kv_heads if POINTS[point].head_axis == "kv_head" else model.n_heads
-        widths = {width for (_, at), width in inner_widths(model).items() if at == point and site.heads}
+        widths = {width for (_, at), width in known.items() if at == point and site.heads}
         if any(width % n_heads for width in widths):
             found[point] = f"its {site.path!r} is not as wide as {n_heads} heads"
     return found

@@ -46,7 +46,7 @@ class Seen:
         self.counts: Counter[tuple[int, str]] = Counter()
         self.positions = positions
 
-    def keep(self, layer: int, point: str, site: Site, value: Tensor) -> None:
+    def keep(self, layer: int, point: str, site: Site, value: Any) -> None:
         """Put a value aside, with the axes of the stream where the module joins them."""
         split = not site.heads and (site.flat or site.scale != 1)
         self.values[layer, point] = site.split(value, positions=self.positions) if split else value

@@ -9,6 +9,7 @@ import torch
 
 from dlens.models.layout.halves import Halves, find_halves
 from dlens.models.layout.inside import Inside, find_inside
+from dlens.models.layout.roles import Roles
 from tests.models.layout.toy import parallel, seen, sequential
 
 
@@ -17,7 +18,7 @@ def inside(run: Any = sequential, heads: tuple[int, int] | None = (2, 2), **atte
     forward, block = seen(run, **attention)
     halves = find_halves(forward, block, ())
     assert isinstance(halves, Halves)
-    return find_inside(forward, block, halves, heads)
+    return find_inside(forward, block, halves, heads, Roles())
 
 
 @pytest.mark.parametrize("order", ["qkv", "vqk", "kvq"])

@@ -56,7 +56,7 @@ def test_a_half_of_another_form_cannot_be_skipped_alone() -> None:
     module = build("qwen2")
     for layer in range(4):
         module.model.layers[layer] = First(module.model.layers[layer])
-    trace = dlens.trace(module)
+    trace = dlens.trace(dlens.load(module, layout=llama_like()))
     with pytest.raises(ValueError, match="attn_skip, or skip the whole block"):
         trace.skip([1], part="attn")
     expected = dlens.trace(build("qwen2")).skip([2], part="mlp").skip([1]).capture("logits").forward(IDS)["logits"]
