@@ -98,10 +98,10 @@ def flops(subject: Subject) -> None:
     taken: dict[nn.Module, int] = {}
 
     def count(part: Any, args: Any, out: Any) -> None:
-        taken[part] = taken.get(part, 0) + 2 * out.numel() * part.in_features
+        taken[part] = taken.get(part, 0) + 2 * first(out).numel() * part.in_features
 
-    linear = [(part, count) for part in subject.plain.modules() if isinstance(part, nn.Linear)]
-    with hooked(*linear):
+    linear = [part for part in subject.plain.modules() if isinstance(part, nn.Linear)]
+    with hooked(*((part, count) for part in linear)):
         subject.run()
     record = subject.trace.skip([_LAYER]).forward(IDS)
     within = sum(taken.get(part, 0) for part in subject.blocks[_LAYER].modules())

@@ -138,12 +138,20 @@ _SIZES: tuple[tuple[int, tuple[str, ...]], ...] = (
     (6, ("sliding_window", "attention_window_size", "local_attention_window")),
 )
 _SMALL: Mapping[str, int] = {name: size for size, names in _SIZES for name in names}
+_SOMETIMES_NONE = ("num_key_value_heads", "head_dim")
 # What some types want beside small sizes, as their own checks of the config say.
 _OWN: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "use_mamba_kernels": False},
         "gpt_neo": {"attention_types": [[["global", "local"], 2]], "window_size": 6},
-        "transfo-xl": {},
+        "dbrx": {
+            "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0},
+            "ffn_config": {"ffn_hidden_size": 32, "moe_num_experts": 4, "moe_top_k": 2},
+        },
+        "dots1": {"n_routed_experts": 4, "first_k_dense_replace": 2},
+        "gemma3n_text": {"num_kv_shared_layers": 0},
+        "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2, "num_dense_layers": 2},
+        "mamba2": {"head_dim": 16},
     }
 )
 
@@ -186,8 +194,8 @@ def _small(config: PreTrainedConfig, causal: bool) -> PreTrainedConfig:
         changed |= {"num_key_value_heads": 4, "head_dim": 4} if "head_dim" in settings else {"num_key_value_heads": 4}
     if causal and "is_decoder" in settings:
         changed["is_decoder"] = True
-    for name in settings:
-        part = getattr(config, name, None)
+    changed |= {name: _SMALL[name] for name in _SOMETIMES_NONE if name in settings and settings[name] is None}
+    for name, part in vars(config).items():
         if isinstance(part, PreTrainedConfig):
             changed[name] = _small(part, causal).to_dict()
     return type(config)(**changed | own)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -32,10 +32,28 @@ def with_inner(model: Model, ids: TokenIds) -> Layout:
         ids: one row of unlike tokens.
     """
     absent = _unlike_modules(model, ids) | _unlike_projections(model, ids)
-    reason, direct = _kernel(model, ids) if model.names_heads else (_NO_HEADS, False)
-    if reason is not None:
-        absent |= dict.fromkeys(_KERNEL, reason)
-    return replace(without(model.layout, absent), direct=direct)
+    seen = _kernel(model, ids) if model.names_heads else _Kernel(_NO_HEADS)
+    if seen.reason is not None:
+        absent |= dict.fromkeys(_KERNEL, seen.reason)
+    if seen.other is not None:
+        absent |= dict.fromkeys((*_QKV, "z"), f"its block {seen.other} mixes positions by other means than attention")
+    return replace(without(model.layout, absent), direct=seen.direct)
+
+
+@final
+@dataclass(frozen=True)
+class _Kernel:
+    """What came of computing attention step by step.
+
+    Args:
+        reason: why that cannot be done, None where it gives the model's own logits.
+        direct: whether the model's code calls PyTorch's attention itself.
+        other: the first block that calls no attention function, where others do.
+    """
+
+    reason: str | None
+    direct: bool = False
+    other: int | None = None
 
 
 def _unlike_modules(model: Model, ids: TokenIds) -> dict[str, str]:
@@ -67,9 +85,8 @@ def _unlike_projections(model: Model, ids: TokenIds) -> dict[str, str]:
     return dict.fromkeys(_QKV, "its attention is not made of what these projections give alone")
 
 
-def _kernel(model: Model, ids: TokenIds) -> tuple[str | None, bool]:
-    """Why attention of this model cannot be computed step by step, None where it gives the model's own logits; and
-    whether its code calls PyTorch's attention itself."""
+def _kernel(model: Model, ids: TokenIds) -> _Kernel:
+    """Compute attention of every block step by step."""
     calls: Counter[int] = Counter()
 
     def visit(block: int, point: str, value: Tensor) -> Tensor:
@@ -77,7 +94,9 @@ def _kernel(model: Model, ids: TokenIds) -> tuple[str | None, bool]:
         return value
 
     taken = Kernels(model, visit)
-    return _unlike_kernel(model, ids, taken, calls), taken.direct
+    reason = _unlike_kernel(model, ids, taken, calls)
+    silent = [block for block in range(model.n_layers) if not calls[block]]
+    return _Kernel(reason, taken.direct, silent[0] if silent and calls else None)
 
 
 def _unlike_kernel(model: Model, ids: TokenIds, taken: Kernels, calls: Counter[int]) -> str | None:

@@ -48,6 +48,8 @@ class Seen:
 
     def keep(self, layer: int, point: str, site: Site, value: Any) -> None:
         """Put a value aside, with the axes of the stream where the module joins them."""
+        # A copy, as some blocks add in place.
+        value = value.clone() if isinstance(value, Tensor) else value
         split = not site.heads and (site.flat or site.scale != 1)
         self.values[layer, point] = site.split(value, positions=self.positions) if split else value
 
