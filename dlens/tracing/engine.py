@@ -21,7 +21,7 @@ from dlens.axes import HALVES, POINTS
 from dlens.models.family import Layout, Site
 from dlens.models.inner import norm_scale
 from dlens.models.model import Model
-from dlens.models.wrapper import resting
+from dlens.models.wrapper import envoy_at, resting
 from dlens.ops.base.target import Target
 from dlens.tracing.planning.plan import Plan, Planned
 from dlens.tracing.step.block import BlockWalk, read_site, write_site
@@ -200,7 +200,7 @@ class _Walker:
         self.actives_of = actives_of
         self.root = root
         self.modules = tuple(model.blocks)
-        container = self.root.get(model.layout.blocks)
+        container = envoy_at(self.root, model.layout.blocks)
         self.envoys = tuple(container[i] for i in range(len(self.modules)))
         self.programs: dict[Any, StepProgram] = {}
 
@@ -252,7 +252,7 @@ class _Walker:
 
     def _final_norm(self, program: StepProgram, state: StepState) -> None:
         if "ln_final_scale" in program.root:
-            norm = self.root.get(_norm(self.model))
+            norm = envoy_at(self.root, _norm(self.model))
             value = norm_scale(norm._module, norm, norm.input)
             self.hand.apply(program.root["ln_final_scale"], value, Spot("ln_final_scale", None, state))
 

@@ -11,6 +11,7 @@ from dlens.axes import POINTS, Half, Part, Resid
 from dlens.models.family import Site, hidden_in, hidden_of
 from dlens.models.inner import by_head, norm_scale
 from dlens.models.model import Model
+from dlens.models.wrapper import envoy_at
 from dlens.tracing.step.hand import Hand, column_of
 from dlens.tracing.step.program import Active, LayerProgram, Rows, Spot
 from dlens.tracing.step.state import StepState
@@ -118,7 +119,7 @@ class BlockWalk:
     def _fill(self, part: Half, hidden: Resid | None) -> None:
         assert hidden is not None
         for fill in self.layout.skips(part):
-            self.envoy.get(fill.path).skip(fill.make(hidden, self.envoy._module))
+            envoy_at(self.envoy, fill.path).skip(fill.make(hidden, self.envoy._module))
 
     def _point(self, point: str, mixed: list[Active]) -> tuple[Tensor, Tensor]:
         """The value at a point within the block before and after all that acts there."""
@@ -133,11 +134,11 @@ class BlockWalk:
     def _read(self, point: str) -> Tensor:
         site, axes = self.layout.sites[point], POINTS[point].axes
         if axes[-1] == "scale":
-            envoy = self.envoy.get(site.path)
+            envoy = envoy_at(self.envoy, site.path)
             return site.split(norm_scale(envoy._module, envoy, envoy.input), positions=self.state.real.shape[-1])
         if point == "result":
             z = self.layout.sites["z"]
-            return by_head(self.envoy.get(site.path), read_site(self.envoy, z, self.model.n_heads))
+            return by_head(envoy_at(self.envoy, site.path), read_site(self.envoy, z, self.model.n_heads))
         n_heads = self.model.n_kv_heads if "kv_head" in axes else self.model.n_heads
         return read_site(self.envoy, site, n_heads, self.state.real.shape[-1])
 
@@ -145,7 +146,7 @@ class BlockWalk:
         site = self.layout.sites[point]
         if point == "result":
             # The sum of all heads in another order would not be what the model computes; a difference of 0 is.
-            whole = self.envoy.get(site.path).output
+            whole = envoy_at(self.envoy, site.path).output
             new = whole.detach() + (new - old.detach()).sum(2)
         write_site(self.envoy, site, new)
 
@@ -192,12 +193,12 @@ def _with_hidden(args: tuple[Any, ...], kwargs: dict[str, Any], hidden: Resid) -
 
 def read_site(parent: Any, site: Site, n_heads: int = 1, positions: int | None = None) -> Tensor:
     """The value at a site below an envoy, with the axes of its hook point."""
-    return site.split(_whole(parent.get(site.path), site), n_heads, positions)
+    return site.split(_whole(envoy_at(parent, site.path), site), n_heads, positions)
 
 
 def write_site(parent: Any, site: Site, value: Tensor) -> None:
     """Replace the value at a site below an envoy."""
-    envoy = parent.get(site.path)
+    envoy = envoy_at(parent, site.path)
     value = site.join(value, _whole(envoy, site))
     if site.end == "input":
         envoy.input = value
