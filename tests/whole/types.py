@@ -176,6 +176,8 @@ def tiny(model_type: str, masked: bool = False) -> torch.nn.Module:
             parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
     if getattr(module, "generation_config", None) is not None:
         module.generation_config.eos_token_id = None
+    for config in (module.config, module.config.get_text_config()):
+        config.eos_token_id = None
     return module
 
 

@@ -70,20 +70,27 @@ def find_halves(forward: Forward, block: Call, known: tuple[float, ...]) -> Halv
     assert pre is not None
     calls = forward.within(block)
     outputs = list(_outputs(calls, pre))
-    for scales in ((), known):
-        found = (
-            _sequential(calls, outputs, pre, post, scales)
-            or _parallel(outputs, pre, post)
-            or _normed(calls, outputs, pre, post)
-        )
+    # To the bit first: where numbers have few bits, a wrong factor can hide in their rounding.
+    for how in (_How((), True), _How(known, True), _How((), False), _How(known, False)):
+        found = _sequential(calls, outputs, pre, post, how) or _normed(calls, outputs, pre, post, how)
+        found = found or (None if how.exact else _parallel(outputs, pre, post))
         if found is not None:
             return found
-        if any(adds_up((pre, value), post) for _, _, value in outputs):
+        if any(adds_up((pre, value), post, how.exact) for _, _, value in outputs):
             return "it is one sub-layer, whose output is added to the stream"
     return "no two of its modules' outputs add up, with what enters it, to what leaves it"
 
 
 Output = tuple[Call, int, Tensor]
+
+
+@final
+@dataclass(frozen=True)
+class _How:
+    """How sums are looked for: with factors that are known, and to the bit or up to rounding."""
+
+    known: tuple[float, ...]
+    exact: bool
 
 
 def _outputs(calls: tuple[Call, ...], pre: Tensor) -> Iterator[Output]:
@@ -112,12 +119,10 @@ def _middles(calls: tuple[Call, ...], pre: Tensor, post: Tensor) -> Iterator[tup
             yield call, whole
 
 
-def _sequential(
-    calls: tuple[Call, ...], outputs: list[Output], pre: Tensor, post: Tensor, known: tuple[float, ...]
-) -> Halves | None:
+def _sequential(calls: tuple[Call, ...], outputs: list[Output], pre: Tensor, post: Tensor, how: _How) -> Halves | None:
     for call, mid in _middles(calls, pre, post):
-        attn = _added(outputs, pre, mid, known, before=call.start)
-        mlp = attn and _added(outputs, mid, post, known, after=attn.call.end)
+        attn = _added(outputs, pre, mid, how, before=call.start)
+        mlp = attn and _added(outputs, mid, post, how, after=attn.call.end)
         if attn and mlp:
             return Halves("sequential", attn, mlp, call)
     return None
@@ -127,7 +132,7 @@ def _added(
     outputs: list[Output],
     before_sum: Tensor,
     after_sum: Tensor,
-    known: tuple[float, ...],
+    how: _How,
     before: int | None = None,
     after: int = -1,
 ) -> Added | None:
@@ -135,10 +140,12 @@ def _added(
     for call, index, value in outputs:
         if call.start <= after or (before is not None and call.end >= before):
             continue
-        if adds_up((before_sum, value), after_sum):
+        if adds_up((before_sum, value), after_sum, how.exact):
             return Added(call, index)
-        if known and (scale := scale_between(before_sum, value, after_sum, known)) is not None:
-            return Added(call, index, scale)
+        if how.known:
+            scale = scale_between(before_sum, value, after_sum, how.known, how.exact)
+            if scale is not None:
+                return Added(call, index, scale)
     return None
 
 
@@ -150,29 +157,29 @@ def _parallel(outputs: list[Output], pre: Tensor, post: Tensor) -> Halves | None
     return None
 
 
-def _normed(calls: tuple[Call, ...], outputs: list[Output], pre: Tensor, post: Tensor) -> Halves | None:
+def _normed(calls: tuple[Call, ...], outputs: list[Output], pre: Tensor, post: Tensor, how: _How) -> Halves | None:
     """Sums that a norm reads before anything else does, as in the first transformers."""
     for first in calls:
-        attn = _read_sum(first, outputs, pre)
+        attn = _read_sum(first, outputs, pre, how)
         if attn is None:
             continue
         mid = aligned(first.outs[0], pre)
         assert mid is not None
         for last in calls:
             left = aligned(last.outs[0], pre) if last.start > first.end and 0 in last.outs else None
-            mlp = _read_sum(last, outputs, mid, after=first.end) if same(left, post) else None
+            mlp = _read_sum(last, outputs, mid, how, after=first.end) if same(left, post) else None
             if mlp is not None:
                 return Halves("normed sums", attn, mlp, norms=(first, last))
     return None
 
 
-def _read_sum(norm: Call, outputs: list[Output], base: Tensor, after: int = -1) -> Added | None:
+def _read_sum(norm: Call, outputs: list[Output], base: Tensor, how: _How, after: int = -1) -> Added | None:
     """What was added to a stream to get what a norm reads; None where the module is no norm of such a sum."""
     tensors = list(norm.ins.values())
     total = aligned(tensors[0], base) if len(tensors) == 1 else None
     if total is None or same(total, base) or not is_norm(norm, total):
         return None
-    return _added(outputs, base, total, (), before=norm.start, after=after)
+    return _added(outputs, base, total, how, before=norm.start, after=after)
 
 
 def site_of(block: Call, added: Added) -> Site:

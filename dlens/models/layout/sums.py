@@ -9,6 +9,7 @@ __all__ = ["adds_up", "aligned", "scale_between", "same"]
 
 # How often a sum may be rounded otherwise than the model rounds it.
 _ROUNDINGS = 4
+_NEAR = 0.01
 
 
 def same(one: Tensor | None, other: Tensor | None) -> bool:
@@ -40,19 +41,29 @@ def aligned(value: Tensor, stream: Tensor) -> Tensor | None:
     return value.reshape(stream.shape).to(stream.device)
 
 
-def adds_up(parts: tuple[Tensor, ...], stream: Tensor) -> bool:
-    """Whether tensors add up to another, number by number: a large channel must not hide a wrong one."""
+def adds_up(parts: tuple[Tensor, ...], stream: Tensor, exact: bool = False) -> bool:
+    """Whether tensors add up to another, number by number: a large channel must not hide a wrong one.
+
+    Args:
+        parts, stream: of one shape.
+        exact: to the bit, added in this order.
+    """
+    if exact:
+        return same(sum(parts), stream)  # pyright: ignore
     total, size = sum(parts), sum(part.abs() for part in (*parts, stream))
     tolerance = _ROUNDINGS * torch.finfo(stream.dtype).eps
     return not bool(((total - stream).abs() > tolerance * size).any())  # pyright: ignore
 
 
-def scale_between(before: Tensor, added: Tensor, after: Tensor, known: tuple[float, ...] = ()) -> float | None:
+def scale_between(
+    before: Tensor, added: Tensor, after: Tensor, known: tuple[float, ...] = (), exact: bool = False
+) -> float | None:
     """The factor with which `added` was added to get from `before` to `after`; None where there is none.
 
     Args:
         before, added, after: of one shape.
-        known: numbers that a config or module holds; one of these is taken where it fits.
+        known: numbers that a config or module holds; the nearest of these is taken where it fits.
+        exact: where it fits to the bit.
 
     Examples:
         >>> before, added = torch.randn(2, 3, generator=torch.Generator().manual_seed(0)), torch.ones(2, 3)
@@ -64,8 +75,10 @@ def scale_between(before: Tensor, added: Tensor, after: Tensor, known: tuple[flo
     if not square:
         return None
     factor = float((wide * difference).sum()) / square
-    near = [number for number in known if abs(number - factor) < 1e-3 * abs(factor)]
+    # An estimate from numbers of few bits may be far off, but what fits to the bit is right.
+    near = [number for number in known if exact or abs(number - factor) < _NEAR * abs(factor)]
+    near.sort(key=lambda number: abs(number - factor))
     for number in (*near, factor):
-        if number and adds_up((before, added * number), after):
+        if number and adds_up((before, added * number), after, exact):
             return number
     return None
