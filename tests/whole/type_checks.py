@@ -208,7 +208,12 @@ def verdict(name: str, make: Callable[[], nn.Module], family: Any = None) -> Ver
     """Load a model under dlens and ask every check of it."""
     found = Verdict(name)
     try:
-        subject = Subject(dlens.load(make(), family=family), make())
+        module, plain = make(), make()
+    except Exception as error:
+        found.unmade = f"{type(error).__name__}: {error}".split("\n")[0][:160]
+        return found
+    try:
+        subject = Subject(dlens.load(module, family=family), plain)
     except ValueError as error:
         found.refused = str(error)
         return found

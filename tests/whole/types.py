@@ -138,14 +138,22 @@ _SIZES: tuple[tuple[int, tuple[str, ...]], ...] = (
     (6, ("sliding_window", "attention_window_size", "local_attention_window")),
 )
 _SMALL: Mapping[str, int] = {name: size for size, names in _SIZES for name in names}
-_SOMETIMES_NONE = ("num_key_value_heads", "head_dim")
+_SOMETIMES_NONE = (
+    "num_key_value_heads",
+    "head_dim",
+    "num_experts_per_tok",
+    "n_shared_experts",
+    "n_routed_experts",
+    "moe_intermediate_size",
+)
 # What some types want beside small sizes, as their own checks of the config say.
 _OWN: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "use_mamba_kernels": False},
         "gpt_neo": {"attention_types": [[["global", "local"], 2]], "window_size": 6},
+        "bamba": {"attn_layer_indices": [1, 3]},
         "dbrx": {
-            "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0},
+            "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0},
             "ffn_config": {"ffn_hidden_size": 32, "moe_num_experts": 4, "moe_top_k": 2},
         },
         "dots1": {"n_routed_experts": 4, "first_k_dense_replace": 2},
