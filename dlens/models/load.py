@@ -10,9 +10,9 @@ from torch import nn
 
 from dlens.checks import as_flag, quoted
 from dlens.models.compression import read_compression
+from dlens.models.families.fitting import fitting, unplaced
 from dlens.models.families.registry import choose_family, choose_layout
 from dlens.models.family import Family, Layout
-from dlens.models.fitting import fitting, unplaced
 from dlens.models.given import module_of
 from dlens.models.layout.find import few_tokens, find_layout
 from dlens.models.model import Model, Origin

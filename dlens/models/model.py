@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, final
 import torch
 from torch import nn
 
-from dlens.models import config
 from dlens.models.compression import Compression
 from dlens.models.family import Family, Layout
 from dlens.models.identity import identity
+from dlens.models.layout import config
 from dlens.models.reading import reading
 from dlens.models.wrapper import Wrapper, mount_save, unwrap, wrapper_of
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
-from dlens.models.fitting import takes
+from dlens.models.families.fitting import takes
 from dlens.models.model import Model
 from dlens.ops.base.op import Op
 from dlens.ops.base.target import Target

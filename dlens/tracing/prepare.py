@@ -9,7 +9,7 @@ from typing import TypeVar
 from torch import Tensor, nn
 
 from dlens.axes import HALVES, INNER_POINTS, POINTS, TokenIds, TokenMask
-from dlens.models.fitting import takes
+from dlens.models.families.fitting import takes
 from dlens.models.model import Model
 from dlens.models.proofs.sites import point_widths
 from dlens.ops.base.op import Op

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import dlens
+from dlens.axes import HALVES
 from tests.whole.operations import first, hooked, like
 
 __all__ = ["CHECKS", "Subject", "Verdict", "verdict"]
@@ -113,7 +114,7 @@ def halves(subject: Subject) -> None:
     layout = subject.model.layout.at(_LAYER)
     if "attn_out" not in layout.sites or not layout.attn_skip or not layout.mlp_skip:
         return
-    for half in dlens.axes.HALVES:
+    for half in HALVES:
         site = layout.sites[f"{half}_out"]
         part = subject.blocks[_LAYER].get_submodule(site.path)
 

@@ -208,4 +208,4 @@ def _small(config: PreTrainedConfig, causal: bool) -> PreTrainedConfig:
     for name, part in vars(config).items():
         if isinstance(part, PreTrainedConfig):
             changed[name] = _small(part, causal).to_dict()
-    return type(config)(**changed | own)
+    return type(config)(**(changed | dict(own)))

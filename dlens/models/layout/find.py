@@ -13,11 +13,11 @@ from torch import nn
 
 from dlens.axes import POINTS, TokenIds
 from dlens.errors import VerificationError
-from dlens.models.config import n_heads, n_kv_heads, n_positions
 from dlens.models.family import Fill, Layout, Site
 from dlens.models.identity import foreign_parts
 from dlens.models.layout.calls import Call, Forward, undisturbed, watch
 from dlens.models.layout.chain import Chain, Ends, find_chain, find_ends
+from dlens.models.layout.config import n_heads, n_kv_heads, n_positions
 from dlens.models.layout.halves import Halves, fills_of, find_halves, site_of, spelled
 from dlens.models.layout.inside import Inside, find_inside
 from dlens.models.layout.roles import Roles

@@ -157,7 +157,8 @@ def _again(around: Call, last: Call, part: nn.Module | None = None, change: Chan
     if part is not None and change is not None:
         handles.append(part.register_forward_hook(lambda _m, _a, out: change(out)))
     try:
-        around.part(*around.args, **around.kwargs)
+        run: Any = around.part
+        run(*around.args, **around.kwargs)
     finally:
         for handle in handles:
             handle.remove()

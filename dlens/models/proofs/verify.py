@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from dlens.axes import Logits, TokenIds
 from dlens.errors import VerificationError
-from dlens.models.config import depth, width
 from dlens.models.family import Layout
 from dlens.models.identity import foreign_parts
 from dlens.models.layout.calls import undisturbed
+from dlens.models.layout.config import depth, width
 from dlens.models.model import Model
 from dlens.models.packed import is_packed, plain_tensors
 from dlens.models.proofs.blocks import with_needed

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from dlens.models.families.fitting import Fewer, fitting, takes, unplaced
 from dlens.models.family import native_inputs
-from dlens.models.fitting import Fewer, fitting, takes, unplaced
 from tests.models.conftest import build
 
 IDS = torch.tensor([[5, 6, 7]])

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import transformers
 
-from dlens.models import config
+from dlens.models.layout import config
 
 
 def test_examples() -> None:
