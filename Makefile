@@ -44,9 +44,10 @@ notebooks/%.ipynb: | tutorials/%.py .venv/lab.stamp
 docs: .venv/docs.stamp tutorials
 	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict
 
-# The pictures of the widgets in docs/figures, taken in Chromium.
+# The pictures of the widgets in docs/figures, taken in Chromium, and the figures of the gallery.
 screenshots: .venv/dev.stamp
 	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.screenshots
+	HF_HUB_OFFLINE=1 $(BIN)/python -m recipes.gallery
 
 bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.tracing

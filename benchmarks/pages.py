@@ -92,6 +92,15 @@ TABLES = {
             Column("budget", _BATCHES, True),
         ),
     ),
+    "replay-gpu": Table(
+        ("replay-h200",),
+        (
+            *(Column(head, (model,)) for head, model in ((_SHAPE, _SHAPE), ("trio/diffusion", "trio"))),
+            Column("budget", (_SHAPE, "trio"), True),
+        ),
+    ),
+    "replay-check": Table(("replay-check-h200",), (Column("trio/diffusion", ("trio",)), Column(_SHAPE, (_SHAPE,)))),
+    "sweeps": Table(("sweeps-cpu",), _one("trio/diffusion")),
     "forward-gpu": Table(("gpu-h100",), _one(f"{_SHAPE}, one forward")),
     "costs-gpu": Table(("measures-h100", "gpu-h100"), _one(_SHAPE)),
     "scan-gpu": Table(("scan-h200",), (Column("113 M", ("113 M",)), Column("trio", ("8 M trio",)))),

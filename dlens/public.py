@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dlens import metrics, samplers, tasks, workers
+from dlens import caches, metrics, samplers, tasks, workers
 from dlens.compression.compress import compress
 from dlens.compression.recipe import Recipe
 from dlens.compression.spectral_alpha import spectral_alpha
 from dlens.errors import Cancelled, NeverFired, UnfiredWarning, UnprovedWarning, VerificationError
 from dlens.evaluation.evaluate import Evaluation, evaluate
+from dlens.features.autoencoder import SparseAutoencoder
+from dlens.features.load_sae import load_sae
+from dlens.features.train_sae import train_sae
 from dlens.findings.circuits.attribute import Attribution, attribute
 from dlens.findings.circuits.circuit import Circuit, circuit
 from dlens.findings.circuits.heads import attention_flow, pattern_stability
@@ -18,9 +21,17 @@ from dlens.findings.effects.disruption import Disruption, disruption
 from dlens.findings.effects.phases import Phases, phases
 from dlens.findings.effects.retention import Retention, retention
 from dlens.findings.effects.robustness import Robustness, robustness
+from dlens.findings.features.activation_rows import activation_rows
+from dlens.findings.features.direction import direction
+from dlens.findings.features.feature_steps import feature_steps
+from dlens.findings.features.plan_steering import SteeringSchedule, plan_steering
+from dlens.findings.features.probe import probe
+from dlens.findings.features.splice_loss import SpliceLoss, splice_loss
+from dlens.findings.features.steering import Steering, steering
 from dlens.findings.layers.compare import Comparison, compare
 from dlens.findings.layers.probe_layers import probe_layers
 from dlens.findings.layers.profile import Profile, profile
+from dlens.findings.layers.view_metrics import view_metrics
 from dlens.findings.skipping.plan_schedule import plan_schedule
 from dlens.findings.skipping.plan_skip import SkipPlan, plan_skip
 from dlens.findings.skipping.skip_schedule import SkipSchedule
@@ -31,6 +42,9 @@ from dlens.measures.commit_order import CommitOrder
 from dlens.measures.cosine import Cosine
 from dlens.measures.drift import Drift
 from dlens.measures.effective_rank import EffectiveRank
+from dlens.measures.features import Features
+from dlens.measures.geometry.curvature import Curvature
+from dlens.measures.geometry.matrix_entropy import MatrixEntropy
 from dlens.measures.logit_lens import LogitLens
 from dlens.measures.norms import Norms
 from dlens.measures.outliers import Outliers
@@ -63,15 +77,18 @@ __all__ = [
     "Compression",
     "CommitOrder",
     "Cosine",
+    "Curvature",
     "Disruption",
     "Drift",
     "Edit",
     "Evaluation",
     "EffectiveRank",
     "Family",
+    "Features",
     "Fill",
     "Layout",
     "LogitLens",
+    "MatrixEntropy",
     "Measure",
     "Model",
     "NeverFired",
@@ -90,6 +107,10 @@ __all__ = [
     "Site",
     "SkipPlan",
     "SkipSchedule",
+    "SparseAutoencoder",
+    "SpliceLoss",
+    "Steering",
+    "SteeringSchedule",
     "Structure",
     "Sweep",
     "TopTokens",
@@ -98,17 +119,22 @@ __all__ = [
     "UnprovedWarning",
     "Variant",
     "VerificationError",
+    "activation_rows",
     "attention_flow",
     "circuit",
     "attribute",
+    "caches",
     "collapse",
     "compare",
     "compress",
+    "direction",
     "disruption",
     "evaluate",
+    "feature_steps",
     "grid",
     "load",
     "load_record",
+    "load_sae",
     "load_sweep",
     "logit_attribution",
     "metrics",
@@ -118,6 +144,8 @@ __all__ = [
     "phases",
     "plan_schedule",
     "plan_skip",
+    "plan_steering",
+    "probe",
     "probe_layers",
     "profile",
     "register_family",
@@ -126,8 +154,12 @@ __all__ = [
     "robustness",
     "samplers",
     "spectral_alpha",
+    "splice_loss",
+    "steering",
     "sweep",
     "tasks",
     "trace",
+    "train_sae",
+    "view_metrics",
     "workers",
 ]

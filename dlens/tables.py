@@ -14,7 +14,7 @@ __all__ = ["table_html", "table_text"]
 def table_html(
     columns: Sequence[str], rows: Sequence[Sequence[Any]], digits: int = 4, head: str = "", cell: str = ""
 ) -> Markup:
-    """A table as HTML; its texts are escaped.
+    """A table as HTML; its texts are escaped, and negative numbers have a sign for minus.
 
     Args:
         columns: headings.
@@ -29,7 +29,8 @@ def table_html(
     import pandas as pd
     from markupsafe import Markup
 
-    frame = pd.DataFrame([_shown(row, digits, "–") for row in rows], columns=list(columns), dtype=object)
+    shown = [list(map(_signed, row, _shown(row, digits, "–"))) for row in rows]
+    frame = pd.DataFrame(shown, columns=list(columns), dtype=object)
     with pd.option_context("display.max_colwidth", None):
         html = frame.to_html(index=False, border=0, justify="unset", escape=True)
     # pandas gives cells no attributes. As texts are escaped, these are its own tags.
@@ -69,6 +70,10 @@ def _cell(value: Any, digits: int, nothing: str) -> str:
     if isinstance(value, float):
         return nothing if value != value else f"{value:.{digits}g}"
     return str(value)
+
+
+def _signed(value: Any, shown: str) -> str:
+    return shown.replace("-", "−") if isinstance(value, (int, float)) else shown
 
 
 def _styled(style: str) -> str:

@@ -1,4 +1,4 @@
-"""Pictures of the widgets for the docs: `python -m tests.screenshots`, in Chromium as the tests show them."""
+"""Pictures of the widgets for the docs, one of them moving: `python -m tests.screenshots`, in the tests' Chromium."""
 
 from __future__ import annotations
 
@@ -59,6 +59,12 @@ def planner() -> Any:
     return widget
 
 
+def run() -> Any:
+    """A run with all that the model thought of at its last layer."""
+    trace = dlens.trace("trio/diffusion").measure(dlens.TopTokens(k=4, layers=range(0, 16, 3)))
+    return dlens.widgets.Denoising(trace.generate(PROMPT, 32, seed=0))
+
+
 WIDGETS: dict[str, tuple[Callable[[], Any], str]] = {
     "denoising": (denoising, "light"),
     "layer-collapse": (collapse, "light"),
@@ -66,6 +72,37 @@ WIDGETS: dict[str, tuple[Callable[[], Any], str]] = {
     "heads": (heads, "light"),
     "skip-planner": (planner, "light"),
 }
+
+
+def film(browser: Any, widget: Any, path: Path, width: int = 720, milliseconds: int = 160) -> None:
+    """Write a run as a moving picture: the tokens before each step, and the finished text a while longer.
+
+    Args:
+        browser: Chromium.
+        widget: a Denoising.
+        path: where; a folder that is not there is made.
+        width: of the page, in pixels.
+        milliseconds: that each step is shown.
+    """
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="light")
+    shown, frames = Shown(page, widget), []
+    for step in range(widget.last + 1):
+        shown.set(step=step)
+        page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        frames.append(Image.open(BytesIO(page.locator(".dlens .side").first.screenshot())).convert("RGB"))
+    page.close()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The canvas grows as words replace masks.
+    tall = max(frame.height for frame in frames)
+    same = [_padded(frame, tall) for frame in frames]
+    times = [milliseconds] * (len(same) - 1) + [3000]
+    same[0].save(path, "WEBP", save_all=True, append_images=same[1:], duration=times, loop=0, lossless=True, method=6)
+
+
+def _padded(frame: Image.Image, height: int) -> Image.Image:
+    whole = Image.new("RGB", (frame.width, height), "white")
+    whole.paste(frame)
+    return whole
 
 
 def take(browser: Any, widget: Any, path: Path, scheme: str, width: int = WIDTH) -> None:
@@ -102,6 +139,8 @@ def main() -> None:
             picture = FIGURES / f"widget-{name}.webp"
             take(browser, make(), picture, scheme)
             print(picture, f"{picture.stat().st_size / 1000:.0f} kB")
+        film(browser, run(), FIGURES / "denoising.webp")
+        run().save_html(FIGURES / "denoising.html")
         browser.close()
 
 

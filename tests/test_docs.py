@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
+from tests import api_index
 from tests.tree import tree, written
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
     "README.md",
     "docs/index.md",
+    "docs/questions.md",
     "docs/measures.md",
     "docs/profiles.md",
     "docs/skipping.md",
@@ -43,3 +45,7 @@ def test_examples_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_the_tree_is_the_tree() -> None:
     assert written() == tree(), "run `python -m tests.tree`"
+
+
+def test_the_index_of_the_api_is_that_of_its_pages() -> None:
+    assert api_index.written() == api_index.index(), "run `python -m tests.api_index`"

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import dlens
 from dlens.show.report import report as reports
 from tests.evaluation.harness import small_tasks
+from tests.features.published import identity
 from tests.reference import shallow
 
 PACKAGE = Path(dlens.__file__).parent
@@ -29,7 +31,9 @@ LEVELS = {
     "html": 0,
     "tables": 0,
     "checks": 1,
+    "features": 2,
     "metrics": 2,
+    "caches": 3,
     "models": 3,
     "ops": 3,
     "measures": 3,
@@ -41,18 +45,18 @@ LEVELS = {
     "findings": 6,
     "evaluation": 7,
     "sweeps": 7,
-    "show": 8,
     "widgets": 8,
-    "public": 9,
-    "commands": 9,
-    "cli": 10,
-    "__main__": 11,
-    "__init__": 11,
+    "show": 9,
+    "public": 10,
+    "commands": 10,
+    "cli": 11,
+    "__main__": 12,
+    "__init__": 12,
 }
 # The floors of a room: each may import those before it, and what stands in the room itself is on top.
 FLOORS = {
-    "tracing": ("planning", "records", "step", "engine", "probes"),
-    "findings": ("scores", "layers", "skipping", "effects", "circuits", "study"),
+    "tracing": ("planning", "records", "step", "replay", "engine", "probes"),
+    "findings": ("scores", "layers", "skipping", "effects", "circuits", "features", "study"),
     "measures": ("base",),
     "ops": ("base",),
     "show": ("figures", "report"),
@@ -60,9 +64,11 @@ FLOORS = {
 # The rooms whose tests mirror them one to one; the files directly in dlens/ are a room too.
 MIRRORED = (
     "",
+    "caches",
     "commands",
     "compression",
     "evaluation",
+    "features",
     "findings",
     "measures",
     "models",
@@ -270,7 +276,9 @@ def test_each_public_function_can_be_called_twice(
     monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda storage: None)
     ar, diffusion = shallow(ar, 4), shallow(diffusion, 4)
     dlens.trace(ar).forward("Once upon a time").save(tmp_path / "record")
-    denoised = dlens.trace(diffusion).capture("pattern").generate("Once upon a time", 2)
+    denoised = (
+        dlens.trace(diffusion).capture("pattern").capture("blocks.1.hook_resid_post").generate("Once upon a time", 2)
+    )
     family = dlens.Family(name="called-twice", objective="autoregressive", shift=1)
     calls: dict[str, tuple[Any, ...]] = {
         "load": ("trio/ar",),
@@ -296,6 +304,16 @@ def test_each_public_function_can_be_called_twice(
         "logit_attribution": (ar, [[5, 6, 7]], 8, 9),
         "part_lens": (ar, [[5, 6, 7]]),
         "report": ([ar], tmp_path / "report.html"),
+        "load_sae": ("trio/diffusion",),
+        "train_sae": (torch.randn(64, 4), 8),
+        "activation_rows": (ar, ["Once upon a time"], "blocks.1.hook_resid_post"),
+        "splice_loss": (diffusion, identity(192, "blocks.1.hook_resid_post"), ["Once upon a time"]),
+        "feature_steps": (denoised, identity(192, "blocks.1.hook_resid_post")),
+        "probe": (torch.randn(8, 4), [0, 1] * 4),
+        "direction": (torch.randn(8, 4), [0, 1] * 4),
+        "plan_steering": ([0.5, 1.0],),
+        "steering": (diffusion, [0.0] * 192, 1, dlens.plan_steering([0.5, 1.0]), ["Once upon a time"], len),
+        "view_metrics": (diffusion, ["Once upon a time", "The dog ran to the house"]),
         "pairs": ("trio-code", ar, 1),
         "circuit": (ar, dlens.pairs("trio-code", ar, 1)),
         "grid": (ar,),
@@ -305,6 +323,7 @@ def test_each_public_function_can_be_called_twice(
     named: dict[str, Any] = {name: {"prompts": ["Once upon a time"]} for name in ("plan_skip", "plan_schedule")}
     named["plan_skip"] |= {"threshold": 0.0}
     named["probe_layers"] = {"prompts": ["Once upon a time", "The dog ran"], "folds": 2}
+    named |= {"train_sae": {"k": 2}, "probe": {"folds": 2}, "steering": {"max_new_tokens": 2}}
     named |= {"retention": {"n": 2, "max_new_tokens": 2}, "phases": {"n": 2, "max_new_tokens": 3}}
     named |= {"compress": {"bits": 3}, "robustness": {"max_new_tokens": 2}}
     named["attribute"] = {"method": "attribution"}

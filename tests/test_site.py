@@ -24,13 +24,14 @@ from urllib.parse import urlsplit
 import pytest
 
 import dlens
+import dlens.caches
 import dlens.measures
 import dlens.samplers
 import dlens.tasks
 import dlens.widgets
 
 ROOT = Path(__file__).parents[1]
-MODULES = (dlens, dlens.measures, dlens.samplers, dlens.tasks, dlens.widgets)
+MODULES = (dlens, dlens.caches, dlens.measures, dlens.samplers, dlens.tasks, dlens.widgets)
 DIRECTIVE = re.compile(r"^::: (\S+)$", re.MULTILINE)
 # An alias has no docstring that is tested; its example is another's.
 ALIASES = {"dlens.samplers.Draw": dlens.samplers.Denoiser}

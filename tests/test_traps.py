@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from tests.findings.studies import ANSWERED, EVEN, made_model, made_study
 from tests.models.conftest import SIZE
 from tests.reference import edited, fresh, rebuilt, shallow
 from tests.standins import build_remote, save_dream, save_llada
+from tests.tape import TapeRecorder
 from tests.tracing.records.made import made_record, number_of
 from tests.whole.architectures import CONFIGS, build
 from tests.whole.operations import IDS
@@ -251,9 +253,9 @@ def first_commit(sampler: Denoiser, logits: Tensor) -> list[int]:
     """The canvas after one step of a run over masks alone, for a network that always gives these logits."""
     canvases: list[Tensor] = []
 
-    def forward(canvas: Tensor, unconditional: Tensor | None = None) -> Tensor:
+    def forward(canvas: Tensor, unconditional: Tensor | None = None, columns: Any = slice(None)) -> Tensor:
         canvases.append(canvas)
-        return logits
+        return logits[:, columns]
 
     width = logits.shape[1]
     canvas = torch.full((1, width), 3)
@@ -663,6 +665,39 @@ def test_trap_33_a_pattern_is_the_one_that_was_used(name: str) -> None:
         assert torch.allclose(mixed[:, real], z[:, real], atol=1e-5)
         assert pattern[:, 1, :, 3:, :3].abs().max() == 0  # the padding of the second row
         assert pattern[1, 0, :, 3, 1].abs().max() == 0 and pattern[0, 0, :, 3, 1].abs().min() > 0
+
+
+def test_trap_34_blocks_counted_from_the_end_of_the_prompt() -> None:
+    """Blocks lie at multiples of their length from a row's first token, so that a prompt shares one with the answer."""
+    canvases: list[Tensor] = []
+
+    def forward(canvas: Tensor, unconditional: Tensor | None = None, columns: Tensor | None = None) -> Tensor:
+        canvases.append(canvas)
+        assert columns is not None
+        return torch.zeros(2, columns.shape[-1], 9)
+
+    # Prompts of 6 and 5 tokens, the second one padded.
+    canvas = torch.tensor([[1] * 6 + [8] * 6, [7] + [1] * 5 + [8] * 6])
+    sampler = dlens.samplers.BlockDiffusion(4, steps=None, threshold=None, stop="never")
+    generated = canvas == 8
+    sampler.decode(forward, canvas, generated, 4, dlens.samplers.Tokens(8, starts=(0, 1)), lambda shape: torch.rand(0))
+    seconds = [next(i for i, ids in enumerate(canvases) if ids[row, 8 + row] != 8) for row in (0, 1)]
+    # Two and three tokens belong to the prompts' last blocks; the next block begins after them.
+    assert seconds == [3, 4]
+
+
+def test_trap_36_a_recorded_step_that_plays_what_was(diffusion: dlens.Model) -> None:
+    """Other prompts, operations and random numbers, one run after the other, each as without recordings."""
+    sampler = dlens.samplers.LLaDA(steps=6, block_length=6, temperature=0.8)
+    trace = dlens.trace(diffusion)
+    with mock.patch("dlens.tracing.denoising.recorder_for", lambda device, packed: TapeRecorder(packed)):
+        for chain, prompt, seed in ((trace, "Once", 0), (trace.skip([2]), "Once", 0), (trace.skip([2]), "Two", 1)):
+            off, played = (
+                chain.generate(prompt, 6, sampler=sampler, seed=seed, progress=False, replay=replay)
+                for replay in ("off", "auto")
+            )
+            assert torch.equal(off.canvas, played.canvas) and torch.equal(off.tokens, played.tokens)
+            assert "4 of 6 steps were played" in played.notes[-1]
 
 
 @pytest.mark.parametrize("settings", [{"method": "gptq", "bits": 3}, {"method": "wanda", "sparsity": 0.5}])

@@ -182,4 +182,5 @@ widget
 # On your own: `at="mlp_post", by=("layer", "neuron")`; `dlens.logit_attribution`; `noise=` of `dlens.attribute`;
 # `shown=` of `dlens.pairs`, for the circuit of a later canvas.
 #
-# That was the last tutorial. The pages on measures, findings and the report say how each number is defined.
+# Next: [tutorial 9](9_features_and_steering.ipynb), features of the stream over denoising, and steering where they
+# form.

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from json import dumps
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from dlens.files import check_file, write_text
 
 __all__ = ["LoadOptions", "SamplerOptions", "named", "named_workers", "numbers", "parse_layers", "print_notes"]
 
-SamplerName = Literal["ar", "llada", "dream", "threshold"]
+SamplerName = Literal["ar", "llada", "dream", "threshold", "block", "first-hitting", "ancestral"]
 
 # More layers than any model has: a range beyond is a slip.
 _LAYERS = 10_000
@@ -74,9 +75,10 @@ class SamplerOptions:
     """How tokens are decoded; what is not given is the sampler's default.
 
     Args:
-        sampler: ar, llada, dream or threshold; the model's own by default.
-        steps: denoising steps (llada, dream).
-        block_length: tokens a block (llada, threshold).
+        sampler: ar, llada, dream, threshold, block, first-hitting or ancestral; the model's own by default.
+        steps: denoising steps (llada, dream, ancestral), of a block (block).
+        block_length: tokens a block (llada, threshold); of a canvas block (block, first-hitting), the model's own by
+            default.
         temperature: 0 takes the likeliest token.
         guidance: classifier-free guidance (llada).
         remasking: low_confidence or random (llada).
@@ -84,11 +86,14 @@ class SamplerOptions:
         confidence_eos_inf: take the end of sequence last (llada).
         algorithm: origin, maskgit_plus, topk_margin or entropy (dream).
         alg_temp: temperature of the choice of positions (dream).
-        eps: noise level at the end (dream).
-        top_p: smallest set of tokens with this mass (ar, dream).
-        top_k: this many likeliest tokens (ar, dream).
-        threshold: least confidence to commit (threshold).
+        eps: noise level at the end (dream, ancestral).
+        top_p: smallest set of tokens with this mass (ar, dream, block, first-hitting).
+        top_k: this many likeliest tokens (ar, dream, block).
+        threshold: least confidence to commit (threshold, block).
         factor: the factor rule instead of a threshold (threshold).
+        edit_threshold: least confidence to replace a decoded token (block).
+        small_block: tokens of the parts that a block is filled in (block).
+        stop: never, block or token: when an end of sequence ends a row (block, first-hitting).
     """
 
     sampler: SamplerName | None = None
@@ -106,6 +111,9 @@ class SamplerOptions:
     top_k: int | None = None
     threshold: float | None = None
     factor: float | None = None
+    edit_threshold: float | None = None
+    small_block: int | None = None
+    stop: str | None = None
 
     def build(self, model: Any) -> Any:
         """The sampler.
@@ -115,14 +123,21 @@ class SamplerOptions:
         """
         from dlens import samplers
 
-        kinds = {
+        kinds: dict[str, Any] = {
             "ar": samplers.Autoregressive,
             "llada": samplers.LLaDA,
             "dream": samplers.Dream,
             "threshold": samplers.Threshold,
+            "block": samplers.BlockDiffusion,
+            "first-hitting": samplers.FirstHitting,
+            "ancestral": samplers.Ancestral,
         }
         family = model.family
-        base = kinds[self.sampler]() if self.sampler else samplers.default_for(family.objective, family.shift)
+        if family.block_length is not None:
+            own = {"block_length": family.block_length}
+            kinds |= {name: partial(kinds[name], **own) for name in ("block", "first-hitting")}
+        default = partial(samplers.default_for, family.objective, family.shift, family.block_length)
+        base = kinds.get(str(self.sampler), default)()
         given = {
             option.name: value for option in fields(self) if (value := getattr(self, option.name)) != option.default
         }

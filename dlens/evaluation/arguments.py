@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -25,7 +25,16 @@ _CHANGES = ("skip", "part", "ablate_outlier")
 _BOUND = tuple(each.name for each in fields(Bound))
 _DECODING = ("batch_size", "max_new_tokens", "seed")
 _SAMPLERS = {
-    each.__name__: each for each in (samplers.Autoregressive, samplers.LLaDA, samplers.Dream, samplers.Threshold)
+    each.__name__: each
+    for each in (
+        samplers.Autoregressive,
+        samplers.LLaDA,
+        samplers.Dream,
+        samplers.Threshold,
+        samplers.BlockDiffusion,
+        samplers.FirstHitting,
+        samplers.Ancestral,
+    )
 }
 _SETTINGS = tuple(dict.fromkeys(each.name for kind in _SAMPLERS.values() for each in fields(kind)))
 # What lm-eval adds from options of its own; the last one only matters for batches that it sizes itself.
@@ -107,15 +116,15 @@ def _sampler(model: Model, given: Mapping[str, Any]) -> Sampler | None:
     settings = {each: given[each] for each in _SETTINGS if each in given}
     if "sampler" in given:
         require_word("sampler", given["sampler"], _SAMPLERS)
-        kind: Any = _SAMPLERS[given["sampler"]]
+        base: Any = _SAMPLERS[given["sampler"]]()
     else:
-        kind = type(default_for(model.family.objective, model.family.shift))
-    known = {each.name for each in fields(kind)}
+        base = default_for(model.family.objective, model.family.shift, model.family.block_length)
+    known = {each.name for each in fields(base)}
     # Guidance bounds the likelihood too, whatever decodes.
     own = {name: value for name, value in settings.items() if name in known}
     if other := [name for name in settings if name not in known and name not in _BOUND]:
         raise ValueError(
-            f"{other[0]}={quoted(settings[other[0]])} with the sampler {kind.__name__}; expected one of "
+            f"{other[0]}={quoted(settings[other[0]])} with the sampler {type(base).__name__}; expected one of "
             f"{', '.join(sorted(known))}; take another sampler, or leave it out"
         )
-    return kind(**own) if own or "sampler" in given else None
+    return replace(base, **own) if own or "sampler" in given else None

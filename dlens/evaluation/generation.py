@@ -83,7 +83,7 @@ def sampler_of(model: Model, sampler: Sampler | None, asked: Asked) -> Sampler |
     """
     if not asked.draws:
         return sampler
-    chosen = sampler or default_for(model.family.objective, model.family.shift)
+    chosen = sampler or default_for(model.family.objective, model.family.shift, model.family.block_length)
     names = {each.name for each in fields(chosen)}
     if missing := [name for name, _ in asked.draws if name not in names]:
         raise ValueError(

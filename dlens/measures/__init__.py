@@ -13,6 +13,9 @@ from dlens.measures.cosine import Cosine
 from dlens.measures.cosine_pairs import CosinePairs
 from dlens.measures.drift import Drift
 from dlens.measures.effective_rank import EffectiveRank
+from dlens.measures.features import Features
+from dlens.measures.geometry.curvature import Curvature
+from dlens.measures.geometry.matrix_entropy import MatrixEntropy
 from dlens.measures.logit_lens import LogitLens
 from dlens.measures.norms import Norms
 from dlens.measures.outliers import Outliers
@@ -27,10 +30,13 @@ __all__ = [
     "CommitOrder",
     "Cosine",
     "CosinePairs",
+    "Curvature",
     "Drift",
     "DropsChannels",
     "EffectiveRank",
+    "Features",
     "LogitLens",
+    "MatrixEntropy",
     "Measure",
     "Norms",
     "Outliers",

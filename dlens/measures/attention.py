@@ -92,6 +92,8 @@ class Attention(Means):
 def key_states(measure: Measure, visit: Visit) -> Int[Tensor, "batch position"]:
     """The state of every position so far: with a cache a step computes the newest alone, and attends to all."""
     state = visit.cells.state
+    if visit.keys is not None:
+        return visit.keys
     if visit.layers.start == 0:
         whole = visit.step == 0 or state.shape[-1] > 1
         visit.kept[measure] = state if whole else torch.cat([visit.kept[measure], state], 1)

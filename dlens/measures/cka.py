@@ -143,6 +143,7 @@ class CKA(DropsChannels, Measure):
         ('cka', 'rbf')
     """
 
+    replays = True
     kernel: Literal["linear", "rbf"] = "linear"
     debiased: bool = True
     fraction: float = 0.5

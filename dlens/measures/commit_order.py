@@ -71,8 +71,10 @@ class CommitOrder(ReadsTokens, Measure):
         _make_room(sums, max(at) + 1, visit.columns.stop)
         columns = slice(visit.columns.start - visit.columns.stop, None)
         state, now = visit.cells.state, _read(visit)
+        # A cached step leaves positions out that are there all the same.
+        gone = (state if visit.keys is None else visit.keys) < 0
         for key, empty in _EMPTY.items():
-            kept = torch.where(state < 0, empty, sums[key][at][:, columns])
+            kept = torch.where(gone, empty, sums[key][at][:, columns])
             sums[key][at, columns] = torch.where(state == _MASKED, now[key].to(kept), kept)
 
     def merge(self, sums: Sums, other: Sums) -> Sums:

@@ -56,6 +56,7 @@ class Cosine(DropsChannels, PositionMeans):
         ('cosine', (3848,))
     """
 
+    replays = True
     formulas = {"cosine": "cosine of resid_pre with resid_post of the same block, in float32 or wider"}
     where_acted = ("n",)
     positions = "all but padding, what follows the end of a row, and rows at which the block did not act"

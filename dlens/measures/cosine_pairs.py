@@ -61,6 +61,7 @@ class CosinePairs(DropsChannels, Measure):
         'cosine_pairs'
     """
 
+    replays = True
     average: Literal["cosines", "positions", "all"] = "cosines"
     detrended: bool = False
     last: bool = True

@@ -42,9 +42,9 @@ class Drift(DropsChannels, Means):
     number of positions; and over step, noise and layer "cosine_committed" and "n_committed": the
     positions that went from masked to decoded between the two steps, which "cosine" counts as decoded.
 
-    Decoding with a KV cache computes every position once, so that nothing can drift: all is NaN and n is
-    0. With `cache="off"` the recomputed positions are compared; a causal model gives 1 there, unless
-    operations change between steps.
+    With a cache of a denoising run these are fewer. AR decoding with a KV cache computes every position once, so that
+    nothing can drift: all is NaN and n is 0. With `cache="off"` the recomputed positions are compared; a causal model
+    gives 1 there, unless operations change between steps.
 
     It remembers one value of the stream, [layer, batch, position, d_model] in the type the model
     computes in, whatever the number of steps: 128 MiB for 32 layers, 512 positions and 4096 channels in bf16.

@@ -37,6 +37,7 @@ class Norms(DropsChannels, PositionMeans):
         'norms'
     """
 
+    replays = True
     formulas = {
         "norm": "mean |resid_post|",
         "rms": "root of the mean square over positions and channels",

@@ -67,6 +67,7 @@ class Outliers(Measure):
         'outliers'
     """
 
+    replays = True
     top: int = 8
     massive: float | None = None
     median: Literal["middle", "lower"] = "middle"

@@ -106,6 +106,7 @@ class Recency(DropsChannels, Measure):
         'recency'
     """
 
+    replays = True
     max_distance: int = 128
 
     def __post_init__(self) -> None:

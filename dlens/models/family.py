@@ -8,12 +8,13 @@ from typing import Any, Literal, get_args
 
 import torch
 from einops import rearrange
+from jaxtyping import Bool
 from torch import Tensor
 
 from dlens.axes import Half, Resid, TokenIds, TokenMask
 from dlens.checks import as_flag, check_fields, refuse, require_word, whole
 
-__all__ = ["Family", "Fill", "Layout", "Site", "Zeros", "hidden_in", "hidden_of"]
+__all__ = ["Family", "Fill", "Inputs", "Layout", "Site", "Zeros", "hidden_in", "hidden_of"]
 
 Objective = Literal["diffusion", "autoregressive"]
 End = Literal["input", "output"]
@@ -157,6 +158,8 @@ class Layout:
         absent: hook point -> why it does not exist here, for the error.
         direct: whether its code may call PyTorch's attention itself, and not by the name in its config; the proof at
             load finds out.
+        rotary: path, below the block, of a module that rotates queries and keys by their index; None where a forward
+            is told the positions.
         reads, writes: the linear modules of a block whose input is the normed stream, and whose output is
             added to it; empty where nobody named them.
         sum_norms: paths of the norms that follow each of the two sums of a block, where they are part of the stream,
@@ -183,6 +186,7 @@ class Layout:
     block_tuple: int | None = None
     absent: Mapping[str, str] = field(default_factory=dict)
     direct: bool = True
+    rotary: str | None = None
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     sum_norms: tuple[str, ...] = ()
@@ -251,6 +255,59 @@ def position_ids(attention_mask: TokenMask) -> Tensor:
     return counted.masked_fill(~attention_mask, 1)
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """Arguments of a module that hang on its family: whose blocks attention is causal between, or the noise.
+
+    A Family that is given one tells it its own block length and mask token.
+
+    Args:
+        make: from token ids, a padding mask (None where nothing is padded) and this, the module's keyword arguments.
+        block_length: tokens of a canvas block; None is full attention.
+        mask_token_id: the mask token.
+
+    Examples:
+        >>> family = Family("mine", "diffusion", 0, inputs=Inputs(block_inputs), block_length=2)
+        >>> family.inputs(torch.tensor([[5, 6, 7]]), None)["attention_mask"].long().tolist()
+        [[[[1, 1, 0], [1, 1, 0], [1, 1, 1]]]]
+    """
+
+    make: Callable[[TokenIds, TokenMask | None, Inputs], dict[str, Any]]
+    block_length: int | None = None
+    mask_token_id: int | None = None
+
+    def __call__(self, ids: TokenIds, attention_mask: TokenMask | None) -> dict[str, Any]:
+        """The module's keyword arguments."""
+        return self.make(ids, attention_mask, self)
+
+
+def block_inputs(ids: TokenIds, attention_mask: TokenMask | None, told: Inputs) -> dict[str, Any]:
+    """Arguments of a decoder that takes a mask [batch, 1, query, key] as it is, True where a query sees a key."""
+    real = torch.ones_like(ids, dtype=torch.bool) if attention_mask is None else attention_mask
+    return {
+        "input_ids": ids,
+        "attention_mask": block_causal(real, told.block_length),
+        "position_ids": position_ids(real),
+        "use_cache": False,
+    }
+
+
+def block_causal(real: TokenMask, block_length: int | None) -> Bool[Tensor, "batch 1 query key"]:
+    """Which keys a query sees where attention is full within blocks and causal between them.
+
+    Blocks are counted from each row's first real token. A padded query sees all that is real, as one that saw
+    nothing would be NaN.
+
+    Args:
+        real: [batch, position], what is not padding.
+        block_length: tokens a block; None is one block.
+    """
+    counted = real.long().cumsum(-1) - 1
+    block = torch.zeros_like(counted) if block_length is None else counted.div(block_length, rounding_mode="floor")
+    block = block.masked_fill(~real, torch.iinfo(torch.long).max)
+    return (real[:, None, :] & (block[:, None, :] <= block[:, :, None]))[:, None]
+
+
 @dataclass(frozen=True, repr=False)
 class Family:
     """All that dlens must know of a kind of model.
@@ -263,8 +320,11 @@ class Family:
         mask_token_id: the mask token; None reads it from the config or the tokenizer.
         model_types: values of `config.model_type` that select this family by themselves.
         inputs: builds the module's keyword arguments from token ids and a padding mask
-            (None where nothing is padded).
+            (None where nothing is padded); an `Inputs` where they hang on block length or mask token.
         end_token_ids: end-of-turn tokens beside the tokenizer's end of sequence.
+        block_length: tokens of a canvas block, counted from a row's first real token, where attention is full within
+            blocks and causal between them; None is attention over the whole canvas. A native decoder gets a mask that
+            makes it so.
 
     Examples:
         >>> import dlens
@@ -283,9 +343,11 @@ class Family:
     model_types: tuple[str, ...] = ()
     inputs: Callable[[TokenIds, TokenMask | None], dict[str, Any]] = native_inputs
     end_token_ids: tuple[int, ...] = ()
+    block_length: int | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, "write Family(name, objective, shift, layout), the others by name")
+        self._tell_inputs()
         if not isinstance(self.layout, Layout | None):
             refuse(
                 "layout",
@@ -302,10 +364,30 @@ class Family:
                 f"the token at i; set shift={shifts[-1]}"
             )
 
+    def _tell_inputs(self) -> None:
+        """Let the inputs know the block length and the mask token, whenever one of them is given anew.
+
+        Raises:
+            ValueError: a block length that means nothing here.
+        """
+        length, given = self.block_length, self.inputs
+        if length is not None and (self.objective != "diffusion" or whole(length) is None or length < 1):
+            refuse(
+                "block_length",
+                length,
+                "a whole number, 1 or more, of a diffusion family",
+                "leave it out where attention sees the whole canvas",
+            )
+        if given is native_inputs and length is not None:
+            given = Inputs(block_inputs)
+        if isinstance(given, Inputs):
+            object.__setattr__(self, "inputs", replace(given, block_length=length, mask_token_id=self.mask_token_id))
+
     def __repr__(self) -> str:
         mask = "" if self.mask_token_id is None else f", mask token {self.mask_token_id}"
         blocks = "" if self.layout is None else f", blocks at {self.layout.blocks!r}"
-        return f"Family {self.name!r}: {self.objective}, shift {self.shift}{mask}{blocks}"
+        causal = "" if self.block_length is None else f", causal between canvas blocks of {self.block_length}"
+        return f"Family {self.name!r}: {self.objective}, shift {self.shift}{mask}{causal}{blocks}"
 
     @property
     def causal(self) -> bool:

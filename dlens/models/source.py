@@ -14,7 +14,6 @@ from torch import nn
 
 from dlens.axes import respell
 from dlens.models import compat
-from dlens.models.families.registry import fills_masks
 
 __all__ = ["TRIO", "TRIO_FOLDER", "read_checkpoint", "read_tokenizer", "resolve", "without_bar"]
 
@@ -31,6 +30,10 @@ _HOW = (
 )  # fmt: skip
 _ADAPTER = "adapter_config.json"
 _TOKENIZER_FILES = ("tokenizer*.json", "tokenizer.model", "vocab.*", "spiece.model", "tekken.json", "*.tiktoken")
+# Autoregressive decoders that dllm adapted to fill masks -> the type of transformers that they are, but for causality.
+_ADAPTED: Mapping[str, str] = MappingProxyType({"a2d-llama": "llama", "a2d-qwen2": "qwen2", "a2d-qwen3": "qwen3"})
+# The class with the language model's head goes first; LLaDA and Dream name theirs AutoModel.
+_HEADED = ("AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoModel")
 _REFUSED: Mapping[str, str] = MappingProxyType(
     {"diffusion_gemma": "an encoder-decoder diffusion model with uniform noise and no mask token"}
 )
@@ -113,6 +116,10 @@ def read_checkpoint(source: str, trust_remote_code: bool, kwargs: dict[str, Any]
         settings, _ = PreTrainedConfig.get_config_dict(source, **_where(kwargs))
     _refuse(source, settings)
     remote = settings.get("auto_map", {})
+    native = _ADAPTED.get(str(settings.get("model_type")))
+    if native is not None:
+        own = {key: value for key, value in settings.items() if key not in ("auto_map", "model_type", "architectures")}
+        remote, kwargs = {}, kwargs | {"config": CONFIG_MAPPING[native].from_dict(own | {"is_causal": False})}
     if remote and (trust_remote_code or settings.get("model_type") not in CONFIG_MAPPING):
         if not trust_remote_code:
             raise PermissionError(
@@ -120,11 +127,11 @@ def read_checkpoint(source: str, trust_remote_code: bool, kwargs: dict[str, Any]
                 f"trust_remote_code=True to run it; read the code first, then pass trust_remote_code=True"
             )
         return _read_remote(source, remote, settings, kwargs)
-    _check_names(kwargs, settings)
-    named = settings.get("architectures") or [""]
-    auto: Any = AutoModelForMaskedLM if fills_masks(named[0]) else AutoModelForCausalLM
+    _check_names(kwargs, {**settings, "config": None})
+    masked = any(name.endswith("ForMaskedLM") for name in settings.get("architectures") or ())
+    kind = AutoModelForMaskedLM if masked else AutoModelForCausalLM
     with _in_words(source), without_bar() if Path(source).parent == TRIO_FOLDER else nullcontext():
-        module, info = auto.from_pretrained(source, output_loading_info=True, **kwargs)
+        module, info = kind.from_pretrained(source, output_loading_info=True, **kwargs)  # pyright: ignore
     lacking = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if lacking:
         raise ValueError(
@@ -164,21 +171,20 @@ def without_bar() -> Iterator[None]:
 
 
 def _read_remote(source: str, remote: dict[str, str], settings: dict[str, Any], kwargs: dict[str, Any]) -> nn.Module:
-    """LLaDA and Dream name no AutoModelForCausalLM class, or name it as AutoModel."""
+    """Load a module by the code that comes with its checkpoint."""
     from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-    # AutoModel may name the class without the head.
-    named = (remote.get(name) for name in ("AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoModel"))
-    reference = next(filter(None, named), None)
+    reference = next((remote[name] for name in _HEADED if name in remote), None)
     if reference is None or "AutoConfig" not in remote:
         raise ValueError(
-            f"{source!r} names {', '.join(remote)} in auto_map; expected AutoConfig and AutoModelForCausalLM, "
-            f"AutoModelForMaskedLM or AutoModel; load the module yourself and pass it to dlens.load with its tokenizer"
+            f"{source!r} names {', '.join(remote)} in auto_map; expected AutoConfig and one of {', '.join(_HEADED)}; "
+            f"load the module yourself and pass it to dlens.load with its tokenizer"
         )
     _check_names(kwargs, settings)
     where = _where(kwargs)
-    config_class = get_class_from_dynamic_module(remote["AutoConfig"], source, **where)
-    model_class = get_class_from_dynamic_module(reference, source, **where)
+    with compat.importing():
+        config_class = get_class_from_dynamic_module(remote["AutoConfig"], source, **where)
+        model_class = get_class_from_dynamic_module(reference, source, **where)
     compat.prepare(model_class, config_class)
     where.pop("code_revision", None)
     own = {key: kwargs[key] for key in kwargs if key in settings}

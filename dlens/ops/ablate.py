@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, final, get_args
 
+import torch
 from torch import Tensor
 
 from dlens.axes import POINTS, STREAM_POINTS
@@ -76,10 +77,16 @@ class Ablate(Edit):
         means = _means(self, self.value, calibration)
         return self if means is None else replace(self, means=means)
 
+    @property
+    def replays(self) -> bool:
+        return True
+
     def edit(self, value: Tensor, place: Place) -> Tensor:
         channels = slice(None) if self.channels is None else list(self.channels)
         edited = value.clone()
-        edited[..., channels] = self._fill(value, place, channels)
+        # Taken there in the open, so that a recorded step finds them there.
+        places = channels if isinstance(channels, slice) else torch.tensor(channels).to(value.device)
+        edited[..., places] = self._fill(value, place, channels)
         return edited
 
     def _fill(self, value: Tensor, place: Place, channels: slice | list[int]) -> Tensor:

@@ -38,6 +38,10 @@ class Knockout(Edit):
     def sources(self) -> TokenSpec:
         return self.source
 
+    @property
+    def replays(self) -> bool:
+        return True
+
     def edit(self, value: Tensor, place: Place) -> Tensor:
         return torch.full_like(value, -torch.inf)
 

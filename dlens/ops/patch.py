@@ -31,6 +31,7 @@ class Source:
         width: the positions that the run planned to compute; `values` holds fewer if it ended early.
         padding: [batch, prompt], the positions of its prompts that are padding.
         n_steps, planned_steps: the steps that ran, and that were planned.
+        computed: [step, batch, position], what each step computed; None is all.
     """
 
     values: Tensor
@@ -42,6 +43,7 @@ class Source:
     padding: Bool[Tensor, "batch prompt"]
     n_steps: int
     planned_steps: int
+    computed: Bool[Tensor, "step batch position"] | None = None
 
 
 @final
@@ -52,8 +54,8 @@ class Patch(Edit):
     Under classifier-free guidance only the conditional half is replaced, as a record holds that half.
 
     Args:
-        source: the other run's values; what it does not hold, as it is padding or that run had ended, keeps
-            its own value.
+        source: the other run's values; what it does not hold, as it is padding, that run had ended, or its cache
+            left the position out, keeps its own value.
     """
 
     source: Source
@@ -123,6 +125,10 @@ class Patch(Edit):
                 f"capture them, or limit the patch with steps="
             )
 
+    @property
+    def replays(self) -> bool:
+        return self.source.steps is None
+
     def edit(self, value: Tensor, place: Place) -> Tensor:
         assert place.layer is not None
         source = self.source
@@ -130,14 +136,11 @@ class Patch(Edit):
             return value
         step = 0 if source.steps is None else source.steps.index(place.step)
         axes, rows = POINTS[self.at].axes, list(place.rows)
-        stop = place.columns.stop
-        columns = {"position": place.columns}
-        if "position_b" in axes:
-            columns["position_b"] = slice(stop - value.shape[-1], stop)
-        index = tuple(columns.get(axis, slice(None)) for axis in axes)
         batch = axes.index("batch")
-        other = source.values[step, source.layers.index(place.layer)].index_select(batch, torch.tensor(rows))[index]
-        real = source.real[rows][:, place.columns]
+        other = source.values[step, source.layers.index(place.layer)].index_select(batch, torch.tensor(rows))
+        other = place.part_of(other, axes, value.shape[-1])
+        held = source.real if source.computed is None else source.real & source.computed[place.step]
+        real = place.part_of(held[rows], ("batch", "position"), 0)
         sizes = {"batch": len(rows), "position": real.shape[1]}
         real = real.reshape([sizes.get(axis, 1) for axis in axes]).to(value.device)
         known = tuple(slice(size) for size in other.shape)

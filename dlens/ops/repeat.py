@@ -35,6 +35,10 @@ class Repeat(Op):
                 f"use .skip([{self.layer}]) for none"
             )
 
+    @property
+    def replays(self) -> bool:
+        return True
+
     def structure(self, target: Target) -> Structure:
         return Structure(runs={target.layer(self.layer): self.times})
 

@@ -44,6 +44,10 @@ class Skip(Op):
                 f"do not run then; give the family a Layout with {self.part}_skip, or skip the whole block"
             )
 
+    @property
+    def replays(self) -> bool:
+        return True
+
     def structure(self, target: Target) -> Structure:
         return Structure(skips={target.layer(layer): self.part for layer in self.layers})
 

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
+import numpy as np
 from torch import Tensor
 
-from dlens.axes import POINTS
+from dlens.axes import POINTS, TokenMask
+from dlens.checks import several
 from dlens.ops.base.edit import Edit, Place
 from dlens.ops.base.given import as_number, as_tensor
-from dlens.ops.base.target import Target
+from dlens.ops.base.target import RunShape, Target
 
-__all__ = ["Steer", "as_vector"]
+__all__ = ["Scale", "Steer", "as_scale", "as_vector"]
+
+Scale = float | Sequence[float] | Tensor | np.ndarray
+"""One factor, or one for each planned step."""
+
+
+def as_scale(scale: Any) -> float | tuple[float, ...]:
+    """One factor, or one for each planned step, as a user writes it.
+
+    Raises:
+        ValueError: something that is no finite number.
+
+    Examples:
+        >>> as_scale(2), as_scale([2, 0])
+        (2.0, (2.0, 0.0))
+    """
+    if several(scale) and len(scale) > 0:
+        return tuple(as_number(each, "scale") for each in scale)
+    return as_number(scale, "scale")
 
 
 def as_vector(vector: Any, layers: Any) -> Tensor:
@@ -39,15 +60,15 @@ class Steer(Edit):
     Args:
         vector: [d_model] (the last axis of the point), or [layer, d_model] with a row for each of the `layers`
             named (for each layer of the model where none are named).
-        scale: factor.
+        scale: factor, or one for each planned step.
     """
 
     vector: Tensor
-    scale: float = 1.0
+    scale: float | tuple[float, ...] = 1.0
 
     def check(self, target: Target) -> None:
         super().check(target)
-        as_number(self.scale, "scale")
+        as_scale(self.scale)
         shape = tuple(as_tensor(self.vector, "vector").shape)
         if "position_b" in POINTS[self.at].axes:
             raise ValueError(
@@ -61,8 +82,19 @@ class Steer(Edit):
                 f"[{n_rows}, {width}] (a row for each layer steered); reshape it or name its layers"
             )
 
+    def check_run(self, shape: RunShape, steps: frozenset[int], real: TokenMask) -> None:
+        if isinstance(self.scale, tuple) and len(self.scale) != shape.n_steps:
+            raise ValueError(
+                f"scale has {len(self.scale)} numbers for a run of {shape.n_steps} planned steps; expected one for "
+                f"each; plan the schedule for {shape.n_steps} steps, or give one number"
+            )
+
     def _rows(self, n_layers: int) -> tuple[int, ...]:
         return tuple(range(n_layers)) if self.layers is None else self.layers
+
+    @property
+    def replays(self) -> bool:
+        return True
 
     def edit(self, value: Tensor, place: Place) -> Tensor:
         vector = self.vector
@@ -70,10 +102,16 @@ class Steer(Edit):
             assert place.layer is not None
             rows = self._rows(len(vector))
             vector = vector[rows.index(place.layer)]
-        return value + self.scale * vector.to(value)
+        scale = self.scale[place.step] if isinstance(self.scale, tuple) else self.scale
+        return value + scale * vector.to(value)
 
     def words(self) -> str:
-        return f"add {self.scale:g} x a vector {list(self.vector.shape)} to {self.where()}"
+        if isinstance(self.scale, tuple):
+            scale = f"{min(self.scale):g} to {max(self.scale):g} (by step)"
+        else:
+            scale = f"{self.scale:g}"
+        return f"add {scale} x a vector {list(self.vector.shape)} to {self.where()}"
 
     def details(self) -> dict[str, Any]:
-        return {"scale": self.scale, "shape": list(self.vector.shape)}
+        scale = list(self.scale) if isinstance(self.scale, tuple) else self.scale
+        return {"scale": scale, "shape": list(self.vector.shape)}

@@ -31,6 +31,10 @@ class Swap(Op):
                 f"one attention type, as the model builds their masks by place; swap layers of the same type"
             )
 
+    @property
+    def replays(self) -> bool:
+        return True
+
     def structure(self, target: Target) -> Structure:
         return Structure(swaps=((target.layer(self.i), target.layer(self.j)),))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from dlens.samplers.autoregressive import Autoregressive
+from dlens.samplers.block_diffusion import BlockDiffusion
 from dlens.samplers.dream import Dream
 from dlens.samplers.llada import LLaDA
 from dlens.samplers.sampler import Sampler
@@ -12,12 +13,15 @@ from dlens.samplers.sampler import Sampler
 __all__ = ["default_for"]
 
 
-def default_for(objective: Literal["autoregressive", "diffusion"], shift: int) -> Sampler:
+def default_for(
+    objective: Literal["autoregressive", "diffusion"], shift: int, block_length: int | None = None
+) -> Sampler:
     """The default sampler of a kind of model: one token a step at temperature 0.
 
     Args:
         objective: what the model was trained for.
         shift: how far its logits lie before the token they predict: 0 as in LLaDA, 1 as in Dream.
+        block_length: tokens of a canvas block where attention is causal between blocks; None where it is not.
 
     Examples:
         >>> default_for("diffusion", shift=0) == LLaDA()
@@ -27,4 +31,6 @@ def default_for(objective: Literal["autoregressive", "diffusion"], shift: int) -
     """
     if objective == "autoregressive":
         return Autoregressive()
+    if block_length is not None:
+        return BlockDiffusion(block_length, steps=None, threshold=None, first_alone=bool(shift))
     return Dream(algorithm="entropy") if shift else LLaDA()

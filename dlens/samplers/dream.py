@@ -20,7 +20,7 @@ from dlens.samplers.checks import (
     require_whole,
 )
 from dlens.samplers.commit import candidates, commit, most_confident
-from dlens.samplers.read import Guess, Picked, Scores, keep_top_k, keep_top_p, read
+from dlens.samplers.read import Guess, Picked, Scores, invert, keep_top_k, keep_top_p, read
 from dlens.samplers.sampler import Denoiser, Draw, Forward, Tokens
 
 __all__ = ["Dream"]
@@ -98,12 +98,12 @@ class Dream(Denoiser):
             open = candidates(canvas, generated, columns, tokens.mask)
             if not open.any():
                 break
-            logits = forward(canvas)
+            logits = forward(canvas, columns=columns)
             if self.algorithm == "origin":
                 chosen = open & (draw(tuple(open.shape)) < share)
-                guess = self._guess(logits, columns, chosen, tokens, draw)
+                guess = self._guess(logits, chosen, tokens, draw)
             else:
-                guess = self._guess(logits, columns, open, tokens, draw)
+                guess = self._guess(logits, open, tokens, draw)
                 counts = self._counts(open.sum(dim=1), share, last=step == n_steps - 1)
                 chosen = most_confident(self._keys(guess.confidence, draw), open, counts)
             canvas = commit(canvas, columns, chosen, guess.tokens)
@@ -123,13 +123,11 @@ class Dream(Denoiser):
             return confidence
         return confidence / self.alg_temp - torch.log(-torch.log(draw(tuple(confidence.shape))))
 
-    def _guess(
-        self, logits: Tensor, columns: Tensor, open: Bool[Tensor, "batch column"], tokens: Tokens, draw: Draw
-    ) -> Guess:
+    def _guess(self, logits: Tensor, open: Bool[Tensor, "batch column"], tokens: Tokens, draw: Draw) -> Guess:
         def noise(n_columns: int, vocab: int) -> Tensor:
             return draw((len(open), n_columns))
 
-        return read(logits, columns, open, tokens.mask, self._pick, noise if self.temperature else None)
+        return read(logits, open, tokens.mask, self._pick, noise if self.temperature else None)
 
     def _pick(self, scores: Scores, uniform: Tensor | None) -> Picked:
         if self.temperature:
@@ -139,7 +137,7 @@ class Dream(Denoiser):
         if self.top_k is not None:
             scores = keep_top_k(scores, self.top_k)
         probabilities = scores.softmax(dim=1)
-        chosen = probabilities.argmax(dim=1) if uniform is None else _invert(probabilities, uniform)
+        chosen = probabilities.argmax(dim=1) if uniform is None else invert(probabilities, uniform)
         if self.algorithm == "topk_margin":
             first, second = probabilities.topk(2, dim=1).values.unbind(dim=1)
             return chosen, first - second
@@ -152,10 +150,3 @@ def _shares(steps: int, eps: float) -> list[float]:
     """1 - s/t of each step; the last commits all."""
     levels = torch.linspace(1, eps, steps + 1)
     return [*(1 - levels[1:-1] / levels[:-2]).tolist(), 1.0]
-
-
-def _invert(probabilities: Scores, uniform: Float[Tensor, " candidate"]) -> Int[Tensor, " candidate"]:
-    """The token at which the cumulated probability first exceeds a uniform number."""
-    cumulated = probabilities.cumsum(dim=1)
-    # Scaled by the last entry, which rounding may leave below 1, so that no draw falls beyond the end.
-    return torch.searchsorted(cumulated, (uniform * cumulated[:, -1])[:, None], right=True).squeeze(1)

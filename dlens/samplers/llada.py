@@ -99,8 +99,8 @@ class LLaDA(Denoiser):
                 open = candidates(canvas, generated, columns, tokens.mask)
                 if not open.any():
                     break
-                logits = self._forward(forward, canvas, generated, tokens)
-                guess = self._guess(logits, columns, open, tokens, draw)
+                logits = forward(canvas, self._unconditional(canvas, generated, tokens), columns)
+                guess = self._guess(logits, open, tokens, draw)
                 chosen = most_confident(guess.confidence, open, counts)
                 canvas = commit(canvas, columns, chosen, guess.tokens)
         return canvas
@@ -113,26 +113,22 @@ class LLaDA(Denoiser):
                 f"set tokenizer.eos_token, or leave {name} out"
             )
 
-    def _forward(self, forward: Forward, canvas: TokenIds, generated: TokenMask, tokens: Tokens) -> Tensor:
-        if not self.guidance:
-            return forward(canvas)
+    def _unconditional(self, canvas: TokenIds, generated: TokenMask, tokens: Tokens) -> TokenIds | None:
+        """The canvas with its prompt masked, where there is guidance."""
         # Padding is masked too: nothing attends to it in either half.
-        return forward(canvas, canvas.where(generated, tokens.mask))
+        return canvas.where(generated, tokens.mask) if self.guidance else None
 
-    def _guess(self, logits: Tensor, columns: Tensor, open: Tensor, tokens: Tokens, draw: Draw) -> Guess:
-        batch = len(open)
+    def _guess(self, logits: Tensor, open: Tensor, tokens: Tokens, draw: Draw) -> Guess:
 
         def pick(scores: Scores, uniform: Tensor | None) -> Picked:
             return self._pick(scores, uniform, tokens)
 
         def noise(n_columns: int, vocab: int) -> Tensor:
-            return draw((batch, n_columns, vocab))
+            return draw((len(open), n_columns, vocab))
 
-        guess = read(
-            logits, columns, open, tokens.mask, pick, noise if self.temperature else None, guidance=self.guidance
-        )
+        guess = read(logits, open, tokens.mask, pick, noise if self.temperature else None, guidance=self.guidance)
         if self.remasking == "random":
-            return replace(guess, confidence=draw((batch, len(columns))))
+            return replace(guess, confidence=draw(tuple(open.shape)))
         return guess
 
     def _pick(self, scores: Scores, uniform: Tensor | None, tokens: Tokens) -> Picked:

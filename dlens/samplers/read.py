@@ -16,7 +16,20 @@ from torch import Tensor
 
 from dlens.samplers.checks import Number
 
-__all__ = ["Guess", "Noise", "Pick", "Picked", "Scores", "gumbel", "keep_top_k", "keep_top_p", "read", "without"]
+__all__ = [
+    "Guess",
+    "Noise",
+    "Pick",
+    "Picked",
+    "Scores",
+    "gumbel",
+    "invert",
+    "keep_top_k",
+    "keep_top_p",
+    "keep_within_p",
+    "read",
+    "without",
+]
 
 Scores = Float64[Tensor, "candidate vocab"]
 Picked = tuple[Int[Tensor, " candidate"], Float64[Tensor, " candidate"]]
@@ -41,8 +54,7 @@ class Guess:
 
 
 def read(
-    logits: Float[Tensor, "*half batch position vocab"],
-    columns: Int[Tensor, " column"],
+    logits: Float[Tensor, "*half batch column vocab"],
     candidates: Bool[Tensor, "batch column"],
     mask: int,
     pick: Pick,
@@ -53,10 +65,9 @@ def read(
     """Guess a token and a confidence at every candidate.
 
     Args:
-        logits: what a step of the model gave; the conditional and the unconditional half along a
-            first axis under guidance.
-        columns: columns of the canvas that are read.
-        candidates: which of them are open, per row.
+        logits: what a step of the model gave for the columns that are read; the conditional and the unconditional
+            half along a first axis under guidance.
+        candidates: which of the columns are open, per row.
         mask: the mask token; it is never guessed.
         pick: the rule of the sampler.
         noise: source of the noise that `pick` wants, None where it wants none.
@@ -64,13 +75,14 @@ def read(
             not depend on the block that a run has reached.
         guidance: g in u + (g + 1)(c - u).
     """
-    guess = Guess(torch.zeros_like(columns).repeat(len(candidates), 1), logits.new_zeros(candidates.shape).double())
+    guess = Guess(torch.zeros_like(candidates, dtype=torch.long), logits.new_zeros(candidates.shape).double())
+    width = max(candidates.shape[1], draws)
     at_a_time = max(1, SCORES_AT_A_TIME // logits.shape[-1])
-    for start in range(0, max(len(columns), draws), at_a_time):
+    for start in range(0, width, at_a_time):
         part = slice(start, start + at_a_time)
-        drawn = noise(min(at_a_time, max(len(columns), draws) - start), logits.shape[-1]) if noise else None
+        drawn = noise(min(at_a_time, width - start), logits.shape[-1]) if noise else None
         rows, offsets = candidates[:, part].nonzero(as_tuple=True)
-        scores = without(_scores(logits, rows, columns[part][offsets], guidance), [mask])
+        scores = without(_scores(logits, rows, start + offsets, guidance), [mask])
         tokens, confidence = pick(scores, None if drawn is None else drawn[rows, offsets])
         guess.tokens[rows, start + offsets] = tokens
         guess.confidence[rows, start + offsets] = confidence
@@ -116,3 +128,22 @@ def keep_top_k(scores: Scores, top_k: int) -> Scores:
     """The `top_k` likeliest tokens, and those equal to the last of them; the rest at minus infinity."""
     least = scores.topk(min(top_k, scores.shape[1]), dim=1).values[:, -1:]
     return scores.masked_fill(scores < least, -torch.inf)
+
+
+def keep_within_p(scores: Scores, top_p: Number) -> Scores:
+    """The likeliest tokens with at most `top_p` of the mass together, at least one; the rest at minus infinity.
+
+    Among equal scores the lowest token id comes first.
+    """
+    ordered, order = scores.sort(dim=1, descending=True, stable=True)
+    mass = ordered.softmax(dim=1).cumsum(dim=1)
+    mass[:, 0] = 0
+    dropped = torch.zeros_like(order, dtype=torch.bool).scatter(1, order, mass > top_p)
+    return scores.masked_fill(dropped, -torch.inf)
+
+
+def invert(probabilities: Scores, uniform: Float[Tensor, " candidate"]) -> Int[Tensor, " candidate"]:
+    """The token at which the cumulated probability first exceeds a uniform number."""
+    cumulated = probabilities.cumsum(dim=1)
+    # Scaled by the last entry, which rounding may leave below 1, so that no draw falls beyond the end.
+    return torch.searchsorted(cumulated, (uniform * cumulated[:, -1])[:, None], right=True).squeeze(1)

@@ -7,12 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from jaxtyping import Int
 from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
 from dlens.checks import check_fields
 
-__all__ = ["Denoiser", "Draw", "Forward", "Sampler", "Tokens"]
+__all__ = ["Columns", "Denoiser", "Draw", "Forward", "Sampler", "Tokens"]
+
+Columns = Int[Tensor, " column"] | Int[Tensor, "batch column"]
+"""Columns of a canvas: the same in every row, or each row's own."""
 
 Draw = Callable[[Sequence[int]], Tensor]
 """Gives float64 numbers uniform in [0, 1) of a shape, on the canvas's device."""
@@ -23,30 +27,38 @@ class Forward(Protocol):
     """One step of the model.
 
     Returns the logits [batch, position, vocab] aligned so that entry [b, p] predicts the token at [b, p] (whatever
-    the family's shift), in the model's dtype. With `unconditional`, a second canvas of the same
+    the family's shift), in the model's dtype. With `columns`, the places that the sampler reads at this step (those of
+    its block), the logits of these alone come back, in their order: [batch, column, vocab]. Without a cache the model
+    computes the whole canvas all the same; a cache computes these columns and whatever else it finds worth it.
+    With `unconditional`, a second canvas of the same
     shape, both run as one batch and the pair (conditional, unconditional) comes back stacked
     along a new first axis. Each call is one step. The sampler neither edits what it gets nor
     edits a canvas that it has handed over.
 
     Examples:
         >>> import torch
-        >>> def forward(canvas, unconditional=None):
-        ...     return torch.zeros(*canvas.shape, 10)
-        >>> isinstance(forward, Forward), forward(torch.zeros(1, 4, dtype=torch.long)).shape
-        (True, torch.Size([1, 4, 10]))
+        >>> def forward(canvas, unconditional=None, columns=None):
+        ...     logits = torch.zeros(*canvas.shape, 10)
+        ...     return logits if columns is None else logits[:, columns]
+        >>> canvas = torch.zeros(1, 4, dtype=torch.long)
+        >>> isinstance(forward, Forward), forward(canvas).shape, forward(canvas, columns=torch.tensor([2, 3])).shape
+        (True, torch.Size([1, 4, 10]), torch.Size([1, 2, 10]))
     """
 
-    def __call__(self, canvas: TokenIds, unconditional: TokenIds | None = None) -> Tensor: ...
+    def __call__(
+        self, canvas: TokenIds, unconditional: TokenIds | None = None, columns: Columns | None = None
+    ) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """The token ids a sampler must know.
+    """The token ids a sampler must know, and where the rows of its canvas begin.
 
     Args:
         mask: the mask token.
         eos: end of sequence, None where the model has none.
         ends: further tokens that end a turn (LLaDA's EoT).
+        starts: column of each row's first real token; empty where nothing is padded.
 
     Examples:
         >>> Tokens(mask=7, eos=0).ends
@@ -56,6 +68,7 @@ class Tokens:
     mask: int
     eos: int | None = None
     ends: tuple[int, ...] = ()
+    starts: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         check_fields(self, "give ids, such as model.family.mask_token_id and model.eos_token_id")
@@ -105,6 +118,17 @@ class Denoiser(Sampler):
         (1, torch.Size([1, 8]))
     """
 
+    def filled_up(self, lengths: Sequence[int], new_tokens: int) -> tuple[int, ...]:
+        """How many places each row gets beyond its new tokens, for a model whose canvas blocks are decoded whole.
+
+        They are decoded with the others and cut afterwards.
+
+        Args:
+            lengths: tokens of each prompt.
+            new_tokens: number of positions after the prompt.
+        """
+        return (0,) * len(lengths)
+
     @abstractmethod
     def decode(
         self,
@@ -119,7 +143,8 @@ class Denoiser(Sampler):
 
         Args:
             forward: one step of the model.
-            canvas: prompts, left-padded, then `new_tokens` masks; not changed.
+            canvas: prompts, left-padded, then `new_tokens` masks; not changed. A row may have more masks on the
+                right than are to be filled, where a model wants whole blocks.
             generated: which positions are to be filled: the last `new_tokens` of each row, and
                 when infilling the masks that the prompt held.
             new_tokens: number of positions after the prompt.

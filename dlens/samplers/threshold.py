@@ -24,8 +24,7 @@ __all__ = ["Threshold"]
 class Threshold(Denoiser):
     """Commit all tokens of a block whose confidence reaches a threshold, and always the surest one.
 
-    The number of steps follows from the model; it is at most one a token. Every position is
-    recomputed at each step: there is no cache. In a batch a block ends when it is filled in
+    The number of steps follows from the model; it is at most one a token. In a batch a block ends when it is filled in
     every row; rows that are done wait unchanged.
 
     Args:
@@ -79,11 +78,11 @@ class Threshold(Denoiser):
         widest = max(map(len, blocks))
         for columns in blocks:
             while (open := candidates(canvas, generated, columns, tokens.mask)).any():
-                guess = self._guess(forward(canvas), columns, open, tokens, draw, widest)
+                guess = self._guess(forward(canvas, columns=columns), open, tokens, draw, widest)
                 canvas = commit(canvas, columns, self._chosen(guess, open), guess.tokens)
         return canvas
 
-    def _guess(self, logits: Tensor, columns: Tensor, open: Tensor, tokens: Tokens, draw: Draw, widest: int) -> Guess:
+    def _guess(self, logits: Tensor, open: Tensor, tokens: Tokens, draw: Draw, widest: int) -> Guess:
         def pick(scores: Scores, uniform: Tensor | None) -> Picked:
             chosen = gumbel(scores, self.temperature, uniform).argmax(dim=1)
             return chosen, scores.softmax(dim=1).gather(1, chosen[:, None]).squeeze(1)
@@ -92,7 +91,7 @@ class Threshold(Denoiser):
             return draw((len(open), n_columns, vocab))
 
         # Two runs may be in different blocks at one step; what a step draws must not depend on that.
-        return read(logits, columns, open, tokens.mask, pick, noise if self.temperature else None, draws=widest)
+        return read(logits, open, tokens.mask, pick, noise if self.temperature else None, draws=widest)
 
     def _chosen(self, guess: Guess, open: Bool[Tensor, "batch column"]) -> Bool[Tensor, "batch column"]:
         ranks = rank(guess.confidence, open)

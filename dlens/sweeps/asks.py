@@ -277,7 +277,13 @@ def _decoding(variant: Variant, decoding: Decoding) -> Decoding:
 
 
 def _plain(decoding: Decoding) -> list[Any]:
-    return [value_digest(decoding.sampler), decoding.cache, decoding.length, decoding.batch_size, decoding.seed]
+    return [
+        value_digest(decoding.sampler),
+        value_digest(decoding.cache),
+        decoding.length,
+        decoding.batch_size,
+        decoding.seed,
+    ]
 
 
 def _read(model: Model, prompts: Any, batch_size: int) -> Read:

@@ -22,7 +22,7 @@ from dlens.sweeps.asks import Ask, Prompts, Read, Solve, Texts
 from dlens.sweeps.table import Entry, Sweep, board_of, gathered, write_plan
 from dlens.sweeps.variant import Variant, as_variants
 from dlens.tasks import Task, get
-from dlens.tracing.planning.kv_cache import CachePolicy
+from dlens.tracing.planning.kv_cache import Caching
 from dlens.tracing.probes.calibration import calibration_texts
 from dlens.tracing.progress import quiet
 from dlens.tracing.records.record import versions
@@ -50,7 +50,7 @@ def sweep(
     split: str = "test",
     sampler: Sampler | None = None,
     max_new_tokens: int | None = None,
-    cache: CachePolicy = "auto",
+    cache: Caching = "auto",
     batch_size: int = 16,
     draws: int = 4,
     retry: bool = False,

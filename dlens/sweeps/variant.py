@@ -6,15 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from types import MappingProxyType
-from typing import Any, final, get_args
+from typing import Any, final
 
-from dlens.checks import refuse, require_word, several
+from dlens.checks import refuse, several
 from dlens.compression.compress import check_recipe, compressed
 from dlens.compression.recipe import Recipe
 from dlens.digest import value_digest
 from dlens.samplers import Sampler
 from dlens.tracing.chain import Trace, trace
-from dlens.tracing.planning.kv_cache import CachePolicy
+from dlens.tracing.planning.kv_cache import Caching, check_cache
 
 __all__ = ["Variant", "as_variants", "grid"]
 
@@ -45,7 +45,7 @@ class Variant:
 
     trace: Trace
     sampler: Sampler | None = None
-    cache: CachePolicy | None = None
+    cache: Caching | None = None
     compression: Recipe | None = None
     labels: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -55,7 +55,7 @@ class Variant:
         if self.sampler is not None and not isinstance(self.sampler, Sampler):
             refuse("sampler", self.sampler, "one of dlens.samplers", "make one, such as dlens.samplers.LLaDA()")
         if self.cache is not None:
-            require_word("cache", self.cache, get_args(CachePolicy))
+            check_cache(self.cache)
         if self.compression is not None and not isinstance(self.compression, Recipe):
             refuse("compression", self.compression, "a dlens.Recipe", "write for example dlens.Recipe(bits=3)")
         if not isinstance(self.labels, Mapping) or not all(isinstance(name, str) for name in self.labels):
@@ -121,7 +121,7 @@ def grid(
     steps: Sequence[Any] = (None,),
     noise: Sequence[tuple[float, float] | None] = (None,),
     samplers: Sequence[Sampler | None] = (None,),
-    caches: Sequence[CachePolicy | None] = (None,),
+    caches: Sequence[Caching | None] = (None,),
     compressions: Sequence[Recipe | None] = (None,),
 ) -> list[Variant]:
     """Every combination of skips, samplers, caches and compressions, for `dlens.sweep`.

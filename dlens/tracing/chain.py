@@ -11,11 +11,12 @@ from dlens.ops.base.given import as_index, as_seed
 from dlens.samplers import Sampler
 from dlens.tracing.planning.captures import capture_bytes
 from dlens.tracing.planning.inputs import as_batch
-from dlens.tracing.planning.kv_cache import CachePolicy
+from dlens.tracing.planning.kv_cache import Caching
 from dlens.tracing.planning.shape import run_shape
 from dlens.tracing.prepare import target_of
 from dlens.tracing.progress import OnStep
 from dlens.tracing.records.record import Record
+from dlens.tracing.replay.replays import ReplayPolicy
 from dlens.tracing.run import run_forward, run_generation
 from dlens.tracing.settings import RunSettings, sampler_for
 from dlens.tracing.verbs import Verbs
@@ -101,11 +102,12 @@ class Trace(Verbs):
         sampler: Sampler | None = None,
         seed: int = 0,
         infill: bool = False,
-        cache: CachePolicy = "auto",
+        cache: Caching = "auto",
         capture_limit: int = CAPTURE_LIMIT,
         progress: bool = True,
         on_step: OnStep | None = None,
         cancel: threading.Event | None = None,
+        replay: ReplayPolicy = "auto",
     ) -> Record:
         """Decode continuations.
 
@@ -116,11 +118,14 @@ class Trace(Verbs):
             seed: of the sampler's random numbers; 0 to 2**64 - 1.
             infill: fill the mask tokens that prompts hold, too.
             cache: AR decoding keeps its KV cache unless an operation forbids it ("auto"); "require" makes
-                that an error, "off" always computes every position again.
+                that an error, "off" always computes every position again. Diffusion models compute every position at
+                every step, or what one of `dlens.caches` says: then captured tensors are NaN at the other positions.
             capture_limit: most bytes that captured tensors may take.
             progress: show a progress bar when the run takes longer than a second.
             on_step: called with a `StepView` after every step.
             cancel: when set, a waiting or running run ends with `Cancelled` between two steps.
+            replay: on a GPU, steps of denoising are recorded once and played again where that pays ("auto"); "require"
+                makes it an error where they cannot be, "off" computes each by itself; `record.notes` says what ran.
 
         Raises:
             ValueError, IndexError, MemoryError: before anything is computed.
@@ -143,6 +148,7 @@ class Trace(Verbs):
             progress=progress,
             on_step=on_step,
             cancel=cancel,
+            replay=replay,
         )
         return run_generation(self.model, self.target, self.ops, prompts, settings)
 

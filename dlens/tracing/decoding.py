@@ -29,7 +29,7 @@ from dlens.tracing.progress import Watch, hold, refuse_stray_call
 from dlens.tracing.records.record import Record
 from dlens.tracing.records.text import drafts, end_ids
 from dlens.tracing.settings import RunSettings, watch_of
-from dlens.tracing.step.state import StepState, Window
+from dlens.tracing.step.state import Group, StepState
 
 __all__ = ["DecodingRun", "run_decoding"]
 
@@ -39,7 +39,7 @@ _KEPT = {"transformers_version", "bos_token_id", "eos_token_id", "pad_token_id",
 
 def run_decoding(model: Model, target: Target, ops: Sequence[Op], prompts: Any, settings: RunSettings) -> Record:
     """Decode a batch of prompts with an autoregressive model."""
-    assert isinstance(settings.sampler, Autoregressive)
+    assert isinstance(settings.sampler, Autoregressive) and isinstance(settings.cache, str)
     batch = as_batch(model, prompts)
     refuse_too_long(model, batch, settings.new_tokens)
     if batch.padded and not model.honours_padding:
@@ -120,7 +120,7 @@ class DecodingRun:
     broken: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._window = Window(tuple(range(len(self.prompts))), 0)
+        self._group = Group(tuple(range(len(self.prompts))), 0)
         self._ids = self.prompts
         self._ends = torch.tensor(self.end_ids, device=self.prompts.device)
 
@@ -189,7 +189,7 @@ class DecodingRun:
         none = torch.zeros_like(generated)
         return StepState(
             step=step,
-            window=self._window,
+            group=self._group,
             columns=columns,
             fresh=0 if step == 0 else width - 1,
             real=real[:, columns],

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
@@ -39,6 +39,7 @@ class Outcome:
         settings: for the record.
         notes: for the record.
         row_steps: per row the steps that ran, where groups of rows ran different numbers of them.
+        computed: [step, batch, position], what each step of a run with a cache computed.
     """
 
     tokens: TokenIds
@@ -50,6 +51,7 @@ class Outcome:
     settings: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     row_steps: tuple[int, ...] = ()
+    computed: Bool[Tensor, "step batch position"] | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ def _record(run: Prepared, batch: Batch, outcome: Outcome, unfired: tuple[str, .
         is_prompt=masks.prompt,
         text=[] if shape.kind == "forward" else _text(run, tokens, masks),
         canvas=None if outcome.canvas is None else outcome.canvas.cpu(),
+        computed=None if outcome.computed is None else outcome.computed.cpu(),
         committed_at=_committed(shape.kind, tokens, masks, outcome),
         step_of_position=step_of_position,
         n_steps=outcome.n_steps,
@@ -197,6 +200,10 @@ def _trimmed(kept: Captured, outcome: Outcome, is_pad: TokenMask, step_of_positi
         positions = tuple(p for p, step in enumerate(step_of_position.tolist()) if step in kept.steps)
         values = values.index_select(kept.dims.index("position"), torch.tensor(positions, dtype=torch.long))
         steps = ()
+    asked = tuple(position for position in positions if position < is_pad.shape[-1])
+    if len(asked) < len(positions):
+        # What made the last canvas block of a row whole is cut.
+        values, positions = values.narrow(kept.dims.index("position"), 0, len(asked)), asked
     if "position_b" in kept.dims:
         values = values[..., : is_pad.shape[-1]]
     hidden = is_pad[:, list(positions)]

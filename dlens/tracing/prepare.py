@@ -14,7 +14,7 @@ from dlens.models.model import Model
 from dlens.models.proofs.sites import point_widths
 from dlens.ops.base.op import Op
 from dlens.ops.base.target import RunShape, Target
-from dlens.tracing.engine import StateOf, run_plan
+from dlens.tracing.engine import ActivesOf, StateOf, run_plan
 from dlens.tracing.planning.captures import capture_bytes, refuse_large_captures
 from dlens.tracing.planning.described import describe
 from dlens.tracing.planning.inputs import Batch
@@ -22,9 +22,9 @@ from dlens.tracing.planning.plan import Plan, plan_run
 from dlens.tracing.probes.outlier import Calibrated
 from dlens.tracing.probes.unembed import readout_for
 from dlens.tracing.step.collect import Collector
-from dlens.tracing.step.state import Window
+from dlens.tracing.step.state import Group
 
-__all__ = ["Prepared", "check_run", "prepare", "target_of", "windows"]
+__all__ = ["Prepared", "check_run", "prepare", "target_of", "groups"]
 
 T = TypeVar("T")
 
@@ -74,9 +74,9 @@ class Prepared:
     plan: Plan
     collector: Collector
 
-    def run(self, state_of: StateOf, drive: Callable[[], T]) -> T:
-        """Run one window."""
-        return run_plan(self.model, self.target, self.plan, self.collector, state_of, drive)
+    def run(self, state_of: StateOf, drive: Callable[[], T], actives_of: ActivesOf | None = None) -> T:
+        """Run one group."""
+        return run_plan(self.model, self.target, self.plan, self.collector, state_of, drive, actives_of)
 
 
 def check_run(
@@ -136,13 +136,13 @@ def _refuse_uncomputed(plan: Plan, shape: RunShape) -> None:
             )
 
 
-def windows(model: Model, batch: Batch) -> Iterator[tuple[Window, TokenIds, TokenMask]]:
+def groups(model: Model, batch: Batch) -> Iterator[tuple[Group, TokenIds, TokenMask]]:
     """The parts in which a batch runs: all of it, or rows of equal length where padding is not honoured."""
     if model.honours_padding or not batch.padded:
-        yield Window(tuple(range(len(batch.ids))), 0), batch.ids, batch.real
+        yield Group(tuple(range(len(batch.ids))), 0), batch.ids, batch.real
         return
     lengths = batch.lengths
     for length in sorted(set(lengths)):
         rows = tuple(row for row, own in enumerate(lengths) if own == length)
         offset = batch.ids.shape[-1] - length
-        yield Window(rows, offset), batch.ids[list(rows), offset:], batch.real[list(rows), offset:]
+        yield Group(rows, offset), batch.ids[list(rows), offset:], batch.real[list(rows), offset:]

@@ -20,12 +20,12 @@ from dlens.tracing.finish import Outcome, finish
 from dlens.tracing.finite import broken_forward, broken_notes
 from dlens.tracing.planning.inputs import as_batch, refuse_too_long
 from dlens.tracing.planning.shape import run_shape
-from dlens.tracing.prepare import Prepared, check_run, prepare, windows
+from dlens.tracing.prepare import Prepared, check_run, groups, prepare
 from dlens.tracing.probes.flops import StepCost
 from dlens.tracing.progress import hold
 from dlens.tracing.records.record import Record
 from dlens.tracing.settings import RunSettings, check_settings
-from dlens.tracing.step.state import Window, forward_state
+from dlens.tracing.step.state import Group, forward_state
 
 __all__ = ["run_forward", "run_generation"]
 
@@ -38,18 +38,18 @@ def run_forward(model: Model, target: Target, ops: Sequence[Op], inputs: Any, ca
         shape = run_shape(model, batch)
         prepared = prepare(model, target, ops, shape, check_run(model, target, ops, shape, batch.real, capture_limit))
         start = time.perf_counter()
-        costs, broken = zip(*(_forward_window(prepared, *window) for window in windows(model, batch)), strict=True)
+        costs, broken = zip(*(_forward_group(prepared, *group) for group in groups(model, batch)), strict=True)
         seconds = time.perf_counter() - start
     notes = broken_notes([torch.stack(broken).any()])
     return finish(prepared, batch, Outcome(batch.ids, 1, seconds, list(costs), list(costs), notes=notes))
 
 
-def _forward_window(
-    prepared: Prepared, window: Window, ids: TokenIds, real: TokenMask
+def _forward_group(
+    prepared: Prepared, group: Group, ids: TokenIds, real: TokenMask
 ) -> tuple[StepCost, Bool[Tensor, ""]]:
     model, has_noise = prepared.model, prepared.target.has_noise
     masked = ids == model.family.mask_token_id if has_noise else torch.zeros_like(real)
-    state = forward_state(window, real, masked, has_noise)
+    state = forward_state(group, real, masked, has_noise)
     inputs = model.family.inputs(ids, None if bool(real.all()) else real)
     logits = prepared.run(lambda step, args, kwargs: state, lambda: model.module(**inputs).logits)
     return StepCost(len(ids), ids.shape[-1]), broken_forward(logits, real)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from dlens.caches.cache import Cache
 from dlens.checks import as_flag, quoted, require_word
 from dlens.models.model import Model
 from dlens.ops.base.target import Target
-from dlens.samplers import Autoregressive, Denoiser, Sampler, default_for
-from dlens.tracing.planning.kv_cache import CachePolicy
+from dlens.samplers import Autoregressive, BlockDiffusion, Denoiser, FirstHitting, Sampler, default_for
+from dlens.tracing.planning.kv_cache import Caching, check_cache
 from dlens.tracing.progress import OnStep, Watch
+from dlens.tracing.replay.replays import ReplayPolicy
 
 __all__ = ["RunSettings", "check_settings", "sampler_for", "watch_of"]
 
@@ -23,11 +25,12 @@ class RunSettings:
     sampler: Sampler
     seed: int
     infill: bool
-    cache: CachePolicy
+    cache: Caching
     capture_limit: int
     progress: bool
     on_step: OnStep | None
     cancel: Any
+    replay: ReplayPolicy = "auto"
 
     def to_json(self) -> dict[str, Any]:
         """What is written of them into the record."""
@@ -36,7 +39,7 @@ class RunSettings:
             "sampler": repr(self.sampler),
             "seed": self.seed,
             "infill": self.infill,
-            "cache": self.cache,
+            "cache": self.cache if isinstance(self.cache, str) else repr(self.cache),
         }
 
 
@@ -48,14 +51,23 @@ def sampler_for(model: Model, sampler: Sampler | None) -> Sampler:
     """
     family = model.family
     if sampler is None:
-        return default_for(family.objective, family.shift)
+        return default_for(family.objective, family.shift, family.block_length)
     diffusion = family.objective == "diffusion"
     if not isinstance(sampler, Denoiser if diffusion else Autoregressive):
         kind = "a diffusion" if diffusion else "an autoregressive"
-        expected = "LLaDA, Dream or Threshold" if diffusion else "Autoregressive"
+        expected = "LLaDA, BlockDiffusion or another of a canvas" if diffusion else "Autoregressive"
         raise ValueError(
             f"{type(sampler).__name__} for {model.name}, which is {kind} model; "
             f"expected dlens.samplers.{expected}; pass one of these, or none for the default"
+        )
+    own, blocks = family.block_length, family.block_length
+    if isinstance(sampler, (BlockDiffusion, FirstHitting)):
+        own = sampler.block_length
+    if blocks is not None and own != blocks:
+        raise ValueError(
+            f"{type(sampler).__name__}(block_length={own}) for {model.name}, whose attention is causal between canvas "
+            f"blocks of {blocks}; expected the same; give block_length={blocks}, or load with "
+            f"family=dataclasses.replace(family, block_length={own})"
         )
     return sampler
 
@@ -69,11 +81,24 @@ def check_settings(model: Model, target: Target, settings: RunSettings) -> None:
     as_flag(settings.progress, "progress")
     cache, infill = settings.cache, as_flag(settings.infill, "infill")
     least = 0 if infill else 1
-    require_word("cache", cache, get_args(CachePolicy))
-    if cache != "auto" and target.has_noise:
+    check_cache(cache)
+    if not isinstance(cache, Cache):
+        if cache != "auto" and target.has_noise and model.family.block_length is None:
+            raise ValueError(
+                f"cache={cache!r} on {model.name}; expected 'auto', as every position attends to every other, and no "
+                f"cache leaves the numbers as they are; leave it out, or give one that does not, such as "
+                f"dlens.caches.Dual()"
+            )
+    elif not target.has_noise:
         raise ValueError(
-            f"cache={cache!r} on {model.name}; expected 'auto', as a diffusion model computes every position "
-            f"at each step and keeps no cache; leave it out"
+            f"cache={type(cache).__name__} on {model.name}; expected 'auto', 'require' or 'off', as an autoregressive "
+            f"model keeps the keys and values of all that it decoded; leave it out"
+        )
+    require_word("replay", settings.replay, get_args(ReplayPolicy))
+    if settings.replay == "require" and not target.has_noise:
+        raise ValueError(
+            f"replay='require' on {model.name}; expected a diffusion model, as the steps of autoregressive decoding "
+            f"grow and are computed one by one; leave it out"
         )
     if infill and not target.has_noise:
         raise ValueError(

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from abc import ABC
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, SupportsIndex, TypeVar
+from dataclasses import dataclass
+from typing import Any, SupportsIndex
 
 from torch import Tensor
 
-from dlens.axes import POINTS, SPELLINGS, STREAM_POINTS, WRITABLE_POINTS, Part, parse_point
-from dlens.checks import quoted, require_word
+from dlens.axes import STREAM_POINTS, Part
+from dlens.checks import as_flag, quoted
+from dlens.features.autoencoder import SparseAutoencoder
 from dlens.measures.base.measure import Measure
 from dlens.metrics import Metric
-from dlens.models.model import Model
 from dlens.ops.ablate import Ablate, AblateOutlier, as_value
 from dlens.ops.base.edit import Edit
 from dlens.ops.base.given import Indices, as_index, as_indices, as_number
 from dlens.ops.base.op import Op
 from dlens.ops.base.scope import Scope, StepSpec
-from dlens.ops.base.target import Target
 from dlens.ops.base.tokens import TokenSpec, as_tokens
 from dlens.ops.capture import Capture
 from dlens.ops.gradient import Gradient
@@ -28,26 +26,20 @@ from dlens.ops.knockout import Knockout
 from dlens.ops.patch import Patch
 from dlens.ops.repeat import Repeat
 from dlens.ops.skip import Skip
-from dlens.ops.steer import Steer, as_vector
+from dlens.ops.splice import Splice, site_of
+from dlens.ops.steer import Scale, Steer, as_scale, as_vector
 from dlens.ops.swap import Swap
-from dlens.tracing.planning.contradictions import refuse_contradictions
+from dlens.tracing.adding import Adding, Chain, Noise
 from dlens.tracing.planning.measured import Measured
 from dlens.tracing.records.patching import source_of
 from dlens.tracing.records.record import Record
 
 __all__ = ["Verbs"]
 
-Noise = tuple[float, float] | None
-Chain = TypeVar("Chain", bound="Verbs")
-
 
 @dataclass(frozen=True, eq=False)
-class Verbs(ABC):
+class Verbs(Adding):
     """What `Trace` can be told to do to its model; `Trace` says what the common arguments mean."""
-
-    model: Model
-    target: Target
-    ops: tuple[Op, ...] = ()
 
     def skip(self: Chain, layers: Any, *, part: Part = "block", steps: StepSpec = None, noise: Noise = None) -> Chain:
         """Skip blocks: each returns its input and computes nothing.
@@ -170,7 +162,7 @@ class Verbs(ABC):
         self: Chain,
         vector: Any,
         layers: Indices = None,
-        scale: float = 1.0,
+        scale: Scale = 1.0,
         *,
         at: str = "resid_post",
         steps: StepSpec = None,
@@ -183,6 +175,7 @@ class Verbs(ABC):
         Args:
             vector: [d_model] (or the width of `at`), or [layer, d_model] with a row for each layer named, in their
                 order; a tensor, an array or a list.
+            scale: a number, or one for each planned step, such as the scales of `dlens.plan_steering`.
             heads: which heads, where `at` has any; each gets the vector.
 
         Examples:
@@ -195,7 +188,41 @@ class Verbs(ABC):
         """
         kept = as_vector(vector, layers)
         edit = self._edit(at, layers, tokens, steps, noise, heads)
-        return self._with(Steer(vector=kept, scale=as_number(scale, "scale"), **edit))
+        return self._with(Steer(vector=kept, scale=as_scale(scale), **edit))
+
+    def splice(
+        self: Chain,
+        sae: SparseAutoencoder,
+        layers: Indices = None,
+        *,
+        error: bool = True,
+        features: Indices = None,
+        value: float = 0.0,
+        at: str | None = None,
+        steps: StepSpec = None,
+        noise: Noise = None,
+        tokens: TokenSpec = "all",
+    ) -> Chain:
+        """Put a sparse autoencoder into the stream: values are encoded, features set, and what they decode to goes on.
+
+        Args:
+            layers, at: where; its own site by default.
+            error: whether what it does not reconstruct is added again, so that only the features set change anything.
+            features: which are set to `value`; None is none.
+
+        Examples:
+            >>> import dlens
+            >>> sae = dlens.load_sae("trio/diffusion")
+            >>> print(dlens.trace("trio/diffusion").splice(sae, error=False, tokens="masked"))
+            trace of trio/diffusion (16 layers, diffusion)
+              splice an autoencoder of 1024 features without its error into resid_post of layers 8 on masked tokens
+        """
+        as_flag(error, "error")
+        at, layers = site_of(sae, at, layers)
+        named = as_indices(features, "feature", sae.n_features)
+        edit = self._edit(at, layers, tokens, steps, noise)
+        del edit["heads"]
+        return self._with(Splice(sae=sae, error=error, features=named, value=as_number(value, "value"), **edit))
 
     def patch(
         self: Chain,
@@ -413,53 +440,3 @@ class Verbs(ABC):
                 f"whose edit(value, place) gives the new value; extend that"
             )
         return self._with(op)
-
-    def _with(self: Chain, op: Op) -> Chain:
-        ops = (*self.ops, op)
-        refuse_contradictions(ops, self.target)
-        return replace(self, ops=ops)
-
-    def _edit(
-        self,
-        at: str,
-        layers: Indices,
-        tokens: Any,
-        steps: StepSpec,
-        noise: Noise,
-        heads: Indices = None,
-        points: tuple[str, ...] = WRITABLE_POINTS,
-    ) -> dict[str, Any]:
-        """The fields that all operations that write values share."""
-        at = SPELLINGS.get(at, at) if isinstance(at, str) else at
-        where = "of the residual stream" if points is STREAM_POINTS else "in the blocks"
-        require_word("at", at, points, f"a point {where}, with its layers in layers=: {', '.join(points)}")
-        places = self.target.places(layers)
-        named = None if heads is None else self._heads(at, heads)
-        return {"at": at, "layers": places, "tokens": as_tokens(tokens), "scope": Scope(steps, noise), "heads": named}
-
-    def _heads(self, point: str, heads: Indices) -> tuple[int, ...] | None:
-        """Heads as a user names them; negative numbers count from the end."""
-        count = self.target.heads(point)
-        named = as_indices(heads, "head", count) or ()
-        for head in named:
-            if not -count <= head < count:
-                raise IndexError(
-                    f"head {head} at {point} of {self.target.name}; expected {-count} to {count - 1}; give a smaller "
-                    f"number"
-                )
-        return tuple(dict.fromkeys(head % count for head in named))
-
-    def _keep(self, name: str, layers: Indices) -> dict[str, Any]:
-        """The fields that all operations that keep a tensor share."""
-        single = parse_point(name).layer
-        point, places = self._point(name, layers)
-        return {"point": point, "layers": places, "single": None if single is None else self.target.layer(single)}
-
-    def _point(self, name: str, layers: Indices) -> tuple[str, tuple[int, ...] | None]:
-        point = parse_point(name)
-        if layers is not None and (point.layer is not None or not POINTS[point.point].in_block):
-            raise ValueError(
-                f"layers={layers!r} with {name!r}, which is one place; expected layers only with a short form of a "
-                f"point in the blocks; leave layers= out, or give the two in calls of their own"
-            )
-        return point.point, self.target.places(point.layer if layers is None else layers)

@@ -13,7 +13,7 @@ function side(model, number) {
 
   const load = () => {
     const raw = model.get("sides")[number];
-    frames = { ...raw, ids: unpack(raw.ids), committed: unpack(raw.committed).values, confidence: unpack(raw.confidence).values, kind: unpack(raw.kind).values };
+    frames = { ...raw, ids: unpack(raw.ids), committed: unpack(raw.committed).values, confidence: unpack(raw.confidence).values, kind: unpack(raw.kind).values, chances: unpack(raw.chances) };
     frames.width = frames.kind.length;
     frames.steps = frames.ids.shape[0] - 1;
     heading.textContent = raw.name;
@@ -66,37 +66,115 @@ function side(model, number) {
   return { node: make("section", { class: "side" }, heading, line, list), list, load, page, draw, at, get frames() { return frames; } };
 }
 
-// When each position was committed: position to the right, step downwards.
+// The whole run at once: position to the right, step downwards, coloured as the tokens are.
 function commits(model, sides) {
   const group = () => Math.max(1, Math.ceil(sides[0].frames.width / 1024));
+  const said = (step, p) => {
+    const { frames } = sides[0], token = sides[0].at(step, p), masked = token === model.get("mask") && frames.kind[p] === 1;
+    const chance = frames.chances.values[Math.min(step, frames.steps - 1) * frames.width + p];
+    const sure = Number.isFinite(chance) && step < frames.steps ? `; the likeliest token has ${(100 * chance).toFixed(0)} %` : "";
+    const when = frames.kind[p] === 0 ? "prompt" : masked ? "masked" : frames.committed[p] >= 0 ? `decoded at step ${frames.committed[p]}` : "decoded";
+    return `${when}${sure}`;
+  };
   const map = heatmap({
     label: "which positions are decoded at each step; arrow keys move the step and the position",
     rowName: "step",
     columnName: "position",
-    aspect: 0.2,
-    most: 170,
-    read: (row, column, value) => {
-      const p = column * group(), many = group() > 1 ? ` to ${Math.min(p + group(), sides[0].frames.width) - 1}` : "";
-      return `position ${p}${many} before step ${row}: ${["masked", "in part decoded", "decoded"][value <= 0 ? 0 : value >= 1 ? 2 : 1]}`;
+    aspect: 0.34,
+    most: 280,
+    read: (row, column) => {
+      const p = column * group();
+      if (group() === 1) return `position ${p} before step ${row}: ${said(row, p)}`;
+      return `positions ${p} to ${Math.min(p + group(), sides[0].frames.width) - 1} before step ${row}`;
     },
     pick: (step, column) => put(model, { step, position: column * group(), first: Math.floor(column * group() / model.get("shown")) * model.get("shown") }),
   });
-  let cells = null;
+  const value = (step, p) => {
+    const { frames } = sides[0];
+    if (frames.kind[p] !== 1) return NaN;
+    const masked = sides[0].at(step, p) === model.get("mask");
+    if (model.get("colour") === "commit") return masked || frames.committed[p] < 0 ? NaN : frames.committed[p] / Math.max(1, frames.steps - 1);
+    return step < frames.steps ? frames.chances.values[step * frames.width + p] : masked ? NaN : frames.confidence[p];
+  };
   const load = () => {
-    const { frames } = sides[0], n = group(), columns = Math.ceil(frames.width / n), mask = model.get("mask");
+    const { frames } = sides[0], n = group(), columns = Math.ceil(frames.width / n);
     const values = new Float32Array((frames.steps + 1) * columns);
     for (let step = 0; step <= frames.steps; step++) {
       for (let c = 0; c < columns; c++) {
-        let open = 0, size = 0;
-        for (let p = c * n; p < Math.min((c + 1) * n, frames.width); p++) { size++; open += sides[0].at(step, p) === mask; }
-        values[step * columns + c] = 1 - open / size;
+        let sum = 0, size = 0;
+        for (let p = c * n; p < Math.min((c + 1) * n, frames.width); p++) {
+          const own = value(step, p);
+          if (Number.isFinite(own)) { sum += own; size++; }
+        }
+        values[step * columns + c] = size ? sum / size : NaN;
       }
     }
-    cells = { values, rows: frames.steps + 1, columns, columnStep: n, low: 0, high: 1 };
+    return { values, rows: frames.steps + 1, columns, columnStep: n, low: 0, high: 1 };
   };
-  load();
-  const draw = () => map.draw({ ...cells, at: [Math.min(model.get("step"), cells.rows - 1), Math.min(Math.floor(model.get("position") / group()), cells.columns - 1)] });
-  return { ...map, load, draw, group };
+  let cells = null, of = [];
+  const draw = () => {
+    const now = [sides[0].frames, model.get("colour")];
+    if (now.some((each, i) => each !== of[i])) [cells, of] = [load(), now];
+    map.draw({ ...cells, at: [Math.min(model.get("step"), cells.rows - 1), Math.min(Math.floor(model.get("position") / group()), cells.columns - 1)] });
+  };
+  return { ...map, draw, group };
+}
+
+// The first choice of every layer at every position of a step.
+function lensMap(model) {
+  const held = () => model.get("lens"), title = make("h3", {});
+  const layers = () => held().layers;
+  const map = heatmap({
+    label: "first choice of every layer at every position; arrow keys move the layer and the position",
+    rowName: "layer", columnName: "position", aspect: 0.34, most: 300,
+    read: (row, column, chance) => {
+      const { ids, words, shape } = held(), word = unpack(ids).values[row * shape[1] + column];
+      return `layer ${layers()[row]}, position ${column}: ${word < 0 ? "not measured" : `${JSON.stringify(words[word])} ${(100 * chance).toFixed(1)} %`}`;
+    },
+    pick: (row, column) => put(model, { layer: layers()[row], position: column }),
+  });
+  const node = make("section", {}, title, make("p", { class: "quiet" }, "Colour: its probability, from 0 (dark) to 100 % (bright)."), map.node);
+  const draw = () => {
+    const { shape, step, ids, words } = held();
+    node.hidden = !shape;
+    if (!shape) return;
+    title.textContent = `First choice of every layer (logit lens) at step ${step}${model.get("sides").length > 1 ? ", of the first run" : ""}`;
+    const at = [Math.max(0, layers().indexOf(model.get("layer"))), Math.min(model.get("position"), shape[1] - 1)];
+    const texts = Array.from(unpack(ids).values, (word) => (word < 0 ? "" : visible(words[word])));
+    map.draw({ values: unpack(held()).values, rows: shape[0], columns: shape[1], low: 0, high: 1, at, texts, rowNames: layers() });
+  };
+  return { node, draw, stop: map.stop };
+}
+
+// Without a kernel: what it would answer, from all that was measured.
+function answers(model) {
+  const first = model.get("detail").sides;
+  return () => {
+    const { position, layer } = Object.fromEntries(["position", "layer"].map((name) => [name, model.get(name)]));
+    const held = model.get("thoughts").map((own) => (own.ids ? { ...own, ids: unpack(own.ids), chances: unpack(own.chances).values } : null));
+    const committed = model.get("sides").map((own) => unpack(own.committed).values[position]);
+    const steps = model.get("sides").map((own) => own.noise.length - 1);
+    const detail = held.map((own, i) => {
+      const step = model.get("step") < steps[i] ? model.get("step") : committed[i] >= 0 ? committed[i] : steps[i] - 1;
+      const nothing = { step, alternatives: [], lens: [], message: "" };
+      if (!own) return { ...nothing, message: first[i].message };
+      const [, layers, positions, ranks] = own.ids.shape;
+      const at = (l) => ((step * layers + l) * positions + position) * ranks;
+      if (own.ids.values[at(0)] < 0) return { ...nothing, message: "Nothing was measured here: padding, or after the end of the row." };
+      const pair = (n) => [own.words[own.ids.values[n]], own.chances[n]];
+      const lens = own.layers.map((l, n) => [l, ...pair(at(n))]), here = own.layers.indexOf(layer);
+      if (here < 0) return { ...nothing, lens, message: `Layer ${layer} was not measured.` };
+      const alternatives = Array.from({ length: ranks }, (_, n) => at(here) + n).filter((n) => own.ids.values[n] >= 0).map(pair);
+      return { step, alternatives, lens, message: "" };
+    });
+    model.set("detail", { position, layer, sides: detail });
+    const own = held[0];
+    if (!own || own.layers.length < 2) return;
+    const step = Math.min(model.get("step"), steps[0] - 1), [, layers, positions, ranks] = own.ids.shape;
+    const cells = Array.from({ length: layers * positions }, (_, n) => (step * layers * positions + n) * ranks);
+    const packed = (values, dtype) => ({ data: new DataView(values.buffer), shape: [layers, positions], dtype });
+    model.set("lens", { ...packed(Float32Array.from(cells, (n) => own.chances[n]), "float32"), step, layers: own.layers, words: own.words, ids: packed(Int32Array.from(cells, (n) => own.ids.values[n]), "int32") });
+  };
 }
 
 // What the model thought of at the chosen position.
@@ -113,12 +191,14 @@ function details(model) {
     const parts = sides.map((each, number) => {
       const name = sides.length > 1 ? `${model.get("sides")[number].name}: ` : "";
       const box = make("div", {}, make("h3", {}, `${name}position ${position}, predicted at step ${each.step}, layer ${layer}`));
+      const committed = unpack(model.get("sides")[number].committed).values[position];
+      if (committed >= 0 && model.get("step") !== committed) box.append(make("button", { onclick: () => put(model, { step: committed }) }, `Go to step ${committed}, which committed it`));
       if (each.message) box.append(make("p", { class: "message" }, each.message));
       if (each.alternatives.length) box.append(table(["alternative", "probability"], each.alternatives.map(([text, p]) => [token(text), bar(p)])));
       if (each.lens.length > 1) {
-        const rows = each.lens.map(([l, text, p]) => [
+        const rows = each.lens.toReversed().map(([l, text, p]) => [
           make("button", { "aria-pressed": String(l === layer), "aria-label": `show layer ${l}`, onclick: () => put(model, { layer: l }) }, String(l)), token(text), bar(p)]);
-        box.append(make("h3", {}, "First choice of every layer (logit lens)"), make("div", { class: "scroll lens" }, table(["layer", "token", "probability"], rows)));
+        box.append(make("h3", {}, "First choice of every layer here, the last first"), make("div", { class: "scroll lens" }, table(["layer", "token", "probability"], rows)));
       }
       return box;
     });
@@ -128,8 +208,8 @@ function details(model) {
     node.querySelectorAll(".lens").forEach((each, i) => {
       // The chosen layer is in sight at first, and then whatever the reader scrolled to.
       const chosen = each.querySelector('[aria-pressed="true"]');
-      const below = chosen ? chosen.getBoundingClientRect().top - each.getBoundingClientRect().top : 0;
-      each.scrollTop = held[i] ?? below - 60;
+      const below = chosen ? chosen.getBoundingClientRect().bottom - each.getBoundingClientRect().bottom : 0;
+      each.scrollTop = held[i] ?? Math.max(0, below + 60);
     });
     if (focused) node.querySelector('button[aria-pressed="true"]')?.focus({ preventScroll: true });
   };
@@ -139,7 +219,8 @@ function details(model) {
 function render({ model, el }) {
   const sides = model.get("sides").map((_, number) => side(model, number));
   const order = commits(model, sides);
-  const detail = details(model);
+  const detail = details(model), lens = lensMap(model);
+  const answer = model.alone ? answers(model) : () => {};
   const go = (step) => put(model, { step: Math.min(Math.max(step, 0), model.get("last")) });
   let timer = 0;
   const stop = () => { clearInterval(timer); timer = 0; play.textContent = "▶ Play"; };
@@ -215,16 +296,25 @@ function render({ model, el }) {
     message,
     make("p", { class: "legend" }, ...keys),
     make("div", { class: "columns" }, ...sides.map(({ node }) => node)),
-    pages, note, order.node, detail.node));
+    pages, make("h3", {}, "The whole run"), note, order.node, detail.node, lens.node));
+  // Before the pictures, which follow a frame later.
+  if (model.alone) for (const name of ["step", "position", "layer", "thoughts"]) model.on(`change:${name}`, answer);
+  answer();
   const ends = [
     hidePicture(model),
-    follow(model, ["sides"], () => { sides.forEach((each) => each.load()); order.load(); drawTokens(); order.draw(); note.textContent = `Decoded (yellow) and masked (blue) positions by step${sides.length > 1 ? ", of the first run" : ""}.${each()}`; }),
+    follow(model, ["sides"], () => { sides.forEach((each) => each.load()); drawTokens(); order.draw(); }),
     follow(model, ["first"], () => { sides.forEach((each) => each.page()); drawTokens(); }),
-    follow(model, ["step", "position", "colour"], () => { drawTokens(); order.draw(); }),
-    follow(model, ["detail"], detail.draw),
+    follow(model, ["step", "position", "colour"], () => {
+      drawTokens();
+      order.draw();
+      const what = model.get("colour") === "commit" ? "the step that committed what stands there; grey is masked, or prompt" : "the probability of the likeliest token; grey is prompt, or not measured";
+      note.textContent = `Position to the right, step downwards${sides.length > 1 ? ", of the first run" : ""}; colour: ${what}.${each()}`;
+    }),
+    follow(model, ["detail", "step"], detail.draw),
+    follow(model, ["lens", "layer", "position"], lens.draw),
     follow(model, ["message"], () => { message.textContent = model.get("message"); message.hidden = !message.textContent; }),
   ];
-  return () => { stop(); ends.forEach((end) => end()); order.stop(); };
+  return () => { stop(); ends.forEach((end) => end()); order.stop(); lens.stop(); };
 }
 
 export default { render };

@@ -16,7 +16,9 @@ from dlens.widgets.colours import ink_on, ramp
 from dlens.widgets.denoising_numbers import (
     POSITION_KINDS,
     Frames,
+    all_thoughts,
     check_denoising,
+    first_choices,
     frames_of,
     mask_id,
     piece,
@@ -24,7 +26,7 @@ from dlens.widgets.denoising_numbers import (
     title,
     visible,
 )
-from dlens.widgets.panel import Panel, corrected, css, esm, heat_html, numbers_html, packed
+from dlens.widgets.panel import Asked, Panel, corrected, css, esm, heat_html, numbers_html, packed
 
 __all__ = ["Denoising"]
 
@@ -35,9 +37,11 @@ _SHOWN = 512
 class Denoising(Panel):
     """The canvas of a denoising run step by step, with what the model thought of at each place.
 
-    Tokens are coloured by the step that committed them, or by the probability they had then. For alternatives, the
-    logit lens and confidence the run must have been measured with `dlens.TopTokens()`; all else needs only the
-    record. Up to 512 positions are on the page at a time, with buttons for the others.
+    It opens at the finished text. Tokens are coloured by the step that committed them, or by the probability they had
+    then; a map of steps by positions shows the whole run at once, and one of layers by positions the first choice of
+    every layer at a step. For alternatives, the logit lens and confidence the run must have been measured with
+    `dlens.TopTokens()`; all else needs only the record. Up to 512 positions are on the page at a time, with buttons
+    for the others.
 
     State that the page changes and that may be set: `step` (0 to the number of steps, where it shows the finished
     text), `position`, `layer`, `row`, `colour` ("commit" or "confidence"), `first` (first position on the page).
@@ -78,6 +82,7 @@ class Denoising(Panel):
     first = traitlets.Int(0).tag(sync=True)
     colour = traitlets.Enum(("commit", "confidence"), "commit").tag(sync=True)
     detail = traitlets.Dict().tag(sync=True)
+    lens = traitlets.Dict().tag(sync=True)
     message = traitlets.Unicode("").tag(sync=True)
 
     def __init__(self, record: Record, other: Record | None = None, *, row: int = 0) -> None:
@@ -97,9 +102,11 @@ class Denoising(Panel):
             last=max(each.n_steps for each in records),
             row=row,
         )
+        self.step = self.last
         self._show_row()
         self.observe(lambda _: self._show_row(), "row")
         self.observe(lambda _: self._show_detail(), ["step", "position", "layer"])
+        self.observe(lambda _: self._show_lens(), "step")
 
     @traitlets.validate("step", "position", "layer", "row", "first")
     def _inside(self, proposal: Any) -> int:
@@ -133,6 +140,7 @@ class Denoising(Panel):
                     "committed": packed(frames.committed),
                     "confidence": packed(frames.confidence),
                     "has_confidence": bool(np.isfinite(frames.confidence).any()),
+                    "chances": packed(frames.chances),
                     "kind": packed(frames.kind),
                     "noise": [float(n) for n in frames.noise],
                 }
@@ -142,12 +150,32 @@ class Denoising(Panel):
                 self.position = int(generated[0])
             self.first = self.position // _SHOWN * _SHOWN
             self._show_detail()
+            self._show_lens()
             # The position and the page were set here, and are as they should be.
             self.message = said
 
     def _show_detail(self) -> None:
-        sides = [thoughts(record, self.row, self.step, self.position, self.layer) for record in self._records]
+        row, position = self.row, self.position
+        sides = [
+            thoughts(record, row, _telling(record, row, self.step, position), position, self.layer)
+            for record in self._records
+        ]
         self.detail = {"position": self.position, "layer": self.layer, "sides": sides}
+
+    def _show_lens(self) -> None:
+        self.lens = first_choices(self._records[0], self.row, self.step)
+
+    @property
+    def thoughts(self) -> list[dict[str, Any]]:
+        """All that was measured of the present row of each run, for a page without a kernel."""
+        return [all_thoughts(record, self.row) for record in self._records]
+
+    def _asked(self) -> list[Asked]:
+        answers = ("sides", "pieces", "mask", "position", "first", "thoughts")
+        return [Asked({"row": range(self.rows)}, answers)] if self.rows > 1 else []
+
+    def _measured(self) -> dict[str, Any]:
+        return {"thoughts": self.thoughts}
 
     def html(self) -> str:
         """The canvas at the present step, what was decoded when, and the alternatives at the present position."""
@@ -168,11 +196,23 @@ class Denoising(Panel):
             "part": "" if (self.first, end) == (0, n) else f"{self.first} to {end - 1}",
             "positions": n,
             "decoded": heat_html(
-                packed((frames.ids != mask_id(record)).astype("f4")), "Decoded positions (across) by step (down)"
+                packed(_commits(record, frames)), "Step of commit, of positions (across) by step (down)"
             ),
             "place": f"position {self.position}, step {thought['step']}, layer {self.layer}",
             "alternatives": numbers_html(["alternative", "probability"], rows) if rows else "",
         }
+
+
+def _telling(record: Record, row: int, step: int, position: int) -> int:
+    """The step whose thoughts are shown: with the finished text, that which committed the position."""
+    committed = int(record.committed_at[row, position])
+    return committed if step >= record.n_steps and committed >= 0 else step
+
+
+def _commits(record: Record, frames: Frames) -> np.ndarray:
+    """[frame, position]: the step that committed what stands there; NaN for masks and for what was there before."""
+    there = (frames.ids != mask_id(record)) & (frames.committed >= 0)
+    return np.where(there, frames.committed, np.nan).astype("f4")
 
 
 def _check_pair(record: Record, other: Record) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dlens.tracing.records.record import Record
+from dlens.widgets.panel import packed
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 __all__ = [
     "POSITION_KINDS",
     "Frames",
+    "all_thoughts",
     "check_denoising",
+    "first_choices",
     "frames_of",
     "mask_id",
     "piece",
@@ -38,6 +41,7 @@ class Frames:
         ids: what went into each step, and last what came out of the run.
         committed: the step of the last change; -1 for prompt, padding, never.
         confidence: the probability of the final token at the step that committed it, NaN where unknown.
+        chances: the probability of the likeliest token at every step; NaN where it is unknown.
         kind: index into `POSITION_KINDS`.
         noise: share of the generated positions that are masked, per frame.
     """
@@ -45,6 +49,7 @@ class Frames:
     ids: Int[np.ndarray, "frame position"]
     committed: Int[np.ndarray, " position"]
     confidence: Float[np.ndarray, " position"]
+    chances: Float[np.ndarray, "step position"]
     kind: Int[np.ndarray, " position"]
     noise: Float[np.ndarray, " frame"]
 
@@ -93,7 +98,8 @@ def frames_of(record: Record, row: int) -> Frames:
     generated = (ids[0] == mask_id(record)) & ~pad
     kind = np.where(pad, 2, np.where(generated, 1, 0))
     noise = (ids == mask_id(record))[:, generated].mean(1) if generated.any() else np.zeros(len(ids))
-    return Frames(ids, committed, _confidence(record, row, ids[-1], committed), kind, noise)
+    confidence, chances = _confidence(record, row, ids[-1], committed), _chances(record, row)
+    return Frames(ids, committed, confidence, chances, kind, noise)
 
 
 def _confidence(
@@ -110,6 +116,14 @@ def _confidence(
         if at.any():
             found[position] = chances[committed[position], position][at][0]
     return found
+
+
+def _chances(record: Record, row: int) -> Float[np.ndarray, "step position"]:
+    data = _top_tokens(record)
+    if data is None or record.n_layers - 1 not in data["layer"].values:
+        return np.full((record.n_steps, record.tokens.shape[-1]), np.nan, "f4")
+    last = data["probability"].sel(layer=record.n_layers - 1, batch=row)
+    return last.isel(rank=0).transpose("step", "position").values.astype("f4")
 
 
 def _top_tokens(record: Record) -> xr.Dataset | None:
@@ -144,6 +158,44 @@ def thoughts(record: Record, row: int, step: int, position: int, layer: int) -> 
     at = layers.index(layer)
     pairs = [[piece(record, t), p] for t, p in zip(tokens[at], chances[at], strict=True) if t >= 0]
     return {"step": step, "alternatives": pairs, "lens": lens, "message": ""}
+
+
+def first_choices(record: Record, row: int, step: int) -> dict[str, Any]:
+    """The first choice of every layer at every position of a step (the logit lens); after the last step, of the last.
+
+    Returns:
+        "step", "layers", "words", and a packed matrix [layer, position] of probabilities with "ids", the index into
+        words; nothing where fewer than two layers were measured.
+    """
+    data, step = _top_tokens(record), min(step, record.n_steps - 1)
+    if data is None or data.sizes["layer"] < 2:
+        return {}
+    here = data.sel(step=step, batch=row).isel(rank=0).transpose("layer", "position")
+    words, ids = _indexed(record, here["token"].values)
+    of = {"step": step, "layers": here["layer"].values.tolist(), "words": words, "ids": packed(ids)}
+    return packed(here["probability"].values.astype("f4")) | of
+
+
+def all_thoughts(record: Record, row: int) -> dict[str, Any]:
+    """What `thoughts` says of every step, position and layer of a row; nothing where nothing was measured.
+
+    Returns:
+        "layers", "words", and packed "chances" and "ids", the index into words, [step, layer, position, rank].
+    """
+    data = _top_tokens(record)
+    if data is None:
+        return {}
+    own = data.sel(batch=row).transpose("step", "layer", "position", "rank")
+    words, ids = _indexed(record, own["token"].values)
+    chances = packed(own["probability"].values.astype("f4"))
+    return {"layers": own["layer"].values.tolist(), "words": words, "ids": packed(ids), "chances": chances}
+
+
+def _indexed(record: Record, tokens: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """The texts of tokens, each once, and which of them stands where; -1 for no token."""
+    known, index = np.unique(tokens, return_inverse=True)
+    words = [piece(record, token) if token >= 0 else "" for token in known.tolist()]
+    return words, np.where(tokens < 0, -1, index.reshape(tokens.shape)).astype("i4")
 
 
 def piece(record: Record, token: int) -> str:

@@ -76,7 +76,7 @@ function render({ model, el }) {
   const name = make("h3", {}), title = make("h3", {}), note = make("p", { class: "quiet" });
   const message = make("p", { class: "message", role: "status" }), status = make("p", { class: "quiet", role: "status" });
   const code = make("code", {}), texts = make("div", { class: "scroll" });
-  const waiting = make("p", { class: "quiet", role: "status" }, "Waiting for the kernel: the pictures are of what was chosen before.");
+  const waiting = make("p", { class: "quiet", role: "status" }, behindWords(model));
   const root = make("div", { class: "dlens heads" },
     name,
     make("div", { class: "controls" }, step.node, button),
@@ -90,6 +90,7 @@ function render({ model, el }) {
     const steps = model.get("steps"), i = steps.indexOf(model.get("step")), masked = model.get("noises")[i];
     step.node.hidden = steps.length < 2;
     step.set(i, `${model.get("step")}${masked == null ? "" : `, ${Math.round(100 * masked)} % masked`}`, Math.max(0, steps.length - 1));
+    button.hidden = !!model.alone;
     button.textContent = isOff() ? "Put this head back" : "Ablate this head";
     button.setAttribute("aria-pressed", isOff());
     name.textContent = model.get("name");

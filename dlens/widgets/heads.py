@@ -12,7 +12,7 @@ from dlens.tracing.records.record import Record
 from dlens.widgets.denoising_numbers import title
 from dlens.widgets.heads_numbers import Patterns, ablated, line_of_python, patterned, patterns_of
 from dlens.widgets.job import Job
-from dlens.widgets.panel import Panel, corrected, css, esm, heat_html, numbers_html, packed
+from dlens.widgets.panel import Asked, Panel, corrected, css, esm, heat_html, numbers_html, packed
 from dlens.widgets.sources import as_trace, asked_run
 
 __all__ = ["Heads"]
@@ -20,6 +20,8 @@ __all__ = ["Heads"]
 _THUMBNAIL = 24
 _SIDE = 256
 _NEW_TOKENS = 16
+# Of a page without a kernel, before it is compressed.
+_MOST_BYTES = 16_000_000
 
 
 @final
@@ -127,6 +129,13 @@ class Heads(Panel):
                     f"{self.layers[0]} to {self.layers[-1]}; give another"
                 )
         return [list(place) for place in sorted({(layer, head) for layer, head in proposal.value})]
+
+    def _asked(self) -> list[Asked]:
+        side = min(_SIDE, len(self.tokens))
+        size = 4 * side**2 * len(self.layers) * self.heads
+        steps = self.steps if size * len(self.steps) <= _MOST_BYTES else [self.step]
+        everything = {"layer": self.layers, "head": range(self.heads), "step": steps}
+        return [Asked({"step": steps}, ("thumbnails", "tokens")), Asked(everything, ("pattern",))]
 
     def _places(self) -> tuple[tuple[int, int], ...]:
         return tuple((layer, head) for layer, head in self.off)

@@ -45,7 +45,7 @@ function render({ model, el }) {
   const withoutText = make("span", {});
   const ablate = make("button", { "aria-pressed": "false", onclick: () => put(model, { ablated: !model.get("ablated") }) });
   const status = make("p", { class: "quiet", role: "status" });
-  const waiting = make("p", { class: "quiet", role: "status" }, "Waiting for the kernel: the pictures are of what was chosen before.");
+  const waiting = make("p", { class: "quiet", role: "status" }, behindWords(model));
   const message = make("p", { class: "message", role: "status" });
   const name = make("h3", {});
   const place = make("h3", {});
@@ -121,7 +121,7 @@ function render({ model, el }) {
     without.checked = model.get("without");
     withoutText.textContent = `leave out channel ${c}`;
     channel.node.hidden = without.parentNode.hidden = c < 0;
-    ablate.hidden = !model.get("can_ablate");
+    ablate.hidden = !model.get("can_ablate") || !!model.alone;
     ablate.textContent = model.get("ablated") ? "✓ Ablated" : other ? `Show ${other}` : `Ablate channel ${c}`;
     ablate.setAttribute("aria-pressed", model.get("ablated"));
     status.textContent = model.get("status");

@@ -28,7 +28,7 @@ from dlens.widgets.layer_collapse_numbers import (
     steps_of,
     stream,
 )
-from dlens.widgets.panel import Panel, corrected, css, esm, heat_html, numbers_html, packed
+from dlens.widgets.panel import Asked, Panel, corrected, css, esm, heat_html, numbers_html, packed
 from dlens.widgets.sources import as_trace, asked_run, watched
 
 __all__ = ["LayerCollapse"]
@@ -205,6 +205,18 @@ class LayerCollapse(Panel):
             self._draw(None)
 
         self._job.start(work)
+
+    def _asked(self) -> list[Asked]:
+        steps, channels = self.steps or [self.step], self.channels or [self.channel]
+        pairs = {"step": steps, "kind": ["cosine", "cka"], "without": [False, True], "channel": channels}
+        if not self.steps:
+            return [Asked(pairs, ("similarity", "message"))]
+        places = {"step": steps, "channel": channels}
+        return [
+            Asked(pairs, ("similarity", "message")),
+            Asked(places, ("token_shares", "shares", "group")),
+            Asked(places | {"layer": range(self.layers)}, ("detail",)),
+        ]
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until a run in the background is over; whether it is."""

@@ -1,6 +1,8 @@
 // What the widgets share. Text of tokens becomes text nodes only, never markup.
 
+// From the least to the most; and around 0, below it blue and above it red.
 const POINTS = [[18, 53, 112], [60, 77, 110], [102, 105, 112], [140, 134, 120], [181, 166, 108], [222, 202, 84], [253, 234, 69]];
+const AROUND = [[33, 102, 172], [103, 169, 207], [209, 229, 240], [247, 247, 247], [253, 219, 199], [239, 138, 98], [178, 24, 43]];
 const LINES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"];
 const DASHES = [[], [6, 3], [2, 3], [8, 3, 2, 3], [1, 2], [12, 4]];
 
@@ -22,10 +24,10 @@ function unpack({ data, shape, dtype }) {
   return { shape, values: dtype === "float32" ? new Float32Array(bytes) : new Int32Array(bytes) };
 }
 
-function ramp(share) {
-  const place = Math.min(Math.max(share, 0), 1) * (POINTS.length - 1);
-  const low = Math.min(Math.floor(place), POINTS.length - 2);
-  return POINTS[low].map((channel, i) => Math.round(channel + (POINTS[low + 1][i] - channel) * (place - low)));
+function ramp(share, points = POINTS) {
+  const place = Math.min(Math.max(share, 0), 1) * (points.length - 1);
+  const low = Math.min(Math.floor(place), points.length - 2);
+  return points[low].map((channel, i) => Math.round(channel + (points[low + 1][i] - channel) * (place - low)));
 }
 
 const paint = (rgb) => `rgb(${rgb.join(",")})`;
@@ -58,6 +60,9 @@ function put(model, changes) {
   model.save_changes();
 }
 
+// What a widget says while the pictures are not yet of what was chosen, or never will be.
+const behindWords = (model) => (model.alone ? "This page does not hold what was chosen: the pictures are of what was chosen before." : "Waiting for the kernel: the pictures are of what was chosen before.");
+
 // A labelled choice; `options` are pairs of value and text, or of value, text and whether it is disabled.
 function choice(label, options, value, onchange) {
   const select = make("select", { "aria-label": label, onchange: () => onchange(select.value) });
@@ -83,9 +88,9 @@ function slider(label, most, oninput) {
 }
 
 // A bar that explains the colours.
-function scale(low, high) {
+function scale(low, high, points = POINTS) {
   const bar = make("span", { class: "bar" });
-  bar.style.background = `linear-gradient(to right, ${POINTS.map(paint).join(",")})`;
+  bar.style.background = `linear-gradient(to right, ${points.map(paint).join(",")})`;
   const ends = [make("span", {}, low), make("span", {}, high)];
   const set = (low, high) => { ends[0].textContent = low; ends[1].textContent = high; };
   return { node: make("span", { class: "scale" }, ends[0], bar, ends[1]), set };
@@ -163,6 +168,7 @@ function heatmap({ label, rowName, columnName, read, pick, aspect = 0.5, most = 
       box = { x: side, y: 6, w: width - side - 8, h: height - side };
       g.imageSmoothingEnabled = false;
       g.drawImage(pixels(now), box.x, box.y, box.w, box.h);
+      if (now.texts) written(g, box, now);
       axes(g, box, now, ink, rowName, columnName);
       const [row, column] = now.at, w = box.w / now.columns, h = box.h / now.rows;
       const place = [box.x + column * w, box.y + row * h, w, h];
@@ -190,25 +196,39 @@ function heatmap({ label, rowName, columnName, read, pick, aspect = 0.5, most = 
   return { node: make("div", { class: "heatmap" }, paper.node, readout), canvas: paper.canvas, draw, stop: paper.stop };
 }
 
-function pixels({ values, rows, columns, low, high }) {
+// Words within cells that have room for them.
+function written(g, box, { rows, columns, texts, values, low, high }) {
+  const w = box.w / columns, h = box.h / rows;
+  if (w < 30 || h < 11) return;
+  g.font = "10px system-ui, sans-serif";
+  g.textAlign = "center"; g.textBaseline = "middle";
+  texts.forEach((text, n) => {
+    g.fillStyle = Number.isFinite(values[n]) ? inkOn(ramp((values[n] - low) / (high - low || 1))) : "#808080";
+    const fits = Math.max(1, Math.floor(w / 5.5)), short = text.length > fits ? `${text.slice(0, fits - 1)}…` : text;
+    g.fillText(short, box.x + (n % columns + 0.5) * w, box.y + (Math.floor(n / columns) + 0.5) * h);
+  });
+  g.font = "12px system-ui, sans-serif";
+}
+
+function pixels({ values, rows, columns, low, high, points = POINTS }) {
   const canvas = new OffscreenCanvas(columns, rows), g = canvas.getContext("2d");
   const image = g.createImageData(columns, rows);
   values.forEach((value, i) => {
-    const known = Number.isFinite(value), [r, green, b] = known ? ramp((value - low) / (high - low || 1)) : [128, 128, 128];
+    const known = Number.isFinite(value), [r, green, b] = known ? ramp((value - low) / (high - low || 1), points) : [128, 128, 128];
     image.data.set([r, green, b, known ? 255 : 60], 4 * i);
   });
   g.putImageData(image, 0, 0);
   return canvas;
 }
 
-function axes(g, box, { rows, columns, rowStep = 1, columnStep = 1, names }, ink, rowName, columnName) {
+function axes(g, box, { rows, columns, rowStep = 1, columnStep = 1, names, rowNames }, ink, rowName, columnName) {
   g.fillStyle = ink;
   if (names) return named(g, box, rows, columns, names);
   g.textAlign = "center"; g.textBaseline = "top";
   for (const n of ticks(0, columns - 1, box.w, 28, 1)) g.fillText(String(n * columnStep), box.x + (n + 0.5) * box.w / columns, box.y + box.h + 5);
   g.fillText(columnName, box.x + box.w / 2, box.y + box.h + 22);
   g.textAlign = "right"; g.textBaseline = "middle";
-  for (const n of ticks(0, rows - 1, box.h, 16, 1)) g.fillText(String(n * rowStep), box.x - 5, box.y + (n + 0.5) * box.h / rows);
+  for (const n of ticks(0, rows - 1, box.h, 16, 1)) g.fillText(String(rowNames?.[n] ?? n * rowStep), box.x - 5, box.y + (n + 0.5) * box.h / rows);
   g.save();
   g.translate(10, box.y + box.h / 2); g.rotate(-Math.PI / 2); g.textAlign = "center";
   g.fillText(rowName, 0, 0);

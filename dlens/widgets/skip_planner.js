@@ -1,5 +1,63 @@
 // Blocks on a strip, what skipping them saves and costs, and the plan as a line of Python.
 
+// What each plan saves against what it costs; a click takes the plan.
+function trade(model) {
+  let dots = [];
+  const readout = make("p", { class: "readout", "aria-live": "polite" });
+  const known = () => {
+    const now = model.get("result"), all = model.get("history").filter((each) => each.plan.join() !== now.plan?.join());
+    return [...all, ...(now.plan ? [now] : [])].filter((each) => each.flops_saved != null && each.loss != null && each.baseline_loss != null);
+  };
+  const words = (each) => `${each.plan.length ? `without ${each.plan.join(", ")}` : "as it is"}: ${(100 * each.flops_saved).toFixed(1)} % of FLOPs saved, loss ${signed(each.loss - each.baseline_loss)} nats a token${each.accuracy == null ? "" : `, ${solved(each)}`}`;
+  const paper = surface({ role: "img", "aria-label": "FLOPs saved against the rise of the loss, a dot for each plan that was measured; the table has the numbers" }, () => (known().length ? 230 : 0), (g, width, height, ink) => {
+    const plans = known();
+    dots = [];
+    if (!plans.length) return;
+    const xs = plans.map((each) => 100 * each.flops_saved), ys = plans.map((each) => each.loss - each.baseline_loss);
+    const right = Math.max(5, ...xs) * 1.12, low = Math.min(0, ...ys), high = Math.max(0.05, ...ys), margin = (high - low) * 0.12;
+    const box = { x: 64, y: 8, w: width - 90, h: height - 54 }, bottom = low - margin, top = high + margin;
+    const px = (x) => box.x + x / right * box.w, py = (y) => box.y + (top - y) / (top - bottom) * box.h;
+    g.textAlign = "right"; g.textBaseline = "middle";
+    for (const value of ticks(bottom, top, box.h, 30)) {
+      g.globalAlpha = value === 0 ? 0.5 : 0.2; g.beginPath(); g.moveTo(box.x, py(value)); g.lineTo(box.x + box.w, py(value)); g.stroke(); g.globalAlpha = 1;
+      g.fillText(String(value).replace("-", "−"), box.x - 5, py(value));
+    }
+    g.textAlign = "center"; g.textBaseline = "top";
+    for (const value of ticks(0, right, box.w, 60)) g.fillText(String(value), px(value), box.y + box.h + 5);
+    g.fillText("FLOPs saved, % of one forward", box.x + box.w / 2, box.y + box.h + 24);
+    g.save(); g.translate(2, box.y + box.h / 2); g.rotate(-Math.PI / 2); g.fillText("rise of the loss", 0, 0); g.restore();
+    const now = model.get("plan").join();
+    plans.forEach((each, i) => {
+      const [x, y] = [px(xs[i]), py(ys[i])], chosen = each.plan.join() === now;
+      g.fillStyle = chosen ? LINES[1] : LINES[0];
+      g.beginPath(); g.arc(x, y, chosen ? 7 : 5, 0, 2 * Math.PI); g.fill();
+      g.fillStyle = ink; g.textAlign = "left"; g.textBaseline = "bottom";
+      const name = each.plan.join(", ") || "none";
+      g.fillText(name.length > 16 ? `${name.slice(0, 15)}…` : name, x + 8, y - 3);
+      dots.push({ x, y, each });
+    });
+  });
+  const near = (event) => {
+    const { left, top } = paper.canvas.getBoundingClientRect();
+    const far = dots.map(({ x, y, each }) => [Math.hypot(event.clientX - left - x, event.clientY - top - y), each]).filter(([d]) => d < 24);
+    return far.sort((a, b) => a[0] - b[0])[0]?.[1];
+  };
+  paper.canvas.addEventListener("mousemove", (event) => { const each = near(event); if (each) readout.textContent = words(each); });
+  paper.canvas.addEventListener("click", (event) => { const each = near(event); if (each) put(model, { plan: [...each.plan] }); });
+  const node = make("div", {}, make("h3", {}, "What is saved, and what it costs"), paper.node, readout);
+  const draw = () => {
+    const plans = known();
+    node.hidden = !plans.length;
+    const now = plans.find((each) => each.plan.join() === model.get("plan").join());
+    readout.textContent = now ? words(now) : "";
+    paper.redraw();
+  };
+  return { node, draw, stop: paper.stop };
+}
+
+const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`;
+const solved = ({ accuracy, n }) => `${Math.round(accuracy * n)} of ${n} solved`;
+
 function render({ model, el }) {
   const layers = model.get("layers");
   const strip = make("div", { class: "strip", role: "group", "aria-label": "blocks; arrow keys move, space skips or keeps" });
@@ -33,7 +91,7 @@ function render({ model, el }) {
   const work = make("button", { class: "work", onclick: () => put(model, { running: !model.get("running") }) });
   const bar = make("progress", { max: 1, "aria-label": "progress" });
   const status = make("span", { class: "quiet", role: "status" });
-  const cards = make("div", { class: "cards" });
+  const cards = make("div", { class: "cards" }), about = make("p", { class: "quiet", role: "status" });
   const code = make("input", { readonly: true, class: "token code", "aria-label": "the plan as Python", onfocus: () => code.select() });
   const copy = make("button", { onclick: async () => {
     code.select();
@@ -41,17 +99,24 @@ function render({ model, el }) {
     copy.textContent = "Copied";
     setTimeout(() => { copy.textContent = "Copy"; }, 1500);
   } }, "Copy");
-  const before = make("div", { class: "scroll" });
+  const before = make("div", { class: "scroll" }), picture = trade(model);
+  const measuring = model.alone ? [] : [make("label", {}, live, "measure at once"), work];
   el.append(make("div", { class: "dlens planner" },
     make("h3", {}, `${model.get("name")} on ${model.get("task")}`),
     make("p", { class: "quiet" }, "Choose blocks to skip. Colour: cosine of what enters and leaves a block; bright ones change the stream least."),
     strip,
     make("p", { class: "legend" }, make("span", {}, legend.node), make("span", {}, make("span", { class: "skipped sample" }, "3"), "skipped")),
-    make("div", { class: "controls" }, make("span", { class: "suggest" }, suggest, count), clear, make("label", {}, live, "measure at once"), work),
+    make("div", { class: "controls" }, make("span", { class: "suggest" }, suggest, count), clear, ...measuring),
     make("div", { class: "controls" }, bar, status),
-    cards,
+    about, cards,
     make("div", { class: "controls export" }, code, copy),
-    make("h3", {}, "Plans measured"), before));
+    picture.node, make("h3", {}, "Plans measured"), before));
+  // Without a kernel: what was measured of the plan when the page was written.
+  if (model.alone) model.on("change:plan", () => {
+    const plan = model.get("plan"), name = JSON.stringify(model.get("name"));
+    model.set("result", model.get("history").find((each) => each.plan.join() === plan.join()) ?? {});
+    model.set("code", `dlens.trace(${name})${plan.length ? `.skip([${plan.join(", ")}])` : ""}`);
+  });
 
   const drawStrip = () => {
     const plan = model.get("plan"), values = known(), [low, high] = ends();
@@ -88,12 +153,19 @@ function render({ model, el }) {
   const drawCards = () => {
     const found = model.get("result");
     const { flops_saved, loss, baseline_loss, accuracy, baseline, low, high, retained, retained_low, retained_high, n } = found;
-    const loses = loss == null || baseline_loss == null ? "–" : `${loss - baseline_loss < 0 ? "−" : "+"}${Math.abs(loss - baseline_loss).toFixed(3)}`;
+    const loses = loss == null || baseline_loss == null ? "–" : signed(loss - baseline_loss);
+    const behind = found.plan && found.plan.join() !== model.get("plan").join();
+    about.textContent = behind ? `Waiting for the kernel: these numbers are of the plan ${found.plan.join(", ") || "none"}.` : "";
+    about.hidden = !behind;
+    const missing = model.alone ? "this plan was not measured" : model.get("running") ? "not measured yet" : "not measured: press Measure";
+    const count = accuracy == null ? missing : `${solved(found)}, ${solved({ accuracy: baseline, n })} as it is; ${n} of ${model.get("n")} problems`;
+    const over = accuracy == null ? "" : low == null ? "; no interval of so few" : `; 95 % interval ${percent(low)} to ${percent(high)}`;
+    const kept = accuracy == null ? missing : retained == null ? `nothing to keep: ${solved({ accuracy: baseline, n })} as it is` : retained_low == null ? "too few solved problems for an interval" : `95 % interval ${percent(retained_low)} to ${percent(retained_high)}, in pairs`;
     cards.replaceChildren(
-      card("FLOPs saved", percent(flops_saved), "counted on one forward"),
-      card("Loss", loses, loss == null ? "nats a token" : `nats a token; ${baseline_loss.toFixed(3)} as it is, ${loss.toFixed(3)} with the plan`),
-      card("Accuracy", percent(accuracy), accuracy == null ? "95 % interval over problems" : `95 % interval ${low == null ? "not known yet" : `${percent(low)} to ${percent(high)}`}; ${percent(baseline)} as it is; ${n} of ${model.get("n")} problems`, interval(found)),
-      card("Accuracy retained", percent(retained), retained == null ? "of the accuracy as it is" : retained_low == null ? "too few solved problems for an interval" : `95 % interval ${percent(retained_low)} to ${percent(retained_high)}, in pairs`));
+      card("FLOPs saved", percent(flops_saved), flops_saved == null ? missing : "counted on one forward"),
+      card("Loss", loses, loss == null ? missing : `nats a token; ${baseline_loss.toFixed(3)} as it is, ${loss.toFixed(3)} with the plan`),
+      card("Accuracy", percent(accuracy), `${count}${over}`, interval(found)),
+      card("Accuracy retained", percent(retained), kept));
   };
   const drawWork = () => {
     const running = model.get("running");
@@ -106,17 +178,18 @@ function render({ model, el }) {
   const drawHistory = () => {
     const rows = model.get("history").map((each) => [
       make("button", { onclick: () => put(model, { plan: [...each.plan] }), "aria-label": `take plan ${each.plan.join(", ") || "none"}` }, each.plan.join(", ") || "none"),
-      percent(each.flops_saved), each.loss == null ? "–" : each.loss.toFixed(3), percent(each.accuracy), each.low == null ? "–" : `${percent(each.low)} to ${percent(each.high)}`]);
+      percent(each.flops_saved), each.loss == null ? "–" : each.loss.toFixed(3), each.accuracy == null ? "–" : `${percent(each.accuracy)}: ${solved(each)}`, each.low == null ? "–" : `${percent(each.low)} to ${percent(each.high)}`]);
     before.replaceChildren(rows.length ? table(["skipped", "FLOPs saved", "loss", "accuracy", "95 % interval"], rows) : make("p", { class: "quiet" }, "none yet"));
   };
   const stops = [
     hidePicture(model),
     follow(model, ["plan", "redundancy", "code"], drawStrip),
-    follow(model, ["result", "n"], drawCards),
+    follow(model, ["result", "n", "running", "plan"], drawCards),
+    follow(model, ["result", "history", "plan"], picture.draw),
     follow(model, ["running", "progress", "status", "live"], drawWork),
     follow(model, ["history"], drawHistory),
   ];
-  return () => stops.forEach((stop) => stop());
+  return () => { stops.forEach((stop) => stop()); picture.stop(); };
 }
 
 export default { render };

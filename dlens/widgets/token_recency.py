@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
+import numpy as np
 import torch
 import traitlets
 
@@ -13,7 +14,7 @@ from dlens.measures import Recency
 from dlens.tracing.records.record import Record
 from dlens.widgets.denoising_numbers import piece, title
 from dlens.widgets.layer_collapse_numbers import at_layer, check_row, held_layers, steps_of
-from dlens.widgets.panel import Panel, corrected, css, esm, heat_html, numbers_html, packed
+from dlens.widgets.panel import Asked, Panel, corrected, css, esm, heat_html, numbers_html, packed
 from dlens.widgets.sources import as_trace, asked_run, watched
 from dlens.widgets.token_recency_numbers import (
     ALL_LEVELS,
@@ -35,15 +36,15 @@ _NEW_TOKENS = 32
 @final
 class TokenRecency(Panel):
     """Similarity of two tokens by their distance, at a layer and noise level, for several models on the same axes;
-    the recency index of every layer; and token by token at one step.
+    the recency index of every layer; and token by token at one step, model beside model.
 
     The first two are read from `.measure(dlens.Recency())` where the record has it (over all prompts and steps), else
     from the stream of the chosen step, `.capture("resid_post", steps=[...])`, which the last always needs. Models are
     run once on a short prompt. Maps of more than 256 positions show means of neighbours, and say so.
 
-    State that the page changes and that may be set: `layer`, `noise` (bin 0 to 9, -1 for all), `chosen` (whose tokens
-    are shown, counted from 0), `step`, `position`, `position_b`. Where one is set to what the records do not have, the
-    nearest is shown, and `message` says so.
+    State that the page changes and that may be set: `layer`, `noise` (bin 0 to 9, -1 for all), `chosen` (the model,
+    counted from 0, among whose steps `step` is; others show the nearest that they have), `step`, `position`,
+    `position_b`. Where one is set to what the records do not have, the nearest is shown, and `message` says so.
 
     Args:
         sources: a record, or anything `dlens.trace` takes; or several as a list or by name.
@@ -73,6 +74,7 @@ class TokenRecency(Panel):
     steps = traitlets.List(traitlets.Int()).tag(sync=True)
     noises = traitlets.List().tag(sync=True)
     matrix = traitlets.Dict().tag(sync=True)
+    matrices = traitlets.List().tag(sync=True)
     group = traitlets.Int(1).tag(sync=True)
     pair = traitlets.Dict().tag(sync=True)
     message = traitlets.Unicode("").tag(sync=True)
@@ -141,6 +143,7 @@ class TokenRecency(Panel):
                 "similarity": packed([] if profile is None else profile.similarity.astype("<f4")),
                 "index": packed([] if profile is None else profile.index.astype("<f4")),
                 "about": "nothing measured here" if profile is None else profile.about,
+                "pairs": packed([] if profile is None else profile.pairs.astype("<f4")),
                 "layer": self.layer,
                 "noise": self.noise,
             }
@@ -158,26 +161,48 @@ class TokenRecency(Panel):
 
     def _draw_matrix(self, change: Any) -> None:
         record = self._records[self.chosen]
+        self.matrices = [self._tokens(number) for number in range(len(self._records))]
         if not self.steps or self.layer >= record.n_layers:
             self.matrix, self.pair = {}, {}
             need = ".capture('resid_post', steps=[0])" if not self.steps else f"a layer below {record.n_layers}"
             self._about = f"No tokens to show for {self.names[self.chosen]}: it needs {need}."
             self._say(self._correction)
             return
-        positions = int((~record.is_pad[self._row]).sum())
-        group = -(-positions // _SIDE)
-        cosines = token_similarity(record, self._row, self.layer, self.step, group)
         with self.hold_sync():
             self._about = ""
             self._say(self._correction)
-            self.group = group
-            self.matrix = packed(cosines.numpy()) | {
-                "layer": self.layer,
-                "step": self.step,
-                "chosen": self.chosen,
-                "group": group,
-            }
+            shown = self.matrices[self.chosen]
+            self.group = shown["group"]
+            self.matrix = {key: shown[key] for key in ("data", "shape", "dtype", "layer", "step", "group")}
+            self.matrix |= {"chosen": self.chosen}
             self._draw_pair(None)
+
+    def _tokens(self, number: int) -> dict[str, Any]:
+        """A model token by token, at the chosen step or the nearest that it has; nothing where it has none."""
+        record = self._records[number]
+        held = steps_of(record)
+        if not held or self.layer >= record.n_layers:
+            return {}
+        step = min(held, key=lambda each: abs(each - self.step))
+        real = (~record.is_pad[self._row]).nonzero()[:, 0].tolist()
+        group = -(-len(real) // _SIDE)
+        cosines = token_similarity(record, self._row, self.layer, step, group)
+        ids = self._ids(record, step)
+        of = {"name": self.names[number], "layer": self.layer, "step": step, "group": group, "first": real[0]}
+        return packed(cosines.numpy()) | of | {"tokens": [piece(record, ids[at]) for at in real[::group]]}
+
+    def _ids(self, record: Record, step: int) -> list[int]:
+        return (record.tokens if record.canvas is None else record.canvas[step])[self._row].tolist()
+
+    def _asked(self) -> list[Asked]:
+        steps = sorted({step for record in self._records for step in steps_of(record)}) or [0]
+        profiles = Asked({"layer": range(self.layers), "noise": [ALL_LEVELS, *self.levels]}, ("profiles",))
+        chosen = {"chosen": range(len(self.names)), "step": steps, "layer": range(self.layers)}
+        return [
+            Asked({"chosen": chosen["chosen"]}, ("steps", "noises", "step")),
+            Asked(chosen, ("matrix", "matrices", "message")),
+            profiles,
+        ]
 
     def _draw_pair(self, change: Any) -> None:
         if not self.matrix:
@@ -186,7 +211,7 @@ class TokenRecency(Panel):
         h = at_layer(record, self._row, self.step, self.layer)
         positions = (~record.is_pad[self._row]).nonzero()[:, 0].tolist()
         at = [min(max(0, each), len(h) - 1) for each in (self.position, self.position_b)]
-        ids = (record.tokens if record.canvas is None else record.canvas[self.step])[self._row].tolist()
+        ids = self._ids(record, self.step)
         cosine = torch.nn.functional.cosine_similarity(h[at[0]], h[at[1]], dim=0)
         self.pair = {
             "positions": [positions[i] for i in at],
@@ -209,9 +234,20 @@ class TokenRecency(Panel):
             layer=self.layer,
             profiles=numbers_html(columns, rows),
             message=self.message,
-            matrix=heat_html(self.matrix, f"{self.names[self.chosen]}, step {self.step}: token by token"),
+            matrices=[
+                heat_html(_off_diagonal(held), f"{held['name']}, step {held['step']}: token by token")
+                for held in self.matrices
+                if held
+            ],
         )
         return str(html)
+
+
+def _off_diagonal(matrix: dict[str, Any]) -> dict[str, Any]:
+    """The same without what each token has in common with itself."""
+    values = np.frombuffer(matrix["data"], "<f4").reshape(matrix["shape"]).copy()
+    np.fill_diagonal(values, np.nan)
+    return packed(values)
 
 
 _DISTANCES = (1, 2, 4, 8, 16, 32)

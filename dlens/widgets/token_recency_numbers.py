@@ -40,11 +40,13 @@ class DistanceProfile:
         similarity: P(d) for d = 1, 2, ...; NaN where there is no pair.
         index: P(1) - mean of P(d) over d >= n / 2, by layer.
         about: what it was read from.
+        pairs: how many pairs of tokens each distance has.
     """
 
     similarity: Float[np.ndarray, " distance"]
     index: Float[np.ndarray, " layer"]
     about: str
+    pairs: Float[np.ndarray, " distance"]
 
 
 def recency_of(record: Record) -> xr.Dataset | None:
@@ -76,17 +78,17 @@ def from_measure(record: Record, layer: int, level: int) -> DistanceProfile | No
     if data is None or not 0 <= layer < data.sizes["layer"]:
         return None
     if "noise" not in data.dims:
-        return DistanceProfile(data["similarity"].values[layer], data["recency_index"].values, "no noise level")
+        similarity, pairs = data["similarity"].values[layer], data["pairs"].values.astype(float)
+        return DistanceProfile(similarity, data["recency_index"].values, "no noise level", pairs)
     similarity, index = data["similarity"].values[:, layer], data["recency_index"].values
+    pairs = data["pairs"].values.astype(float)
     if level == ALL_LEVELS:
-        pairs, n = data["pairs"].values, data["n"].values[:, None]
-        return DistanceProfile(
-            _mean(similarity, pairs), _mean(index, np.broadcast_to(n, index.shape)), "all noise levels"
-        )
+        whole = _mean(index, np.broadcast_to(data["n"].values[:, None], index.shape))
+        return DistanceProfile(_mean(similarity, pairs), whole, "all noise levels", pairs.sum(0))
     if level not in levels_of(record):
         return None
     low, high = (round(100 * bound / N_NOISE_BINS) for bound in (level, level + 1))
-    return DistanceProfile(similarity[level], index[level], f"{low} to {high} % masked")
+    return DistanceProfile(similarity[level], index[level], f"{low} to {high} % masked", pairs[level])
 
 
 def _mean(values: np.ndarray, n: np.ndarray) -> np.ndarray:
@@ -119,7 +121,8 @@ def from_stream(record: Record, row: int, layer: int, step: int) -> DistanceProf
         ValueError: it was not captured.
     """
     profiles, index = _of_step(record, row, step)
-    return DistanceProfile(profiles[layer], index, f"step {step}")
+    pairs = np.arange(profiles.shape[1], 0, -1, dtype=float)
+    return DistanceProfile(profiles[layer], index, f"step {step}", pairs)
 
 
 def _of_step(record: Record, row: int, step: int) -> tuple[np.ndarray, np.ndarray]:

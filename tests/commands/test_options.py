@@ -1,9 +1,25 @@
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from dlens.commands.options import named_workers, numbers, parse_layers
+from dlens.commands.options import SamplerOptions, named_workers, numbers, parse_layers
+from dlens.models.families.decoder import MASKED
+from dlens.models.family import Family
+from dlens.samplers import BlockDiffusion, FirstHitting, Sampler
+
+
+def test_a_model_of_canvas_blocks_says_how_long_they_are() -> None:
+    def built(family: Family, **given: object) -> Sampler:
+        return SamplerOptions(**given).build(SimpleNamespace(family=family))  # pyright: ignore
+
+    blocks = replace(MASKED, block_length=4)
+    assert built(blocks, sampler="block", steps=2) == BlockDiffusion(4, steps=2)
+    assert built(blocks, threshold=0.5) == BlockDiffusion(4, steps=None, threshold=0.5)
+    assert built(blocks, sampler="first-hitting") == FirstHitting(4)
+    assert built(MASKED, sampler="block", block_length=8) == BlockDiffusion(8)
 
 
 def test_layers_are_read_from_text() -> None:

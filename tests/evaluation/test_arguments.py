@@ -67,6 +67,7 @@ def test_how_it_answers(loads: list[Any]) -> None:
     assert read(guidance=1.5)[1].sampler == samplers.LLaDA(guidance=1.5)
     assert read(sampler="Dream", algorithm="entropy", guidance=1.0)[1].sampler == samplers.Dream(algorithm="entropy")
     assert read(sampler="Threshold")[1].sampler == samplers.Threshold()
+    assert read(sampler="BlockDiffusion", block_length=8)[1].sampler == samplers.BlockDiffusion(8)
     assert read(batch_size="16")[1].batch_size == 16  # as the command line of lm-eval hands it over
     assert read(batch_size=3, seed=4, max_new_tokens=5)[1] == Decoding(None, 5, batch_size=3, seed=4)
 

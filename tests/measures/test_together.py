@@ -14,8 +14,11 @@ from dlens.measures import (
     CKA,
     Cosine,
     CosinePairs,
+    Curvature,
     Drift,
     EffectiveRank,
+    Features,
+    MatrixEntropy,
     Measure,
     Norms,
     Outliers,
@@ -25,6 +28,7 @@ from dlens.measures import (
 )
 from dlens.measures.base.measure import Sums
 from dlens.tracing.step import slab
+from tests.features.published import identity
 from tests.measures.runs import SPANS, Run, cells_of, observe, random_run
 from tests.standins import save_llada
 
@@ -43,7 +47,10 @@ MEASURES = (
     CosinePairs(average="positions", detrended=True, name="positions"),
     Norms(),
     EffectiveRank(),
+    MatrixEntropy(alpha=2),
+    Curvature(),
     Drift(),
+    Features(sae=identity(10), layer=1, at="resid_post"),
 )
 
 

@@ -12,10 +12,13 @@ import transformers
 
 import dlens
 from dlens.models.families import registry
+from dlens.models.families.adapted import FAST_DLLM, LLADA_MOE, RND1, SDAR
 from dlens.models.families.decoder import AUTOREGRESSIVE, MASKED, MASKED_SHIFTED
+from dlens.models.families.dit import BD3LM, MDLM
 from dlens.models.families.dream import DREAM
 from dlens.models.families.llada import LLADA
-from tests.standins import save_dream, save_llada
+from dlens.models.families.llada2 import LLADA2
+from tests.standins import BLOCKS, save_blocks, save_dream, save_llada
 
 SIZE: dict[str, Any] = {
     "vocab_size": 100,
@@ -94,8 +97,14 @@ def dream(dream_folder: Path) -> dlens.Model:
     return dlens.load(dream_folder, trust_remote_code=True)
 
 
+@pytest.fixture(scope="session")
+def block_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A checkpoint of each family of block diffusion and its kin, by model type."""
+    return {kind: save_blocks(tmp_path_factory.mktemp("standin"), kind) for kind in BLOCKS}
+
+
 @pytest.fixture
 def only_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test starts with the families of dlens alone, and those it registers are gone after it."""
-    ours = (AUTOREGRESSIVE, MASKED, MASKED_SHIFTED, LLADA, DREAM)
+    ours = (AUTOREGRESSIVE, MASKED, MASKED_SHIFTED, LLADA, DREAM, LLADA2, SDAR, FAST_DLLM, LLADA_MOE, RND1, BD3LM, MDLM)
     monkeypatch.setattr(registry, "_FAMILIES", {family.name: family for family in ours})

@@ -1,7 +1,9 @@
-"""Remote code of LLaDA's and Dream's contracts loads, and computes what the module built directly does."""
+"""Remote code of public contracts loads, and computes what the module built directly does."""
 
 from __future__ import annotations
 
+import importlib.util
+import itertools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 import dlens
 from dlens.models import compat
 from tests.models.conftest import build
-from tests.standins import build_remote, save_dream, save_llada
+from tests.standins import BLOCKS, build_remote, save_dream, save_llada
 
 IDS = torch.tensor([[5, 9, 2, 7, 31, 4, 11]])
 
@@ -91,3 +93,63 @@ def test_the_default_rule() -> None:
     found, scale = compat.default_rope(config)
     torch.testing.assert_close(found, 100.0 ** -(torch.arange(8) / 8))
     assert scale == 1.0
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_a_checkpoint_of_block_diffusion_equals_the_module_built_directly(
+    kind: str, block_folders: dict[str, Path]
+) -> None:
+    model = dlens.load(block_folders[kind], trust_remote_code=True)
+    with torch.no_grad():
+        expected = build_remote(block_folders[kind])(**model.family.inputs(IDS, None)).logits
+    assert torch.equal(logits(model), expected)
+
+
+def test_what_remote_code_imports_is_gone_afterwards() -> None:
+    installed = importlib.util.find_spec("flash_attn") is not None
+    with compat.importing(), compat.importing():
+        from flash_attn.layers.rotary import apply_rotary_emb_qkv_  # pyright: ignore
+        from transformers.cache_utils import SlidingWindowCache  # pyright: ignore
+        from transformers.utils.import_utils import is_torch_fx_available  # pyright: ignore
+
+        assert callable(apply_rotary_emb_qkv_) and isinstance(SlidingWindowCache, type)
+        assert not is_torch_fx_available()
+    assert not hasattr(transformers.utils, "LossKwargs")
+    assert not hasattr(transformers.utils.import_utils, "is_torch_fx_available")
+    assert (importlib.util.find_spec("flash_attn") is not None) == installed
+    assert not transformers.utils.is_flash_attn_2_available()
+
+
+def test_stand_ins_of_flash_attn_compute_what_it_does() -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, length, 4, 6, generator=generator) for length in (3, 5, 5))
+    with compat.importing():
+        import flash_attn  # pyright: ignore
+        from flash_attn.bert_padding import pad_input  # pyright: ignore
+        from flash_attn.flash_attn_interface import flash_attn_varlen_qkvpacked_func  # pyright: ignore
+        from flash_attn.layers.rotary import apply_rotary_emb_qkv_  # pyright: ignore
+        from flash_attn.ops.triton.layer_norm import rms_norm_fn  # pyright: ignore
+
+    def attention(b: int, head: int, query: int, keys: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Any:
+        scores = torch.stack([q[b, query, head] @ k[b, key, head] for key in range(keys)]) / 6**0.5
+        return scores.softmax(0) @ v[b, :keys, head]
+
+    full, causal = flash_attn.flash_attn_func(q, k, v), flash_attn.flash_attn_func(q, k, v, causal=True)
+    for b, head, query in itertools.product(range(2), range(4), range(3)):
+        torch.testing.assert_close(full[b, query, head], attention(b, head, query, 5, q, k, v))
+        # The last query is at the last key.
+        torch.testing.assert_close(causal[b, query, head], attention(b, head, query, query + 3, q, k, v))
+    packed = torch.stack([k, k + 1, v], dim=2)
+    rows = flash_attn_varlen_qkvpacked_func(packed.flatten(0, 1), torch.tensor([0, 5, 10]), 5, 0.0, causal=False)
+    torch.testing.assert_close(rows.view(2, 5, 4, 6)[1, 2, 3], attention(1, 3, 2, 5, k, k + 1, v))
+    angles = torch.arange(5.0)[:, None] * torch.tensor([1.0, 0.5, 0.1])
+    turned = apply_rotary_emb_qkv_(packed.clone(), angles.cos(), angles.sin())
+    pairs = torch.view_as_complex(torch.stack([packed[..., :3], packed[..., 3:]], dim=-1))
+    expected = torch.view_as_real(pairs * torch.exp(1j * angles)[:, None, None])
+    torch.testing.assert_close(turned[:, :, :2], torch.cat([expected[..., 0], expected[..., 1]], dim=-1)[:, :, :2])
+    assert torch.equal(turned[:, :, 2], v)
+    weight = torch.arange(1.0, 7.0)
+    root = (q.double().square().mean(-1, keepdim=True) + 1e-6).sqrt()
+    torch.testing.assert_close(rms_norm_fn(q, weight, None, eps=1e-6), (q / root * weight).float())
+    with pytest.raises(ImportError, match="flash_attn that dlens has no stand-in for; expected .*; install flash_attn"):
+        pad_input()

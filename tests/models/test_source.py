@@ -132,3 +132,23 @@ def test_a_damaged_folder_is_named(tmp_path: Path, name: str, content: bytes) ->
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=f"{tmp_path} cannot be read .*; expected what save_pretrained writes; one of"):
         dlens.load(tmp_path)
+
+
+def test_an_adapted_decoder_is_the_one_of_transformers_without_causality(tmp_path: Path) -> None:
+    module = build("qwen3", is_causal=False)
+    for part in module.modules():
+        if "is_causal" in vars(part):
+            part.is_causal = False
+    module.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    code = {"AutoConfig": "modeling_qwen3.A2DQwen3Config", "AutoModelForMaskedLM": "modeling_qwen3.A2DQwen3LMHeadModel"}
+    del config["is_causal"]
+    named = {"model_type": "a2d-qwen3", "auto_map": code, "architectures": ["A2DQwen3LMHeadModel"], "mask_token_id": 7}
+    path.write_text(json.dumps(config | named))
+    # Its own code is not run, so that nobody has to trust it.
+    model = dlens.load(tmp_path)
+    assert (model.family.name, model.family.mask_token_id, model.family.causal) == ("masked", 7, False)
+    ids = torch.tensor([[5, 6, 8, 9]])
+    with torch.no_grad():
+        assert torch.equal(model.module(ids).logits, module(ids).logits)

@@ -20,7 +20,7 @@ def place(layer: int = 0, step: int = 0, **changes: Any) -> Place:
         "point": "resid_post",
         "layer": layer,
         "step": step,
-        "noise": (0.5,),
+        "noise_now": lambda: (0.5,),
         "masked": torch.tensor([[False, True]]),
         "rows": (0,),
         "columns": slice(0, 2),

@@ -1,11 +1,15 @@
 """Steer on hand-written numbers."""
 
+import numpy as np
 import pytest
 import torch
 
+import dlens
 from dlens.ops.base.scope import Scope
-from dlens.ops.steer import Steer
+from dlens.ops.steer import Steer, as_scale
 from tests.ops.targets import DIFFUSION, VALUE, place
+from tests.refusing import assert_three_parts, refused
+from tests.unchecked import unchecked
 
 VECTOR = torch.tensor([1.0, 0.0, -2.0])
 
@@ -50,3 +54,31 @@ def test_a_point_that_is_none_raises():
 def test_a_factor_of_an_operation_made_by_hand_is_read_too():
     with pytest.raises(ValueError, match="scale=nan; expected a finite number; pass a float"):
         Steer(vector=VECTOR, scale=float("nan")).check(DIFFUSION)
+
+
+def test_a_scale_for_each_step():
+    op = Steer(vector=VECTOR, scale=(2.0, 0.0))
+    assert op.edit(VALUE, place(step=0)).tolist() == [[[3, 2, -1], [6, 5, 2]]]
+    assert op.edit(VALUE, place(step=1)).tolist() == VALUE.tolist()
+    assert op.words() == "add 0 to 2 (by step) x a vector [3] to resid_post of all layers"
+    assert op.to_json()["scale"] == [2.0, 0.0]
+
+
+@pytest.mark.parametrize("scale", [2, 2.0, np.float32(2), torch.tensor(2.0)])
+def test_a_factor_of_any_type(scale):
+    assert as_scale(scale) == 2.0 and as_scale([scale, 0]) == (2.0, 0.0)
+    assert as_scale(torch.tensor([2.0, 0.0])) == as_scale(np.array([2.0, 0.0])) == (2.0, 0.0)
+
+
+@pytest.mark.parametrize("scale", ["x", None, [], [1.0, None], [[1.0]], float("inf")], ids=str)
+def test_what_is_no_factor_raises(scale):
+    with unchecked(), pytest.raises(ValueError) as caught:
+        as_scale(scale)
+    assert_three_parts(str(caught.value), "scale=")
+
+
+def test_as_many_scales_as_planned_steps(diffusion):
+    trace = dlens.trace(diffusion).steer(torch.zeros(192), layers=3, scale=[1.0, 2.0])
+    with refused(diffusion, ValueError, "scale has 2 numbers for a run of 3 planned steps"):
+        trace.generate("Once upon a time", 3)
+    assert trace.generate("Once upon a time", 2).plan[0]["scale"] == [1.0, 2.0]

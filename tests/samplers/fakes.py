@@ -1,6 +1,7 @@
 """A small deterministic network and sources of draws for the sampler tests."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -29,12 +30,12 @@ class Network:
         self.unconditional: list[Tensor | None] = []
         self.outputs: list[tuple[Tensor, Tensor]] = []
 
-    def __call__(self, canvas: Tensor, unconditional: Tensor | None = None) -> Tensor:
+    def __call__(self, canvas: Tensor, unconditional: Tensor | None = None, columns: Tensor | None = None) -> Tensor:
         self.canvases.append((canvas, canvas.clone()))
         self.unconditional.append(unconditional)
-        logits = self.run(canvas)
+        logits = at(self.run(canvas), columns)
         if unconditional is not None:
-            logits = torch.stack([logits, self.run(unconditional)])
+            logits = torch.stack([logits, at(self.run(unconditional), columns)])
         self.outputs.append((logits, logits.clone()))
         return logits
 
@@ -54,6 +55,13 @@ class Network:
         return len(self.canvases)
 
 
+def at(logits: Tensor, columns: Tensor | None) -> Tensor:
+    """The logits of the columns that a sampler reads."""
+    if columns is None or columns.ndim == 1:
+        return logits if columns is None else logits[:, columns]
+    return torch.stack([row[own] for row, own in zip(logits, columns, strict=True)])
+
+
 class Draws:
     """Uniform numbers from a stream of its own for each row, so that a row draws the same in any batch."""
 
@@ -64,7 +72,7 @@ class Draws:
     def __call__(self, shape: Sequence[int]) -> Tensor:
         self.shapes.append(tuple(shape))
         assert shape[0] == len(self.streams)
-        return torch.stack([torch.rand(*shape[1:], generator=g, dtype=torch.float64) for g in self.streams])
+        return torch.stack([torch.rand(tuple(shape[1:]), generator=g, dtype=torch.float64) for g in self.streams])
 
 
 def make_canvas(prompts: Sequence[Sequence[int]], new: int) -> tuple[Tensor, Tensor, list[int]]:
@@ -88,3 +96,33 @@ def decode(
 def prompt(length: int, seed: int = 0) -> list[int]:
     """A prompt of ordinary tokens."""
     return torch.randint(0, TURN, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+class BlockNetwork(Network):
+    """The same, where a token sees its own canvas block and those before it."""
+
+    def __init__(self, seed: int = 0, pads: Sequence[int] = (0,), block: int = 4) -> None:
+        super().__init__(seed, pads)
+        self.block = block
+
+    def row(self, ids: Tensor) -> Tensor:
+        parts = [super(BlockNetwork, self).row(ids[: end + self.block])[end:] for end in range(0, len(ids), self.block)]
+        return torch.cat(parts)
+
+
+def decode_blocks(
+    sampler: Denoiser, prompts: Sequence[Sequence[int]], new: int, seed: int = 0, rows: Sequence[int] | None = None
+) -> tuple[list[list[int]], BlockNetwork, Draws]:
+    """Run a sampler of canvas blocks on a block-causal network, its canvas filled up; each row without padding, cut."""
+    block: int = sampler.block_length  # type: ignore[attr-defined]
+    lengths = [len(ids) for ids in prompts]
+    beyond = sampler.filled_up(lengths, new)
+    canvas, _, pads = make_canvas(prompts, new + max(beyond))
+    generated = canvas == MASK
+    for row, more in enumerate(beyond):
+        generated[row, max(lengths) + new + more :] = False
+    network, draws = BlockNetwork(seed, pads, block), Draws(range(len(prompts)) if rows is None else rows, seed)
+    tokens = replace(TOKENS, starts=tuple(pads))
+    out = sampler.decode(network, canvas, generated, new, tokens, draws)
+    assert torch.equal(out[~generated], canvas[~generated])
+    return [out[row, pad : max(lengths) + new].tolist() for row, pad in enumerate(pads)], network, draws

@@ -1,9 +1,10 @@
 import pytest
 import torch
+from torch import Tensor
 
 from dlens.samplers import LLaDA, Tokens
 from tests.samplers import reference
-from tests.samplers.fakes import EOS, MASK, TOKENS, TURN, Draws, Network, decode, make_canvas, prompt
+from tests.samplers.fakes import EOS, MASK, TOKENS, TURN, Draws, Network, at, decode, make_canvas, prompt
 
 SCHEDULES = [(16, 16, 16), (16, 4, 16), (16, 8, 8), (16, 4, 12), (12, 12, 1), (7, 7, 3), (12, 3, 8)]
 
@@ -37,19 +38,19 @@ def test_end_of_sequence_options() -> None:
 
 
 def test_ends_are_committed_last() -> None:
-    def forward(canvas: torch.Tensor, unconditional: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(canvas: Tensor, unconditional: Tensor | None = None, columns: Tensor | None = None) -> Tensor:
         logits = torch.zeros(*canvas.shape, 23)
         for position, (token, height) in enumerate([(EOS, 9), (3, 1), (TURN, 8), (4, 2)], start=1):
             logits[0, position, token] = height
-        return logits
+        return at(logits, columns)
 
     steps = []
     canvas, generated, _ = make_canvas([[5]], 4)
     sampler = LLaDA(confidence_eos_inf=True)
 
-    def watched(canvas: torch.Tensor, unconditional: torch.Tensor | None = None) -> torch.Tensor:
+    def watched(canvas: Tensor, unconditional: Tensor | None = None, columns: Tensor | None = None) -> Tensor:
         steps.append((canvas[0, 1:] == MASK).tolist())
-        return forward(canvas)
+        return forward(canvas, columns=columns)
 
     out = sampler.decode(watched, canvas, generated, 4, TOKENS, Draws())
     assert out.tolist() == [[5, EOS, 3, TURN, 4]]

@@ -1,7 +1,10 @@
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from dlens.samplers import LLaDA, Tokens
-from dlens.samplers.read import gumbel, keep_top_k, keep_top_p, read
+from dlens.samplers.read import gumbel, invert, keep_top_k, keep_top_p, keep_within_p, read
 
 
 def scores(*values: float) -> torch.Tensor:
@@ -53,7 +56,7 @@ def test_a_large_vocabulary_is_read_in_parts() -> None:
         return torch.full((1, 1, 1), 0.5, dtype=torch.float64).expand(1, columns, vocab)
 
     open = torch.tensor([[True, False, True, True, True, True]])
-    guess = read(logits, torch.arange(1, 7), open, 0, pick, noise, draws=9)
+    guess = read(logits[:, 1:], open, 0, pick, noise, draws=9)
     assert guess.tokens[open].tolist() == [1005, 3005, 4005, 5005, 6005]
     assert guess.confidence[open].tolist() == [3, 5, 6, 7, 8]
     assert seen == [3, 2, 0] and shapes == [(4, vocab), (4, vocab), (1, vocab)]
@@ -65,5 +68,23 @@ def test_a_run_over_a_large_vocabulary_commits_the_likeliest() -> None:
     logits = torch.zeros(1, 9, vocab)
     logits[0, torch.arange(9), best] = 20.0 + torch.arange(9)
     canvas = torch.cat([torch.tensor([[4]]), torch.ones(1, 8, dtype=torch.long)], dim=1)
-    out = LLaDA(2, 8).decode(lambda *_: logits, canvas, canvas == 1, 8, Tokens(mask=1), lambda shape: torch.rand(0))
+
+    def forward(canvas: Tensor, unconditional: Tensor | None = None, columns: Any = None) -> Tensor:
+        return logits[:, columns]
+
+    out = LLaDA(2, 8).decode(forward, canvas, canvas == 1, 8, Tokens(mask=1), lambda shape: torch.rand(0))
     assert out[0].tolist() == [4, *best[1:].tolist()]
+
+
+def test_what_is_kept_within_a_mass() -> None:
+    scores = torch.tensor([[0.5, 0.3, 0.15, 0.05], [0.05, 0.95, 0.0, 0.0]], dtype=torch.float64).log()
+    kept = keep_within_p(scores, 0.81).isfinite()
+    # One token that alone has more than the mass stays; the one that crosses it does not.
+    assert kept.tolist() == [[True, True, False, False], [False, True, False, False]]
+    assert keep_top_p(scores, 0.81).isfinite()[0].tolist() == [True, True, True, False]
+
+
+def test_a_draw_is_where_the_cumulated_probability_passes() -> None:
+    chances = torch.tensor([[0.25, 0.5, 0.25]] * 5, dtype=torch.float64)
+    uniform = torch.tensor([0.0, 0.249, 0.25, 0.74, 0.999], dtype=torch.float64)
+    assert invert(chances, uniform).tolist() == [0, 0, 1, 1, 2]

@@ -6,9 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
-from dlens.samplers import Denoiser, Dream, LLaDA, Threshold
-from tests.samplers.fakes import EOS, MASK, PAD, TOKENS, VOCAB, Draws, Network, decode, make_canvas, prompt
+from dlens.samplers import Ancestral, BlockDiffusion, Denoiser, Dream, FirstHitting, LLaDA, Threshold
+from tests.samplers.fakes import EOS, MASK, PAD, TOKENS, VOCAB, Draws, Network, at, decode, make_canvas, prompt
 
 SAMPLERS: list[Denoiser] = [
     LLaDA(8, 4),
@@ -22,6 +23,13 @@ SAMPLERS: list[Denoiser] = [
     Threshold(0.5, block_length=4),
     Threshold(factor=1.0, temperature=0.7),
     Threshold(0.5, block_length=2, temperature=1.0),
+    BlockDiffusion(4, steps=2, threshold=0.5),
+    BlockDiffusion(4, None, 0.4, edit_threshold=0.3, temperature=0.7, top_p=0.9, stop="token"),
+    BlockDiffusion(4, None, 0.4, small_block=2, first_alone=True, temperature=1.0, stop="never"),
+    FirstHitting(4),
+    FirstHitting(8, top_p=0.8, stop="never"),
+    Ancestral(6),
+    Ancestral(eps=0.3),
 ]
 
 heat = st.sampled_from([0.0, 0.6])
@@ -49,10 +57,30 @@ threshold = {
     "block_length": blocks,
     "temperature": heat,
 }
+block = {
+    "block_length": st.sampled_from([1, 2, 4, 16]),
+    "steps": st.one_of(st.none(), st.integers(1, 20)),
+    "threshold": st.one_of(st.none(), st.floats(0.01, 1.0)),
+    "minimal_topk": st.sampled_from([None, 1, 4]),
+    "first_alone": st.booleans(),
+    "edit_threshold": st.one_of(st.none(), st.floats(0.01, 1.0)),
+    "max_post_steps": st.integers(0, 3),
+    "stop": st.sampled_from(["never", "block", "token"]),
+    "temperature": heat,
+}
+hitting = {"block_length": st.sampled_from([1, 2, 4, 16]), "top_p": st.sampled_from([None, 0.2, 0.9])}
+ancestral = {"steps": st.one_of(st.none(), st.integers(1, 20)), "eps": st.sampled_from([1e-5, 0.3])}
 kinds = st.one_of(
     *(
         st.tuples(st.just(kind), st.fixed_dictionaries(choices))
-        for kind, choices in ((LLaDA, llada), (Dream, dream), (Threshold, threshold))
+        for kind, choices in (
+            (LLaDA, llada),
+            (Dream, dream),
+            (Threshold, threshold),
+            (BlockDiffusion, block),
+            (FirstHitting, hitting),
+            (Ancestral, ancestral),
+        )
     )
 )
 tokens_or_masks = st.lists(st.one_of(st.integers(0, PAD - 1), st.just(MASK)), min_size=1, max_size=6)
@@ -105,9 +133,9 @@ def test_the_mask_token_is_never_sampled(sampler: Denoiser) -> None:
     canvas, generated, pads = make_canvas([prompt(3)], 8)
     network, calls = Network(), []
 
-    def forward(canvas: torch.Tensor, unconditional: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(canvas: Tensor, unconditional: Tensor | None = None, columns: Tensor | None = None) -> Tensor:
         calls.append(canvas)
-        logits = network(canvas, unconditional)
+        logits = network(canvas, unconditional, columns)
         return logits.index_fill(-1, torch.tensor([MASK]), 50.0)
 
     out = sampler.decode(forward, canvas, generated, 8, TOKENS, Draws())
@@ -125,9 +153,9 @@ def test_confidences_that_bfloat16_rounds_together_are_kept_apart(sampler: Denoi
     assert logits.softmax(dim=-1)[0, 1, 5] == logits.softmax(dim=-1)[0, 2, 6]
     order = []
 
-    def forward(canvas: torch.Tensor, unconditional: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(canvas: Tensor, unconditional: Tensor | None = None, columns: Tensor | None = None) -> Tensor:
         order.append((canvas[0, 1:] == MASK).tolist())
-        return logits
+        return at(logits, columns)
 
     canvas, generated, _ = make_canvas([[4]], 3)
     sampler.decode(forward, canvas, generated, 3, TOKENS, Draws())
@@ -142,10 +170,10 @@ def test_equal_confidences_go_to_the_leftmost_and_equal_tokens_to_the_lowest(sam
     logits[:, :, [EOS, 9, 8]] = 3.0
     order = []
 
-    def forward(canvas: torch.Tensor, unconditional: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(canvas: Tensor, unconditional: Tensor | None = None, columns: Tensor | None = None) -> Tensor:
         order.append((canvas == MASK).sum(dim=1).tolist())
         assert (canvas[0, 1 : 41 - order[-1][0]] == 8).all()
-        return logits
+        return at(logits, columns)
 
     canvas, generated, _ = make_canvas([[4], [5]], 40)
     sampler.decode(forward, canvas, generated, 40, TOKENS, Draws(range(2)))

@@ -2,10 +2,11 @@ import itertools
 
 import pytest
 import torch
+from torch import Tensor
 
 from dlens.samplers import Threshold
 from tests.samplers import reference
-from tests.samplers.fakes import MASK, TOKENS, Draws, Network, decode, make_canvas, prompt
+from tests.samplers.fakes import MASK, TOKENS, Draws, Network, at, decode, make_canvas, prompt
 
 RULES = [{"threshold": t} for t in (0.999, 0.9, 0.6, 0.2)] + [{"factor": f} for f in (0.0, 0.4, 1.0, 2.5)]
 
@@ -65,9 +66,9 @@ def fixed(confidences: list[float]) -> tuple[torch.Tensor, list[list[bool]]]:
 def masks_by_step(sampler: Threshold, confidences: list[float]) -> list[list[bool]]:
     logits, seen = fixed(confidences)
 
-    def forward(canvas: torch.Tensor, unconditional: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(canvas: Tensor, unconditional: Tensor | None = None, columns: Tensor | None = None) -> Tensor:
         seen.append((canvas[0, 1:] == MASK).tolist())
-        return logits
+        return at(logits, columns)
 
     canvas, generated, _ = make_canvas([[5]], len(confidences))
     sampler.decode(forward, canvas, generated, len(confidences), TOKENS, Draws())

@@ -37,7 +37,7 @@ def plain_run(
     seed: int = 0,
 ) -> PlainRun:
     """Decode with `module`, a plain torch module, in the convention of `model`'s family."""
-    sampler = sampler or default_for("diffusion", model.family.shift)  # type: ignore[assignment]
+    sampler = sampler or default_for("diffusion", model.family.shift, model.family.block_length)  # type: ignore[assignment]
     assert isinstance(sampler, Denoiser)
     mask_id = model.family.mask_token_id
     assert mask_id is not None
@@ -47,7 +47,7 @@ def plain_run(
     generated = canvas == mask_id
     run = PlainRun([], [], canvas)
 
-    def forward(canvas: Tensor, unconditional: Tensor | None = None) -> Tensor:
+    def forward(canvas: Tensor, unconditional: Tensor | None = None, columns: Any = slice(None)) -> Tensor:
         run.canvases.append(canvas.clone())
         both = canvas if unconditional is None else torch.cat([canvas, unconditional])
         twice = mask.repeat(len(both) // len(canvas), 1)
@@ -56,6 +56,7 @@ def plain_run(
         run.logits.append(logits[: len(canvas)].clone())
         if model.family.shift:
             logits = shifted(logits, twice)
+        logits = logits[:, columns]
         return logits if unconditional is None else torch.stack(logits.chunk(2))
 
     generator = torch.Generator().manual_seed(seed)

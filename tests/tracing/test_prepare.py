@@ -11,8 +11,8 @@ from transformers import GPTNeoXConfig
 import dlens
 from dlens.models.families.decoder import llama_like
 from dlens.tracing.planning.inputs import as_batch
-from dlens.tracing.prepare import target_of, windows
-from dlens.tracing.step.state import Window
+from dlens.tracing.prepare import groups, target_of
+from dlens.tracing.step.state import Group
 from tests.whole.architectures import CONFIGS, SIZE, build
 from tests.whole.operations import IDS
 
@@ -47,13 +47,13 @@ def test_facts_of_a_model() -> None:
 
 def test_prompts_run_as_one_or_in_groups_of_equal_length(ar: dlens.Model) -> None:
     batch = as_batch(ar, [[5, 6, 7], [8], [9, 10, 11]])
-    ((window, ids, real),) = windows(ar, batch)
-    assert window == Window((0, 1, 2), 0) and ids is batch.ids and real is batch.real
+    ((group, ids, real),) = groups(ar, batch)
+    assert group == Group((0, 1, 2), 0) and ids is batch.ids and real is batch.real
     deaf = replace(ar, honours_padding=False)
-    groups = list(windows(deaf, batch))
-    assert [window for window, _, _ in groups] == [Window((1,), 2), Window((0, 2), 0)]
-    assert [ids.tolist() for _, ids, _ in groups] == [[[8]], [[5, 6, 7], [9, 10, 11]]]
-    assert all(bool(real.all()) for _, _, real in groups)
+    found = list(groups(deaf, batch))
+    assert [group for group, _, _ in found] == [Group((1,), 2), Group((0, 2), 0)]
+    assert [ids.tolist() for _, ids, _ in found] == [[[8]], [[5, 6, 7], [9, 10, 11]]]
+    assert all(bool(real.all()) for _, _, real in found)
 
 
 def test_a_part_in_training_mode_is_named() -> None:

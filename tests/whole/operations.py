@@ -226,6 +226,17 @@ def steer_the_middle(pair: Pair) -> None:
             pair.same(pair.trace.steer(pair.vector, layers=1, at="resid_mid"), pair.run())
 
 
+def splice(pair: Pair) -> None:
+    w = torch.randn(pair.model.d_model, 20, generator=torch.Generator().manual_seed(1))
+    sae = dlens.SparseAutoencoder(w, w.T.contiguous(), torch.zeros(20), torch.zeros(len(w)), k=3)
+
+    def reconstructed(_module: Any, _args: Any, out: Any) -> Any:
+        return like(out, sae.reconstruct(first(out)))
+
+    with hooked((pair.blocks[1], reconstructed)):
+        pair.same(pair.trace.splice(sae, 1, at="resid_post", error=False), pair.run())
+
+
 def ablate(pair: Pair) -> None:
     def ablated(_module: Any, _args: Any, out: Any) -> Any:
         return like(out, _zeroed(first(out).clone()))
@@ -267,6 +278,7 @@ CHECKS: dict[str, Callable[[Pair], None]] = {
     "repeat": repeat,
     "steer": steer,
     "steer the middle": steer_the_middle,
+    "splice": splice,
     "ablate": ablate,
     "patch": patch,
     "measure": measure,

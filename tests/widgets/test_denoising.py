@@ -13,6 +13,49 @@ def measured(steps: int = 3, **fields: Any) -> Any:
     return denoised(steps, measures={"top_tokens": top_tokens(steps, 2, steps + 1)}, **fields)
 
 
+def test_it_opens_at_the_finished_text_in_colours(page: Any) -> None:
+    widget = Denoising(measured())
+    assert widget.step == widget.last == 3 and "before step 3 of 3" in widget.html()
+    Shown(page, widget)
+    page.get_by_text("finished, 3 steps").wait_for()
+    assert page.locator(".tokens").inner_text() == "Once upon a fox"
+    backs = page.locator(".tokens span").evaluate_all("spans => spans.map((s) => s.style.background)")
+    assert backs[0] == "" and len({*backs[1:]}) == 3 and "" not in backs[1:]
+    # Nothing is scrolled before the reader scrolls it.
+    assert page.locator(".scroll, .tokens").evaluate_all("all => all.every((each) => each.scrollTop === 0)")
+
+
+def test_the_finished_text_has_the_thoughts_of_the_step_that_committed_it() -> None:
+    widget = Denoising(measured())
+    widget.position = 2
+    assert [side["step"] for side in widget.detail["sides"]] == [1]
+    widget.position = 0
+    assert [side["step"] for side in widget.detail["sides"]] == [2]
+
+
+def test_a_button_leads_to_the_step_that_committed_a_token(page: Any) -> None:
+    shown = Shown(page, Denoising(measured()))
+    page.locator("[data-position='3']").click()
+    page.get_by_role("button", name="Go to step 2, which committed it").click()
+    page.get_by_text("before 2 of 3").wait_for()
+    assert shown.widget.step == 2 and page.get_by_role("button", name="Go to step").count() == 0
+
+
+def test_the_map_of_layers_follows_the_step(page: Any) -> None:
+    shown = Shown(page, Denoising(measured()))
+    page.get_by_role("heading", name="First choice of every layer (logit lens) at step 2").wait_for()
+    page.get_by_label("first choice of every layer at every position").focus()
+    page.keyboard.press("ArrowUp")
+    page.get_by_text('layer 0, position 1: " upon" 50.0 %').wait_for()
+    assert (shown.widget.layer, shown.widget.lens["layers"]) == (0, [0, 1])
+    shown.set(step=1)
+    page.get_by_role("heading", name="(logit lens) at step 1").wait_for()
+
+
+def test_without_top_tokens_there_is_no_map_of_layers() -> None:
+    assert Denoising(denoised()).lens == {}
+
+
 def test_state_stays_inside_the_run() -> None:
     widget = Denoising(measured())
     widget.step, widget.position, widget.layer, widget.row = 99, -3, 40, 5
@@ -81,6 +124,8 @@ def test_the_fallback_escapes_the_model_and_the_tokens() -> None:
 def test_clicks_and_keys_reach_python_and_the_picture(page: Any) -> None:
     shown = Shown(page, Denoising(measured(), denoised(3, plan=({"op": "skip", "words": "skip layers 1"},))))
     widget, tokens = shown.widget, page.locator(".tokens").first
+    shown.set(step=0)
+    page.get_by_text("before 0 of 3").wait_for()
     assert tokens.inner_text().replace("\n", "") == "Once░░░"
     slider = page.locator("input[type=range]")
     slider.focus()
@@ -138,10 +183,11 @@ def test_the_lens_begins_at_the_chosen_layer(page: Any) -> None:
 
 def test_a_click_on_the_map_sets_step_and_position(page: Any) -> None:
     shown = Shown(page, Denoising(measured()))
-    canvas = page.get_by_role("application")
+    shown.set(step=0)
+    canvas = page.get_by_label("which positions are decoded")
     canvas.focus()
     page.keyboard.press("ArrowDown")
-    page.get_by_text("position 1 before step 1: decoded").wait_for()
+    page.get_by_text("position 1 before step 1: decoded at step 0; the likeliest token has 75 %").wait_for()
     page.keyboard.press("ArrowRight")
     page.get_by_text("position 2 before step 1: masked").wait_for()
     assert (shown.widget.step, shown.widget.position) == (1, 2)
@@ -151,6 +197,8 @@ def test_differences_between_two_runs_are_marked_and_counted(page: Any) -> None:
     other = denoised(3)
     other.canvas[2, 0, 1], other.tokens[0, 1] = 3, 3  # pyright: ignore
     shown = Shown(page, Denoising(denoised(3), other))
+    shown.set(step=0)
+    page.get_by_text("before 0 of 3").wait_for()
     assert page.locator(".tokens .unlike").count() == 0
     shown.set(step=3)
     page.get_by_text("0 % masked; 1 of 4 positions differ").first.wait_for()

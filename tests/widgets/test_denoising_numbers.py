@@ -6,7 +6,9 @@ import torch
 
 from dlens.widgets.denoising_numbers import (
     POSITION_KINDS,
+    all_thoughts,
     check_denoising,
+    first_choices,
     frames_of,
     mask_id,
     piece,
@@ -38,6 +40,38 @@ def test_what_the_model_thought_of() -> None:
     assert kept["lens"] == [[0, " upon", 0.5], [1, " upon", 0.75]]
     assert "TopTokens" in thoughts(denoised(), 0, 0, 0, 0)["message"]
     assert "Layer 5 was not measured" in thoughts(measured(), 0, 0, 0, 5)["message"]
+
+
+def unpacked(held: dict[str, Any]) -> np.ndarray:
+    return np.frombuffer(held["data"], "<f4" if held["dtype"] == "float32" else "<i4").reshape(held["shape"])
+
+
+def test_the_first_choice_of_every_layer_at_a_step() -> None:
+    held = first_choices(measured(), 0, 9)
+    assert (held["step"], held["layers"], held["words"]) == (2, [0, 1], [" upon"])
+    np.testing.assert_array_equal(unpacked(held), [[0.5] * 4, [0.75] * 4])
+    assert unpacked(held["ids"]).tolist() == [[0] * 4] * 2
+    one = denoised(3, measures={"t": top_tokens(3, 2, 4).isel(layer=[1])})
+    assert first_choices(denoised(), 0, 0) == first_choices(one, 0, 0) == {}
+
+
+def test_all_that_was_thought_is_what_is_told_place_by_place() -> None:
+    data = top_tokens(3, 2, 4)
+    data["token"][1, 0, 0, 2, 1] = -1
+    given = denoised(3, measures={"t": data})
+    held = all_thoughts(given, 0)
+    ids, chances = unpacked(held["ids"]), unpacked(held["chances"])
+    assert ids.shape == chances.shape == (3, 2, 4, 2) and ids[1, 0, 2, 1] == -1
+    for step, layer, position in np.ndindex(3, 2, 4):
+        pairs = zip(ids[step, layer, position], chances[step, layer, position], strict=True)
+        told = [[held["words"][i], float(chance)] for i, chance in pairs if i >= 0]
+        assert told == thoughts(given, 0, step, position, layer)["alternatives"]
+    assert all_thoughts(denoised(), 0) == {}
+
+
+def test_the_chance_of_the_likeliest_token_at_every_step() -> None:
+    np.testing.assert_array_equal(frames_of(measured(), 0).chances, np.full((3, 4), 0.75))
+    assert np.isnan(frames_of(denoised(), 0).chances).all()
 
 
 def test_masks_are_known_from_the_record_alone() -> None:

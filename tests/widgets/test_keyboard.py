@@ -18,14 +18,16 @@ FOCUSED = """() => {
     return [name.trim(), outlineStyle !== "none" && parseFloat(outlineWidth) >= 2];
 }"""
 STOPS = {
-    "denoising": """▶ Play · Step · Colour by · made up: as it is: tokens before step 0 ·
+    "denoising": """▶ Play · Step · Colour by · made up: as it is: tokens at the end ·
         which positions are decoded at each step; arrow keys move the step and the position ·
-        show layer 0 · show layer 1""",
+        Go to step 0, which committed it · show layer 1 · show layer 0 ·
+        first choice of every layer at every position; arrow keys move the layer and the position""",
     "collapse": """Step · Similarity · Channel · Layer · leave out channel 3 · Show made up: as it is ·
         similarity of every two layers; arrow keys move to another pair · The numbers ·
         share of the channel by layer and token; arrow keys move · The numbers""",
     "recency": """Layer · The numbers · The numbers · Tokens of · Step ·
-        similarity token by token; arrow keys move to another pair""",
+        similarity token by token, made up: as it is; arrow keys move to another pair ·
+        similarity token by token, made up: as it is; arrow keys move to another pair""",
     "heads": """Step · Ablate this head · patterns of every head; arrow keys move to another head ·
         pattern of one head; arrow keys move to another pair of tokens""",
     "planner": """block 0, cosine 0.5 · Skip the most redundant · how many blocks · Keep all · measure at once ·

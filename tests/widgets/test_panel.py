@@ -1,9 +1,15 @@
+import base64
+import gzip
+import json
 import re
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import traitlets
 
-from dlens.widgets.panel import Panel, corrected, css, esm, heat_html, numbers_html, packed
+from dlens.widgets.panel import Asked, Panel, corrected, css, esm, heat_html, numbers_html, packed
 
 
 class Words(Panel):
@@ -71,3 +77,58 @@ def test_the_picture_is_shown_before_the_widget(monkeypatch: pytest.MonkeyPatch)
 def test_every_widget_has_a_name_for_its_picture() -> None:
     first, second = Words().picture, Words().picture
     assert re.fullmatch("[0-9a-f]{32}", first) and first != second
+
+
+class Counted(Panel):
+    """A widget whose square follows its number, which is at most 3."""
+
+    _esm = "export default { render() {} }"
+    number = traitlets.Int(2).tag(sync=True)
+    square = traitlets.Dict().tag(sync=True)
+    message = traitlets.Unicode("as it was").tag(sync=True)
+
+    @traitlets.validate("number")
+    def _small(self, proposal: Any) -> int:
+        self.message = "set"
+        return min(3, proposal.value)
+
+    @traitlets.observe("number")
+    def _follow(self, change: Any) -> None:
+        self.square = packed(np.array([self.number**2 + 1 / 3]))
+
+    def _asked(self) -> list[Asked]:
+        return [Asked({"number": range(5)}, ["square"])]
+
+    def html(self) -> str:
+        return "<i>picture</i>"
+
+
+def held(html: str) -> dict[str, Any]:
+    """What a page without a kernel knows."""
+    (packed_state,) = re.findall(r'"([A-Za-z0-9+/=]{50,})", render\)', html)
+    return json.loads(gzip.decompress(base64.b64decode(packed_state)))
+
+
+def test_a_file_holds_the_answers_to_every_choice_and_the_widget_stays_as_it_was() -> None:
+    widget = Counted()
+    found = held(str(widget.html_alone()))
+    assert found["state"]["number"] == 2 and found["state"]["message"] == "as it was"
+    (table,) = found["tables"]
+    # Four is no choice: it would be corrected.
+    assert table["keys"] == ["number"] and list(table["rows"]) == ["[0]", "[1]", "[2]", "[3]"]
+    (square,) = np.frombuffer(base64.b64decode(table["rows"]["[3]"]["square"]["data"]["$bytes"]), "<f4")
+    assert square == pytest.approx(9 + 1 / 3, rel=2**-11) and square != np.float32(9 + 1 / 3)
+    assert (widget.number, widget.message) == (2, "as it was")
+
+
+def test_the_same_widget_makes_the_same_file_but_for_its_name() -> None:
+    first, second = (held(str(Counted(picture="p").html_alone())) for _ in range(2))
+    assert first == second
+
+
+def test_a_file_is_a_page_and_needs_the_right_name(tmp_path: Path) -> None:
+    html = Counted().save_html(tmp_path / "a" / "run.html").read_text(encoding="utf-8")
+    assert html.startswith("<!DOCTYPE html>") and "<title>dlens: Counted</title>" in html and "<i>picture</i>" in html
+    assert "src=" not in html and "@import" not in html
+    with pytest.raises(ValueError, match=r"expected a name that ends in \.html"):
+        Counted().save_html(tmp_path / "run.txt")

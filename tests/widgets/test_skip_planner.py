@@ -186,3 +186,23 @@ def test_one_layer(page: Any, ar: dlens.Model) -> None:
     assert widget.wait(60) and widget.status == "done" and widget.result["flops_saved"] > 0
     shown.push()
     page.get_by_text("1 of 1 problems").first.wait_for()
+
+
+def test_what_is_missing_says_why_and_plans_are_dots(page: Any, ar: dlens.Model, profiled: Any) -> None:
+    widget = planner(ar, profile=profiled)
+    shown = Shown(page, widget)
+    assert page.get_by_text("not measured: press Measure").count() == 4
+    found = {"flops_saved": 0.1, "baseline_loss": 2.0, "loss": 2.25, "baseline": 0.0, "accuracy": 0.0, "n": 3}
+    found |= {"low": 0.0, "high": 0.5, "retained": None, "retained_low": None, "retained_high": None}
+    shown.set(history=[found | {"plan": [2]}, found | {"plan": [5], "loss": 1.9}])
+    shown.set(plan=[2])
+    page.get_by_text("0 of 3 solved, 0 of 3 solved as it is; 3 of 3 problems").wait_for()
+    page.get_by_text("nothing to keep: 0 of 3 solved as it is").wait_for()
+    page.get_by_text("without 2: 10.0 % of FLOPs saved, loss +0.250 nats a token, 0 of 3 solved").wait_for()
+    paper = page.get_by_label("FLOPs saved against the rise of the loss")
+    box = paper.bounding_box()
+    # The plan that saves as much at less loss is the lower dot.
+    x = 64 + 10 / (10 * 1.12) * (box["width"] - 90)
+    paper.click(position={"x": x, "y": 8 + (box["height"] - 54) * (0.25 + 0.042 + 0.1) / (0.35 * 1.24)})
+    page.get_by_text("without 5: 10.0 % of FLOPs saved, loss −0.100").wait_for()
+    assert widget.plan == [5]

@@ -104,9 +104,9 @@ def test_clicks_and_keys_reach_python_and_the_picture(page: Any, recency_read: A
     page.keyboard.press("ArrowRight")
     page.get_by_text("3, 25 % masked").wait_for()
     assert widget.step == 3
-    page.get_by_label("similarity token by token").focus()
+    page.get_by_label("similarity token by token, AR").focus()
     page.keyboard.press("ArrowRight")
-    page.get_by_text('positions 0 "Once" and 1 " upon": cosine').wait_for()
+    page.get_by_text('positions 0 "Once" and 1 " upon": cosine').first.wait_for()
     assert (widget.position, widget.position_b) == (0, 1)
 
 
@@ -126,3 +126,26 @@ def test_what_is_shown_says_what_it_is_of() -> None:
     widget.layer, widget.chosen = 1, 1
     assert {(each["layer"], each["noise"]) for each in widget.profiles} == {(1, -1)}
     assert [widget.matrix[name] for name in ("layer", "step", "chosen", "group")] == [1, widget.step, 1, 1]
+
+
+def test_models_stand_side_by_side_without_the_diagonal(page: Any) -> None:
+    shown = Shown(page, TokenRecency({"one": turning(), "two": turning(steps=1)}))
+    shown.set(step=1)
+    page.get_by_role("heading", name="one, layer 1, step 1").wait_for()
+    page.get_by_role("heading", name="two, layer 1, step 0").wait_for()
+    assert [held["tokens"] for held in shown.widget.matrices] == [["Once", " upon", "<|mask|>", "<|mask|>"]] + [
+        ["Once", "<|mask|>", "<|mask|>", "<|mask|>"]
+    ]
+    page.get_by_text('positions 0 "Once" and 0 "Once": the same token').first.wait_for()
+    # The colours end at the largest cosine of two tokens, on both sides of 0.
+    assert page.locator(".recency .scale").first.inner_text().split() == ["−1", "1"]
+    assert shown.widget.html().count("#808080") == 2 * 4
+
+
+def test_distances_of_few_pairs_are_left_out(page: Any) -> None:
+    Shown(page, TokenRecency(turning(positions=12)))
+    page.get_by_text("Distances with fewer than 5 pairs are left out.").wait_for()
+    page.get_by_text("The numbers").first.click()
+    # Eleven distances, of which the last four have four pairs and fewer.
+    rows = page.locator("details[open] tbody tr td:first-child").all_inner_texts()
+    assert rows == [str(d) for d in range(1, 8)]

@@ -15,6 +15,7 @@ from dlens.findings.scores.intervals import LEVEL, mcnemar, ratio_interval
 from dlens.ops.base.given import as_index
 from dlens.samplers import Sampler
 from dlens.tasks import Problem, Task, get
+from dlens.tracing.planning.kv_cache import Caching
 
 __all__ = ["Retention", "asked_of_both", "enough", "judged", "retention"]
 
@@ -103,6 +104,7 @@ def retention(
     split: str = "test",
     sampler: Sampler | None = None,
     max_new_tokens: int | None = None,
+    cache: Caching = "auto",
     batch_size: int = 16,
     progress: bool = True,
 ) -> Retention:
@@ -117,7 +119,8 @@ def retention(
         baseline: the model as it is, scored before by `dlens.findings.scores.accuracy.score_task` with the same
             arguments, so that many changes share it; scored here by default.
         split: of the problems, "test" or "train".
-        sampler, max_new_tokens, batch_size, progress: see `dlens.findings.scores.decoding.Decoding`.
+        sampler, max_new_tokens, cache, batch_size, progress: see `dlens.findings.scores.decoding.Decoding`; a
+            cache is that of both.
 
     Returns:
         `.baseline`, `.accuracy`, `.retained`, `.low`, `.high`, `.n` and more.
@@ -134,7 +137,7 @@ def retention(
     """
     bare, chain = applied(model, plan)
     task, problems = asked_of_both(task, n, seed, split, baseline)
-    decoding = Decoding(sampler, max_new_tokens, batch_size=batch_size, seed=seed, progress=progress).of(task)
+    decoding = Decoding(sampler, max_new_tokens, cache, batch_size, seed, progress).of(task)
     refuse_other_answers(bare.model, task, decoding, baseline)
     saved = blocks_saved(chain, decoding.planned_steps(bare.model))
     # First what may not fit, so that it is refused before anything is computed.

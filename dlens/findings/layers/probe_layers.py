@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dlens.findings.layers.linear import fitted, score
 from dlens.findings.layers.profile import MASK_RATES
 from dlens.findings.scores.batches import batched, masked_rows, rng, token_rows
 from dlens.ops.base.given import as_index, as_seed
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["probe_layers"]
 
 TARGETS = ("noise", "position", "token", "masked_token")
-_PENALTIES = tuple(10.0**power for power in range(-1, 6))
 
 
 @dataclass(frozen=True)
@@ -226,22 +226,6 @@ def _cross_validated(
         return scores
     for fold, (train, test) in enumerate(GroupKFold(folds).split(vectors, groups=group)):
         if len(np.unique(labels[train])) > 1 and len(np.unique(labels[test])) > 1:
-            scores[fold] = _probe(tokens)(vectors[train], labels[train], vectors[test], labels[test])
+            guessed = fitted(vectors[train], labels[train], tokens).predict(vectors[test])
+            scores[fold] = score(labels[test], guessed, tokens)
     return scores
-
-
-def _probe(tokens: bool) -> Callable[[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]], float]:
-    from sklearn.linear_model import RidgeClassifierCV, RidgeCV
-    from sklearn.metrics import r2_score, recall_score
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    def score(train: NDArray[Any], labels: NDArray[Any], test: NDArray[Any], truth: NDArray[Any]) -> float:
-        model = (RidgeClassifierCV if tokens else RidgeCV)(alphas=_PENALTIES)
-        guessed = make_pipeline(StandardScaler(), model).fit(train, labels).predict(test)
-        if tokens:
-            # Balanced over the tokens that the fold holds.
-            return float(recall_score(truth, guessed, labels=np.unique(truth), average="macro"))
-        return float(r2_score(truth, guessed))
-
-    return score

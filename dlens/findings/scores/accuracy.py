@@ -19,7 +19,7 @@ from dlens.samplers import Sampler
 from dlens.tasks import Problem, Task, get
 from dlens.tasks.task import task_identity
 from dlens.tracing.chain import Trace
-from dlens.tracing.planning.kv_cache import CachePolicy
+from dlens.tracing.planning.kv_cache import Caching
 from dlens.tracing.progress import quiet
 from dlens.tracing.records.record import Record
 
@@ -99,7 +99,7 @@ def score_task(
     split: str = "test",
     sampler: Sampler | None = None,
     max_new_tokens: int | None = None,
-    cache: CachePolicy = "auto",
+    cache: Caching = "auto",
     batch_size: int = 16,
     count_flops: bool = False,
     progress: bool = True,
@@ -222,14 +222,16 @@ def refuse_other_answers(model: Model, task: Task, decoding: Decoding, before: S
         f"answers of {was.length} tokens": was.length != now.length,
         f"sampler {was.sampler}": was.sampler != now.sampler,
         f"seed {was.seed}": was.seed != now.seed,
+        # Words name caches that change no token.
+        f"cache {was.cache}": was.cache != now.cache and not all(isinstance(c, str) for c in (was.cache, now.cache)),
         # Draws differ from batch to batch; the default samplers make none.
         f"batches of {was.batch_size}": now.sampler is not None and was.batch_size != now.batch_size,
     }
     if found := [words for words, other in differs.items() if other]:
         raise ValueError(
             f"a baseline with {', '.join(found)}; expected {model.name} as it is, with answers of {now.length} tokens "
-            f"by sampler {now.sampler}, seed {now.seed} and batches of {now.batch_size}; score it with the same "
-            f"arguments, and without operations, or leave it out"
+            f"by sampler {now.sampler}, cache {now.cache}, seed {now.seed} and batches of {now.batch_size}; score it "
+            f"with the same arguments, and without operations, or leave it out"
         )
 
 

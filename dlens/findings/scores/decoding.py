@@ -5,15 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import final, get_args
+from typing import final
 
-from dlens.checks import as_flag, quoted, require_word
+from dlens.checks import as_flag, quoted
 from dlens.models.model import Model
 from dlens.ops.base.given import as_index, as_seed
 from dlens.samplers import Sampler, default_for
 from dlens.tasks import Task
 from dlens.tracing.chain import Trace
-from dlens.tracing.planning.kv_cache import CachePolicy
+from dlens.tracing.planning.kv_cache import Caching, check_cache
 from dlens.tracing.records.record import Record
 
 __all__ = ["Decoding"]
@@ -29,7 +29,7 @@ class Decoding:
     Args:
         sampler: one of `dlens.samplers`; the family's default by default.
         max_new_tokens: length of an answer; the task's by default.
-        cache: of AR decoding; see `Trace.generate`.
+        cache: see `Trace.generate`.
         batch_size: prompts decoded together.
         seed: of the sampler's random draws; 0 to 2**64 - 1.
         progress: show a progress bar when it takes longer than a second.
@@ -47,7 +47,7 @@ class Decoding:
 
     sampler: Sampler | None = None
     max_new_tokens: int | None = None
-    cache: CachePolicy = "auto"
+    cache: Caching = "auto"
     batch_size: int = 16
     seed: int = 0
     progress: bool = True
@@ -55,7 +55,7 @@ class Decoding:
     def __post_init__(self) -> None:
         as_seed(self.seed)
         as_flag(self.progress, "progress")
-        require_word("cache", self.cache, get_args(CachePolicy))
+        check_cache(self.cache)
         if self.sampler is not None and not isinstance(self.sampler, Sampler):
             raise ValueError(
                 f"sampler={quoted(self.sampler)}; expected one of dlens.samplers; make one, such as "
@@ -118,4 +118,5 @@ class Decoding:
             ValueError: the sampler does not fit the number of tokens.
         """
         family = model.family
-        return (self.sampler or default_for(family.objective, family.shift)).planned_steps(self.length)
+        sampler = self.sampler or default_for(family.objective, family.shift, family.block_length)
+        return sampler.planned_steps(self.length)

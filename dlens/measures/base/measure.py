@@ -6,10 +6,10 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dlens.axes import STATES
@@ -111,6 +111,8 @@ class Visit:
             a run starts. Where rows decode in groups, one group follows the other, each from step 0.
         rows, columns: which rows and columns of the whole batch these are.
         readout: how the model reads tokens off its stream, for measures that ask for it.
+        keys: the state of every column that is attended to, where a cached step computes some alone: `cells` then
+            leaves out the others, whose values are 0. None where these are the columns of `cells`.
 
     Examples:
         >>> cells = Cells(state=torch.zeros(1, 3).long(), noise=torch.zeros(1).long())
@@ -131,6 +133,7 @@ class Visit:
     rows: Sequence[int] = ()
     columns: range = range(0)
     readout: Readout | None = None
+    keys: Int[Tensor, "batch position"] | None = None
 
     @property
     def at(self) -> slice:
@@ -147,6 +150,10 @@ class Measure(ABC):
 
     Args:
         name: key in `record.measures`; None is the class name in snake case.
+
+    Attributes:
+        replays: whether a step that it reads can be recorded once and played again on a GPU: `update` is arithmetic of
+            the device alone, adds to its sums in place, and keeps nothing for later steps.
 
     Examples:
         A measure of one's own, how many positions count at each step:
@@ -169,6 +176,7 @@ class Measure(ABC):
     """
 
     name: str | None = None
+    replays: ClassVar[bool] = False
 
     @property
     def key(self) -> str:

@@ -15,10 +15,17 @@ _NOTES = {
     "trio/diffusion": "shipped; 7.9 M parameters, masked diffusion from scratch",
     "trio/ar-init": "shipped; 7.9 M parameters, masked diffusion started from trio/ar",
     "autoregressive": "decoders of transformers: Llama, Qwen, Mistral, Gemma, GPT-2, Pythia ...",
-    "masked": "a decoder of transformers with is_causal=False, trained to fill masks",
+    "masked": "a decoder of transformers with is_causal=False, trained to fill masks; BERT, ModernBERT",
     "masked-shifted": "the same, with logits shifted by one as in the AR model it came from",
     "llada": "LLaDA 8B and 1.5, by their own code (trust_remote_code)",
     "dream": "Dream and DiffuCoder, by their own code (trust_remote_code)",
+    "llada2": "LLaDA2.0 and 2.1, block diffusion, by their own code (trust_remote_code)",
+    "sdar": "SDAR, block diffusion, by its own code (trust_remote_code)",
+    "fast-dllm-v2": "Fast-dLLM v2, block diffusion, by its own code (trust_remote_code)",
+    "llada-moe": "LLaDA-MoE, by its own code (trust_remote_code)",
+    "rnd1": "RND1, by its own code (trust_remote_code)",
+    "bd3lm": "BD3-LM, block diffusion, by its own code (trust_remote_code, attn_backend='sdpa')",
+    "mdlm": "MDLM, by its own code (trust_remote_code)",
 }
 
 

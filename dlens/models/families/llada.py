@@ -84,6 +84,7 @@ def llada_layout(config: Any) -> Layout:
         ),
         mlp_skip=(Fill("ff_proj", _empty), Fill("up_proj", _empty), Fill("ff_out", _zeros)),
         block_tuple=2,
+        rotary="rotary_emb",
         reads=("q_proj", "k_proj", "v_proj", "ff_proj", "up_proj"),
         writes=("attn_out", "ff_out"),
     )

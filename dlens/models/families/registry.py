@@ -3,20 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from dlens.axes import respell
-from dlens.checks import quoted
+from dlens.checks import quoted, whole
+from dlens.models.families.adapted import (
+    FAST_DLLM,
+    LLADA_MOE,
+    RND1,
+    SDAR,
+    fast_dllm_layout,
+    llada_moe_layout,
+    rnd1_layout,
+    sdar_layout,
+)
 from dlens.models.families.decoder import AUTOREGRESSIVE, MASKED, MASKED_SHIFTED
+from dlens.models.families.dit import BD3LM, MDLM, dit_layout
 from dlens.models.families.dream import DREAM
+from dlens.models.families.encoder import ENCODER_LAYOUTS
 from dlens.models.families.llada import LLADA, llada_layout
+from dlens.models.families.llada2 import LLADA2, llada2_layout
 from dlens.models.family import Family, Layout
 
 __all__ = ["choose_family", "choose_layout", "families", "fills_masks", "register_family"]
 
-_FAMILIES: dict[str, Family] = {f.name: f for f in (AUTOREGRESSIVE, MASKED, MASKED_SHIFTED, LLADA, DREAM)}
-# Of what cannot be found: LLaDA's halves have no modules of their own, and give nothing to do to those they have.
-_LAYOUTS: Mapping[str, Callable[[Any], Layout]] = {"llada": llada_layout}
+_FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        AUTOREGRESSIVE,
+        MASKED,
+        MASKED_SHIFTED,
+        LLADA,
+        DREAM,
+        LLADA2,
+        SDAR,
+        FAST_DLLM,
+        LLADA_MOE,
+        RND1,
+        BD3LM,
+        MDLM,
+    )
+}
+# Of what cannot be found, as LLaDA's halves, which have no modules of their own, or was written down before.
+_LAYOUTS: Mapping[str, Callable[[Any], Layout]] = {
+    **ENCODER_LAYOUTS,
+    "llada": llada_layout,
+    "llada2_moe": llada2_layout,
+    "sdar": sdar_layout,
+    "sdar_moe": sdar_layout,
+    "Fast_dLLM_Qwen": fast_dllm_layout,
+    "lladamoe": llada_moe_layout,
+    "rnd1": rnd1_layout,
+    "bd3lm": dit_layout,
+    "mdlm": dit_layout,
+}
+# What configs call the tokens of a canvas block.
+_BLOCK_NAMES = ("block_size", "bd_size", "block_length")
 
 
 def families() -> tuple[Family, ...]:
@@ -94,10 +137,10 @@ def choose_family(family: str | Family | None, config: Any, architecture: str = 
                 f"family {name!r}; expected one of {', '.join(_FAMILIES)}; "
                 f"{respell(name, _FAMILIES)}; a new one is added with dlens.register_family"
             )
-        return _FAMILIES[name]
+        return _as_built(_FAMILIES[name], settings)
     for known in reversed(_FAMILIES.values()):
         if config.model_type in known.model_types:
-            return known
+            return _as_built(known, settings)
     masked = not settings.get("is_causal", True) or fills_masks(architecture)
     return MASKED if masked else AUTOREGRESSIVE
 
@@ -116,6 +159,14 @@ def fills_masks(architecture: str) -> bool:
 
     causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
     return architecture in MODEL_FOR_MASKED_LM_MAPPING_NAMES.values() and architecture not in causal
+
+
+def _as_built(family: Family, settings: Mapping[str, Any]) -> Family:
+    """A family whose attention is causal between canvas blocks, with the length that the checkpoint names."""
+    named = next((settings[name] for name in _BLOCK_NAMES if whole(settings.get(name)) is not None), None)
+    if family.block_length is None or named is None:
+        return family
+    return replace(family, block_length=named)
 
 
 def choose_layout(family: Family, config: Any) -> Layout | None:

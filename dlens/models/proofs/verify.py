@@ -27,6 +27,7 @@ from dlens.models.proofs.sites import check_sites, undecided, without
 
 __all__ = [
     "VerificationError",
+    "check_blocks",
     "check_causality",
     "check_finite",
     "check_mask_token",
@@ -69,7 +70,7 @@ def verify(model: Model) -> Layout:
             check_finite(model)
             check_sites(model, _ids(model))
             model = _of(model, check_inner(model, _ids(model)))
-            check_causality(model)
+            check_causality(model) if model.family.block_length is None else check_blocks(model)
             check_shift(model)
             model = _of(model, as_spelled(model, _ids(model)))
             model = _of(model, with_needed(model, _ids(model)))
@@ -210,6 +211,37 @@ def check_causality(model: Model) -> None:
         )
 
 
+def check_blocks(model: Model) -> None:
+    """Attention is causal between canvas blocks: no token of the second one moves the first one, inside which all do.
+
+    A model whose context is one block is looked at inside alone.
+    """
+    length = model.family.block_length
+    assert length is not None
+    if "sliding_attention" in model.attention_types:
+        raise VerificationError(
+            f"{model.name} attends within sliding windows, which a mask by canvas blocks would open; expected full "
+            f"attention in every block for block_length={length}; load with use_sliding_window=False, or a family "
+            f"without a block length"
+        )
+    ids = _ids(model, length + _PROOF_TOKENS)
+    first = _logits(model, ids)[:, :length]
+    # Experts compute their tokens together, so that others move a position's rounding.
+    rounding = max(_rounding(model), _ROUNDING) * float(first.abs().max())
+    for what, start, stop, expected in (("within", 1, length, True), ("of the second", length, ids.shape[1], False)):
+        changed = ids.clone()
+        changed[:, start:stop] = ids[:, :1]
+        place = slice(0, 1) if expected else slice(0, length)
+        moved = bool((_logits(model, changed)[:, place] - first[:, place]).abs().max() > rounding)
+        if moved != expected and start < min(stop, ids.shape[1]):
+            raise VerificationError(
+                f"other tokens {what} canvas block {'move' if moved else 'do not move'} the first one of {model.name}; "
+                f"expected attention that is full within blocks of {length} and causal between them, as family "
+                f"{model.family.name!r} says; give the right block_length, load with attn_implementation='sdpa', or "
+                f"give inputs= that make it so"
+            )
+
+
 def _rounding(model: Model) -> float:
     """How far later tokens may move a causal position, as a share of its largest logit.
 
@@ -267,11 +299,11 @@ def probe_padding(model: Model) -> bool:
     return bool((hidden - alone).abs().max() < 0.2 * (seen - alone).abs().max())
 
 
-def _ids(model: Model) -> TokenIds:
+def _ids(model: Model, length: int = _PROOF_TOKENS) -> TokenIds:
     """A row of unlike tokens, none of them special."""
     special = {model.family.mask_token_id, model.pad_token_id, model.eos_token_id, *model.family.end_token_ids}
     usable = [token for token in range(model.vocab_size) if token not in special]
-    length = min(_PROOF_TOKENS, model.n_positions or _PROOF_TOKENS)
+    length = min(length, model.n_positions or length)
     chosen = [usable[(7 * i + len(usable) // 3) % len(usable)] for i in range(length)]
     return torch.tensor([chosen], device=model.device)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dlens.axes import POINTS
@@ -26,9 +28,12 @@ class Place:
         point: hook point.
         layer: its layer, None for embed and logits.
         step: the current step.
-        noise: per row the share of masked positions; None for AR models.
+        noise_now: gives per row the share of masked positions, None for AR models; asked of the device when called.
         masked: [batch, position], which positions of this value are masks.
         rows, columns: which part of the whole batch the value covers.
+        index: [batch, column], the columns of the whole batch, where a cached step computes none that are side by side
+            in every row; `columns` are then those of the whole canvas.
+        stop: the column of the whole batch before which the last key is.
         halves: 2 under classifier-free guidance (conditional rows first), else 1.
 
     Examples:
@@ -49,11 +54,36 @@ class Place:
     point: str
     layer: int | None
     step: int
-    noise: tuple[float, ...] | None
+    noise_now: Callable[[], tuple[float, ...] | None] = field(repr=False)
     masked: Tensor
     rows: tuple[int, ...]
     columns: slice
     halves: int
+    index: Tensor | None = None
+    stop: int | None = None
+
+    def part_of(self, value: Tensor, axes: tuple[str, ...], n_keys: int) -> Tensor:
+        """The part at this place of what covers all columns of the rows.
+
+        Args:
+            value: axes as of the hook point, over all columns.
+            axes: their names.
+            n_keys: how many keys the place has.
+        """
+        if "position_b" in axes:
+            stop = self.columns.stop if self.stop is None else self.stop
+            value = value[..., stop - n_keys : stop]
+        moved = value.movedim(axes.index("position"), 1)
+        if self.index is None:
+            moved = moved[:, self.columns]
+        else:
+            moved = moved[torch.arange(len(moved))[:, None], self.index.to(moved.device)]
+        return moved.movedim(1, axes.index("position"))
+
+    @property
+    def noise(self) -> tuple[float, ...] | None:
+        """Per row the share of masked positions; None for AR models."""
+        return self.noise_now()
 
 
 @dataclass(frozen=True, kw_only=True)

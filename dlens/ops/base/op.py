@@ -182,6 +182,21 @@ class Op(ABC):
         """The name that it takes in the record, if any."""
         return None
 
+    @property
+    def replays(self) -> bool:
+        """Whether a step where it acts can be recorded once and played again on a GPU.
+
+        So it can where all that it does is arithmetic of the device: nothing depends on the number of the step, on
+        numbers that the processor reads, or on what an earlier step kept.
+
+        Examples:
+            >>> import dlens
+            >>> trace = dlens.trace("trio/diffusion").skip([3]).capture("resid_post")
+            >>> [op.replays for op in trace.ops]
+            [True, False]
+        """
+        return False
+
     def filled(self, calibration: Calibration) -> Op:
         """Itself with everything that it left open until its run starts, for the record.
 

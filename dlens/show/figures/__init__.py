@@ -1,6 +1,7 @@
 """Plotly figures of profiles, records, findings and studies; they are returned, never shown.
 
-Each function draws numbers that are labelled already. Users, the report and the tutorials call them.
+Each function draws numbers that are labelled already. Users, the report and the tutorials call them. For files and
+pages without plotly a figure is laid out (`layout`, `traced`) as a `drawing` of lines, dots and words.
 """
 
 from dlens.show.figures.attributions import attribution_heat
@@ -13,6 +14,7 @@ from dlens.show.figures.effects import (
     phases_points,
     retention_points,
 )
+from dlens.show.figures.export import save_figure
 from dlens.show.figures.layers import (
     channel_share,
     cosine_by_layer,
@@ -42,6 +44,7 @@ __all__ = [
     "phases_points",
     "points",
     "retention_points",
+    "save_figure",
     "share_by_noise",
     "statistics_table",
     "styled",

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Statistic", "bands", "lines", "points", "statistics_table", "whiskers"]
 
+# Told apart where colours begin anew.
+_SYMBOLS = ("circle", "circle-open")
 _DASHES = ("solid", "dash", "dot", "dashdot")
 
 
@@ -113,7 +115,7 @@ def bands(
     Args:
         statistics: of one kind, along the same axis.
         colours: number of the colour of each; each its own by default.
-        dashes: number of the dash of each; all solid by default.
+        dashes: number of the dash of each; by default another for each round of colours.
 
     Raises:
         ValueError: statistics of different kinds.
@@ -132,7 +134,7 @@ def bands(
             refuse(what, numbers, "a whole number for each statistic", f"write {what}={list(range(len(statistics)))}")
     for number, own in enumerate(statistics):
         colour = nth_colour(number if colours is None else colours[number])
-        dash = _DASHES[(0 if dashes is None else dashes[number]) % len(_DASHES)]
+        dash = _DASHES[(number // len(COLOURS) if dashes is None else dashes[number]) % len(_DASHES)]
         if own.low is not None and own.high is not None:
             edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
             edge |= {"x": list(map(spelt, own.places)), "legendgroup": spelt(own.name)}
@@ -225,7 +227,7 @@ def points(statistics: Sequence[Statistic], at: float | None = None) -> go.Figur
                 y=[names.index(name) + shift for name in own.places],
                 name=spelt(own.name),
                 mode="markers",
-                marker={"size": 8, "color": nth_colour(number)},
+                marker={"size": 8, "color": nth_colour(number), "symbol": _SYMBOLS[number // len(COLOURS) % 2]},
                 error_x=whiskers(own),
                 customdata=list(zip(map(spelt, own.places), low, high, map(spelt, notes), strict=True)),
                 hovertemplate="%{customdata[0]}: %{x:.3f} (%{customdata[1]:.3f} to %{customdata[2]:.3f}) "

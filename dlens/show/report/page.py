@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Sequence
+import re
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import unescape
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +18,8 @@ from dlens.files import write_text
 from dlens.findings.layers.profile import Profile
 from dlens.html import rendered
 from dlens.show import figures
+from dlens.show.figures.drawing import svg
+from dlens.show.figures.layout import drawn
 from dlens.tables import table_html
 
 if TYPE_CHECKING:
@@ -48,8 +55,18 @@ class Section:
     folded: bool = True
 
 
-def page(title: str, intro: str, sections: Sequence[Section], method: str, top: str = "") -> str:
-    """An HTML page that asks nothing of any server, for wide and narrow, light and dark screens.
+def page(
+    title: str,
+    intro: str,
+    sections: Sequence[Section],
+    method: str,
+    top: str = "",
+    opening: str = "",
+    end: str = "",
+) -> str:
+    """An HTML page that asks nothing of any server, for wide and narrow, light and dark screens, and for paper.
+
+    Figures are drawn when the page is written; each can be had as SVG and PNG, and its numbers as CSV.
 
     Args:
         title: heading of the page.
@@ -57,37 +74,80 @@ def page(title: str, intro: str, sections: Sequence[Section], method: str, top: 
         sections: figures with their tables.
         method: paragraphs on how it was measured, a line each.
         top: HTML that comes before the sections.
+        opening: HTML that comes first, below the sentence.
+        end: HTML that comes last.
 
     Examples:
         >>> html = page("Layers", "What each does.", [], "Measured once.")
-        >>> html.startswith("<!DOCTYPE html>"), "http://" in html
+        >>> html.startswith("<!DOCTYPE html>"), "<script src" in html
         (True, False)
     """
+    anchors = _anchors([*_headings(top), *(section.title for section in sections), *_LAST, *_headings(end)])
     html = rendered(
         "show/report/page.html.j2",
         title=title,
         intro=intro,
         sections=sections,
-        first=next((section for section in sections if section.figure is not None), None),
+        contents=[(_SHORT.get(name, name), anchor) for name, anchor in anchors.items()],
         method=method,
         top=top,
-        plot=_plot,
+        opening=opening,
+        end=end,
+        anchor=anchors.__getitem__,
+        drawing=_drawing,
+        csv=_csv,
         table=table_html,
     )
     return str(html)
 
 
-def _plot(figure: go.Figure, first: bool) -> Markup:
-    """A figure as plotly writes it; the first on a page brings plotly itself."""
+_LAST = ("How it was measured",)
+# In the contents.
+_SHORT = {"How it was measured": "Method"}
+_WIDTHS: Mapping[str, float] = {"wide": 1040, "narrow": 358}
+
+
+def _headings(html: str) -> list[str]:
+    """The headings of HTML that a page is given, whose sections have their own anchors."""
+    return [unescape(found) for found in re.findall(r"<h2>([^<]+?) ?<", html)]
+
+
+def _anchors(titles: Sequence[str]) -> dict[str, str]:
+    """The anchor of every heading, each its own.
+
+    Examples:
+        >>> _anchors(["a/b: the loss", "A b, the loss"])
+        {'a/b: the loss': 'a-b-the-loss', 'A b, the loss': 'a-b-the-loss-2'}
+    """
+    anchors: dict[str, str] = {}
+    for title in titles:
+        plain = anchor = re.sub("[^a-z0-9]+", "-", title.lower()).strip("-") or "section"
+        while anchor in anchors.values():
+            anchor = f"{plain}-{sum(own.startswith(plain) for own in anchors.values()) + 1}"
+        anchors[title] = anchor
+    return anchors
+
+
+def _drawing(section: Section) -> Markup:
+    """A figure drawn for wide and for narrow pages; style sheets choose."""
     from markupsafe import Markup
 
-    html = figure.to_html(
-        full_html=False,
-        include_plotlyjs="inline" if first else False,
-        config={"responsive": True, "displaylogo": False, "displayModeBar": False},
-        default_width="100%",
-    )
-    return Markup(html)
+    assert section.figure is not None
+    parts = [
+        Markup('<div class="{}">{}</div>').format(name, svg(drawn(section.figure, width), section.title))
+        for name, width in _WIDTHS.items()
+    ]
+    return Markup("\n").join(parts)
+
+
+def _csv(section: Section) -> str:
+    """The numbers of a section as an address that holds them, to all their digits."""
+    with StringIO(newline="") as text:
+        writer = csv.writer(text)
+        writer.writerow(section.columns)
+        writer.writerows(section.rows)
+        held = text.getvalue()
+    return f"data:text/csv;charset=utf-8;base64,{b64encode(held.encode()).decode()}"
 
 
 def profile_page(profiles: Sequence[Profile]) -> str:

@@ -9,12 +9,16 @@ from typing import Any
 
 from dlens.checks import as_flag, as_path
 from dlens.files import check_file, check_folder, write_text
+from dlens.findings.skipping.choosable import bare
 from dlens.findings.study.claims import Row, claims
 from dlens.findings.study.study import FULL, QUICK, Study, StudySettings, plain, study
 from dlens.models.source import TRIO
+from dlens.show.report.example import example
+from dlens.show.report.matrix import matrix
 from dlens.show.report.page import page, save_page
+from dlens.show.report.remarks import remarks
 from dlens.show.report.sections import sections
-from dlens.show.report.summary import lead, method, summary
+from dlens.show.report.summary import cited, lead, method, summary
 from dlens.tasks import Task, get
 from dlens.workers.base import Workers
 from dlens.workers.run import as_workers
@@ -105,17 +109,32 @@ def write_report(
     page_path, json_path = check_paths(out, json)
     store = Store(_parts(page_path), fresh)
     crew = None if workers is None else as_workers(workers)
-    found = study(models, task, settings, kinds=kinds, store=store, workers=crew, progress=progress)
+    # Loaded once, for the study and for the example.
+    chains = [bare(model, "a study") for model in models]
+    found = study(chains, task, settings, kinds=kinds, store=store, workers=crew, progress=progress)
     rows = claims(found)
     if json_path is not None:
         _write_json(found, rows, json_path)
-    return save_page(report_page(found, rows), page_path), rows
+    return save_page(report_page(found, rows, example(chains, settings.seed) or ""), page_path), rows
 
 
-def report_page(found: Study, rows: Sequence[Row]) -> str:
-    """The page of a study and its claims."""
-    title = f"Diffusion and autoregressive models, layer by layer: {', '.join(found.models)}"
-    return page(title, lead(found, rows), sections(found, rows), method(found), summary(_asked(found), rows))
+def report_page(found: Study, rows: Sequence[Row], run: str = "") -> str:
+    """The page of a study and its claims.
+
+    Args:
+        found: what was measured.
+        rows: what it states.
+        run: HTML of a run to explore.
+    """
+    return page(
+        f"Diffusion and autoregressive models, layer by layer: {', '.join(found.models)}",
+        lead(found, rows),
+        sections(found, rows),
+        method(found),
+        top=summary(_asked(found), rows, remarks(found), run),
+        opening=matrix(rows),
+        end=cited(found),
+    )
 
 
 def _asked(found: Study) -> str:

@@ -14,9 +14,10 @@ from dlens.findings.study.estimates import loss_change, loss_compressed
 from dlens.findings.study.study import Study
 from dlens.models.source import TRIO
 from dlens.show.figures.statistics import Statistic, bands, points, statistics_table
+from dlens.show.figures.style import COLOURS
 from dlens.show.report.page import Section
 from dlens.show.report.seeds import seeds_section
-from dlens.show.report.summary import margin
+from dlens.show.report.words import margin
 
 __all__ = ["sections"]
 
@@ -76,11 +77,12 @@ def _profiles(
     measured = [
         _over_texts(name, label, "layer", range(values.shape[1]), mean_curve(values)) for name, values in series.items()
     ]
-    figure = bands(
-        [own.after(first) for own in _on_one_axis(measured)],
-        [models.index(name.removesuffix(_MASKS).removesuffix(_OTHERS)) for name in series],
-        [int(name.endswith(_OTHERS)) for name in series],
-    )
+    numbers = [models.index(name.removesuffix(_MASKS).removesuffix(_OTHERS)) for name in series]
+    # A dash for other positions, and dots where colours begin anew.
+    dashes = [
+        2 * (number // len(COLOURS)) + name.endswith(_OTHERS) for number, name in zip(numbers, series, strict=True)
+    ]
+    figure = bands([own.after(first) for own in _on_one_axis(measured)], numbers, dashes)
     return Section(title, text, figure, *statistics_table(measured))
 
 

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from math import isfinite, nan
 from typing import TYPE_CHECKING
 
 from dlens.findings.scores.estimate import Estimate
 from dlens.findings.scores.intervals import LEVEL
-from dlens.findings.study.claims import PAPERS, Cell, Row, Verdict
+from dlens.findings.study.claims import PAPERS, Cell, Row
 from dlens.findings.study.parts import NEW_TOKENS, PROMPT_TOKENS, PROMPTS, READING_RATES
 from dlens.findings.study.results import ModelKind
 from dlens.findings.study.study import Study
 from dlens.html import rendered
+from dlens.show.report.matrix import row_anchor
+from dlens.show.report.published import ADDRESSES
+from dlens.show.report.words import CLASSES, colour_of, margin, number
 from dlens.tracing.probes.calibration import calibration_texts
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-__all__ = ["lead", "margin", "method", "number", "summary"]
+__all__ = ["cited", "lead", "method", "number", "summary"]
 
-# As many as a float32 tells apart.
-_MOST_DIGITS = 6
-_CLASS: Mapping[Verdict, str] = {"holds": "holds", "does not hold": "not", "undecided": "undecided"}
+# As many have room for their sentences beside each other.
+_SIDE_BY_SIDE = 4
 _OF: Mapping[ModelKind, str] = {"diffusion": "native diffusion", "ar": "AR", "ar-init": "AR-initialised"}
 
 
@@ -40,7 +41,7 @@ def lead(found: Study, rows: Sequence[Row]) -> str:
 def _outcome(cells: Sequence[Cell]) -> str:
     claimed = [cell.verdict for cell in cells if cell.claimed]
     counted = Counter(claimed)
-    holds, fails, undecided = (counted[verdict] for verdict in _CLASS)
+    holds, fails, undecided = (counted[verdict] for verdict in CLASSES)
     others = len(cells) - len(claimed)
     besides = f" {_count(others, 'more cell')} {'is' if others == 1 else 'are'} about what the papers do not claim."
     return (
@@ -62,18 +63,28 @@ def _count(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
-def summary(asked: str, rows: Sequence[Row]) -> Markup:
-    """Who was asked, then a row a question and a cell a model: what is claimed of it, the verdict, the effect."""
-    shown = {"says": _says, "colour": _colour, "margin": margin, "number": number, "about": _about, "beside": _beside}
-    return rendered("show/report/summary.html.j2", asked=asked, rows=rows, **shown)
+def summary(asked: str, rows: Sequence[Row], odd: Sequence[str] = (), example: str = "") -> Markup:
+    """Who was asked, then a row a question and a cell a model: what is claimed of it, the verdict, the effect.
+
+    Args:
+        asked: who.
+        rows: what a study states.
+        odd: what may look contradictory, a sentence each.
+        example: HTML of an example, between these and the rows.
+    """
+    shown = {"says": _says, "colour": colour_of, "margin": margin, "number": number, "about": _about, "beside": _beside}
+    given = {"asked": asked, "rows": rows, "remarks": odd, "example": example, "anchor": row_anchor}
+    return rendered("show/report/summary.html.j2", many=len(rows[0].cells) > _SIDE_BY_SIDE, **given, **shown)
+
+
+def cited(found: Study) -> Markup:
+    """How a report is cited, with what it tests."""
+    papers = [(number, title, ADDRESSES[number]) for number, title in PAPERS.items()]
+    return rendered("show/report/cite.html.j2", version=found.versions.get("dlens", ""), papers=papers)
 
 
 def _says(cell: Cell) -> str:
     return f"claimed of {_OF[cell.kind]}: {cell.says}" if cell.claimed else cell.says
-
-
-def _colour(cell: Cell) -> str:
-    return _CLASS[cell.verdict] if cell.claimed else "unclaimed"
 
 
 def _about(effect: Estimate) -> list[str]:
@@ -83,34 +94,6 @@ def _about(effect: Estimate) -> list[str]:
 
 def _beside(cell: Cell) -> list[str]:
     return [line for line in (cell.limit, cell.reported and f"reported: {cell.reported}") if line]
-
-
-def margin(cell: Cell) -> str:
-    """On which side of what number the effect is to lie."""
-    return f"claimed {cell.bar}" if cell.claimed else f"judged by {cell.bar}"
-
-
-def number(effect: Estimate, margin: float = nan) -> str:
-    """A number with its interval, to as many digits as tell its ends from a margin.
-
-    Examples:
-        >>> number(Estimate(0.04, 0.0004, 0.05)), number(Estimate(0.04, 0.0004, 0.05), margin=0)
-        ('0.040 [0.000, 0.050]', '0.0400 [0.0004, 0.0500]')
-        >>> number(Estimate(0.5, 0.25, 0.75)), number(Estimate(0.5, float("nan"), float("nan")))
-        ('0.50 [0.25, 0.75]', '0.50')
-    """
-    digits = 2 if abs(effect.value) >= 0.1 else 3
-    if not isfinite(effect.value):
-        return ""
-    while digits < _MOST_DIGITS and any(_on(margin, end, digits) for end in (effect.low, effect.high)):
-        digits += 1
-    value, low, high = (f"{part:.{digits}f}".replace("-", "−") for part in (effect.value, effect.low, effect.high))
-    return f"{value} [{low}, {high}]" if isfinite(effect.low) else value
-
-
-def _on(margin: float, end: float, digits: int) -> bool:
-    """Whether an end beside a margin would be shown as lying on it."""
-    return end != margin and round(end, digits) == round(margin, digits)
 
 
 def method(found: Study) -> str:

@@ -1,16 +1,48 @@
-"""The KV cache of autoregressive decoding: whether operations allow it, and one that stands skipped layers."""
+"""Whether operations allow a cache: the KV cache of autoregressive decoding, and those of denoising."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Collection
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from dlens.axes import POINTS
+from dlens.caches.blocks import Blocks
+from dlens.caches.cache import Cache
+from dlens.checks import require_word
+from dlens.models.model import Model
 from dlens.ops.base.target import Target
-from dlens.tracing.planning.plan import Plan
+from dlens.tracing.planning.plan import Plan, Planned
 
-__all__ = ["CachePolicy", "cache_policy", "fullest_cache"]
+__all__ = [
+    "CachePolicy",
+    "Caching",
+    "cache_policy",
+    "canvas_cache",
+    "check_cache",
+    "forward_arguments",
+    "fullest_cache",
+]
 
 CachePolicy = Literal["auto", "require", "off"]
+
+# What must be known of a block whose halves compute columns of their own.
+_HALVES = frozenset({"ln1_scale", "v", "attn_out", "resid_mid", "ln2_scale", "mlp_out"})
+
+Caching = CachePolicy | Cache
+"""What a user may ask for: a word, or one of `dlens.caches`."""
+
+
+def check_cache(cache: Any) -> None:
+    """Refuse what names no cache.
+
+    Raises:
+        ValueError: says what came.
+    """
+    if not isinstance(cache, Cache):
+        words = get_args(CachePolicy)
+        require_word("cache", cache, words, f"{', '.join(map(repr, words))}, or one of dlens.caches")
 
 
 def cache_policy(plan: Plan, policy: CachePolicy, target: Target) -> tuple[bool, tuple[str, ...]]:
@@ -67,3 +99,76 @@ def _fullest_cache_class() -> Any:
 def fullest_cache(config: Any) -> Any:
     """An empty KV cache that a model with skipped blocks can decode with."""
     return _fullest_cache_class()(config=config)
+
+
+def canvas_cache(model: Model, plan: Plan, asked: Caching) -> tuple[Cache | None, tuple[str, ...]]:
+    """The cache of a denoising run, if any, and the note where operations switch it off.
+
+    Raises:
+        ValueError: it is asked for and would be wrong.
+    """
+    block_length = model.family.block_length
+    if isinstance(asked, Cache):
+        asked.check(block_length)
+        _refuse(asked, _wrong_under(model, plan, asked))
+        return asked, ()
+    if asked == "off" or block_length is None:
+        return None, ()
+    wrong = _wrong_under(model, plan, Blocks())
+    if asked == "require":
+        _refuse(Blocks(), wrong)
+    return (Blocks(), ()) if wrong is None else (None, (f"cache off because of {wrong}",))
+
+
+def _refuse(cache: Cache, wrong: str | None) -> None:
+    if wrong is not None:
+        raise ValueError(
+            f"cache={type(cache).__name__} with {wrong}; expected a model and operations that are right where a step "
+            f"computes some positions alone; leave cache= out, or the operation"
+        )
+
+
+def _wrong_under(model: Model, plan: Plan, cache: Cache) -> str | None:
+    """What would not be right with a cache, and why; None where all is."""
+    if (missing := _missing_argument(model)) is not None:
+        return f"{model.name}, whose forward takes no {missing}"
+    if others := set(model.attention_types) - {"full_attention"}:
+        return f"{model.name}, whose {', '.join(sorted(others))} hides keys by their distance in the cache"
+    by_half = cache.halves(0) is not None
+    if by_half and (absent := _HALVES - set(model.layout.sites)):
+        return f"{model.name}, whose layout does not name {', '.join(sorted(absent))}"
+    if by_half and "(" in model.layout.sites["v"].spelled.replace("(head d_head)", ""):
+        return f"{model.name}, which makes queries, keys and values at once"
+    for planned in plan.planned:
+        if (reason := _wrong_operation(planned, plan, by_half)) is not None:
+            return f"'{planned.op.words()}': {reason}"
+    return None
+
+
+def _wrong_operation(planned: Planned, plan: Plan, by_half: bool) -> str | None:
+    """Why an operation is not right where a step computes some positions alone; None where it is."""
+    if any(touch.use == "gradient" for touch in planned.touches):
+        return "a gradient goes through all positions, and a cached step has computed few"
+    if any(touch.point == "rot_k" for touch in planned.touches):
+        return "rotated keys of a step lie among those of earlier ones; take k instead"
+    if by_half and any(POINTS[touch.point].inner for touch in planned.touches):
+        return "between a block's input and output each half has columns of its own"
+    if planned.structure.runs:
+        return "a block that runs again writes its keys and values twice"
+    if any(planned is breaking for breaking in plan.breaks_cache()):
+        return "what is skipped at some steps leaves no keys and values there"
+    return None
+
+
+def forward_arguments(model: Model) -> Collection[str]:
+    """The names of what a model's forward takes."""
+    # nnsight puts another forward on the instance.
+    return inspect.signature(type(model.module).forward).parameters
+
+
+def _missing_argument(model: Model) -> str | None:
+    """What a model does not take that a cached step must tell it; None where it takes all."""
+    taken = forward_arguments(model)
+    if "position_ids" not in taken and model.layout.rotary is None:
+        return "position_ids"
+    return None if model.layout.direct or "past_key_values" in taken else "past_key_values"

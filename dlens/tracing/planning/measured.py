@@ -41,6 +41,10 @@ class Measured(Op):
                 )
             target.require_point(point)
 
+    @property
+    def replays(self) -> bool:
+        return self.measure.replays
+
     def touches(self, target: Target) -> tuple[Touch, ...]:
         everywhere = tuple(range(target.n_layers))
         return tuple(Touch(point, everywhere, "measure") for point in self.measure.points)

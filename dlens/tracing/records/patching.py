@@ -41,6 +41,7 @@ def source_of(record: Record, point: str) -> Source:
         padding=record.is_pad[:, : int(record.is_prompt.any(0).sum())],
         n_steps=record.n_steps,
         planned_steps=record.planned_steps,
+        computed=record.computed,
     )
 
 

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, final
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
@@ -66,6 +66,8 @@ class Record:
         versions: of dlens and of the libraries below it.
         differentiated: hook point -> gradient with its axes; read as `record.gradients[name]`.
         metric: what gradients are of: [batch], or [step, batch] of a generation; NaN where none was taken.
+        computed: [step, batch, position], which positions each step computed, of a denoising run with a cache; None
+            where each computed all. Captured tensors are NaN at the others.
         count_flops, read_pieces, memo: how `flops` and `pieces` are found when first asked for.
 
     Examples:
@@ -109,6 +111,7 @@ class Record:
     versions: dict[str, str]
     differentiated: Mapping[str, Captured] = field(default_factory=dict)
     metric: Tensor | None = None
+    computed: Bool[Tensor, "step batch position"] | None = None
     count_flops: Callable[[], Flops] | None = None
     read_pieces: Callable[[], dict[int, str]] | None = None
     memo: dict[str, Any] = field(default_factory=dict, repr=False)

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = ["load_record", "save_record"]
 
-_TENSOR_FIELDS = ("tokens", "is_pad", "is_prompt", "canvas", "committed_at", "step_of_position")
+_TENSOR_FIELDS = ("tokens", "is_pad", "is_prompt", "canvas", "computed", "committed_at", "step_of_position")
 _CAPTURED, _GRADIENTS = "captured", "gradients"
 _REQUIRED = ("tokens", "is_pad", "is_prompt", "committed_at")
-_MASKS = ("is_pad", "is_prompt")
+_MASKS = ("is_pad", "is_prompt", "computed")
 _TOKEN_LIMIT = 2**31
 _SAVED = "dlens_saved"
 """Where each file has the name of the save that it is of."""
@@ -148,7 +148,8 @@ def _check_tensors(folder: Path, header: Header, tensors: dict[str, Tensor]) -> 
         if name not in tensors:
             raise KeyError(name)
     size = list(tensors["tokens"].shape)
-    shapes = dict.fromkeys(_REQUIRED, size) | {"canvas": [*_steps(tensors), *size], "step_of_position": [-1]}
+    by_step = dict.fromkeys(("canvas", "computed"), [*_steps(tensors), *size])
+    shapes = dict.fromkeys(_REQUIRED, size) | by_step | {"step_of_position": [-1]}
     for name in _TENSOR_FIELDS:
         if (value := tensors.get(name)) is None:
             continue

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, final
@@ -31,7 +33,7 @@ __all__ = ["Collector"]
 @final
 @dataclass
 class Collector:
-    """Receives from the engine what a run keeps; one for all windows of a run."""
+    """Receives from the engine what a run keeps; one for all groups of a run."""
 
     model: Model
     target: Target
@@ -50,6 +52,16 @@ class Collector:
     def start(self) -> None:
         """Make empty sums before the run, so that a measure can refuse it."""
         self.sums = {index: measure.start(self.span) for index, measure in self.measures.items()}
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Copy what measures read into memory of its own, which a recording keeps."""
+        before = self.slabs, self.kept
+        self.slabs, self.kept = {}, {}
+        try:
+            yield
+        finally:
+            self.slabs, self.kept = before
 
     def release(self) -> None:
         """Let go of what is needed only while the run lasts."""
@@ -116,15 +128,18 @@ class Collector:
         """Note the metric of a step's rows."""
         if self.metric is None:
             self.metric = torch.full((self.shape.n_steps, self.shape.batch), torch.nan, dtype=metric.dtype)
-        self.metric[state.step, list(state.window.rows)] = metric.to("cpu")
+        self.metric[state.step, list(state.group.rows)] = metric.to("cpu")
 
     def _keep(self, into: dict[str, Captured], active: Active, value: Tensor, spot: Spot) -> None:
         op, state = active.op, spot.state
         assert isinstance(op, Keep)
-        value = value.detach()[: len(state.window.rows)]
+        value = value.detach()[: len(state.group.rows)]
+        axes = POINTS[op.point].axes
+        if state.window is not None and state.whole is not None:
+            value = state.window.spread(value, axes.index("position"), fill=torch.nan)
+            state = state.whole
         kept = into.get(op.key) or self._allocate(into, active, op, value)
         skip = max(0, state.fresh - state.columns.start)
-        axes = POINTS[op.point].axes
         there = self._region(state, skip, value.shape[-1])
         fresh = value.narrow(axes.index("position"), skip, value.shape[axes.index("position")] - skip)
         target = kept.values[self._index(kept, spot.layer, state)]
@@ -132,10 +147,10 @@ class Collector:
 
     def _region(self, state: StepState, skip: int, n_keys: int) -> dict[str, Any]:
         """Axis -> the rows and columns of the whole batch that a value covers, the first `skip` columns left out."""
-        whole = len(state.window.rows) == self.shape.batch
+        whole = len(state.group.rows) == self.shape.batch
         columns = state.full_columns
         return {
-            "batch": slice(None) if whole else list(state.window.rows),
+            "batch": slice(None) if whole else list(state.group.rows),
             "position": slice(columns.start + skip, columns.stop),
             "position_b": slice(columns.stop - n_keys, columns.stop),
         }

@@ -83,16 +83,20 @@ class Hand:
 
 
 def _place(spot: Spot) -> Place:
-    state = spot.state
+    state, whole = spot.state, spot.state.whole or spot.state
+    window = state.window
+    own = None if window is None or window.span is not None else window.index + state.group.offset
     return Place(
         point=spot.point,
         layer=spot.layer,
         step=state.step,
-        noise=None if state.noise is None else state.noise * state.halves,
+        noise_now=lambda: None if state.noise is None else state.noise * state.halves,
         masked=state.masked.repeat(state.halves, 1),
-        rows=state.window.rows,
+        rows=state.group.rows,
         columns=state.full_columns,
         halves=state.halves,
+        index=own,
+        stop=whole.full_columns.stop,
     )
 
 
@@ -107,4 +111,4 @@ def _selected(active: Active, op: Edit, state: StepState) -> Tensor | None:
 
 def column_of(rows: Rows, halves: int, device: torch.device) -> Tensor:
     """Per row a flag that broadcasts over [batch, position, d_model]; one for all of them where all act."""
-    return torch.tensor((rows or (True,)) * halves, device=device)[:, None, None]
+    return torch.tensor((rows or (True,)) * halves).to(device)[:, None, None]

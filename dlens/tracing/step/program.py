@@ -171,7 +171,7 @@ class LayerProgram:
         if not actives:
             return None
         rows = [any(a.rows is None or a.rows[b] for a in actives) for b in range(batch)]
-        return torch.tensor(rows, device=device)
+        return torch.tensor(rows).to(device)
 
 
 @dataclass(frozen=True)

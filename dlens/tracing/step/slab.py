@@ -66,7 +66,11 @@ class Slab:
             if self._is_what_left(value):
                 return
             self._hand_on()
-        self._copy(point, value if state.halves == 1 else value[: len(value) // state.halves])
+        own = value if state.halves == 1 else value[: len(value) // state.halves]
+        # Measures know a cached step by the positions that count: all else is where it is without a cache.
+        self._copy(
+            point, own if state.window is None else state.window.spread(own, POINTS[point].axes.index("position"))
+        )
         if point == "resid_post":
             # Inference tensors do not count writes.
             self._left = None if value.is_inference() else (value, value._version)
@@ -103,6 +107,7 @@ class Slab:
 
     def _hand_on(self) -> None:
         assert self._state is not None
+        whole = self._state.whole or self._state
         n = len(self._skipped)
         values = {p: self._buffers[p][:n] for p in self.group.points if p in self._buffers}
         if self._joined:
@@ -116,8 +121,9 @@ class Slab:
             skipped=_stacked(self._skipped, self._state),
             last=self._first + n == self._n_layers,
             carried=self._carried,
-            rows=self._state.window.rows,
-            columns=range(*self._state.full_columns.indices(self._state.full_columns.stop)),
+            rows=whole.group.rows,
+            columns=range(*whole.full_columns.indices(whole.full_columns.stop)),
+            keys=None if self._state.whole is None else whole.state,
         )
         self._deliver(self.group, visit)
         self._first, self._skipped, self._left = self._first + n, [], None

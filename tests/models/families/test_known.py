@@ -15,6 +15,7 @@ def test_known_models() -> None:
     rows = {row.name: row for row in known_models()}
     assert list(rows) == [
         "trio/ar", "trio/diffusion", "trio/ar-init", "autoregressive", "masked", "masked-shifted", "llada", "dream",
+        "llada2", "sdar", "fast-dllm-v2", "llada-moe", "rnd1", "bd3lm", "mdlm",
     ]  # fmt: skip
     assert (rows["trio/ar-init"].family, rows["trio/ar-init"].layers, rows["trio/ar-init"].width) == (
         "masked-shifted",

@@ -14,7 +14,7 @@ from torch import nn
 import dlens
 from dlens.models.families.decoder import MASKED, MASKED_SHIFTED, llama_like
 from dlens.models.family import Family, Layout, Site
-from dlens.models.proofs.verify import VerificationError
+from dlens.models.proofs.verify import VerificationError, check_blocks
 from tests.models.conftest import SIZE, build
 from tests.standins import save_llada
 
@@ -190,3 +190,35 @@ def test_scaled_residuals_are_seen_in_every_type(dtype: torch.dtype) -> None:
         dlens.load(module, layout=llama_like())
     layout = dlens.load(module).layout
     assert layout.sites["attn_out"].scale == layout.sites["mlp_out"].scale == 0.22
+
+
+def test_attention_that_is_not_causal_between_blocks_is_refused() -> None:
+    masked = replace(MASKED, mask_token_id=99, block_length=4)
+    module = build("qwen3", is_causal=False)
+    for part in module.modules():
+        if "is_causal" in vars(part):
+            part.is_causal = False
+    assert dlens.load(module, family=masked).family.block_length == 4
+    # Code that ignores the mask it is given sees everything; a causal mask sees too little.
+    for inputs, found in (
+        (lambda ids, mask: {"input_ids": ids}, "of the second canvas block move the first one"),
+        (
+            lambda ids, mask: {"input_ids": ids, "attention_mask": torch.ones(8 + 4, 8 + 4).tril().bool()[None, None]},
+            "within canvas block do not move the first one",
+        ),
+    ):
+        with pytest.raises(VerificationError, match=f"{found} .*; expected attention that is full within blocks of 4"):
+            check_blocks(replace(dlens.load(module, family=masked), family=replace(masked, inputs=inputs)))
+
+
+def test_a_context_of_one_block_is_looked_at_inside() -> None:
+    module = build("qwen3", is_causal=False, max_position_embeddings=8)
+    for part in module.modules():
+        if "is_causal" in vars(part):
+            part.is_causal = False
+    assert dlens.load(module, family=replace(MASKED, mask_token_id=99, block_length=8)).n_positions == 8
+
+
+def test_sliding_windows_are_refused_where_blocks_are_asked_for() -> None:
+    with pytest.raises(VerificationError, match="sliding windows, which a mask by canvas blocks would open; expected"):
+        dlens.load(build("gemma3"), family=replace(MASKED, mask_token_id=99, block_length=4))

@@ -16,9 +16,11 @@ from dlens.ops.capture import Capture
 from dlens.ops.hook import Hook
 from dlens.ops.repeat import Repeat
 from dlens.ops.skip import Skip
+from dlens.ops.splice import Splice
 from dlens.ops.steer import Steer
 from dlens.ops.swap import Swap
 from dlens.tracing.planning.measured import Measured
+from tests.features.published import identity
 from tests.ops.targets import DIFFUSION
 from tests.refusing import WRONG, assert_three_parts
 from tests.unchecked import unchecked
@@ -32,6 +34,7 @@ SAID: list[tuple[Op, tuple[Touch, ...], Structure]] = [
     (Ablate(layers=(1,)), (Touch("resid_post", (1,), "write"),), Structure()),
     (AblateOutlier(), (Touch("resid_post", ALL, "write"),), Structure()),
     (Steer(vector=torch.ones(3), at="attn_out", layers=(0,)), (Touch("attn_out", (0,), "write"),), Structure()),
+    (Splice(sae=identity(3), layers=(2,)), (Touch("resid_post", (2,), "write"),), Structure()),
     (Hook(fn=print, at="logits"), (Touch("logits", (), "write"),), Structure()),
     (Capture(point="z", layers=(2,)), (Touch("z", (2,), "keep"),), Structure()),
     (Capture(point="embed"), (Touch("embed", (), "keep"),), Structure()),

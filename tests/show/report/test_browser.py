@@ -39,7 +39,7 @@ def opened(chromium: Any, path: Path, width: int, scheme: str = "light") -> Any:
     page.on("pageerror", lambda error: page.wrong.append(str(error)))
     page.on("request", lambda asked: None if asked.url == path.as_uri() else page.wrong.append(asked.url))
     page.goto(path.as_uri())
-    page.locator(".js-plotly-plot .main-svg").last.wait_for()
+    page.locator("figure svg").last.wait_for(state="attached")
     return page
 
 
@@ -66,7 +66,7 @@ def test_text_stands_out_from_the_page(chromium: Any, report_file: Path, scheme:
     page = opened(chromium, report_file, 1280, scheme)
     behind = luminance(page.evaluate("getComputedStyle(document.body).backgroundColor"))
     assert (behind < 0.5) == (scheme == "dark")
-    for what, property in ((".verdict", "color"), (".claims small", "color"), (".xtick text", "fill")):
+    for what, property in ((".verdict", "color"), (".claims small", "color"), ("figure text", "fill")):
         ink = luminance(page.locator(what).first.evaluate(f"e => getComputedStyle(e).{property}"))
         assert (max(ink, behind) + 0.05) / (min(ink, behind) + 0.05) > 4.5, what
     page.close()
@@ -77,6 +77,87 @@ def luminance(colour: str) -> float:
     parts = [int(part) / 255 for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_what_holds_is_on_the_first_screen(chromium: Any, report_file: Path) -> None:
+    page = opened(chromium, report_file, 1280)
+    page.set_viewport_size({"width": 1280, "height": 1000})
+    verdicts = page.locator(".matrix tbody td .verdict")
+    assert verdicts.count() == 8 * 3
+    box = verdicts.last.bounding_box()
+    assert box["y"] + box["height"] < 1000
+    page.locator(".matrix a[href='#question-4']").click()
+    row = page.locator("#question-4").bounding_box()
+    assert 0 <= row["y"] < 1000
+    page.close()
+
+
+def test_contents_lead_to_every_heading(chromium: Any, report_file: Path) -> None:
+    page = opened(chromium, report_file, 1280)
+    missing = page.evaluate("""[...document.querySelectorAll('a[href^="#"]')]
+        .map((link) => link.getAttribute("href").slice(1)).filter((id) => !document.getElementById(id))""")
+    assert missing == [] and page.locator("nav li").count() == page.locator("main section > h2").count()
+    page.close()
+
+
+def test_a_point_says_what_it_is_and_a_key_hides_its_line(chromium: Any, report_file: Path) -> None:
+    page = opened(chromium, report_file, 1280)
+    chart = page.locator("figure .wide svg").first
+    dot = chart.locator("circle[data-words]").nth(2)
+    dot.scroll_into_view_if_needed()
+    box = dot.bounding_box()
+    page.mouse.move(box["x"] + 3, box["y"] - 4)
+    assert page.locator("#said").inner_text() == dot.get_attribute("data-words")
+    chart.locator(".key").first.click()
+    assert not chart.locator(".series[data-series='0']").is_visible()
+    assert chart.locator(".series[data-series='1']").is_visible()
+    page.close()
+
+
+def test_figures_and_numbers_are_files(chromium: Any, report_file: Path) -> None:
+    page = opened(chromium, report_file, 1280)
+    section = page.locator("section#what-each-block-changes")
+    held = {}
+    for name in ("SVG", "PNG", "CSV"):
+        with page.expect_download() as waiting:
+            section.get_by_text(name, exact=True).click()
+        assert waiting.value.suggested_filename == f"what-each-block-changes.{name.lower()}"
+        held[name] = Path(waiting.value.path()).read_bytes()
+    assert (
+        held["SVG"].startswith(b"<svg ")
+        and b'xmlns="http://www.w3.org/2000/svg"' in held["SVG"]
+        and b"trio/diffusion" in held["SVG"]
+    )
+    assert held["PNG"].startswith(b"\x89PNG") and len(held["PNG"]) > 10_000
+    assert held["CSV"].startswith(b"layer,trio/ar,trio/ar low,")
+    page.close()
+
+
+def test_on_paper_nothing_is_folded_or_cut(chromium: Any, report_file: Path) -> None:
+    page = opened(chromium, report_file, 690)
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 690
+    assert page.locator("details:not([open])").count() == 0 and not page.locator("nav").is_visible()
+    assert (
+        page.locator("figure .wide svg").first.is_visible()
+        and not page.locator("figure .narrow svg").first.is_visible()
+    )
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("details[open]").count() == 0
+    page.close()
+
+
+def test_eight_models_of_thirty_two_layers_fit_a_phone(chromium: Any, tmp_path: Path) -> None:
+    line = [0.1, *(0.9 + layer / 1000 for layer in range(31))]
+    kinds: list[Any] = ["diffusion", "ar", "ar-init"]
+    study = made_study({f"org/model-{i}": made_model(kinds[i % 3], line, 0.1 * i) for i in range(8)})
+    path = save_page(report_page(study, claims(study)), tmp_path / "report.html")
+    html = path.read_text(encoding="utf-8")
+    assert len(html) < 1_300_000 and 'class="claims many"' in html
+    page = opened(chromium, path, 390)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()
 
 
 def test_a_profile_opens_offline(chromium: Any, profiles: list[Profile], tmp_path: Path) -> None:

@@ -23,3 +23,13 @@ def test_a_gradient_returns_to_where_the_logits_came_from() -> None:
     logits = LOGITS.clone().requires_grad_()
     aligned(logits, 1, REAL)[:, -1].sum().backward()
     assert logits.grad is not None and logits.grad[..., 0].tolist() == [[0, 0, 1, 0]] * 2
+
+
+def test_columns_alone_are_those_of_all_in_the_order_asked_for() -> None:
+    for shift in (0, 1):
+        whole = aligned(LOGITS, shift, REAL)
+        columns = torch.tensor([3, 2])
+        assert torch.equal(aligned(LOGITS, shift, REAL, columns), whole[:, columns])
+        each = torch.tensor([[3, 1], [2, 3]])
+        expected = torch.stack([whole[0, each[0]], whole[1, each[1]]])
+        assert torch.equal(aligned(LOGITS, shift, REAL, each), expected)

@@ -18,7 +18,7 @@ from dlens.tracing.planning.measured import Measured
 from dlens.tracing.planning.plan import Planned
 from dlens.tracing.step import slab
 from dlens.tracing.step.program import Active, MeasureGroup, Spot
-from dlens.tracing.step.state import Window, forward_state
+from dlens.tracing.step.state import Group, forward_state
 from tests.reference import block_outputs, fresh
 
 
@@ -126,7 +126,7 @@ def test_a_number_type_that_changes_on_the_way_loses_nothing() -> None:
     said = describe(Measured(measure=kept), Target("tiny", 2, 3, False))
     group = MeasureGroup((Active(Planned(0, said, frozenset({0}), None), None),))
     real = torch.ones(2, 3, dtype=torch.bool)
-    state = forward_state(Window((0, 1), 0), real, ~real, has_noise=False)
+    state = forward_state(Group((0, 1), 0), real, ~real, has_noise=False)
     sums = kept.start(Span(1, 2, 4, False, real.device))
     copies = slab.Slab(group, 2, real.device, lambda _group, visit: kept.update(sums, visit))
     stream = [torch.randn(2, 3, 4).to(dtype) for dtype in (torch.bfloat16, torch.bfloat16, torch.float32)]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import dlens
-from dlens.tracing.step.state import StepState, Window, denoising_state, forward_state, noise_bin, step_mask
+from dlens.tracing.step.state import Group, StepState, denoising_state, forward_state, noise_bin, step_mask
 from tests.reference import edited
 from tests.tracing.plain import NEW, PROMPTS, masked_at, plain_run
 
@@ -72,7 +72,7 @@ ENDS = torch.tensor([[False, False, False, True, False], [False] * 5])
 
 
 def denoising(**changes: Any) -> StepState:
-    facts = {"step": 3, "window": Window((0, 1), 0), "real": REAL, "generated": GENERATED, "masked": MASKED}
+    facts = {"step": 3, "group": Group((0, 1), 0), "real": REAL, "generated": GENERATED, "masked": MASKED}
     return denoising_state(**(facts | {"ends": ENDS, "halves": 1} | changes))
 
 
@@ -87,10 +87,10 @@ def test_noise_is_the_share_of_generated_positions_that_are_masked() -> None:
 
 
 def test_noise_of_a_forward_is_over_all_that_is_no_padding() -> None:
-    state = forward_state(Window((0, 1), 0), REAL, MASKED, has_noise=True)
+    state = forward_state(Group((0, 1), 0), REAL, MASKED, has_noise=True)
     assert state.noise == (1 / 4, 3 / 5)
     assert state.state.tolist() == [[-1, 0, 1, 0, 0], [0, 0, 1, 1, 1]]
-    assert forward_state(Window((0, 1), 0), REAL, MASKED, has_noise=False).noise is None
+    assert forward_state(Group((0, 1), 0), REAL, MASKED, has_noise=False).noise is None
 
 
 def test_noise_bins_are_open_below_and_exact() -> None:
@@ -116,6 +116,6 @@ def test_words_select_positions_of_a_step(tokens: Any, selected: list[list[int]]
 
 def test_a_window_takes_its_own_rows_and_columns_of_a_fixed_mask() -> None:
     fixed = torch.arange(4 * 7).reshape(4, 7) % 5 == 0
-    state = denoising(window=Window((1, 3), 2))
+    state = denoising(group=Group((1, 3), 2))
     assert state.full_columns == slice(2, 7)
     assert torch.equal(step_mask("all", fixed, state), fixed[[1, 3], 2:])  # pyright: ignore

@@ -1,0 +1,103 @@
+"""The first screen of a report: a question a row, a model a column, each with its verdict and a small picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from dlens.findings.study.claims import Cell, Row
+from dlens.html import rendered
+from dlens.show.report.published import ADDRESSES, PUBLISHED, UNTESTED, Published
+from dlens.show.report.words import colour_of, number, shown_number
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+__all__ = ["matrix", "row_anchor"]
+
+_WIDTH, _HEIGHT, _MARGIN = 240, 20, 6
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """An effect on the axis of its row, in pixels; None for what is not there.
+
+    Args:
+        bar: the claimed margin.
+        side: where the claimed side of it begins and how wide it is.
+        low, high: the interval.
+        value: the effect.
+        paper: the paper's own number.
+        words: all of it for readers who do not see it.
+    """
+
+    bar: float
+    side: tuple[float, float]
+    low: float | None
+    high: float | None
+    value: float | None
+    paper: float | None
+    words: str
+
+
+def matrix(rows: Sequence[Row]) -> Markup:
+    """What a study states of which model, at a glance."""
+    return rendered(
+        "show/report/matrix.html.j2",
+        rows=rows,
+        anchor=row_anchor,
+        address=_references,
+        colour=colour_of,
+        number=number,
+        picture=_pictures,
+        published=_published,
+        shown=shown_number,
+        untested=[(words, paper, ADDRESSES[paper]) for paper, words in UNTESTED],
+        width=_WIDTH,
+        height=_HEIGHT,
+    )
+
+
+def row_anchor(number: int) -> str:
+    """Where the details of a row stand on the page."""
+    return f"question-{number + 1}"
+
+
+def _references(row: Row) -> list[tuple[str, str]]:
+    """The papers of a row, with their addresses."""
+    return [(paper.removeprefix("arXiv "), ADDRESSES[paper]) for paper in row.source.split(", ")]
+
+
+def _published(row: Row, cell: Cell) -> Published | None:
+    return PUBLISHED.get(row.title, {}).get(cell.kind) if cell.claimed else None
+
+
+def _pictures(row: Row) -> list[_Picture]:
+    """The effects of a row, on one axis."""
+    known = [value for cell in row.cells for value in _numbers(row, cell) if isfinite(value)]
+    low, high = min(known), max(known)
+    margin = 0.08 * (high - low) or 0.5
+    return [_picture(row, cell, low - margin, high + margin) for cell in row.cells]
+
+
+def _numbers(row: Row, cell: Cell) -> list[float]:
+    paper = _published(row, cell)
+    effect = cell.effect
+    return [effect.value, effect.low, effect.high, cell.margin, *([paper.value] if paper else [])]
+
+
+def _picture(row: Row, cell: Cell, low: float, high: float) -> _Picture:
+    def at(value: float) -> Any:
+        share = (value - low) / (high - low)
+        return round(_MARGIN + share * (_WIDTH - 2 * _MARGIN), 1) if isfinite(value) else None
+
+    bar, effect, paper = at(cell.margin), cell.effect, _published(row, cell)
+    side = (0.0, bar) if "<" in cell.bar else (bar, _WIDTH - bar)
+    words = f"{number(effect, cell.margin) or 'not measurable'}; bar {cell.bar}"
+    if paper:
+        words += f"; the paper's {shown_number(paper.value)}"
+    return _Picture(
+        bar, side, at(effect.low), at(effect.high), at(effect.value), at(paper.value) if paper else None, words
+    )

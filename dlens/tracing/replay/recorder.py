@@ -1,0 +1,163 @@
+"""Record what a step asks of a GPU, so that it can be played again without the processor."""
+
+from __future__ import annotations
+
+import gc
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, final
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+__all__ = ["Constants", "CudaRecorder", "Recorder", "Recording", "not_packed", "recorder_for"]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recorded step.
+
+    Args:
+        found: what it computes, where it will stand after each play.
+        play: compute it again from what stands where it stood.
+    """
+
+    found: Tensor
+    play: Callable[[], None]
+
+
+class Recorder(ABC):
+    """Makes recordings."""
+
+    @abstractmethod
+    def record(self, compute: Callable[[], Tensor]) -> Recording:
+        """Record what a function computes; nothing is computed yet.
+
+        Raises:
+            RuntimeError: it asks something of the device that has to be waited for.
+        """
+
+
+@final
+class CudaRecorder(Recorder):
+    """Records CUDA graphs, all in one pool of memory.
+
+    Args:
+        packed: whether transformers may look for packed sequences, which it cannot while a step is recorded.
+    """
+
+    def __init__(self, packed: bool) -> None:
+        self._packed = packed
+        self._stream = torch.cuda.Stream()
+        self._pool: Any = None
+
+    def record(self, compute: Callable[[], Tensor]) -> Recording:
+        """See `Recorder.record`."""
+        graph = torch.cuda.CUDAGraph()
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with _no_collection(), not_packed(self._packed), torch.cuda.stream(self._stream):
+            # Other threads may ask the device meanwhile.
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            try:
+                found = compute()
+            finally:
+                graph.capture_end()
+        torch.cuda.current_stream().wait_stream(self._stream)
+        self._pool = graph.pool()
+        return Recording(found, graph.replay)
+
+
+def recorder_for(device: torch.device, packed: bool) -> Recorder | None:
+    """What records steps on a device; None where nothing does.
+
+    Examples:
+        >>> recorder_for(torch.device("cpu"), packed=False) is None
+        True
+    """
+    return CudaRecorder(packed) if device.type == "cuda" else None
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Free nothing meanwhile: what is freed may wait for the device."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+@contextmanager
+def not_packed(packed: bool) -> Iterator[None]:
+    """Let transformers make the masks that it makes elsewhere, for rows that are neither packed nor padded.
+
+    It cannot look at its numbers while a step is recorded; then it makes an explicit mask, and attention leaves its
+    fastest kernel.
+    """
+    if packed:
+        yield
+        return
+    from transformers import masking_utils
+
+    alone = mock.patch.object(masking_utils, "find_packed_sequence_indices", lambda position_ids: None)
+    with alone, mock.patch.object(masking_utils, "is_tracing", lambda tensor=None: False):
+        yield
+
+
+@final
+class Constants(TorchDispatchMode):
+    """What a step copies from the processor's memory, such as indices: kept on the device for a recording.
+
+    Entered around a step it notes the copies; `given` makes a recorded step take them from there.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._found: list[tuple[Tensor, Tensor]] = []
+        self._next: int | None = None
+
+    @contextmanager
+    def given(self) -> Iterator[None]:
+        """Take what was noted, in the same order."""
+        self._next = 0
+        try:
+            with self:
+                yield
+        finally:
+            self._next = None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        copied = _copied(func, args, kwargs)
+        if copied is None:
+            return func(*args, **kwargs)
+        if self._next is None:
+            found = func(*args, **kwargs)
+            self._found.append((copied.clone(), found.clone()))
+            return found
+        known, there = self._found[self._next] if self._next < len(self._found) else (None, None)
+        if known is None or there is None or not _same(known, copied):
+            raise RuntimeError("a step copies something else from the processor's memory than the one before")
+        self._next += 1
+        return args[0].copy_(there) if func is torch.ops.aten.copy_.default else there.clone()
+
+
+def _copied(func: Any, args: Any, kwargs: Any) -> Tensor | None:
+    """The tensor of the processor that a call brings to a device; None where it brings none."""
+    if func is torch.ops.aten._to_copy.default:
+        target = kwargs.get("device")
+        there = target is not None and torch.device(target).type != "cpu"
+        return args[0] if there and args[0].device.type == "cpu" else None
+    if func is torch.ops.aten.copy_.default and args[0].device.type != "cpu" and args[1].device.type == "cpu":
+        return args[1]
+    return None
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())

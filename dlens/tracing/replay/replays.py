@@ -1,0 +1,202 @@
+"""Play recorded steps again: on a GPU a step of one row takes longer to launch than to compute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Literal, final
+
+import torch
+from torch import Tensor
+
+from dlens.models.model import Model
+from dlens.ops.base.op import Op
+from dlens.tracing.planning.plan import Plan
+from dlens.tracing.replay.recorder import Constants, Recorder, Recording
+from dlens.tracing.step.collect import Collector
+from dlens.tracing.step.compile import active_at
+from dlens.tracing.step.program import Active, Rows
+from dlens.tracing.step.state import StepState
+
+__all__ = ["LEAST_STEPS", "NotRecorded", "ReplayPolicy", "Replays", "obstacle", "replay_notes"]
+
+ReplayPolicy = Literal["auto", "require", "off"]
+
+# The first step of a kind finds kernels and memory, the second notes what it copies and is recorded.
+WARM_UP = 2
+# Below, recording costs more than it saves.
+LEAST_STEPS = 6
+
+Kind = tuple[int, tuple[tuple[int, Rows], ...]]
+"""Halves, and the operations that act with their rows: what steps have in common that can share a recording."""
+
+
+class NotRecorded(RuntimeError):
+    """A step asked something of the device that had to be waited for, or could not be recorded otherwise."""
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """A recorded step.
+
+    Args:
+        recording: of its forward.
+        ids: the canvas that it reads.
+        step: its number when it was recorded, where its sums are added.
+        structural: what is noted of each such step.
+    """
+
+    recording: Recording
+    ids: Tensor
+    step: int
+    structural: list[tuple[tuple[int, Rows], ...]]
+
+
+@final
+@dataclass
+class Replays:
+    """Computes the steps of a run, each as the last of its kind was recorded.
+
+    Args:
+        recorder: makes recordings.
+        plan: operations of the run.
+        collector: what the run keeps.
+        forward: compute a step from its canvas, as it is.
+        state: what is known of the step that is being computed.
+        played: how many steps were played.
+    """
+
+    recorder: Recorder
+    plan: Plan
+    collector: Collector
+    forward: Callable[[Tensor], Tensor]
+    state: Callable[[], StepState]
+    played: int = 0
+    _recorded: dict[Kind, _Recorded] = field(default_factory=dict)
+    _seen: dict[Kind, int] = field(default_factory=dict)
+    _constants: dict[Kind, Constants] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._actives: tuple[Active, ...] | None = None
+        self._by_noise = any(planned.op.scope.noise is not None for planned in self.plan.planned)
+        self._by_step = list(_by_step(self.collector))
+
+    def __call__(self, ids: Tensor, step: int, halves: int) -> Tensor:
+        """The logits of a step; the next play writes over them."""
+        kind = halves, self._acting(step)
+        if kind in self._recorded:
+            return self._play(self._recorded[kind], ids, step)
+        with self._warm(kind):
+            logits = self.forward(ids)
+        if self._can(kind):
+            # While the device computes the step.
+            self._recorded[kind] = self._record(kind, ids, step)
+        return logits
+
+    def actives(self, state: StepState) -> tuple[Active, ...]:
+        """What acts at the step that is being computed; known before it is recorded."""
+        return active_at(self.plan, state) if self._actives is None else self._actives
+
+    def _acting(self, step: int) -> tuple[tuple[int, Rows], ...]:
+        if not self._by_noise:
+            return tuple((planned.index, None) for planned in self.plan.planned if step in planned.steps)
+        self._actives = active_at(self.plan, self.state())
+        return tuple((active.planned.index, active.rows) for active in self._actives)
+
+    def _can(self, kind: Kind) -> bool:
+        """Whether a step can be recorded now: everything is warm, acted once, and knows how to be played."""
+        acting = {index for index, _ in kind[1]}
+        ops = [planned.op for planned in self.plan.planned if planned.index in acting]
+        return self._seen.get(kind, 0) >= WARM_UP and all(op.replays for op in ops) and acting <= self.collector.fired
+
+    @contextmanager
+    def _warm(self, kind: Kind) -> Iterator[None]:
+        self._seen[kind] = self._seen.get(kind, 0) + 1
+        if self._seen[kind] < WARM_UP:
+            yield
+            return
+        self._constants[kind] = Constants()
+        with self._constants[kind]:
+            yield
+
+    def _record(self, kind: Kind, ids: Tensor, step: int) -> _Recorded:
+        own, before = ids.clone(), len(self.collector.structural)
+        try:
+            with self.collector.apart(), self._constants[kind].given():
+                recording = self.recorder.record(lambda: self.forward(own))
+        except Exception as error:
+            raise NotRecorded(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}") from error
+        structural = self.collector.structural[before:]
+        del self.collector.structural[before:]
+        return _Recorded(recording, own, step, structural)
+
+    def _play(self, known: _Recorded, ids: Tensor, step: int) -> Tensor:
+        known.ids.copy_(ids)
+        with self._moved(known.step, step):
+            known.recording.play()
+        self.collector.structural += known.structural
+        self.played += 1
+        return known.recording.found
+
+    @contextmanager
+    def _moved(self, recorded: int, step: int) -> Iterator[None]:
+        """Let the sums of a step stand where the recording adds to them."""
+        if recorded == step:
+            yield
+            return
+        there = [sums.select(axis, recorded) for sums, axis in self._by_step]
+        here = [sums.select(axis, step) for sums, axis in self._by_step]
+        kept = [sums.clone() for sums in there]
+        _copy(there, here)
+        yield
+        _copy(here, there)
+        _copy(there, kept)
+
+
+def _copy(into: list[Tensor], values: list[Tensor]) -> None:
+    if into:
+        torch._foreach_copy_(into, values)
+
+
+def _by_step(collector: Collector) -> Iterator[tuple[Tensor, int]]:
+    """The sums that are kept by step, each with the axis of steps: the one that grows with the run."""
+    span = collector.span
+    for index, measure in collector.measures.items():
+        if not measure.replays:
+            continue
+        longer = measure.start(replace(span, n_steps=span.n_steps + 1, device=torch.device("meta")))
+        for key, sums in collector.sums[index].items():
+            for axis, (size, other) in enumerate(zip(sums.shape, longer[key].shape, strict=True)):
+                if size != other:
+                    yield sums, axis
+                    break
+
+
+def obstacle(model: Model, plan: Plan, n_steps: int, recorder: Recorder | None, policy: ReplayPolicy) -> str:
+    """Why no step of a run is played, in words; empty where steps can be.
+
+    Where they are required, every operation has to be one that can.
+    """
+    eager = _eager(plan)
+    if recorder is None:
+        return f"it is on a {model.device.type} device, and steps are recorded on CUDA alone"
+    if len({weight.device for weight in model.module.parameters()}) > 1:
+        return "its weights are on several devices"
+    if n_steps < LEAST_STEPS:
+        return f"{n_steps} steps are too few for a recording to pay"
+    return f"'{eager[0].words()}' needs its steps one by one" if eager and policy == "require" else ""
+
+
+def _eager(plan: Plan) -> list[Op]:
+    """The operations at whose steps nothing can be played."""
+    return [planned.op for planned in plan.planned if not planned.op.replays]
+
+
+def replay_notes(played: int, steps: int, plan: Plan, failed: str = "") -> tuple[str, ...]:
+    """The notes of a record on which steps were played, and why others were not."""
+    if failed:
+        return (f"steps were computed one by one, as none could be recorded: {failed}",)
+    ops = _eager(plan)
+    why = f"; steps with '{ops[0].words()}' are computed one by one" if ops else ""
+    return (f"{played} of {steps} steps were played from a recording{why}",)

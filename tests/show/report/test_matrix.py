@@ -1,0 +1,67 @@
+"""The first screen has every verdict, on axes that a row shares."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from markupsafe import escape
+
+from dlens.findings.study.claims import claims
+from dlens.show.report.matrix import matrix, row_anchor
+from dlens.show.report.published import UNTESTED
+from tests.findings.studies import EARLY, EVEN, made_model, made_study
+
+STUDY = made_study(
+    {
+        "one/ar": made_model("ar", EVEN, 0.3),
+        "dllm": made_model("diffusion", EARLY, share=0.6),
+        "init": made_model("ar-init", EVEN),
+    }
+)
+ROWS = claims(STUDY)
+HTML = str(matrix(ROWS))
+CELLS = HTML.split("<td ")[1:]
+
+
+def test_there_is_a_cell_for_every_verdict_and_a_link_for_every_row() -> None:
+    assert len(CELLS) == 8 * 3
+    for cell, own in zip(CELLS, (cell for row in ROWS for cell in row.cells), strict=True):
+        assert f">{own.verdict}</span>" in cell
+    assert [f'href="#{row_anchor(number)}"' in HTML for number in range(8)] == [True] * 8
+    assert HTML.count("https://arxiv.org/abs/2603.07475") > 6 and HTML.count("https://arxiv.org/abs/2605.06366") > 3
+
+
+def test_the_papers_number_stands_beside_ours_and_on_its_axis() -> None:
+    apart = CELLS[9 + 1]
+    assert "paper: 0.918 (LLaDA-8B, 6 of 32, GSM8K)" in apart and 'class="paper"' in apart
+    assert "paper: −0.245" in CELLS[9 + 2]
+    # Nothing is claimed of AR-initialised models' channels.
+    assert "no claim of this kind" in CELLS[20] and 'class="paper"' not in CELLS[20]
+
+
+def places(cell: str, pattern: str) -> list[float]:
+    return [float(found) for found in re.findall(pattern, cell)]
+
+
+def test_pictures_of_a_row_share_an_axis_and_shade_the_claimed_side() -> None:
+    ar, dllm = CELLS[18], CELLS[19]
+    (bar_ar,), (bar_dllm,) = (places(cell, r'class="bar" x1="([\d.]+)"') for cell in (ar, dllm))
+    assert bar_ar == bar_dllm
+    # Claimed to be below the bar of the AR model, and above that of the diffusion model.
+    assert places(ar, r'class="side" x="([\d.]+)"') == [0.0]
+    assert places(dllm, r'class="side" x="([\d.]+)"') == [bar_dllm]
+    (low,), (high,) = (places(cell, r'cx="([\d.]+)"') for cell in (ar, dllm))
+    assert low < bar_ar < high
+
+
+def test_what_is_not_measurable_has_no_dot() -> None:
+    nothing = dict.fromkeys(("whole", "apart", "early run", "no outlier", "no random"), "0000")
+    rows = claims(made_study({"ar": made_model("ar", EVEN, solved=nothing)}))
+    cell = str(matrix(rows)).split("<td ")[4]
+    assert "<circle" not in cell and "not measurable" in cell and ">–</span>" in cell
+
+
+@pytest.mark.parametrize("words", [words for _, words in UNTESTED])
+def test_what_is_not_tested_is_named(words: str) -> None:
+    assert escape(words) in HTML
