@@ -21,7 +21,6 @@ from dlens.models.families.adapted import (
 from dlens.models.families.decoder import AUTOREGRESSIVE, MASKED, MASKED_SHIFTED
 from dlens.models.families.dit import BD3LM, MDLM, dit_layout
 from dlens.models.families.dream import DREAM
-from dlens.models.families.encoder import ENCODER_LAYOUTS
 from dlens.models.families.llada import LLADA, llada_layout
 from dlens.models.families.llada2 import LLADA2, llada2_layout
 from dlens.models.family import Family, Layout
@@ -47,7 +46,6 @@ _FAMILIES: dict[str, Family] = {
 }
 # Of what cannot be found, as LLaDA's halves, which have no modules of their own, or was written down before.
 _LAYOUTS: Mapping[str, Callable[[Any], Layout]] = {
-    **ENCODER_LAYOUTS,
     "llada": llada_layout,
     "llada2_moe": llada2_layout,
     "sdar": sdar_layout,
