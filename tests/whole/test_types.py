@@ -14,11 +14,11 @@ from tests.whole.type_checks import verdict
 from tests.whole.types import tiny
 
 HALVES = (
-    "bloom", "cohere2", "dbrx", "exaone4", "falcon", "gemma2", "glm4", "gpt_bigcode", "gpt_oss", "gptj", "granite",
-    "jamba", "llama4_text", "mpt", "nemotron", "olmo2", "opt", "phi", "phi3", "phimoe", "qwen3_5_text", "qwen3_next",
+    "bloom", "cohere2", "deepseek_v3", "falcon", "gemma2", "glm4", "gpt_oss", "gptj", "granite", "jamba", "llama4_text",
+    "mpt", "opt", "phimoe", "qwen3_next",
 )  # fmt: skip
-BLOCKS = ("gemma4_text", "mamba2", "minimax", "nemotron_h")
-MASKED_LM = ("bert", "modernbert", "roberta", "distilbert")
+BLOCKS = ("falcon_h1", "gemma4_text", "mamba2", "rwkv")
+MASKED_LM = ("bert", "deberta", "distilbert", "electra", "modernbert", "roberta")
 
 
 @pytest.mark.parametrize("name", [*HALVES, *BLOCKS])
