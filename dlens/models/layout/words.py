@@ -52,7 +52,8 @@ def places(layout: Layout) -> tuple[Place, ...]:
 
 def _of_point(layout: Layout, point: str) -> Place:
     if point in layout.sites:
-        return Place(point, _spelled(layout.sites[point]), layout.because.get(point, "given"))
+        why = "by the sums above" if layout.because else "given"
+        return Place(point, _spelled(layout.sites[point]), layout.because.get(point, why))
     if POINTS[point].kernel and point not in layout.absent:
         return Place(point, "the attention function", "computed step by step, it gives the model's own logits")
     return Place(point, "absent", layout.absent.get(point, "no module of this architecture holds it"))
