@@ -155,7 +155,7 @@ def _again(around: Call, last: Call, part: nn.Module | None = None, change: Chan
     seen: list[Tensor] = []
     handles: list[Any] = [last.part.register_forward_pre_hook(lambda _m, args: seen.append(args[0].detach().clone()))]
     if part is not None and change is not None:
-        handles.append(part.register_forward_hook(lambda _m, _a, out: change(out)))
+        handles.append(part.register_forward_hook(lambda _m, _a, out: change(out)))  # pyright: ignore
     try:
         run: Any = around.part
         run(*around.args, **around.kwargs)
