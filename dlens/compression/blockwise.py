@@ -108,7 +108,7 @@ def _caught(model: Model, ids: TokenIds) -> tuple[Resid, list[_Call]]:
         hidden = hidden_in(args, kwargs)
         first[:] = first or [hidden]
         calls.append(_Call(args[1:], kwargs))
-        return model.layout.pack(hidden)
+        return model.layout.at(len(calls) - 1).pack(hidden)
 
     def enough(*_: Any) -> None:
         raise _Enough
@@ -116,11 +116,21 @@ def _caught(model: Model, ids: TokenIds) -> tuple[Resid, list[_Call]]:
     with ExitStack() as stack:
         for block in model.blocks:
             stack.enter_context(_replaced(block, handed_on))
-        handle = model.module.get_submodule(model.layout.norm).register_forward_pre_hook(enough)
+        handle = _norm(model).register_forward_pre_hook(enough)
         stack.callback(handle.remove)
         with _stopped():
             model.module(**model.family.inputs(ids, None))
     return first[0], calls
+
+
+def _norm(model: Model) -> nn.Module:
+    """What reads the stream after the last block."""
+    if model.layout.norm is None:
+        raise ValueError(
+            f"{model.name} has no norm after its last block; expected one, at which a run of the blocks ends; "
+            f"compress it with 'rtn' or 'magnitude', which need no texts"
+        )
+    return model.module.get_submodule(model.layout.norm)
 
 
 @contextmanager
@@ -146,7 +156,7 @@ def _stopped() -> Iterator[None]:
 def _prove(model: Model, ids: TokenIds, device: torch.device | None) -> None:
     """Blocks one by one give what the final norm gets in the model run whole."""
     whole: list[Resid] = []
-    norm = model.module.get_submodule(model.layout.norm)
+    norm = _norm(model)
     handle = norm.register_forward_pre_hook(lambda part, args: whole.append(args[0]))
     try:
         model.module(**model.family.inputs(ids, None))

@@ -33,7 +33,7 @@ def protected_channels(model: Model, protect: Any) -> tuple[int, ...] | None:
     """
     if protect is None:
         return None
-    if not model.layout.reads or not model.layout.writes:
+    if not all(own.reads and own.writes for own in model.layout.each):
         raise ValueError(
             f"protect= on {model.name}, of which nobody named the modules that read the stream and write it; expected "
             f"reads= and writes= in its Layout; name them, or leave protect out"
@@ -54,8 +54,11 @@ def protected_channels(model: Model, protect: Any) -> tuple[int, ...] | None:
 def kept_weights(model: Model, recipe: Recipe, matrix: Matrix) -> Kept | None:
     """Which weights of a matrix stay: columns of those that read the stream, rows of those that write it."""
     channels: Sequence[int] = recipe.protect or ()  # pyright: ignore
-    reads, writes = matrix.name in model.layout.reads, matrix.name in model.layout.writes
-    if not channels or matrix.layer is None or not (reads or writes):
+    if not channels or matrix.layer is None:
+        return None
+    layout = model.layout.at(matrix.layer)
+    reads, writes = matrix.name in layout.reads, matrix.name in layout.writes
+    if not (reads or writes):
         return None
     kept = torch.zeros_like(matrix.weight, dtype=torch.bool)
     if reads:

@@ -132,7 +132,9 @@ def _last_inputs(work: Work, stream: Stream | None) -> Inputs | None:
     """What the unembedding gets: the stream after the last block, normed."""
     if stream is None:
         return None
-    norm = work.model.module.get_submodule(work.model.layout.norm)
+    path = work.model.layout.norm
+    assert path is not None  # blocks were run one by one, which needs one
+    norm = work.model.module.get_submodule(path)
     hessian = work.recipe.how.needs == "hessian"
     means = Means(hessian)
     for hidden in stream.hidden:

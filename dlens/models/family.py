@@ -14,10 +14,11 @@ from torch import Tensor
 from dlens.axes import Half, Resid, TokenIds, TokenMask
 from dlens.checks import as_flag, check_fields, refuse, require_word, whole
 
-__all__ = ["Family", "Fill", "Inputs", "Layout", "Site", "hidden_in", "hidden_of"]
+__all__ = ["Family", "Fill", "Inputs", "Layout", "Site", "Zeros", "hidden_in", "hidden_of"]
 
 Objective = Literal["diffusion", "autoregressive"]
 End = Literal["input", "output"]
+_FLAT = "(batch position) d_model"
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,9 @@ class Site:
         index: which element where the module returns a tuple.
         heads: whether it holds all heads, as `spelled` says, and is split into `head` and `d_head`.
         spelled: the axes of what the module has, as an einops pattern; with an axis `part` where one module gives
-            queries, keys and values.
+            queries, keys and values; "(batch position) d_model" where it joins rows and positions.
         part: which of these three.
+        scale: what the block multiplies it by before it uses it.
 
     Examples:
         >>> Site("norm_2", "input").path
@@ -52,16 +54,18 @@ class Site:
     heads: bool = False
     spelled: str = "batch position (head d_head)"
     part: int = 0
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
         as_flag(self.heads, "heads")
         check_fields(self, 'write Site("self_attn.o_proj"), with the path of a module below the block')
         require_word("end", self.end, get_args(End))
 
-    def split(self, value: Tensor, n_heads: int) -> Tensor:
-        """What the module has, as the hook point's axes say it."""
+    def split(self, value: Tensor, n_heads: int = 1, positions: int | None = None) -> Tensor:
+        """What the module has, as the hook point's axes say it; `positions` where rows and positions are joined."""
         if not self.heads:
-            return value
+            value = rearrange(value, f"{_FLAT} -> batch position d_model", position=positions) if self.flat else value
+            return value if self.scale == 1 else value * self.scale
         if not self._fused:
             return rearrange(value, f"{self.spelled} -> batch position head d_head", head=n_heads)
         return self._parts(value, n_heads)[self.part]
@@ -69,12 +73,18 @@ class Site:
     def join(self, value: Tensor, whole: Tensor) -> Tensor:
         """A value of the hook point, as the module has it; `whole` is what it had, for the other parts."""
         if not self.heads:
-            return value
+            value = value if self.scale == 1 else value / self.scale
+            return value.reshape(whole.shape) if self.flat else value
         if not self._fused:
             return rearrange(value, f"batch position head d_head -> {self.spelled}")
         parts = list(self._parts(whole, value.shape[2]))
         parts[self.part] = value
         return rearrange(parts, f"part batch position head d_head -> {self.spelled}")
+
+    @property
+    def flat(self) -> bool:
+        """Whether the module joins rows and positions to one axis."""
+        return self.spelled == _FLAT
 
     @property
     def _fused(self) -> bool:
@@ -105,13 +115,42 @@ class Fill:
 
 
 @dataclass(frozen=True)
+class Zeros:
+    """Nothing, in the form in which a module returns what it adds to the stream.
+
+    Args:
+        length: of the tuple that it returns, whose other elements become None; None for a bare tensor.
+        width: of its last axis, where that is not the stream's.
+        flat: whether it joins rows and positions to one axis.
+
+    Examples:
+        >>> Zeros(length=2)(torch.ones(1, 2, 3), torch.nn.Identity())
+        (tensor([[[0., 0., 0.],
+                 [0., 0., 0.]]]), None)
+        >>> Zeros(width=4, flat=True)(torch.ones(1, 2, 3), torch.nn.Identity()).shape
+        torch.Size([2, 4])
+    """
+
+    length: int | None = None
+    width: int | None = None
+    flat: bool = False
+
+    def __call__(self, hidden: Resid, block: torch.nn.Module) -> Any:
+        """What stands in, from the stream that enters the block."""
+        batch, position, d_model = hidden.shape
+        shape = (batch * position,) if self.flat else (batch, position)
+        zeros = hidden.new_zeros(*shape, self.width or d_model)
+        return zeros if self.length is None else (zeros, *[None] * (self.length - 1))
+
+
+@dataclass(frozen=True)
 class Layout:
     """Where an architecture keeps its parts and how a block spells its values.
 
     Args:
         blocks: path of the list of blocks below the root module.
         embed: path of the token embedding.
-        norm: path of the final norm.
+        norm: path of the final norm; None where there is none.
         head: path of the unembedding; None where the embedding's weight is reused in code.
         sites: hook point -> site, for the points inside a block; one that is absent raises when asked for.
         attn_skip, mlp_skip: the modules that do not run when that half is skipped.
@@ -123,6 +162,12 @@ class Layout:
             is told the positions.
         reads, writes: the linear modules of a block whose input is the normed stream, and whose output is
             added to it; empty where nobody named them.
+        sum_norms: paths of the norms that follow each of the two sums of a block, where they are part of the stream,
+            as in BERT.
+        width: of the stream, where it is not the embedding's.
+        others: index of a block -> its own layout, for blocks that differ from the rest; all have the same points.
+        needed: index of a block that cannot be left out -> why, as another one reads what it leaves elsewhere.
+        because: part or point -> why it was taken for that, where the layout was found and not given.
 
     Examples:
         >>> layout = Layout(blocks="layers", embed="tokens", norm="norm", head="unembed", block_tuple=2)
@@ -133,7 +178,7 @@ class Layout:
 
     blocks: str
     embed: str
-    norm: str
+    norm: str | None
     head: str | None
     sites: Mapping[str, Site] = field(default_factory=dict)
     attn_skip: tuple[Fill, ...] = ()
@@ -144,12 +189,35 @@ class Layout:
     rotary: str | None = None
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+    sum_norms: tuple[str, ...] = ()
+    width: int | None = None
+    others: Mapping[int, Layout] = field(default_factory=dict)
+    needed: Mapping[int, str] = field(default_factory=dict)
+    because: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         as_flag(self.direct, "direct")
         check_fields(
             self, 'give paths of modules as text, such as Layout("model.layers", "model.embed", "norm", "head")'
         )
+
+    def __str__(self) -> str:
+        from dlens.models.layout.words import text
+
+        return text(self)
+
+    def at(self, block: int) -> Layout:
+        """The layout of one block."""
+        return self.others.get(block, self)
+
+    @property
+    def each(self) -> tuple[Layout, ...]:
+        """This layout and those of the blocks that differ."""
+        return (self, *self.others.values())
+
+    def changed(self, change: Callable[[Layout], Layout]) -> Layout:
+        """The same with something changed in the layout of every block."""
+        return replace(change(self), others={index: change(other) for index, other in self.others.items()})
 
     def skips(self, part: Half) -> tuple[Fill, ...]:
         """The modules that do not run when a half is skipped."""

@@ -10,9 +10,11 @@ from torch import nn
 
 from dlens.checks import as_flag, quoted
 from dlens.models.compression import read_compression
+from dlens.models.families.fitting import fitting, unplaced
 from dlens.models.families.registry import choose_family, choose_layout
-from dlens.models.family import Family
+from dlens.models.family import Family, Layout
 from dlens.models.given import module_of
+from dlens.models.layout.find import few_tokens, find_layout
 from dlens.models.model import Model, Origin
 from dlens.models.proofs.buffers import is_remote
 from dlens.models.proofs.sites import as_built
@@ -28,6 +30,7 @@ def load(
     *,
     tokenizer: Any = None,
     family: str | Family | None = None,
+    layout: Layout | None = None,
     trust_remote_code: bool = False,
     verify: bool = True,
     **kwargs: Any,
@@ -39,9 +42,11 @@ def load(
             otherwise); a name on the hub; a checkpoint folder, or one of a PEFT adapter; a torch module of
             transformers, under PEFT too; or an nnsight object.
         tokenizer: used instead of the checkpoint's; needed with a module only where text is given.
-        family: a name or a Family; None takes `dlens_family` of the config, else the model type's.
+        family: a name or a Family; None takes `dlens_family` of the config, else what the model's type or class says.
+        layout: where its parts are; None takes the family's, else finds them by one small forward. What was found,
+            and why, `print(model.layout)` says.
         trust_remote_code: allow the checkpoint's own code to run.
-        verify: prove the adapter by a few tiny forwards; without, nothing is run.
+        verify: prove the adapter by a few tiny forwards; without, nothing is run but what finds the layout.
         kwargs: passed to transformers: dtype, device_map, revision, gguf_file, attn_implementation ...
 
     Returns:
@@ -67,7 +72,7 @@ def load(
             f"get one with AutoTokenizer.from_pretrained"
         )
     if isinstance(source, Model):
-        return _again(source, tokenizer, family, verify, kwargs)
+        return _again(source, tokenizer, family, layout, verify, kwargs)
     if isinstance(source, (str, Path)):
         given = {} if tokenizer is None else {"tokenizer": tokenizer}
         where, arguments = resolve(source, kwargs)
@@ -79,9 +84,10 @@ def load(
             tokenizer = read_tokenizer(where, trust_remote_code, arguments)
         if tokenizer is None and base is not None:
             tokenizer = read_tokenizer(base, trust_remote_code, arguments)
-        chosen = choose_family(family, module.config)
+        chosen = _chosen(family, layout, module)
         if not chosen.causal:
             _make_bidirectional(module)
+        given |= {} if layout is None else {"layout": layout}
         origin = Origin(str(source), given | {"trust_remote_code": trust_remote_code, "family": family, **kwargs})
         built = _build(module, tokenizer, chosen, _asked(family), str(source), verify)
         return replace(built, origin=origin, compression=read_compression(base or where))
@@ -93,22 +99,41 @@ def load(
     module = module_of(source)
     if tokenizer is None and module is not source:
         tokenizer = vars(source).get("tokenizer")
-    chosen = choose_family(family, module.config)
+    chosen = _chosen(family, layout, module)
     return _build(module, tokenizer, chosen, _asked(family), type(module).__name__, verify)
 
 
-def _again(model: Model, tokenizer: Any, family: str | Family | None, verify: bool, kwargs: dict[str, Any]) -> Model:
-    """A Model passed once more: itself, or with another tokenizer or family."""
+def _again(
+    model: Model,
+    tokenizer: Any,
+    family: str | Family | None,
+    layout: Layout | None,
+    verify: bool,
+    kwargs: dict[str, Any],
+) -> Model:
+    """A Model passed once more: itself, or with another tokenizer, family or layout."""
     if kwargs:
         raise TypeError(f"arguments {', '.join(kwargs)} with a Model; expected none; pass them when you load it")
-    changed = {key: value for key, value in (("tokenizer", tokenizer), ("family", family)) if value is not None}
+    given = {"tokenizer": tokenizer, "family": family, "layout": layout}
+    changed = {key: value for key, value in given.items() if value is not None}
     origin = model.origin and Origin(model.origin.source, {**model.origin.arguments, **changed})
-    if family is not None:
-        chosen = choose_family(family, model.module.config)
+    if family is not None or layout is not None:
+        chosen = _chosen(family or model.family.name, layout, model.module)
         built = _build(model.module, tokenizer or model.tokenizer, chosen, _asked(family), model.name, verify)
         return replace(built, origin=origin)
     # What was found with the other tokenizer is forgotten: it depends on the text it made.
     return model if tokenizer is None else replace(model, tokenizer=tokenizer, memo={}, origin=origin)
+
+
+def _chosen(family: str | Family | None, layout: Layout | None, module: nn.Module) -> Family:
+    """The family of a module, with the layout that the user gave."""
+    if layout is not None and not isinstance(layout, Layout):
+        raise TypeError(
+            f"layout={quoted(layout)}; expected a Layout, or None where it is found; write dlens.Layout(blocks=...), "
+            f"or leave it out"
+        )
+    chosen = choose_family(family, module.config, type(module).__name__)
+    return chosen if layout is None else replace(chosen, layout=layout)
 
 
 def _asked(family: str | Family | None) -> int | None:
@@ -125,7 +150,9 @@ def _make_bidirectional(module: nn.Module) -> None:
 
 
 def _build(module: nn.Module, tokenizer: Any, family: Family, mask: int | None, name: str, verify: bool) -> Model:
-    layout = as_built(choose_layout(family, module.config), module)
+    family = replace(family, inputs=fitting(family.inputs, module))
+    layout = choose_layout(family, module.config) or find_layout(module, family.inputs, few_tokens(module))
+    layout = as_built(layout, module)
     check_paths(module, layout)
     complete = replace(family, layout=layout, mask_token_id=_mask_token(family, mask, module.config, tokenizer))
     model = Model(module, tokenizer, complete, name)
@@ -133,8 +160,20 @@ def _build(module: nn.Module, tokenizer: Any, family: Family, mask: int | None, 
     model = replace(model, family=replace(complete, end_token_ids=ends))
     if not verify:
         return replace(model, honours_padding=not is_remote(module))
-    model = replace(model, family=replace(model.family, layout=prove(model)))
-    return replace(model, honours_padding=probe_padding(model))
+    return _padding(replace(model, family=replace(model.family, layout=prove(model))))
+
+
+def _padding(model: Model) -> Model:
+    """The model with what hides its padding: the arguments of its family, or those without positions.
+
+    Code that counts positions its own way (RoBERTa, from 2) does so behind padding too, if it is let.
+    """
+    if probe_padding(model):
+        return replace(model, honours_padding=True)
+    alone = replace(model, family=replace(model.family, inputs=unplaced(model.family.inputs)))
+    if alone.family.inputs is not model.family.inputs and probe_padding(alone):
+        return replace(alone, honours_padding=True)
+    return replace(model, honours_padding=False)
 
 
 def _mask_token(family: Family, asked: int | None, config: Any, tokenizer: Any) -> int | None:

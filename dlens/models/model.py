@@ -16,6 +16,7 @@ from torch import nn
 from dlens.models.compression import Compression
 from dlens.models.family import Family, Layout
 from dlens.models.identity import identity
+from dlens.models.layout import config
 from dlens.models.reading import reading
 from dlens.models.wrapper import Wrapper, mount_save, unwrap, wrapper_of
 
@@ -26,9 +27,6 @@ __all__ = ["Model", "Origin"]
 
 _LOCKS: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
 _LOCKS_GUARD = threading.Lock()
-_CONTEXT_NAMES = ("max_position_embeddings", "max_sequence_length", "max_seq_len", "model_length")
-_HEAD_NAMES = ("num_attention_heads", "n_heads", "n_head")
-_KV_HEAD_NAMES = ("num_key_value_heads", "effective_n_kv_heads", "n_kv_heads")
 
 
 @final
@@ -122,28 +120,22 @@ class Model:
     @property
     def d_model(self) -> int:
         """Width of the residual stream."""
-        return int(self._table.shape[-1])
+        return self.layout.width or int(self._table.shape[-1])
 
     @property
     def n_heads(self) -> int:
         """Number of attention heads of a block; 1 where the config names none."""
-        return self._named_heads or 1
+        return config.n_heads(self.config) or 1
 
     @property
     def names_heads(self) -> bool:
         """Whether the config says how many attention heads a block has; that of a model without attention does not."""
-        return self._named_heads is not None
-
-    @property
-    def _named_heads(self) -> int | None:
-        found = (getattr(self.config, name, None) for name in _HEAD_NAMES)
-        return next((int(value) for value in found if value is not None), None)
+        return config.n_heads(self.config) is not None
 
     @property
     def n_kv_heads(self) -> int:
         """Number of heads of keys and values of a block; fewer than `n_heads` where several share them."""
-        found = (getattr(self.config, name, None) for name in _KV_HEAD_NAMES)
-        return next((int(value) for value in found if value), self.n_heads)
+        return config.n_kv_heads(self.config) or self.n_heads
 
     @property
     def vocab_size(self) -> int:
@@ -166,15 +158,15 @@ class Model:
     @property
     def n_positions(self) -> int | None:
         """Longest sequence the model takes; None where its config does not say."""
-        settings = self.config
-        values = (getattr(settings, name, None) for name in _CONTEXT_NAMES)
-        return next((int(value) for value in values if value), None)
+        return config.n_positions(self.config)
 
     @property
     def attention_types(self) -> tuple[str, ...]:
-        """Per layer the kind of attention, such as "full_attention" or "sliding_attention"."""
-        types = getattr(self.config, "layer_types", None) or ("full_attention",) * self.n_layers
-        return tuple(types[: self.n_layers])
+        """Per layer the kind of attention, such as "full_attention", or of block where their classes differ."""
+        if types := getattr(self.config, "layer_types", None):
+            return tuple(types[: self.n_layers])
+        classes = tuple(type(block).__name__ for block in self.blocks)
+        return classes if len(set(classes)) > 1 else ("full_attention",) * self.n_layers
 
     @property
     def eos_token_id(self) -> int | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import types
+import warnings
 import weakref
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, final
 
 from torch import nn
@@ -15,7 +18,16 @@ from torch import nn
 if TYPE_CHECKING:
     from nnsight import NNsight
 
-__all__ = ["Wrapper", "foreign_forwards", "inner_forward", "mount_save", "resting", "unwrap", "wrapper_of"]
+__all__ = [
+    "Wrapper",
+    "envoy_at",
+    "foreign_forwards",
+    "inner_forward",
+    "mount_save",
+    "resting",
+    "unwrap",
+    "wrapper_of",
+]
 
 _STATE = "__nnsight__"
 
@@ -69,10 +81,37 @@ def _wrap(module: nn.Module) -> Wrapper:
         _unmount()
     parts = [part for part in module.modules() if _STATE not in vars(part)]
     displaced = {part: vars(part)["forward"] for part in parts if "forward" in vars(part)}
-    root = NNsight(module)
+    with warnings.catch_warnings():
+        # Of parts that are called as nnsight calls its own: `envoy_at` knows them.
+        warnings.filterwarnings("ignore", message=".*nnsight already serves on every module")
+        root = NNsight(module)
     children = {part: dict(part._modules) for part in module.modules()}
     idle = {part: vars(part)["forward"] for part in children if vars(part)[_STATE].body is type(part).forward}
     return Wrapper(root, displaced, children, idle)
+
+
+def envoy_at(envoy: Any, path: str) -> Any:
+    """nnsight's view of a part, by the path of its module below another one.
+
+    Args:
+        envoy: the view of that other one.
+        path: as modules spell it; "" is the same part.
+    """
+    for name in _spelled(path):
+        envoy = getattr(envoy, name)
+    return envoy
+
+
+@cache
+def _spelled(path: str) -> tuple[str, ...]:
+    """The names on a path as nnsight has them: a part that is called like a value of its own has another one."""
+    from nnsight import Envoy
+
+    taken = (name for name in path.split(".") if name)
+    return tuple(
+        f"{Envoy.OVERLOAD_PREFIX}{name}" if inspect.isdatadescriptor(getattr(Envoy, name, None)) else name
+        for name in taken
+    )
 
 
 def _unmount() -> None:

@@ -31,7 +31,13 @@ class Skip(Op):
         require_word("part", self.part, get_args(Part))
         if not self.layers:
             raise ValueError("skip got no layers; expected at least one; write for example .skip([3, 4, 5])")
-        target.layers(self.layers)
+        needed = [layer for layer in target.layers(self.layers) if layer in target.needed and self.part == "block"]
+        if needed:
+            why = target.needed[needed[0]]
+            raise ValueError(
+                f"'{self.words()}' on {target.name}: layer {needed[0]} cannot be left out, as {why}; layers whose "
+                f"output is the stream alone; skip others, or ablate what this one adds"
+            )
         if self.part in target.whole:
             raise ValueError(
                 f"'{self.words()}' on {target.name}, whose layout names no {self.part}_skip; expected the modules that "

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
+from dlens.models.families.fitting import takes
 from dlens.models.model import Model
 from dlens.ops.base.op import Op
 from dlens.ops.base.target import Target
@@ -146,7 +147,8 @@ class DecodingRun:
         }
         if self.end_ids:
             arguments["eos_token_id"] = list(self.end_ids)
-        if self.use_cache and self.empties_cache:
+        # A cache of states by another name has none but each layer's own, which a skipped layer leaves alone.
+        if self.use_cache and self.empties_cache and takes(self.model.module, "past_key_values"):
             arguments["past_key_values"] = fullest_cache(self.model.config)
         if self.all_logits:
             arguments["logits_to_keep"] = 0

@@ -21,7 +21,7 @@ from dlens.axes import HALVES, POINTS
 from dlens.models.family import Layout, Site
 from dlens.models.inner import norm_scale
 from dlens.models.model import Model
-from dlens.models.wrapper import resting
+from dlens.models.wrapper import envoy_at, resting
 from dlens.ops.base.target import Target
 from dlens.tracing.planning.plan import Plan, Planned
 from dlens.tracing.step.block import BlockWalk, read_site, write_site
@@ -139,12 +139,19 @@ def _visited(model: Model, plan: Plan) -> set[nn.Module]:
     """The parts of a model where a plan may read, write or skip."""
     visited = {model.module, model.embed}
     if plan.touches("ln_final_scale"):
-        visited.add(model.module.get_submodule(model.layout.norm))
+        visited.add(model.module.get_submodule(_norm(model)))
     if not all(around_blocks(planned) for planned in plan.planned):
         visited.update(model.blocks)
-    paths = {path for planned in plan.planned for path in _paths(model.layout, planned)}
-    visited.update(block.get_submodule(path) for block in model.blocks for path in paths)
+    for index, block in enumerate(model.blocks):
+        paths = {path for planned in plan.planned for path in _paths(model.layout.at(index), planned)}
+        visited.update(block.get_submodule(path) for path in paths)
     return visited
+
+
+def _norm(model: Model) -> str:
+    """The final norm of a model that has one, as whatever reads its scale was told."""
+    assert model.layout.norm is not None
+    return model.layout.norm
 
 
 def _paths(layout: Layout, planned: Planned) -> Iterator[str]:
@@ -154,7 +161,7 @@ def _paths(layout: Layout, planned: Planned) -> Iterator[str]:
         if part not in skipped:
             continue
         yield from (fill.path for fill in layout.skips(part))
-        yield layout.sites[f"{part}_out"].path
+        yield from (site.path for point, site in layout.sites.items() if point == f"{part}_out")
     inner = {touch.point for touch in planned.touches if POINTS[touch.point].inner and not POINTS[touch.point].kernel}
     yield from (layout.sites[point].path for point in inner)
     if "resid_mid" in inner:
@@ -193,7 +200,7 @@ class _Walker:
         self.actives_of = actives_of
         self.root = root
         self.modules = tuple(model.blocks)
-        container = self.root.get(model.layout.blocks)
+        container = envoy_at(self.root, model.layout.blocks)
         self.envoys = tuple(container[i] for i in range(len(self.modules)))
         self.programs: dict[Any, StepProgram] = {}
 
@@ -245,7 +252,7 @@ class _Walker:
 
     def _final_norm(self, program: StepProgram, state: StepState) -> None:
         if "ln_final_scale" in program.root:
-            norm = self.root.get(self.model.layout.norm)
+            norm = envoy_at(self.root, _norm(self.model))
             value = norm_scale(norm._module, norm, norm.input)
             self.hand.apply(program.root["ln_final_scale"], value, Spot("ln_final_scale", None, state))
 

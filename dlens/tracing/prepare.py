@@ -9,6 +9,7 @@ from typing import TypeVar
 from torch import Tensor, nn
 
 from dlens.axes import HALVES, INNER_POINTS, POINTS, TokenIds, TokenMask
+from dlens.models.families.fitting import takes
 from dlens.models.model import Model
 from dlens.models.proofs.sites import point_widths
 from dlens.ops.base.op import Op
@@ -44,9 +45,17 @@ def target_of(model: Model) -> Target:
         n_kv_heads=model.n_kv_heads,
         absent=absent,
         attention_types=model.attention_types,
-        whole=tuple(part for part in HALVES if not model.layout.skips(part)),
+        whole=tuple(part for part in HALVES if not all(own.skips(part) for own in model.layout.each)),
         widths=point_widths(model),
+        hands_on=_hands_on(model),
+        needed=model.layout.needed,
     )
+
+
+def _hands_on(model: Model) -> bool:
+    """Whether blocks return more than the stream, and there is no cache beside them that holds the rest."""
+    more = any(layout.block_tuple not in (None, 1) for layout in model.layout.each)
+    return more and not takes(model.module, "past_key_values")
 
 
 @dataclass(frozen=True)

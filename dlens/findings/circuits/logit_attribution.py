@@ -275,9 +275,10 @@ def _head_bias(
     model: Model, heads: Float[Tensor, "layer n head d_model"], added: Float[Tensor, "layer n d_model"]
 ) -> Float[Tensor, "layer n d_model"] | None:
     """What the projection after attention adds beside the heads; None where both are not what attention adds."""
-    widths, path = inner_widths(model), model.layout.sites["result"].path
+    widths = inner_widths(model)
     biases = []
     for layer, block in enumerate(model.blocks):
+        path = model.layout.at(layer).sites["result"].path
         nothing = torch.zeros(1, 1, widths[layer, "z"], dtype=model.dtype, device=model.device)
         biases.append(block.get_submodule(path)(nothing)[0, 0].to(heads))
     bias = torch.stack(biases)[:, None].expand_as(added)
@@ -287,6 +288,7 @@ def _head_bias(
 
 def _reading(model: Model, scale: Tensor, ids: Int[Tensor, "2 n"]) -> _Reading:
     layout = model.layout
+    assert layout.norm is not None  # its scale was captured
     head: Any = model.embed if layout.head is None else model.module.get_submodule(layout.head)
     weight, bias = head.weight, getattr(head, "bias", None)
     right, wrong = ids.to(weight.device)

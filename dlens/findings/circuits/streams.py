@@ -19,6 +19,7 @@ from dlens.axes import Resid
 from dlens.findings.circuits.graph import HEAD_READS, HeadRead
 from dlens.metrics import Metric
 from dlens.models.model import Model
+from dlens.models.wrapper import envoy_at
 from dlens.tracing.chain import Trace
 
 __all__ = ["Streams", "device_of", "projected", "require_sums", "streams_of"]
@@ -83,8 +84,8 @@ def projected(model: Model, layer: int, read: HeadRead, stream: Resid) -> Float[
         stream: what enters the norm before attention.
     """
     # nnsight's view of a module, as its hooks would take a call of the module itself for part of the run around it.
-    block, sites = model.root.get(f"{model.layout.blocks}.{layer}"), model.layout.sites
-    norm, projection = (block.get(sites[point].path) for point in ("ln1_scale", read))
+    block, sites = envoy_at(model.root, f"{model.layout.blocks}.{layer}"), model.layout.at(layer).sites
+    norm, projection = (envoy_at(block, sites[point].path) for point in ("ln1_scale", read))
     n_heads = model.n_heads if read == "q" else model.n_kv_heads
     return sites[read].split(projection(norm(stream)), n_heads)
 

@@ -30,10 +30,16 @@ def channel_weights(model: Model, channel: int, side: Side) -> list[Tensor]:
     Raises:
         ValueError: the modules are not known, not linear, or not stored as floating-point numbers here.
     """
-    paths = model.layout.writes if side == "rows" else model.layout.reads
-    if not paths:
-        raise _unusable(model, "nobody named the modules that write to the stream and read from it")
-    return [view for block in model.blocks for path in paths for view in _views(model, block, path, channel, side)]
+    views: list[Tensor] = []
+    for index, block in enumerate(model.blocks):
+        layout = model.layout.at(index)
+        paths = layout.writes if side == "rows" else layout.reads
+        if not paths:
+            raise _unusable(
+                model, f"nobody named the modules of block {index} that write to the stream and read from it"
+            )
+        views += [view for path in paths for view in _views(model, block, path, channel, side)]
+    return views
 
 
 def _views(model: Model, block: nn.Module, path: str, channel: int, side: Side) -> Iterator[Tensor]:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from einops import repeat
-from torch import Tensor, nn
 
-from dlens.axes import Resid, TokenIds, TokenMask
-from dlens.models.families.decoder import LLAMA_INNER, LLAMA_READS, LLAMA_WRITES
-from dlens.models.family import Family, Fill, Layout, Site, position_ids
+from dlens.axes import TokenIds, TokenMask
+from dlens.models.family import Family, position_ids
 
-__all__ = ["DREAM", "dream_layout"]
+__all__ = ["DREAM"]
 
 
 def _inputs(ids: TokenIds, attention_mask: TokenMask | None) -> dict[str, Any]:
@@ -36,32 +33,3 @@ DREAM = Family(
     model_types=("Dream",),
     inputs=_inputs,
 )
-
-
-def _no_attention(hidden: Resid, block: nn.Module) -> tuple[Tensor, None, None]:
-    return torch.zeros_like(hidden), None, None
-
-
-def _zeros(hidden: Resid, block: nn.Module) -> Tensor:
-    return torch.zeros_like(hidden)
-
-
-def dream_layout(config: Any) -> Layout:
-    """Where Dream's parts are: Qwen2's names, other return values."""
-    return Layout(
-        blocks="model.layers",
-        embed="model.embed_tokens",
-        norm="model.norm",
-        head="lm_head",
-        sites={
-            "attn_out": Site("self_attn"),
-            "resid_mid": Site("post_attention_layernorm", "input"),
-            "mlp_out": Site("mlp"),
-            **LLAMA_INNER,
-        },
-        attn_skip=(Fill("self_attn", _no_attention),),
-        mlp_skip=(Fill("mlp", _zeros),),
-        block_tuple=1,
-        reads=LLAMA_READS,
-        writes=LLAMA_WRITES,
-    )

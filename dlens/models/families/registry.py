@@ -18,15 +18,14 @@ from dlens.models.families.adapted import (
     rnd1_layout,
     sdar_layout,
 )
-from dlens.models.families.decoder import AUTOREGRESSIVE, DECODER_LAYOUTS, MASKED, MASKED_SHIFTED, llama_like
+from dlens.models.families.decoder import AUTOREGRESSIVE, MASKED, MASKED_SHIFTED
 from dlens.models.families.dit import BD3LM, MDLM, dit_layout
-from dlens.models.families.dream import DREAM, dream_layout
-from dlens.models.families.encoder import ENCODER_LAYOUTS
+from dlens.models.families.dream import DREAM
 from dlens.models.families.llada import LLADA, llada_layout
 from dlens.models.families.llada2 import LLADA2, llada2_layout
 from dlens.models.family import Family, Layout
 
-__all__ = ["choose_family", "choose_layout", "families", "register_family"]
+__all__ = ["choose_family", "choose_layout", "families", "fills_masks", "register_family"]
 
 _FAMILIES: dict[str, Family] = {
     family.name: family
@@ -45,11 +44,9 @@ _FAMILIES: dict[str, Family] = {
         MDLM,
     )
 }
+# Of what cannot be found, as LLaDA's halves, which have no modules of their own, or was written down before.
 _LAYOUTS: Mapping[str, Callable[[Any], Layout]] = {
-    **DECODER_LAYOUTS,
-    **ENCODER_LAYOUTS,
     "llada": llada_layout,
-    "Dream": dream_layout,
     "llada2_moe": llada2_layout,
     "sdar": sdar_layout,
     "sdar_moe": sdar_layout,
@@ -114,12 +111,13 @@ def register_family(family: Family) -> Family:
     return family
 
 
-def choose_family(family: str | Family | None, config: Any) -> Family:
-    """The family asked for, else the one the checkpoint names, else the one its model type selects.
+def choose_family(family: str | Family | None, config: Any, architecture: str = "") -> Family:
+    """The family asked for, else the one the checkpoint names, else the one its model type or its class selects.
 
     Args:
         family: a name, a Family, or None.
         config: the model's config; `dlens_family` in it names a family.
+        architecture: the model's class.
 
     Raises:
         TypeError: it is neither.
@@ -141,7 +139,24 @@ def choose_family(family: str | Family | None, config: Any) -> Family:
     for known in reversed(_FAMILIES.values()):
         if config.model_type in known.model_types:
             return _as_built(known, settings)
-    return AUTOREGRESSIVE if settings.get("is_causal", True) else MASKED
+    masked = not settings.get("is_causal", True) or fills_masks(architecture)
+    return MASKED if masked else AUTOREGRESSIVE
+
+
+def fills_masks(architecture: str) -> bool:
+    """Whether transformers lists a class as a masked language model, as BERT's, and not as a causal one too.
+
+    Examples:
+        >>> fills_masks("BertForMaskedLM"), fills_masks("LlamaForCausalLM")
+        (True, False)
+    """
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+    return architecture in MODEL_FOR_MASKED_LM_MAPPING_NAMES.values() and architecture not in causal
 
 
 def _as_built(family: Family, settings: Mapping[str, Any]) -> Family:
@@ -152,10 +167,8 @@ def _as_built(family: Family, settings: Mapping[str, Any]) -> Family:
     return replace(family, block_length=named)
 
 
-def choose_layout(family: Family, config: Any) -> Layout:
-    """The family's own layout, else the one of the model type, else Llama's."""
+def choose_layout(family: Family, config: Any) -> Layout | None:
+    """The family's own layout, else the one written for the model type; None where it is to be found."""
     if family.layout is not None:
         return family.layout
-    if config.model_type in _LAYOUTS:
-        return _LAYOUTS[config.model_type](config)
-    return llama_like()
+    return _LAYOUTS[config.model_type](config) if config.model_type in _LAYOUTS else None

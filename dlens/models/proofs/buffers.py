@@ -74,7 +74,7 @@ def _made_anew(part: nn.Module) -> nn.Module | None:
     try:
         with torch.device("cpu"):
             return kind(vars(part)["config"])
-    except (TypeError, ValueError, AttributeError, KeyError):
+    except (TypeError, ValueError, AttributeError, KeyError, RuntimeError):
         return None
 
 

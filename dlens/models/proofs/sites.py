@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, final
 
@@ -12,11 +13,21 @@ from torch import Tensor, nn
 
 from dlens.axes import POINTS, TokenIds
 from dlens.errors import VerificationError
-from dlens.models.family import Layout, Site, hidden_of
+from dlens.models.family import Layout, Site, hidden_in, hidden_of
 from dlens.models.identity import structure
 from dlens.models.model import Model
 
-__all__ = ["Seen", "as_built", "check_inner", "check_sites", "inner_widths", "observe", "point_widths", "same_rows"]
+__all__ = [
+    "Seen",
+    "as_built",
+    "check_sites",
+    "inner_widths",
+    "observe",
+    "point_widths",
+    "same_rows",
+    "undecided",
+    "without",
+]
 
 _POINTS = ("attn_out", "resid_mid", "mlp_out")
 # How often a sum may be rounded otherwise than the model rounds it.
@@ -30,9 +41,17 @@ _OPTIONAL = tuple(name for name, point in POINTS.items() if point.where in ("att
 class Seen:
     """What one forward showed: values by (layer, point), and how often each module ran."""
 
-    def __init__(self) -> None:
+    def __init__(self, positions: int) -> None:
         self.values: dict[tuple[int, str], Any] = {}
         self.counts: Counter[tuple[int, str]] = Counter()
+        self.positions = positions
+
+    def keep(self, layer: int, point: str, site: Site, value: Any) -> None:
+        """Put a value aside, with the axes of the stream where the module joins them."""
+        # A copy, as some blocks add in place.
+        value = value.clone() if isinstance(value, Tensor) else value
+        split = not site.heads and (site.flat or site.scale != 1)
+        self.values[layer, point] = site.split(value, positions=self.positions) if split else value
 
 
 def as_built(layout: Layout, module: nn.Module) -> Layout:
@@ -41,17 +60,30 @@ def as_built(layout: Layout, module: nn.Module) -> Layout:
     Only for what lies within a half: the parts that the stream is made of must all be there.
     """
     modules = dict(module.named_modules(remove_duplicate=False))
-    blocks = modules.get(layout.blocks)
-    sites, absent = dict(layout.sites), dict(layout.absent)
-    if "z" in sites:
-        sites["result"] = Site(sites["z"].path)
-    for point in sites.keys() & set(_OPTIONAL):
-        path = sites[point].path
-        lacking = [i for i in range(len(list(blocks or ()))) if f"{layout.blocks}.{i}.{path}" not in modules]  # pyright: ignore
-        if lacking:
-            del sites[point]
-            absent[point] = f"its block {lacking[0]} has no {path!r}"
-    return replace(layout, sites=sites, absent=absent)
+    depth = len(list(modules.get(layout.blocks) or ()))  # pyright: ignore
+    absent = {}
+    for index in range(depth):
+        for point, site in layout.at(index).sites.items():
+            if point in _OPTIONAL and f"{layout.blocks}.{index}.{site.path}" not in modules:
+                absent.setdefault(point, f"its block {index} has no {site.path!r}")
+    return without(layout.changed(_with_result), absent)
+
+
+def _with_result(layout: Layout) -> Layout:
+    """What each head adds is made of z, by the module that reads it."""
+    sites = dict(layout.sites)
+    return replace(layout, sites=sites | ({"result": Site(sites["z"].path)} if "z" in sites else {}))
+
+
+def without(layout: Layout, absent: Mapping[str, str]) -> Layout:
+    """The layout without points that turned out not to be there, and why."""
+    gone = {*absent, *(("result",) if "z" in absent else ())}
+
+    def change(own: Layout) -> Layout:
+        sites = {point: site for point, site in own.sites.items() if point not in gone}
+        return replace(own, sites=sites, absent={**own.absent, **absent})
+
+    return layout.changed(change)
 
 
 def check_sites(model: Model, ids: TokenIds) -> None:
@@ -66,8 +98,9 @@ def check_sites(model: Model, ids: TokenIds) -> None:
             pre + attn_out is not mid, or mid + mlp_out is not post.
     """
     seen = observe(model, ids)
-    must = {site.path for point, site in model.layout.sites.items() if point not in _OPTIONAL or point in _LAST} | {""}
     for (layer, place), count in seen.counts.items():
+        sites = model.layout.at(layer).sites.items()
+        must = {site.path for point, site in sites if point not in _OPTIONAL or point in _LAST} | {""}
         if count != 1 and place in must:
             raise VerificationError(
                 f"{place or 'block'!r} of block {layer} of {model.name} ran {count} times in one forward; expected "
@@ -118,33 +151,33 @@ def _widths(seen: Seen) -> dict[tuple[int, str], int]:
     return {(layer, at): int(value.shape[-1]) for (layer, at), value in seen.values.items() if at in _OPTIONAL}
 
 
-def check_inner(model: Model, ids: TokenIds) -> None:
-    """What the layout names within a half decides all that the half adds: two texts that share it get the same.
+def undecided(model: Model, ids: TokenIds) -> dict[str, str]:
+    """`z` and `mlp_post` where they do not decide all that their half adds: two texts that share them get the same.
 
     Args:
         model: what was loaded.
         ids: one row of unlike tokens; the other text holds them in another order.
 
-    Raises:
-        VerificationError: what a half adds still depends on its own text, or its width is not that of whole heads.
+    Returns:
+        Hook point -> what is wrong with it.
     """
-    sites = {point: site for point, site in model.layout.sites.items() if point in _LAST}
-    for point, site in sites.items():
-        if site.heads and any(width % model.n_heads for (_, at), width in inner_widths(model).items() if at == point):
-            raise VerificationError(
-                f"{point} of {model.name} is not as wide as {model.n_heads} heads; expected a multiple, as the config "
-                f"says; give a Family whose Layout names another module for it"
-            )
-    values = observe(model, torch.cat([ids, ids.flip(-1)]), shared=sites).values
-    for point in sites:
+    found: dict[str, str] = {}
+    shared = tuple(point for point in model.layout.sites if point in _LAST)
+    for (_, point), wide in inner_widths(model).items():
+        if point in shared and model.layout.sites[point].heads and wide % model.n_heads:
+            found[point] = f"{point} of {model.name} is not as wide as {model.n_heads} heads"
+    values = observe(model, torch.cat([ids, ids.flip(-1)]), shared=shared).values
+    for point in shared:
         for layer in range(model.n_layers):
             added = values.get((layer, _LAST[point]))
             if added is not None and not same_rows(added, values[layer, "block"]):
-                raise VerificationError(
-                    f"with one {point} ({sites[point].path!r}) for two texts, block {layer} of {model.name} adds "
-                    f"another {_LAST[point]} to each; expected the same, as {point} is all that it is made of; give a "
-                    f"Family whose Layout names another module for {point}, or none"
+                path = model.layout.at(layer).sites[point].path
+                found.setdefault(
+                    point,
+                    f"with one {point} ({path!r}) for two texts, block {layer} of {model.name} adds another "
+                    f"{_LAST[point]} to each",
                 )
+    return found
 
 
 def same_rows(added: Tensor, block: Any) -> bool:
@@ -153,22 +186,33 @@ def same_rows(added: Tensor, block: Any) -> bool:
     return bool(((added[1] - added[0]).abs() <= tolerance).all())
 
 
-def observe(model: Model, ids: TokenIds, shared: dict[str, Site] | None = None) -> Seen:
-    """What one forward shows under plain hooks; at the sites `shared` all rows get what the first one has."""
-    seen, handles = Seen(), []
-    sites = model.layout.sites
+def observe(model: Model, ids: TokenIds, shared: Collection[str] = ()) -> Seen:
+    """What one forward shows under plain hooks; at the points `shared` all rows get what the first one has."""
+    seen, handles = Seen(ids.shape[-1]), []
     try:
         for layer, block in enumerate(model.blocks):
+            layout = model.layout.at(layer)
+            sites = {**layout.sites, **_sums(layout)}
             handles += _watch(block, "", layer, {"resid_pre": Site("", "input"), "block": Site("")}, seen)
             for path in dict.fromkeys(site.path for site in sites.values()):
                 here = {point: site for point, site in sites.items() if site.path == path}
                 handles += _watch(block.get_submodule(path), path, layer, here, seen)
-            handles += [_share(block.get_submodule(site.path), site) for site in (shared or {}).values()]
+            handles += [_share(block.get_submodule(sites[point].path), sites[point]) for point in shared]
         model.module(**model.family.inputs(ids, None))
     finally:
         for handle in handles:
             handle.remove()
     return seen
+
+
+def _sums(layout: Layout) -> dict[str, Site]:
+    """What the norms that follow the sums of a block read and give."""
+    places = {"sum_1": "input", "normed_1": "output", "sum_2": "input"}
+    if not layout.sum_norms:
+        return {}
+    first, second = layout.sum_norms
+    paths = {"sum_1": first, "normed_1": first, "sum_2": second}
+    return {name: Site(paths[name], end) for name, end in places.items()}  # pyright: ignore
 
 
 def _share(part: nn.Module, site: Site) -> Any:
@@ -189,20 +233,21 @@ def _watch(part: nn.Module, path: str, layer: int, points: dict[str, Site], seen
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         for point, site in points.items():
             if site.end == "input":
-                seen.values[layer, point] = args[0] if args else kwargs["hidden_states"]
+                first = hidden_in(args, kwargs) if not path or args else next(iter(kwargs.values()))
+                seen.keep(layer, point, site, first)
 
     def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         seen.counts[layer, path] += 1
         for point, site in points.items():
             if site.end == "output":
                 whole = point == "block" or not isinstance(output, tuple)
-                seen.values[layer, point] = output if whole else output[site.index]
+                seen.keep(layer, point, site, output if whole else output[site.index])
 
     return [part.register_forward_pre_hook(before, with_kwargs=True), part.register_forward_hook(after)]
 
 
 def _check_block_value(model: Model, layer: int, value: Any) -> None:
-    expected = model.layout.block_tuple
+    expected = model.layout.at(layer).block_tuple
     length = len(value) if isinstance(value, tuple) else None
     if length != expected or (length is None and not isinstance(value, Tensor)):
         came = type(value).__name__ if length is None else f"a tuple of {length}"
@@ -216,6 +261,8 @@ def _check_block_value(model: Model, layer: int, value: Any) -> None:
 def _check_sum(model: Model, layer: int, values: dict[tuple[int, str], Any]) -> None:
     """The halves add up to the stream, as far as the layout names them."""
     post = hidden_of(values[layer, "block"])
+    if model.layout.at(layer).sum_norms:
+        return _check_normed_sums(model, layer, values)
     found = (values.get((layer, point)) for point in ("resid_pre", *_POINTS))
     # What enters a block of a model split over devices may still be on the device before.
     pre, attn, mid, mlp = (None if value is None else value.to(post.device) for value in found)
@@ -231,6 +278,16 @@ def _check_sum(model: Model, layer: int, values: dict[tuple[int, str], Any]) -> 
         _check_equal(model, layer, {"resid_mid": mid, "mlp_out": mlp}, "resid_post", post)
     if mlp is not None and attn is not None and mid is None:
         _check_equal(model, layer, {"resid_pre": pre, "attn_out": attn, "mlp_out": mlp}, "resid_post", post)
+
+
+def _check_normed_sums(model: Model, layer: int, values: dict[tuple[int, str], Any]) -> None:
+    """The halves add up to what the norms after the sums read."""
+    names = ("resid_pre", "attn_out", "sum_1", "normed_1", "mlp_out", "sum_2")
+    pre, attn, one, normed, mlp, two = (
+        values[layer, name].to(hidden_of(values[layer, "block"]).device) for name in names
+    )
+    _check_equal(model, layer, {"resid_pre": pre, "attn_out": attn}, "what the first norm reads", one)
+    _check_equal(model, layer, {"the first norm": normed, "mlp_out": mlp}, "what the second norm reads", two)
 
 
 def _check_equal(model: Model, layer: int, parts: dict[str, Any], right: str, stream: Tensor) -> None:

@@ -45,6 +45,8 @@ class Target:
         absent: hook point -> why this model does not have it.
         attention_types: per layer the kind of attention ("full", "sliding", ...).
         whole: halves of a block that cannot be skipped alone, as no module of theirs is named.
+        hands_on: whether blocks hand the states of decoding on to each other, as those of RWKV.
+        needed: layer that cannot be skipped -> why.
         widths: hook point within a half -> the size of its last axis at each layer, where it was seen.
 
     Examples:
@@ -66,6 +68,8 @@ class Target:
     absent: Mapping[str, str] = field(default_factory=dict)
     attention_types: tuple[str, ...] = ()
     whole: tuple[Part, ...] = ()
+    hands_on: bool = False
+    needed: Mapping[int, str] = field(default_factory=dict)
     # What was seen of a model by now does not make it another one.
     widths: Mapping[str, tuple[int, ...]] = field(default_factory=dict, compare=False)
 

@@ -56,6 +56,8 @@ def cache_policy(plan: Plan, policy: CachePolicy, target: Target) -> tuple[bool,
     breaking = [planned.op.words() for planned in plan.breaks_cache()]
     if len(plan.uncached_layers()) == target.n_layers:
         breaking.append("every layer is skipped, so that nothing would be cached")
+    if target.hands_on and plan.uncached_layers():
+        breaking.append("a block that is skipped would not hand on the state that it was given")
     if not breaking:
         return True, ()
     if policy == "require":

@@ -63,6 +63,11 @@ def _product(left: Tensor, right: Tensor, *rest: Any, **named: Any) -> int:
     return 2 * left.numel() * right.shape[-1]
 
 
+def _triangular(matrix: Tensor, right: Tensor, *rest: Any, **named: Any) -> int:
+    """Half a product: each unknown meets those that were found before it."""
+    return right.numel() * matrix.shape[-1]
+
+
 # What torch's own table lacks, by the name of the operation.
 _FORMULAS: Mapping[str, Formula] = MappingProxyType(
     {
@@ -79,6 +84,7 @@ _FORMULAS: Mapping[str, Formula] = MappingProxyType(
         "aten::mv": _vector,
         "aten::addmv": _added_vector,
         "aten::dot": _vector,
+        "aten::linalg_solve_triangular": _triangular,
         "aten::vdot": _vector,
     }
 )

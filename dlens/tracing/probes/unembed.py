@@ -49,7 +49,7 @@ def readout_of(model: Model) -> Readout:
 
 def _unembed(model: Model, h: Tensor) -> Tensor:
     layout = model.layout
-    normed = model.module.get_submodule(layout.norm)(h)
+    normed = h if layout.norm is None else model.module.get_submodule(layout.norm)(h)
     if layout.head is None:
         logits = nn.functional.linear(normed.to(model.device), model.embed.weight)  # pyright: ignore
     else:

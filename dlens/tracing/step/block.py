@@ -11,6 +11,7 @@ from dlens.axes import POINTS, Half, Part, Resid
 from dlens.models.family import Site, hidden_in, hidden_of
 from dlens.models.inner import by_head, norm_scale
 from dlens.models.model import Model
+from dlens.models.wrapper import envoy_at
 from dlens.tracing.step.hand import Hand, column_of
 from dlens.tracing.step.program import Active, LayerProgram, Rows, Spot
 from dlens.tracing.step.state import StepState
@@ -43,6 +44,7 @@ class BlockWalk:
         state: StepState,
     ) -> None:
         self.model = model
+        self.layout = model.layout.at(block)
         self.envoys = envoys
         self.hand = hand
         self.layer = layer
@@ -63,7 +65,7 @@ class BlockWalk:
         if self._skipped("block"):
             assert hidden is not None
             out = self._apply("resid_post", hidden)
-            self.envoy.skip(self.model.layout.pack(out))
+            self.envoy.skip(self.layout.pack(out))
             return
         self._half("attn", hidden)
         mid = self._middle()
@@ -116,8 +118,8 @@ class BlockWalk:
 
     def _fill(self, part: Half, hidden: Resid | None) -> None:
         assert hidden is not None
-        for fill in self.model.layout.skips(part):
-            self.envoy.get(fill.path).skip(fill.make(hidden, self.envoy._module))
+        for fill in self.layout.skips(part):
+            envoy_at(self.envoy, fill.path).skip(fill.make(hidden, self.envoy._module))
 
     def _point(self, point: str, mixed: list[Active]) -> tuple[Tensor, Tensor]:
         """The value at a point within the block before and after all that acts there."""
@@ -130,20 +132,21 @@ class BlockWalk:
         return old, new
 
     def _read(self, point: str) -> Tensor:
-        site, axes = self.model.layout.sites[point], POINTS[point].axes
+        site, axes = self.layout.sites[point], POINTS[point].axes
         if axes[-1] == "scale":
-            envoy = self.envoy.get(site.path)
-            return norm_scale(envoy._module, envoy, envoy.input)
+            envoy = envoy_at(self.envoy, site.path)
+            return site.split(norm_scale(envoy._module, envoy, envoy.input), positions=self.state.real.shape[-1])
         if point == "result":
-            z = self.model.layout.sites["z"]
-            return by_head(self.envoy.get(site.path), read_site(self.envoy, z, self.model.n_heads))
-        return read_site(self.envoy, site, self.model.n_kv_heads if "kv_head" in axes else self.model.n_heads)
+            z = self.layout.sites["z"]
+            return by_head(envoy_at(self.envoy, site.path), read_site(self.envoy, z, self.model.n_heads))
+        n_heads = self.model.n_kv_heads if "kv_head" in axes else self.model.n_heads
+        return read_site(self.envoy, site, n_heads, self.state.real.shape[-1])
 
     def _write(self, point: str, old: Tensor, new: Tensor) -> None:
-        site = self.model.layout.sites[point]
+        site = self.layout.sites[point]
         if point == "result":
             # The sum of all heads in another order would not be what the model computes; a difference of 0 is.
-            whole = self.envoy.get(site.path).output
+            whole = envoy_at(self.envoy, site.path).output
             new = whole.detach() + (new - old.detach()).sum(2)
         write_site(self.envoy, site, new)
 
@@ -188,14 +191,14 @@ def _with_hidden(args: tuple[Any, ...], kwargs: dict[str, Any], hidden: Resid) -
     return args, {**kwargs, "hidden_states": hidden}
 
 
-def read_site(parent: Any, site: Site, n_heads: int = 1) -> Tensor:
+def read_site(parent: Any, site: Site, n_heads: int = 1, positions: int | None = None) -> Tensor:
     """The value at a site below an envoy, with the axes of its hook point."""
-    return site.split(_whole(parent.get(site.path), site), n_heads)
+    return site.split(_whole(envoy_at(parent, site.path), site), n_heads, positions)
 
 
 def write_site(parent: Any, site: Site, value: Tensor) -> None:
     """Replace the value at a site below an envoy."""
-    envoy = parent.get(site.path)
+    envoy = envoy_at(parent, site.path)
     value = site.join(value, _whole(envoy, site))
     if site.end == "input":
         envoy.input = value

@@ -52,7 +52,8 @@ class HalfOutputs:
         self._keys.window = None
 
     def _hooked(self, number: int, block: nn.Module) -> Iterator[Any]:
-        sites, layout = self._model.layout.sites, self._model.layout
+        layout = self._model.layout.at(number)
+        sites = layout.sites
         parts = {name: block.get_submodule(sites[name].path) for name in ("attn_out", "mlp_out", "v")}
         yield block.get_submodule(sites["ln1_scale"].path).register_forward_hook(
             partial(self._choose, number, parts["v"])

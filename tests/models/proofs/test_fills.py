@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import dlens
+from dlens.models.families.decoder import llama_like
 from tests.models.conftest import build
 
 IDS = torch.arange(3, 15)[None]
@@ -55,7 +56,7 @@ def test_a_half_of_another_form_cannot_be_skipped_alone() -> None:
     module = build("qwen2")
     for layer in range(4):
         module.model.layers[layer] = First(module.model.layers[layer])
-    trace = dlens.trace(module)
+    trace = dlens.trace(dlens.load(module, layout=llama_like()))
     with pytest.raises(ValueError, match="attn_skip, or skip the whole block"):
         trace.skip([1], part="attn")
     expected = dlens.trace(build("qwen2")).skip([2], part="mlp").skip([1]).capture("logits").forward(IDS)["logits"]
@@ -71,4 +72,4 @@ def test_a_pattern_that_attention_does_not_return() -> None:
     record = dlens.trace(module).capture("pattern", "z").forward(IDS)
     assert torch.equal(record["pattern"], expected["pattern"]) and torch.equal(record["z"], expected["z"])
     with pytest.raises(ValueError, match="has no q: its block 0 has no 'self_attn.q_proj'"):
-        dlens.trace(module).capture("q")
+        dlens.trace(dlens.load(module, layout=llama_like())).capture("q")

@@ -27,8 +27,10 @@ def test_a_site_that_never_runs() -> None:
 def test_a_block_that_runs_twice() -> None:
     module = build("qwen2")
     module.model.layers[2] = module.model.layers[1]
-    with pytest.raises(VerificationError, match="ran 2 times in one forward; expected once"):
+    with pytest.raises(VerificationError, match=r"model.layers.1 runs 2 times in one forward; expected"):
         dlens.load(module)
+    with pytest.raises(VerificationError, match="ran 2 times in one forward; expected once"):
+        dlens.load(module, layout=llama_like())
 
 
 def test_a_block_that_returns_something_else() -> None:
@@ -69,8 +71,9 @@ def test_what_a_half_reads_last_decides_what_it_adds(point: str, wrong: Site) ->
 def test_z_is_as_wide_as_whole_heads() -> None:
     module = build("qwen2")
     module.config.num_attention_heads = 5
-    with pytest.raises(VerificationError, match="z of .* is not as wide as 5 heads; expected a multiple"):
-        dlens.load(module)
+    with pytest.raises(VerificationError, match="z of .* is not as wide as 5 heads; expected otherwise"):
+        dlens.load(module, layout=llama_like())
+    assert "whole heads" in dlens.load(module).layout.absent["z"]
 
 
 def test_a_block_without_the_module_has_no_such_point() -> None:
@@ -79,8 +82,10 @@ def test_a_block_without_the_module_has_no_such_point() -> None:
         block.mlp = nn.Identity()
     model = dlens.load(module)
     assert "mlp_post" not in model.layout.sites and "z" in model.layout.sites
-    with pytest.raises(ValueError, match="has no mlp_post: its block 1 has no 'mlp.down_proj'; expected one of"):
+    with pytest.raises(ValueError, match=r"has no mlp_post: block 1 \(Qwen2DecoderLayer\): no linear module makes"):
         dlens.trace(model).capture("mlp_post")
+    with pytest.raises(ValueError, match="has no mlp_post: its block 1 has no 'mlp.down_proj'; expected one of"):
+        dlens.trace(dlens.load(module, layout=llama_like())).capture("mlp_post")
 
 
 def test_widths_are_seen_when_they_are_asked_for() -> None:

@@ -43,7 +43,7 @@ def test_verification_leaves_no_mark() -> None:
 
 
 def test_a_module_without_head() -> None:
-    with pytest.raises(VerificationError, match="Qwen2Model has no 'model.layers'; expected .*; load the class"):
+    with pytest.raises(VerificationError, match="Qwen2Model gives no logits of .*; expected .*; load the class"):
         dlens.load(transformers.Qwen2Model(build("qwen2").config))
 
 
@@ -160,9 +160,12 @@ def test_a_module_that_cannot_run_the_proofs_says_so() -> None:
             raise RuntimeError("sizes differ")
 
     module.register_forward_pre_hook(only_of_sixteen, with_kwargs=True)
-    with pytest.raises(VerificationError, match="cannot be proved: RuntimeError, sizes differ; expected .*verify"):
+    with pytest.raises(VerificationError, match=r"gives no logits of a few tokens \(RuntimeError: sizes differ\); exp"):
         dlens.load(module)
-    assert dlens.trace(dlens.load(module, verify=False)).forward(torch.arange(16)[None]).n_steps == 1
+    with pytest.raises(VerificationError, match="cannot be proved: RuntimeError, sizes differ; expected .*verify"):
+        dlens.load(module, layout=llama_like())
+    unproved = dlens.load(module, layout=llama_like(), verify=False)
+    assert dlens.trace(unproved).forward(torch.arange(16)[None]).n_steps == 1
 
 
 def test_a_context_shorter_than_the_proofs() -> None:
@@ -173,18 +176,20 @@ def test_a_hook_of_somebody_is_named_before_the_layout_is_blamed() -> None:
     module = build("qwen2")
     module.model.layers[2].register_forward_hook(lambda _m, _a, out: out * 2)
     with pytest.raises(VerificationError, match=r"; or remove what hooks into model.layers.2, which may be the cause"):
-        dlens.load(module)
+        dlens.load(module, layout=llama_like())
+    assert "what hooks into model.layers.2 may be the cause" in dlens.load(module).layout.absent["attn_out"]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_scaled_residuals_are_refused_in_every_type(dtype: torch.dtype) -> None:
+def test_scaled_residuals_are_seen_in_every_type(dtype: torch.dtype) -> None:
     scales = {"residual_multiplier": 0.22, "embedding_multiplier": 12.0}
     torch.manual_seed(0)
     config = transformers.GraniteConfig(**SIZE | {"initializer_range": 0.02}, **scales)
     module = transformers.AutoModelForCausalLM.from_config(config).eval().to(dtype)
     with pytest.raises(VerificationError, match=r"resid_pre \+ attn_out is not resid_mid; expected .*scales its"):
-        dlens.load(module)
-    assert dlens.load(build("qwen2").to(dtype)).n_layers == 4
+        dlens.load(module, layout=llama_like())
+    layout = dlens.load(module).layout
+    assert layout.sites["attn_out"].scale == layout.sites["mlp_out"].scale == 0.22
 
 
 def test_attention_that_is_not_causal_between_blocks_is_refused() -> None:

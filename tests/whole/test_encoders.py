@@ -66,12 +66,22 @@ def test_the_stream_of_modernbert_adds_up() -> None:
     a_skipped_half_adds_nothing(model)
 
 
-def test_halves_of_bert_do_not_add_up() -> None:
+def test_halves_of_bert_are_normed_after_each_sum() -> None:
     model = dlens.load(build("bert"))
-    with pytest.raises(ValueError, match="post-norm"):
-        dlens.trace(model).capture("mlp_out")
-    with pytest.raises(ValueError, match="skip the attn of layers 1"):
-        dlens.trace(model).skip([1], part="attn")
+    assert model.layout.sum_norms == ("attention.output.LayerNorm", "output.LayerNorm")
+    with pytest.raises(ValueError, match="has no resid_mid: its norms follow the sums"):
+        dlens.trace(model).capture("resid_mid")
+    ids = torch.tensor([[5, 6, 7]])
+    record = (
+        dlens.trace(model)
+        .capture("resid_pre", "attn_out", layers=1)
+        .skip([1], part="mlp")
+        .capture("resid_post", layers=1)
+    )
+    found, block = record.forward(ids), build("bert").bert.encoder.layer[1]
+    with torch.no_grad():
+        middle = block.attention.output.LayerNorm(found["resid_pre"][0] + found["attn_out"][0])
+        assert torch.equal(found["resid_post"][0], block.output.LayerNorm(middle))
 
 
 @pytest.mark.parametrize("kind", ["bert", "modernbert"])

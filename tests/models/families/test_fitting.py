@@ -1,0 +1,42 @@
+"""Arguments that a forward does not take are left out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dlens.models.families.fitting import Fewer, fitting, takes, unplaced
+from dlens.models.family import native_inputs
+from tests.models.conftest import build
+
+IDS = torch.tensor([[5, 6, 7]])
+
+
+class Plain(nn.Module):
+    """A forward of two arguments."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        return input_ids
+
+
+def test_a_forward_that_takes_less_gets_less() -> None:
+    made = fitting(native_inputs, Plain())
+    assert made == Fewer(native_inputs, ("use_cache", "position_ids"))
+    assert list(made(IDS, torch.ones_like(IDS, dtype=torch.bool))) == ["input_ids", "attention_mask"]
+    assert list(made(IDS, None)) == ["input_ids"]
+
+
+def test_positions_can_be_left_to_the_module() -> None:
+    real = torch.tensor([[False, True, True]])
+    assert set(unplaced(native_inputs)(IDS, real)) == {"input_ids", "use_cache", "attention_mask"}
+    fewer = Fewer(native_inputs, ("use_cache",))
+    assert unplaced(fewer) == Fewer(native_inputs, ("use_cache", "position_ids"))
+    assert unplaced(unplaced(fewer)) == unplaced(fewer) and unplaced(len) is len  # pyright: ignore
+    assert takes(Plain(), "attention_mask") and not takes(Plain(), "position_ids")
+
+
+def test_native_decoders_and_inputs_of_ones_own_stay_as_they_are() -> None:
+    def own(ids: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+        return {"input_ids": ids}
+
+    assert fitting(native_inputs, build("llama")) is native_inputs and fitting(own, Plain()) is own
