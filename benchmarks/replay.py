@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,7 +93,7 @@ def random_chain(model: dlens.Model, source: random.Random, record: dlens.Record
     """A chain of one to four operations that can be played, and measures."""
     chain, layers = dlens.trace(model), range(model.n_layers)
     vector = torch.randn(model.d_model, generator=torch.Generator().manual_seed(source.randrange(2**31)))
-    steps = source.choice([None, None, "early", "late"])
+    steps: Any = source.choice([None, None, "early", "late"])
     tokens = source.choice(["all", "masked", "decoded", "prompt"])
     one, two = source.sample(layers, 2)
     changes: list[Callable[[dlens.Trace], dlens.Trace]] = [
@@ -169,6 +170,7 @@ def _checked(model: dlens.Model, name: str, chains: int, width: int) -> Iterator
 
 def _difference(a: dlens.Record, b: dlens.Record) -> float:
     """The largest difference of tokens (1) or measured numbers, relative to the largest of their kind."""
+    assert a.canvas is not None and b.canvas is not None
     if not torch.equal(a.tokens, b.tokens) or not torch.equal(a.canvas, b.canvas):
         return 1.0
     found = 0.0

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -171,7 +172,7 @@ def block_diffusion(sampler: BlockDiffusion, network: Network, prompt: list[int]
                     break
                 after += 1
             logits = network(torch.tensor([x[: first + size]]))
-            noise = draws((1, size))[0].tolist() if heat else None
+            noise: Any = draws((1, size))[0].tolist() if heat else None
             token, sure = {}, {}
             for p in masked if sampler.edit_threshold is None else mine:
                 token[p], sure[p] = guessed(sampler, scores_at(logits, p), noise and noise[p - first])

@@ -156,7 +156,7 @@ class Replays:
 
 def _copy(into: list[Tensor], values: list[Tensor]) -> None:
     if into:
-        torch._foreach_copy_(into, values)
+        torch._foreach_copy_(into, values)  # pyright: ignore
 
 
 def _by_step(collector: Collector) -> Iterator[tuple[Tensor, int]]:
