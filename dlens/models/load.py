@@ -21,6 +21,7 @@ from dlens.models.proofs.sites import as_built
 from dlens.models.proofs.verify import check_paths, probe_padding
 from dlens.models.proofs.verify import verify as prove
 from dlens.models.source import adapted, add_adapter, read_checkpoint, read_tokenizer, resolve
+from dlens.models.wrapper import refuse_running
 
 __all__ = ["load"]
 
@@ -150,6 +151,7 @@ def _make_bidirectional(module: nn.Module) -> None:
 
 
 def _build(module: nn.Module, tokenizer: Any, family: Family, mask: int | None, name: str, verify: bool) -> Model:
+    refuse_running(module, "it cannot be looked at", "dlens.load")
     family = replace(family, inputs=fitting(family.inputs, module))
     layout = choose_layout(family, module.config) or find_layout(module, family.inputs, few_tokens(module))
     layout = as_built(layout, module)

@@ -24,6 +24,7 @@ __all__ = [
     "foreign_forwards",
     "inner_forward",
     "mount_save",
+    "refuse_running",
     "resting",
     "unwrap",
     "wrapper_of",
@@ -188,12 +189,26 @@ def unwrap(module: nn.Module) -> None:
             vars(part)["forward"] = forward
 
 
-def _refuse_running(module: nn.Module) -> None:
+def refuse_running(module: nn.Module, what: str, calls: str) -> None:
+    """Refuse what a module cannot have while a run uses it.
+
+    Args:
+        module: perhaps in use.
+        what: cannot be done, in words.
+        calls: what to call when no run goes on.
+
+    Raises:
+        RuntimeError: a run is going on.
+    """
     if module in _RUNNING:
         raise RuntimeError(
-            f"a run of {type(module).__name__} is going on, and nnsight cannot be put on it or taken off until that is "
-            f"over; expected no run; call unwrap() or .nnsight outside of hook and on_step functions"
+            f"{type(module).__name__} is running already: a run is going on, and {what} until that is over; expected "
+            f"no run; call {calls} outside of hook and on_step functions"
         )
+
+
+def _refuse_running(module: nn.Module) -> None:
+    refuse_running(module, "nnsight cannot be put on it or taken off", "unwrap() or .nnsight")
 
 
 def _earlier_forward(part: nn.Module, state: Any) -> Callable[..., Any] | None:

@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -156,12 +157,11 @@ def test_stand_ins_of_flash_attn_compute_what_it_does() -> None:
 
 
 def test_rotary_settings_that_a_config_took_away() -> None:
-    config = transformers.LlamaConfig()
+    config = SimpleNamespace(rope_parameters=False, rope_theta=500.0)
     compat.settle(config)
-    before = dict(config.rope_parameters)
-    config.rope_parameters, config.rope_theta = False, 500.0  # pyright: ignore
-    compat.settle(config)
-    assert before["rope_type"] == "default" and config.rope_parameters == {"rope_type": "default", "rope_theta": 500.0}
+    assert config.rope_parameters == {"rope_type": "default", "rope_theta": 500.0}
+    compat.settle(native := transformers.LlamaConfig())
+    assert native.rope_parameters == transformers.LlamaConfig().rope_parameters
 
 
 def test_rotary_parts_of_transformers_within_remote_code_are_filled_again() -> None:

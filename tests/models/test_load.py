@@ -98,10 +98,12 @@ def test_a_model_passes_through(ar: dlens.Model) -> None:
         dlens.load(ar, dtype="float32")
 
 
-def test_verify_false_runs_nothing(llada_folder: Path) -> None:
-    module = build("qwen2")
-    module.register_forward_pre_hook(lambda *_: pytest.fail("a forward ran"))
-    assert dlens.load(module, verify=False).honours_padding
+def test_verify_false_runs_what_finds_the_layout_alone(llada_folder: Path) -> None:
+    module, ran = build("qwen2"), []
+    module.register_forward_pre_hook(lambda *_: ran.append(1))
+    found = dlens.load(module, verify=False)
+    assert found.honours_padding and len(ran) == 1
+    assert dlens.load(module, layout=found.layout, verify=False).honours_padding and len(ran) == 1
     # Not probed, and remote code may ignore the mask.
     assert not dlens.load(llada_folder, trust_remote_code=True, verify=False).honours_padding
 

@@ -59,7 +59,7 @@ def test_context_length() -> None:
 def test_a_model_that_was_loaded_by_name_is_pickled_as_its_name(diffusion: dlens.Model) -> None:
     trace = dlens.trace(diffusion).skip([3]).capture("logits")
     sent = pickle.dumps(trace)
-    assert len(sent) < 3000
+    assert len(sent) < 5000
     first, second = pickle.loads(sent), pickle.loads(sent)
     assert first.model is second.model is not diffusion and str(first) == str(trace)
     assert torch.equal(first.forward("Once upon")["logits"], trace.forward("Once upon")["logits"])

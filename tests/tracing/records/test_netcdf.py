@@ -36,16 +36,16 @@ def assert_same(data: xr.Dataset, path: Path) -> None:
         data = again
 
 
+def _made(kind: Any) -> dlens.Measure:
+    return kind() if kind is not measures.Features else kind(sae=dlens.load_sae("trio/diffusion"))
+
+
 @pytest.mark.parametrize("run", ["forward", "denoising", "decoding"])
 def test_every_measure_of_every_run(run: str, tmp_path: Path) -> None:
     name = "trio/ar" if run == "decoding" else "trio/diffusion"
     # Attention weights are given by eager attention alone; decoding has one order.
     kinds = [kind for kind in MEASURES if run != "decoding" or kind is not measures.CommitOrder]
-    trace = (
-        dlens.trace(dlens.load(name, attn_implementation="eager"))
-        .skip([3], part="mlp")
-        .measure(*(kind() for kind in kinds))
-    )
+    trace = dlens.trace(dlens.load(name, attn_implementation="eager")).skip([3], part="mlp").measure(*map(_made, kinds))
     record = trace.forward(PROMPTS) if run == "forward" else trace.generate(PROMPTS, 3)
     assert len(record.measures) == len(kinds) >= 9
     for key, data in record.measures.items():
