@@ -7,6 +7,7 @@ import pytest
 from dlens.samplers import BlockDiffusion
 from tests.samplers import reference
 from tests.samplers.fakes import EOS, MASK, BlockNetwork, Draws, decode_blocks, prompt
+from tests.unchecked import unchecked
 
 LENGTHS = (5, 8, 11, 13, 16, 19)
 RULES = [
@@ -122,5 +123,5 @@ def test_values_that_mean_nothing_are_refused() -> None:
         ({"temperature": -1.0}, "temperature=-1.0; expected 0 or more"),
         ({"top_p": 2.0}, "top_p=2.0; expected more than 0 and at most 1"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with unchecked(), pytest.raises(ValueError, match=message):
             BlockDiffusion(**settings)

@@ -81,14 +81,14 @@ def test_masks_inside_a_prompt_are_filled_with_the_rest() -> None:
 
 
 def test_draws_follow_the_distribution() -> None:
-    from dlens.samplers.dream import _invert
+    from dlens.samplers.read import invert
 
     p = torch.tensor([0.0, 0.5, 0.2, 0.0, 0.3, 0.0], dtype=torch.float64)
     uniform = (torch.arange(10_000, dtype=torch.float64) + 0.5) / 10_000
-    share = torch.bincount(_invert(p.repeat(10_000, 1), uniform), minlength=6) / 10_000
+    share = torch.bincount(invert(p.repeat(10_000, 1), uniform), minlength=6) / 10_000
     assert torch.allclose(share.double(), p, atol=1e-4)
     edges = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
-    assert _invert(p.repeat(2, 1), edges).tolist() == [1, 4]
+    assert invert(p.repeat(2, 1), edges).tolist() == [1, 4]
 
 
 def test_position_draws_follow_the_confidence() -> None:
