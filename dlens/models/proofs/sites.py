@@ -233,7 +233,8 @@ def _watch(part: nn.Module, path: str, layer: int, points: dict[str, Site], seen
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         for point, site in points.items():
             if site.end == "input":
-                first = hidden_in(args, kwargs) if not path or args else next(iter(kwargs.values()))
+                # A part of a half may be given the tokens of all rows as one list.
+                first = hidden_in(args, kwargs) if not path else args[0] if args else next(iter(kwargs.values()))
                 seen.keep(layer, point, site, first)
 
     def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
