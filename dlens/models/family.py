@@ -174,6 +174,9 @@ class Layout:
         >>> packed = layout.pack(torch.zeros(1, 4, 8))
         >>> packed[0].shape, packed[1], layout.skips("attn")
         (torch.Size([1, 4, 8]), None, ())
+        >>> tuple_less = layout.changed(lambda own: replace(own, block_tuple=None))
+        >>> tuple_less.at(3).pack(torch.zeros(1, 4, 8)).shape, len(tuple_less.each)
+        (torch.Size([1, 4, 8]), 1)
     """
 
     blocks: str

@@ -82,7 +82,7 @@ def test_the_interval_is_the_jackknife_over_prompts() -> None:
 def test_a_run_is_read_step_by_step(diffusion: dlens.Model) -> None:
     prompts = ["Once upon a time", "The dog", "One day", "Tom has"] * 2
     record = dlens.trace(shallow(diffusion, 3)).capture("resid_post", layers=[0, 2]).generate(prompts, 3)
-    labels = np.array([0, 1, 0, 1] * 2)
+    labels = np.array([0, 0, 1, 1] * 2)
     data = dlens.probe(record, labels, tokens="decoded", folds=2)
     assert data["score"].dims == ("step", "layer") and data["layer"].values.tolist() == [0, 2]
     assert data["n"].values.tolist() == [0, 8, 8] and data["score"][0].isnull().all()
