@@ -44,7 +44,7 @@ from tests.commands.problems import gsm8k
         (["generate", "x", "y", "--seed", "abc"], "--seed 'abc'; expected a whole number; see dlens generate --help"),
         (
             ["generate", "x", "y", "--sampler", "beam"],
-            "--sampler 'beam'; expected one of ar, dream, llada, threshold; see",
+            "--sampler 'beam'; expected one of ancestral, ar, block, dream, first-hitting, llada, threshold; see",
         ),
         ([], "no command; expected one of models, generate, profile, skip, report, sweep, evaluate; see dlens --help"),
         (["profile", "trio/ar", "--out", "x.png"], "--out x.png; expected a name that ends in .json or .html"),

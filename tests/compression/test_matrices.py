@@ -34,7 +34,12 @@ def test_every_linear_matrix_of_a_block_is_found_and_no_other_weight_is_left(nam
 
 def test_experts_in_one_tensor_are_named() -> None:
     config = Qwen2MoeConfig(
-        **SIZE, num_experts=3, num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=16
+        **SIZE,
+        num_key_value_heads=2,
+        num_experts=3,
+        num_experts_per_tok=2,
+        moe_intermediate_size=16,
+        shared_expert_intermediate_size=16,
     )
     model = dlens.load(AutoModelForCausalLM.from_config(config).eval(), verify=False)
     _, left_out = matrices_of(model)
@@ -44,10 +49,11 @@ def test_experts_in_one_tensor_are_named() -> None:
 
 def test_what_is_packed_or_shared_is_named() -> None:
     module = build(CONFIGS["llama"][0])
+    model = dlens.load(module, verify=False)
     module.model.layers[2].mlp.up_proj.weight = module.model.layers[1].mlp.up_proj.weight
     packed = module.model.layers[0].mlp.up_proj
     packed.weight = nn.Parameter(packed.weight.mul(9).to(torch.int8), requires_grad=False)
-    found, left_out = matrices_of(dlens.load(module, verify=False))
+    found, left_out = matrices_of(model)
     assert left_out == {
         "layer 0 mlp.up_proj": "its weights are quantised or packed already (Linear)",
         "layer 2 mlp.up_proj": "the same weights as layer 1 mlp.up_proj",

@@ -91,12 +91,13 @@ class Grouped(nn.Module):
 
 def test_what_is_left_out_is_named() -> None:
     module = build("llama")
+    model = dlens.load(module, verify=False)
     blocks = module.model.layers
     blocks[0].self_attn.k_proj = Packed()
     blocks[1].mlp.up_proj = Grouped()
     blocks[2].mlp.down_proj.weight = nn.Parameter(blocks[2].mlp.down_proj.weight.data.to(torch.float8_e4m3fn))
     blocks[3].self_attn.v_proj.weight.data[0, 0] = torch.nan
-    found = found_in(module)
+    found = dlens.spectral_alpha(model)
     assert found.attrs["left_out"] == [
         "layer 0 self_attn.k_proj: packed in a Packed",
         "layer 1 mlp.up_proj.experts: of a Grouped, not linear",
@@ -111,12 +112,13 @@ def test_what_is_left_out_is_named() -> None:
 
 def test_a_model_without_a_matrix_is_refused() -> None:
     module = build("llama")
+    model = dlens.load(module, verify=False)
     for block in module.model.layers:
         for part in block.modules():
             if isinstance(part, nn.Linear):
                 part.weight = nn.Parameter(part.weight.data.to(torch.float8_e4m3fn))
     with pytest.raises(ValueError) as caught:
-        found_in(module)
+        dlens.spectral_alpha(model)
     assert_three_parts(str(caught.value), "layer 0 self_attn.q_proj: packed in float8_e4m3fn")
 
 
