@@ -144,7 +144,7 @@ def test_clicks_and_keys_reach_python_and_the_picture(page: Any) -> None:
     page.get_by_text("50.0 %").first.wait_for()
     assert widget.layer == 0
     page.get_by_label("Colour by").select_option("confidence")
-    page.get_by_text("100 %").wait_for()
+    page.get_by_text("100 %", exact=True).wait_for()
     assert widget.colour == "confidence"
     page.get_by_role("heading", name="made up: skip layers 1", exact=True).wait_for()
     page.get_by_text("measure it: .measure(dlens.TopTokens())").wait_for()
