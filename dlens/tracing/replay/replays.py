@@ -142,7 +142,7 @@ class Replays:
     @contextmanager
     def _moved(self, recorded: int, step: int) -> Iterator[None]:
         """Let the sums of a step stand where the recording adds to them."""
-        if recorded == step:
+        if step >= self.collector.shape.n_steps:  # beyond the plan nothing acts, and nothing is measured
             yield
             return
         there = [sums.select(axis, recorded) for sums, axis in self._by_step]

@@ -163,6 +163,20 @@ def test_required_and_impossible(
     assert_three_parts(str(error.value), came)
 
 
+def test_steps_beyond_the_plan_are_played_too(model: dlens.Model, tapes: list[TapeRecorder]) -> None:
+    class Slow(dlens.samplers.Denoiser):
+        def planned_steps(self, max_new_tokens: int, infill: int = 0) -> int:
+            return NEW
+
+        def decode(self, forward: Any, canvas: Any, generated: Any, new_tokens: int, tokens: Any, draw: Any) -> Any:
+            found = [forward(canvas) for _ in range(NEW + 4)]
+            return canvas.where(~generated, found[-1].argmax(-1))
+
+    off, auto = _both(dlens.trace(model).measure(dlens.Cosine()), "Once upon a time", Slow())
+    _same(off, auto)
+    assert "6 of 10 steps were played" in " ".join(auto.notes)
+
+
 def test_a_processor_records_nothing(model: dlens.Model, ar: dlens.Model) -> None:
     with pytest.raises(ValueError) as error:
         dlens.trace(model).generate("Once upon a time", NEW, sampler=STEPS, replay="require")
