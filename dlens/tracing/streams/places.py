@@ -48,8 +48,7 @@ class Places:
     @staticmethod
     def joined(parts: Sequence[Places]) -> Places:
         """All of several, one after the other."""
-        names = [each.name for each in fields(Places)]
-        return Places(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+        return Places(**_joined(parts))
 
 
 @final
@@ -98,5 +97,9 @@ def joined(parts: Sequence[Rows]) -> Rows:
     """All rows of several parts, one after the other."""
     if len(parts) == 1:
         return parts[0]
-    names = [each.name for each in fields(Rows)]
-    return Rows(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+    return Rows(**_joined(parts))
+
+
+def _joined(parts: Sequence[Places] | Sequence[Rows]) -> dict[str, Tensor]:
+    """Each column of several, one after the other, by its name."""
+    return {each.name: torch.cat([getattr(part, each.name) for part in parts]) for each in fields(parts[0])}
