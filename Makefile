@@ -71,6 +71,15 @@ benchmarks/.venv-compression/stamp: pyproject.toml
 	benchmarks/.venv-compression/bin/python -m pip install --quiet "llmcompressor==0.14.0.1" "torch==2.13.*" --editable .
 	touch $@
 
+# SAELens brings its own versions of the libraries, so it gets an environment of its own.
+bench-saelens: benchmarks/.venv-saelens/stamp
+	HF_HUB_OFFLINE=1 benchmarks/.venv-saelens/bin/python -m benchmarks.saelens
+
+benchmarks/.venv-saelens/stamp:
+	$(PYTHON) -m venv benchmarks/.venv-saelens
+	benchmarks/.venv-saelens/bin/python -m pip install --quiet "sae-lens==6.54.*" "torch==2.13.*" "tyro>=1.0"
+	touch $@
+
 clean:
 	rm -rf .venv benchmarks/.venv-transformerlens benchmarks/.venv-compression benchmarks/.venv-saelens demo docs/tutorials site
 

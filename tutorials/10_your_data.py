@@ -17,7 +17,6 @@ import random
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import plotly.graph_objects as go
 import torch
 
@@ -83,31 +82,20 @@ print(rows.values.shape, "of prompts", rows.prompt.tolist(), "at positions", row
 data = dlens.probe(kept, ends)
 
 
-def curve(found, name, colour):
-    """A score by layer with its interval, as lines of a figure."""
-    low, high = f"{name.removesuffix('score')}low", f"{name.removesuffix('score')}high"
-    if name == "control":
-        low, high = "control_low", "control_high"
-    x, there = found["layer"].values, {"mode": "lines", "line": {"color": colour}}
-    band = np.concatenate([found[high].values, found[low].values[::-1]])
-    return [
-        go.Scatter(x=x, y=found[name].values, name=name, **there),
-        go.Scatter(
-            x=np.concatenate([x, x[::-1]]),
-            y=band,
-            fill="toself",
-            opacity=0.3,
-            showlegend=False,
-            **there,
-            hoverinfo="skip",
-        ),
-    ]
+def curve(name, score, low, high):
+    """A score by layer, with its interval."""
+    reach = {"type": "data", "symmetric": False, "array": high - score, "arrayminus": score - low}
+    return go.Scatter(x=data["layer"], y=score, name=name, error_y=reach)
 
 
-styled(go.Figure([*curve(data, "score", "#0072B2"), *curve(data, "control", "#999999")]), "layer", "balanced accuracy")
+curves = [
+    curve("score", data["score"], data["low"], data["high"]),
+    curve("shuffled labels", data["control"], data["control_low"], data["control_high"]),
+]
+styled(go.Figure(curves), "layer", "balanced accuracy")
 
 # %% [markdown]
-# How to read it: bands are 95 % intervals over texts. Where the band of the score lies above that of the control, the
+# How to read it: bars are 95 % intervals over texts. Where those of the score lie above those of the control, the
 # label can be read. It can, nearly everywhere, and at layer 0 already: so ask what was read.
 #
 # ## Did it read what you meant?

@@ -94,9 +94,9 @@ def unreadable(part: nn.Module) -> str:
         >>> unreadable(nn.Linear(3, 2)), unreadable(nn.Linear(3, 2, device="meta"))
         ('', 'offloaded, or on the meta device')
     """
-    weight = linear_weight(part)
-    if weight is None or is_packed(part):
+    if is_packed(part):
         return f"quantised or packed in a {type(part).__name__}"
-    if weight.is_meta:
+    weight = linear_weight(part)
+    if weight is None or weight.is_meta:
         return "offloaded, or on the meta device"
     return f"quantised or packed in {str(weight.dtype).removeprefix('torch.')}" if _is_short(weight) else ""

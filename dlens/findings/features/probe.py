@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy.typing import NDArray
 
 from dlens.checks import as_flag
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["probe"]
 
 # What each probe learns from and is tried on, by the places of samples.
-_Split = Sequence[tuple[Int[np.ndarray, " train"], Int[np.ndarray, " test"]]]
+_Split = Sequence[tuple[NDArray[Any], NDArray[Any]]]
 
 
 def probe(

@@ -148,7 +148,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("labels=['x']", {"labels": ["x", "x"]}),
     ("labels=[]", {"labels": [None, None]}),
     ("labels=[3.0]", {"labels": [3, None], "numbers": True}),
-    ("labels=[inf, 1.0]", {"labels": [np.inf, 1], "numbers": True}),
+    ("labels=[inf, 1]", {"labels": [np.inf, 1], "numbers": True}),
     ("labels of shape (3,)", {"labels": [0, 1, 2]}),
     ("labels of shape (2, 3)", {"labels": np.zeros((2, 3))}),
     ("tokens='early'", {"tokens": "early"}),
