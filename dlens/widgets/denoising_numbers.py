@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from dlens.tracing.records.record import Record
 from dlens.widgets.panel import packed
@@ -44,6 +44,7 @@ class Frames:
         chances: the probability of the likeliest token at every step; NaN where it is unknown.
         kind: index into `POSITION_KINDS`.
         noise: share of the generated positions that are masked, per frame.
+        computed: which positions each step computed; None is all.
     """
 
     ids: Int[np.ndarray, "frame position"]
@@ -52,6 +53,11 @@ class Frames:
     chances: Float[np.ndarray, "step position"]
     kind: Int[np.ndarray, " position"]
     noise: Float[np.ndarray, " frame"]
+    computed: Bool[np.ndarray, "step position"] | None = None
+
+    def left_out(self, step: int, position: int) -> bool:
+        """Whether a step reads a position from earlier ones; nothing is computed for the finished text."""
+        return self.computed is not None and step < len(self.computed) and not self.computed[step, position]
 
 
 def check_denoising(record: Any) -> Record:
@@ -99,7 +105,8 @@ def frames_of(record: Record, row: int) -> Frames:
     kind = np.where(pad, 2, np.where(generated, 1, 0))
     noise = (ids == mask_id(record))[:, generated].mean(1) if generated.any() else np.zeros(len(ids))
     confidence, chances = _confidence(record, row, ids[-1], committed), _chances(record, row)
-    return Frames(ids, committed, confidence, chances, kind, noise)
+    computed = None if record.computed is None else record.computed[:, row].numpy()
+    return Frames(ids, committed, confidence, chances, kind, noise, computed)
 
 
 def _confidence(
