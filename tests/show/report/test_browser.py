@@ -11,6 +11,7 @@ from dlens.findings.layers.profile import Profile
 from dlens.findings.study.claims import claims
 from dlens.show.report.page import profile_page, save_page
 from dlens.show.report.report import report_page
+from tests.browser import faults
 from tests.findings.studies import made_model, made_study
 
 EARLY = [0.1, 0.99, 0.99, 0.95, 0.9, 0.9, 0.8]
@@ -97,6 +98,7 @@ def test_contents_lead_to_every_heading(chromium: Any, report_file: Path) -> Non
     missing = page.evaluate("""[...document.querySelectorAll('a[href^="#"]')]
         .map((link) => link.getAttribute("href").slice(1)).filter((id) => !document.getElementById(id))""")
     assert missing == [] and page.locator("nav li").count() == page.locator("main section > h2").count()
+    assert faults(page) == []
     page.close()
 
 
