@@ -109,7 +109,7 @@ def outside(url: str) -> list[str]:
 
 
 def faults(page: Any, part: str | None = None) -> list[str]:
-    """What axe finds on a page that is open: wide on light, narrow on dark; a line each. The page stays dark and narrow.
+    """What axe finds on an open page, wide on light and narrow on dark, a line each; the page stays dark and narrow.
 
     Args:
         page: it.

@@ -30,8 +30,8 @@ STOPS = {
         similarity token by token, made up: as it is; arrow keys move to another pair""",
     "heads": """Step · Ablate this head · patterns of every head; arrow keys move to another head ·
         pattern of one head; arrow keys move to another pair of tokens""",
-    "planner": """block 0, cosine 0.5 · Skip the most redundant · how many blocks · Keep all · Part · Steps · measure at once ·
-        ▶ Measure · the plan as Python · Copy""",
+    "planner": """block 0, cosine 0.5 · Skip the most redundant · how many blocks · Keep all · Part · Steps ·
+        measure at once · ▶ Measure · the plan as Python · Copy""",
 }
 
 
