@@ -3,7 +3,7 @@
 // A plan as a result has it: places, the part of them that is skipped, and the third of decoding.
 const planned = (model) => ({ plan: model.get("plan"), part: model.get("part"), steps: model.get("steps") });
 const key = ({ plan, part, steps }) => (plan.length ? JSON.stringify([plan, part, steps]) : "");
-const named = ({ plan, part, steps }) => (plan.length ? [plan.join(", "), ...(part === "block" ? [] : [HALVES[part]]), ...(steps ? [`${steps} third`] : [])].join(", ") : "none");
+const planWords = ({ plan, part, steps }) => (plan.length ? [plan.join(", "), ...(part === "block" ? [] : [HALVES[part]]), ...(steps ? [`${steps} third`] : [])].join(", ") : "none");
 const HALVES = { attn: "attention", mlp: "MLP" };
 
 // What each plan saves against what it costs; a click takes the plan.
@@ -14,7 +14,7 @@ function trade(model) {
     const now = model.get("result"), all = model.get("history").filter((each) => !now.plan || key(each) !== key(now));
     return [...all, ...(now.plan ? [now] : [])].filter((each) => each.flops_saved != null && each.loss != null && each.baseline_loss != null);
   };
-  const words = (each) => `${each.plan.length ? `without ${named(each)}` : "as it is"}: ${(100 * each.flops_saved).toFixed(1)} % of FLOPs saved, loss ${signed(each.loss - each.baseline_loss)} nats a token${each.accuracy == null ? "" : `, ${solved(each)}`}`;
+  const words = (each) => `${each.plan.length ? `without ${planWords(each)}` : "as it is"}: ${(100 * each.flops_saved).toFixed(1)} % of FLOPs saved, loss ${signed(each.loss - each.baseline_loss)} nats a token${each.accuracy == null ? "" : `, ${solved(each)}`}`;
   const paper = surface({ role: "img", "aria-label": "FLOPs saved against the rise of the loss, a dot for each plan that was measured; the table has the numbers" }, () => (known().length ? 230 : 0), (g, width, height, ink) => {
     const plans = known();
     dots = [];
@@ -38,7 +38,7 @@ function trade(model) {
       g.fillStyle = chosen ? LINES[1] : LINES[0];
       g.beginPath(); g.arc(x, y, chosen ? 7 : 5, 0, 2 * Math.PI); g.fill();
       g.fillStyle = ink; g.textAlign = "left"; g.textBaseline = "bottom";
-      const name = named(each);
+      const name = planWords(each);
       g.fillText(name.length > 16 ? `${name.slice(0, 15)}…` : name, x + 8, y - 3);
       dots.push({ x, y, each });
     });
@@ -172,7 +172,7 @@ function render({ model, el }) {
     const { flops_saved, loss, baseline_loss, accuracy, baseline, low, high, retained, retained_low, retained_high, n } = found;
     const loses = loss == null || baseline_loss == null ? "–" : signed(loss - baseline_loss);
     const behind = found.plan && key(found) !== key(planned(model));
-    about.textContent = behind ? `Waiting for the kernel: these numbers are of the plan ${named(found)}.` : "";
+    about.textContent = behind ? `Waiting for the kernel: these numbers are of the plan ${planWords(found)}.` : "";
     about.hidden = !behind;
     const third = model.get("steps") && model.get("plan").length;
     const missing = model.alone ? "this plan was not measured" : model.get("running") ? "not measured yet" : "not measured: press Measure";
@@ -195,7 +195,7 @@ function render({ model, el }) {
   };
   const drawHistory = () => {
     const rows = model.get("history").map((each) => [
-      make("button", { onclick: () => take(model, each), "aria-label": `take plan ${named(each)}` }, named(each)),
+      make("button", { onclick: () => take(model, each), "aria-label": `take plan ${planWords(each)}` }, planWords(each)),
       percent(each.flops_saved), each.loss == null ? "none in a third" : each.loss.toFixed(3), `${percent(each.accuracy)}: ${solved(each)}`, `${percent(each.low)} to ${percent(each.high)}`]);
     before.replaceChildren(rows.length ? table(["skipped", "FLOPs saved", "loss", "accuracy", "95 % interval"], rows) : make("p", { class: "quiet" }, "none yet"));
   };
