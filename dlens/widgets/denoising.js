@@ -18,7 +18,8 @@ function side(model, number) {
 
   const load = () => {
     const raw = model.get("sides")[number];
-    frames = { ...raw, ids: unpack(raw.ids), committed: unpack(raw.committed).values, confidence: unpack(raw.confidence).values, kind: unpack(raw.kind).values, chances: unpack(raw.chances).values, entropy: unpack(raw.entropy).values };
+    const { ids, committed, confidence, kind, chances, entropy } = raw, values = (held) => unpack(held).values;
+    frames = { ...raw, ids: unpack(ids), committed: values(committed), confidence: values(confidence), kind: values(kind), chances: values(chances), entropy: values(entropy), computed: raw.computed.shape ? values(raw.computed) : null };
     frames.width = frames.kind.length;
     frames.steps = frames.ids.shape[0] - 1;
     heading.textContent = raw.name;
@@ -31,6 +32,8 @@ function side(model, number) {
     list.replaceChildren(...spans);
   };
   const at = (frame, position) => frames.ids.values[Math.min(frame, frames.steps) * frames.width + position];
+  // Whether a step reads a position from earlier ones; nothing is computed for the finished text.
+  const still = (step, position) => Boolean(frames.computed) && step < frames.steps && !frames.computed[step * frames.width + position];
   const colour = (position) => {
     const share = atCommit(frames, model.get("colour"), position);
     return frames.kind[position] === 1 && Number.isFinite(share) ? ramp(share) : null;
@@ -44,30 +47,33 @@ function side(model, number) {
       const fresh = step > 0 && step <= frames.steps && at(step - 1, p) !== token;
       const unlike = other && token !== other.at(step, p);
       const back = masked ? null : colour(p);
-      const look = [token, masked, fresh, unlike, back, p === chosen].join();
+      const dim = still(step, p);
+      const look = [token, masked, fresh, unlike, back, dim, p === chosen].join();
       if (look === drawn[i]) return;
       drawn[i] = look;
       span.textContent = masked ? MASK_SIGN : model.get("pieces")[token].replace(/\n/g, "⏎\n");
       const breaks = !masked && model.get("pieces")[token].includes("\n");
-      span.className = [breaks && "break", masked && "masked", fresh && "fresh", unlike && "unlike", frames.kind[p] === 0 && "prompt"].filter(Boolean).join(" ");
+      span.className = [breaks && "break", masked && "masked", fresh && "fresh", unlike && "unlike", dim && "still", frames.kind[p] === 0 && "prompt"].filter(Boolean).join(" ");
       span.style.background = back ? paint(back) : "";
       span.style.color = back ? inkOn(back) : "";
       span.setAttribute("aria-selected", p === chosen);
-      span.setAttribute("aria-label", words(p, token, masked, fresh, unlike));
+      span.setAttribute("aria-label", words(p, token, masked, fresh, unlike, dim));
     });
     list.setAttribute("aria-activedescendant", `${id}-${chosen}`);
     const noise = frames.noise[Math.min(step, frames.steps)];
     const compared = other ? `; ${differ} of ${frames.width} positions differ` : "";
-    line.textContent = `${Math.round(100 * noise)} % masked${compared}`;
+    const real = Array.from(frames.kind.keys()).filter((p) => frames.kind[p] !== 2);
+    const window = frames.computed && step < frames.steps ? `; this step computes ${real.filter((p) => !still(step, p)).length} of ${real.length} positions` : "";
+    line.textContent = `${Math.round(100 * noise)} % masked${compared}${window}`;
     list.setAttribute("aria-label", `${frames.name}: tokens ${step >= frames.steps ? "at the end" : `before step ${step}`}`);
   };
-  const words = (p, token, masked, fresh, unlike) => {
+  const words = (p, token, masked, fresh, unlike, dim) => {
     const what = masked ? "masked" : JSON.stringify(model.get("pieces")[token]);
     const when = frames.kind[p] === 0 ? ", prompt" : frames.committed[p] >= 0 ? `, committed at step ${frames.committed[p]}` : "";
-    return `position ${p}: ${what}${when}${fresh ? ", new" : ""}${unlike ? ", differs" : ""}`;
+    return `position ${p}: ${what}${when}${fresh ? ", new" : ""}${unlike ? ", differs" : ""}${dim ? ", not computed" : ""}`;
   };
   load();
-  return { node: make("section", { class: "side" }, heading, line, list), list, load, page, draw, at, get frames() { return frames; } };
+  return { node: make("section", { class: "side" }, heading, line, list), list, load, page, draw, at, still, get frames() { return frames; } };
 }
 
 // How bright a token is, from 0 to 1: when it was committed, or how sure the model was then; NaN where it is not known.
@@ -86,7 +92,7 @@ function commits(model, sides) {
     const known = step < frames.steps, [chance, entropy] = ["chances", "entropy"].map((name) => known ? frames[name][step * frames.width + p] : NaN);
     const sure = (Number.isFinite(chance) ? `; the likeliest token has ${(100 * chance).toFixed(0)} %` : "") + (Number.isFinite(entropy) ? `, entropy ${entropy.toFixed(2)} nats` : "");
     const when = frames.kind[p] === 0 ? "prompt" : masked ? "masked" : frames.committed[p] >= 0 ? `decoded at step ${frames.committed[p]}` : "decoded";
-    return `${when}${sure}`;
+    return `${when}${sure}${sides[0].still(step, p) ? "; not computed by this step" : ""}`;
   };
   const map = heatmap({
     label: "which positions are decoded at each step; arrow keys move the step and the position",
@@ -302,6 +308,7 @@ function render({ model, el }) {
   const mask = make("span", { class: "token masked" }, MASK_SIGN);
   const keys = [make("span", {}, legend.node), make("span", {}, mask, "masked"), make("span", {}, make("span", { class: "token fresh" }, "new"), "changed by the last step")];
   if (sides.length > 1) keys.push(make("span", {}, make("span", { class: "token unlike" }, "unlike"), "differs from the other run"));
+  if (sides.some(({ frames }) => frames.computed)) keys.push(make("span", {}, make("span", { class: "token still" }, "kept"), "not computed by this step"));
   const each = () => (order.group() > 1 ? ` Each column holds ${order.group()} positions.` : "");
   const note = make("p", { class: "quiet" }), message = make("p", { class: "message", role: "status" });
   el.append(make("div", { class: "dlens denoising" },

@@ -39,14 +39,14 @@ class Denoising(Panel):
 
     It opens at the finished text. Tokens are coloured by the step that committed them, or by the probability they had
     then, or the entropy of all tokens there then; a map of steps by positions shows the whole run at once, and one of
-    layers by positions the first choice of every layer at a step. For alternatives, the logit lens, confidence and
-    entropy the run must have been measured with `dlens.TopTokens()`; all else needs only the record. Up to 512
-    positions are on the page at a time, with buttons for the others.
+    layers by positions the first choice of every layer at a step. Of a run with a cache, what a step does not compute
+    is dim. For alternatives, the logit lens, confidence and entropy the run must have been measured with
+    `dlens.TopTokens()`; all else needs only the record. Up to 512 positions are on the page at a time, with buttons for
+    the others.
 
     State that the page changes and that may be set: `step` (0 to the number of steps, where it shows the finished
     text), `position`, `layer`, `row`, `colour` ("commit", "confidence" or "entropy"), `first` (first position on the
-    page).
-    Where one is set to what the run does not have, the nearest is shown, and `message` says so.
+    page). Where one is set to what the run does not have, the nearest is shown, and `message` says so.
 
     Args:
         record: of a denoising run.
@@ -148,6 +148,7 @@ class Denoising(Panel):
                     "most_entropy": most,
                     "kind": packed(frames.kind),
                     "noise": [float(n) for n in frames.noise],
+                    "computed": {} if frames.computed is None else packed(frames.computed),
                 }
                 for record, frames in zip(self._records, self._frames, strict=True)
             ]
@@ -229,8 +230,8 @@ def _check_pair(record: Record, other: Record) -> None:
         )
 
 
-def _tokens(record: Record, frames: Frames, step: int, shown: range) -> list[tuple[str, str, str]]:
-    """The tokens that are no padding, each with its colour and that of its text; "" for those nobody committed."""
+def _tokens(record: Record, frames: Frames, step: int, shown: range) -> list[tuple[str, str, str, bool]]:
+    """The tokens that are no padding: the colours behind and of each, "" where nobody committed it; which are dim."""
     found, mask = [], mask_id(record)
     for position in shown:
         token, at = int(frames.ids[step, position]), int(frames.committed[position])
@@ -241,5 +242,5 @@ def _tokens(record: Record, frames: Frames, step: int, shown: range) -> list[tup
         text, colour = MASK_SIGN if masked else piece(record, token), ""
         if not masked and kind == "generated" and at >= 0:
             colour = ramp(at / max(1, record.n_steps - 1))
-        found.append((text, colour, ink_on(colour) if colour else ""))
+        found.append((text, colour, ink_on(colour) if colour else "", frames.left_out(step, position)))
     return found

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from dlens.tracing.records.record import Record
 from dlens.widgets.panel import packed
@@ -45,6 +45,7 @@ class Frames:
         entropy: of all tokens at every step, in nats; NaN where it is unknown.
         kind: index into `POSITION_KINDS`.
         noise: share of the generated positions that are masked, per frame.
+        computed: which positions each step computed; None is all.
     """
 
     ids: Int[np.ndarray, "frame position"]
@@ -54,6 +55,11 @@ class Frames:
     entropy: Float[np.ndarray, "step position"]
     kind: Int[np.ndarray, " position"]
     noise: Float[np.ndarray, " frame"]
+    computed: Bool[np.ndarray, "step position"] | None = None
+
+    def left_out(self, step: int, position: int) -> bool:
+        """Whether a step reads a position from earlier ones; nothing is computed for the finished text."""
+        return self.computed is not None and step < len(self.computed) and not self.computed[step, position]
 
 
 def check_denoising(record: Any) -> Record:
@@ -102,7 +108,8 @@ def frames_of(record: Record, row: int) -> Frames:
     noise = (ids == mask_id(record))[:, generated].mean(1) if generated.any() else np.zeros(len(ids))
     confidence = _confidence(record, row, ids[-1], committed)
     chances, entropy = (_by_step(record, row, name) for name in ("probability", "entropy"))
-    return Frames(ids, committed, confidence, chances, entropy, kind, noise)
+    computed = None if record.computed is None else record.computed[:, row].numpy()
+    return Frames(ids, committed, confidence, chances, entropy, kind, noise, computed)
 
 
 def _confidence(

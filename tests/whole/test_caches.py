@@ -207,7 +207,7 @@ def test_what_would_be_wrong_is_refused_before_anything_is_computed(
     small: dlens.Model, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chain, message = REFUSED[case]
-    monkeypatch.setattr("dlens.tracing.denoising.DenoisingRun.drive", lambda run: pytest.fail("it computes"))
+    monkeypatch.setattr("dlens.tracing.denoising_run.DenoisingRun.drive", lambda run: pytest.fail("it computes"))
     with pytest.raises(ValueError, match=f"cache=Dual with .*{message}.*leave cache= out"):
         chain(dlens.trace(small)).generate(PROMPTS, NEW, cache=caches.Dual())
 

@@ -14,6 +14,8 @@ from dlens.tracing.step.collect import Captured
 
 MASK = 9
 WILD = "<b>&\"'"
+# Which of four positions three steps compute.
+WINDOWS = torch.tensor([[[1, 1, 1, 1]], [[0, 1, 1, 0]], [[0, 0, 1, 1]]], dtype=torch.bool)
 WORDS = {
     0: "Once",
     1: " upon",

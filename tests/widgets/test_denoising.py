@@ -6,7 +6,7 @@ import torch
 from dlens.widgets import Denoising
 from tests.browser import Shown
 from tests.unchecked import unchecked
-from tests.widgets.records import MASK, WILD, check_escaped, check_no_markup, denoised, record, top_tokens
+from tests.widgets.records import MASK, WILD, WINDOWS, check_escaped, check_no_markup, denoised, record, top_tokens
 
 
 def measured(steps: int = 3, **fields: Any) -> Any:
@@ -113,6 +113,13 @@ def test_the_fallback_shows_the_state_and_escapes_tokens() -> None:
     assert "before step 2 of 2" in html and "0.75" in html
 
 
+def test_the_fallback_dims_what_a_step_does_not_compute() -> None:
+    widget = Denoising(denoised(3, computed=WINDOWS))
+    assert widget.html().count("opacity:0.4") == 0
+    widget.step = 2
+    assert widget.html().count("opacity:0.4") == 2
+
+
 def test_the_fallback_escapes_the_model_and_the_tokens() -> None:
     data = top_tokens(2, 2, 3)
     data["token"][:] = 8
@@ -122,7 +129,8 @@ def test_the_fallback_escapes_the_model_and_the_tokens() -> None:
 
 
 def test_clicks_and_keys_reach_python_and_the_picture(page: Any) -> None:
-    shown = Shown(page, Denoising(measured(), denoised(3, plan=({"op": "skip", "words": "skip layers 1"},))))
+    plan = ({"op": "skip", "words": "skip layers 1"},)
+    shown = Shown(page, Denoising(measured(), denoised(3, plan=plan, computed=WINDOWS)))
     widget, tokens = shown.widget, page.locator(".tokens").first
     shown.set(step=0)
     page.get_by_text("before 0 of 3").wait_for()
@@ -133,6 +141,10 @@ def test_clicks_and_keys_reach_python_and_the_picture(page: Any) -> None:
     page.keyboard.press("ArrowRight")
     page.wait_for_function("document.querySelector('.tokens').innerText.includes(' a')")
     assert widget.step == 2
+    dim = page.locator(".tokens .still").evaluate_all("spans => spans.map((s) => s.ariaLabel)")
+    assert dim == ['position 0: "Once", prompt, not computed', 'position 1: " upon", committed at step 0, not computed']
+    page.get_by_text("33 % masked; 0 of 4 positions differ; this step computes 2 of 4 positions").wait_for()
+    assert page.locator(".legend .still").count() == 1
     page.locator(".tokens").first.locator("[data-position='3']").click()
     page.get_by_role("heading", name="position 3, predicted at step 2").first.wait_for()
     assert widget.position == 3
