@@ -233,6 +233,9 @@ def test_a_plan_in_a_third_says_why_it_has_no_loss(page: Any, diffusion: dlens.M
     shown.push()
     page.get_by_text("counted on decoding the first problems").wait_for()
     page.get_by_text("none: it is that of a forward, which has one step").wait_for()
+    assert page.get_by_label("FLOPs saved against").is_hidden()
+    other = widget.result | {"plan": [5], "steps": None, "loss": 2.25, "baseline_loss": 2.0}
+    shown.set(history=[*widget.history, other])
     page.get_by_text("A plan in a third of decoding has no loss, and no dot.").wait_for()
     page.get_by_role("button", name="take plan 3, late third").wait_for()
     page.get_by_role("cell", name="none in a third").wait_for()

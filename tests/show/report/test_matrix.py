@@ -34,7 +34,11 @@ def test_there_is_a_cell_for_every_verdict_and_a_link_for_every_row() -> None:
 
 def test_the_papers_number_stands_beside_ours_and_on_its_axis() -> None:
     apart = CELLS[9 + 1]
-    assert "claimed: yes; paper: 0.918 (LLaDA-8B, 6 of 32, GSM8K)" in apart and 'class="paper"' in apart
+    assert (
+        "claimed: yes</small>" in apart
+        and "paper: 0.918 (LLaDA-8B, 6 of 32, GSM8K)" in apart
+        and 'class="paper"' in apart
+    )
     assert "paper: −0.245" in CELLS[9 + 2]
     # Nothing is claimed of AR-initialised models' channels.
     assert "no claim of this kind" in CELLS[20] and "claimed:" not in CELLS[20] and 'class="paper"' not in CELLS[20]
