@@ -55,7 +55,8 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
             "max_new_tokens=0 and no mask in any prompt; expected something to fill; ask for new tokens, or put masks "
             "into a prompt"
         )
-    shape = replace(run_shape(model, batch, settings.new_tokens, sampler), width=canvas.ids.shape[-1])
+    width = canvas.ids.shape[-1]
+    shape = replace(run_shape(model, batch, settings.new_tokens, sampler), width=width, filler=width - asked)
     ends = tuple(i for i in end_ids(model) if i != model.eos_token_id)
     tokens = Tokens(mask, model.eos_token_id, ends)
     watch = watch_of(shape.n_steps, settings, lambda ids: drafts(model, ids[:, :asked], batch.ids.shape[-1]))
