@@ -56,7 +56,7 @@ def _saved(trace: dlens.Trace, width: int, new: int, rounds: int) -> list[Row]:
 
 
 def _overhead(trace: dlens.Trace, width: int, rounds: int) -> Row:
-    """What windows cost without a cache: against a sampler that knows none, and takes its block of all logits itself."""
+    """What windows cost without a cache: against a sampler that knows none and takes its block of all logits."""
     sampler = LLaDA(steps=8, block_length=BLOCK)
     cases = {"windows": _run(trace, width, BLOCK, sampler), "none": _run(trace, width, BLOCK, Unaware(sampler))}
     ratio = interleaved(cases, rounds).ratio("windows", "none")

@@ -32,6 +32,9 @@ from dlens.tracing.settings import RunSettings, watch_of
 
 __all__ = ["run_denoising"]
 
+# Libraries add up a product's last rows in another order where fewer are left.
+_TILE = 4
+
 
 def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any, settings: RunSettings) -> Record:
     """Decode a batch of prompts with a diffusion model."""
@@ -43,7 +46,7 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
     if not settings.infill:
         refuse_masks(model, batch)
     asked = batch.ids.shape[-1] + settings.new_tokens
-    canvas = _canvas(batch, settings.new_tokens + max(beyond), mask)
+    canvas = _canvas(batch, settings.new_tokens + max(beyond) + _spare(model, batch, settings.new_tokens, beyond), mask)
     generated = (canvas.ids == mask) & canvas.real
     for row, more in enumerate(beyond):
         generated[row, asked + more :] = False
@@ -52,7 +55,8 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
             "max_new_tokens=0 and no mask in any prompt; expected something to fill; ask for new tokens, or put masks "
             "into a prompt"
         )
-    shape = replace(run_shape(model, batch, settings.new_tokens, sampler), width=canvas.ids.shape[-1])
+    width = canvas.ids.shape[-1]
+    shape = replace(run_shape(model, batch, settings.new_tokens, sampler), width=width, filler=width - asked)
     ends = tuple(i for i in end_ids(model) if i != model.eos_token_id)
     tokens = Tokens(mask, model.eos_token_id, ends)
     watch = watch_of(shape.n_steps, settings, lambda ids: drafts(model, ids[:, :asked], batch.ids.shape[-1]))
@@ -118,6 +122,19 @@ def _beyond(model: Model, sampler: Denoiser, batch: Batch, new_tokens: int) -> t
     """
     none = (0,) * len(batch.ids)
     return none if model.family.block_length is None else sampler.filled_up(batch.lengths, new_tokens)
+
+
+def _spare(model: Model, batch: Batch, new_tokens: int, beyond: Sequence[int]) -> int:
+    """Further places, which no whole block sees, for a canvas of tiles.
+
+    Products of whole blocks then have the numbers that those of the whole canvas have, to the bit.
+    """
+    block, width = model.family.block_length, batch.ids.shape[-1] + new_tokens + max(beyond)
+    spare = -width % _TILE
+    if block is None or model.n_positions is not None and width + spare > model.n_positions:
+        return 0
+    whole = all((n + new_tokens + more) % block == 0 for n, more in zip(batch.lengths, beyond, strict=True))
+    return spare if whole else 0
 
 
 def _replays(run: DenoisingRun, prepared: Prepared, policy: ReplayPolicy, n_steps: int) -> tuple[Replays | None, str]:

@@ -74,6 +74,14 @@ def test_the_chance_of_the_likeliest_token_at_every_step() -> None:
     assert np.isnan(frames_of(denoised(), 0).chances).all()
 
 
+def test_the_entropy_at_every_step() -> None:
+    wanted = np.repeat(np.float32([[2], [1], [2 / 3]]), 4, 1)
+    np.testing.assert_array_equal(frames_of(measured(), 0).entropy, wanted)
+    # Records of before have none.
+    old = denoised(3, measures={"t": top_tokens(3, 2, 4).drop_vars("entropy")})
+    assert np.isnan(frames_of(old, 0).entropy).all() and frames_of(old, 0).entropy.shape == (3, 4)
+
+
 def test_what_a_step_did_not_compute() -> None:
     assert frames_of(denoised(), 0).computed is None and not frames_of(denoised(), 0).left_out(1, 0)
     frames = frames_of(denoised(computed=WINDOWS), 0)
