@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint tutorials lab docs screenshots bench bench-transformerlens bench-compression clean
+.PHONY: demo test lint tutorials lab docs screenshots bench bench-transformerlens bench-compression bench-saelens clean
 
 # Ends by naming the page; started again after an interruption, it goes on where it was.
 demo: .venv/core.stamp
@@ -21,7 +21,7 @@ lint: .venv/dev.stamp
 # `make tutorial-1` runs one tutorial and names its notebook, `make tutorials` all of them, for the docs.
 notebooks = $(patsubst tutorials/%.py,$(1)/%.ipynb,$(wildcard tutorials/$(2)_*.py))
 
-tutorials: $(call notebooks,docs/tutorials,[0-9])
+tutorials: $(call notebooks,docs/tutorials,[0-9]*)
 
 tutorial-%:
 	@$(MAKE) --no-print-directory $(or $(call notebooks,docs/tutorials,$*),$(error no tutorial $*))
@@ -32,7 +32,7 @@ docs/tutorials/%.ipynb: tutorials/%.py tutorials/build.py $(shell find dlens -ty
 
 # Opens the tutorials in JupyterLab, to run and to change. A notebook that is there is kept, as it may have been changed;
 # remove it to get the tutorial as it is shipped.
-lab: .venv/lab.stamp $(call notebooks,notebooks,[0-9])
+lab: .venv/lab.stamp $(call notebooks,notebooks,[0-9]*)
 	$(BIN)/python -m jupyterlab --notebook-dir=notebooks
 
 notebooks/%.ipynb: | tutorials/%.py .venv/lab.stamp
@@ -71,8 +71,17 @@ benchmarks/.venv-compression/stamp: pyproject.toml
 	benchmarks/.venv-compression/bin/python -m pip install --quiet "llmcompressor==0.14.0.1" "torch==2.13.*" --editable .
 	touch $@
 
+# SAELens brings its own versions of the libraries, so it gets an environment of its own.
+bench-saelens: benchmarks/.venv-saelens/stamp
+	HF_HUB_OFFLINE=1 benchmarks/.venv-saelens/bin/python -m benchmarks.saelens
+
+benchmarks/.venv-saelens/stamp:
+	$(PYTHON) -m venv benchmarks/.venv-saelens
+	benchmarks/.venv-saelens/bin/python -m pip install --quiet "sae-lens==6.54.*" "torch==2.13.*" "tyro>=1.0"
+	touch $@
+
 clean:
-	rm -rf .venv benchmarks/.venv-transformerlens benchmarks/.venv-compression demo docs/tutorials site
+	rm -rf .venv benchmarks/.venv-transformerlens benchmarks/.venv-compression benchmarks/.venv-saelens demo docs/tutorials site
 
 .venv/core.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 11), sys.version"

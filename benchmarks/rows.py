@@ -15,7 +15,7 @@ from benchmarks.timing import Ratio
 
 __all__ = ["Result", "Row", "publish", "read_result", "table"]
 
-_PACKAGES = ("dlens", "torch", "transformers", "nnsight", "transformer-lens", "llmcompressor")
+_PACKAGES = ("dlens", "torch", "transformers", "nnsight", "transformer-lens", "llmcompressor", "sae-lens")
 
 
 @dataclass(frozen=True)

@@ -48,19 +48,26 @@ def _prompts(n: int, vocab: int, width: int = WIDTH) -> list[list[int]]:
 
 
 def _memory(n: int) -> list[Row]:
-    """The most memory that the process ever had, which is why it comes first."""
+    """The most memory that the process ever had, which is why it comes first and goes from little to much."""
     if not n:
         return []
     # Most of the model is skipped, as memory is what matters.
     trace = dlens.trace(MODEL).skip(range(2, 16)).capture("resid_post", layers=1)
+    prompts = _prompts(n, trace.model.vocab_size, width=16)
+    rows = [_peak("before", None)]
     with tempfile.TemporaryDirectory() as folder:
-        prompts = _prompts(n, trace.model.vocab_size, width=16)
-        kept = trace.stream(prompts, Path(folder) / "kept", batch_size=64, progress=False)
-        for _ in kept.batches(4096, shuffle=0):
+        few, kept = Path(folder) / "few", Path(folder) / "kept"
+        for place, part in ((few, n // 10), (kept, n)):
+            trace.stream(prompts[:part], place, batch_size=64, progress=False)
+            rows.append(_peak(f"{part} prompts streamed", 1.0))
+        for _ in dlens.load_activations(kept).batches(4096, shuffle=0):
             pass
+    return [*rows, _peak("and read shuffled", 1.0)]
+
+
+def _peak(what: str, budget: float | None) -> Row:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    what = f"memory of the process, {n} prompts streamed and read shuffled"
-    return [Row(what, "8 M trio", peak / _GIB, 1.0, unit="GiB")]
+    return Row(f"memory of the process: {what}", "8 M trio", peak / _GIB, budget, unit="GiB")
 
 
 def _speed(rounds: int, device: str) -> list[Row]:

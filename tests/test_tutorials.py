@@ -12,7 +12,7 @@ from tests.widgets.notebooks import built
 from tutorials.build import FIGURE, WIDGET, build, complaints, executed
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = sorted((ROOT / "tutorials").glob("[0-9]*.py"))
+SCRIPTS = sorted((ROOT / "tutorials").glob("[0-9]*.py"), key=lambda path: int(path.name.split("_")[0]))
 WIDGETS = re.compile(r"\bdlens\.widgets\.[A-Z]\w*\(")
 SHORT = """# %% [markdown]
 # # Short
@@ -53,7 +53,7 @@ def test_tutorials_run(script: Path) -> None:
 
 
 def test_tutorials_are_numbered_without_gaps() -> None:
-    assert [path.name[:2] for path in SCRIPTS] == [f"{number}_" for number in range(1, len(SCRIPTS) + 1)]
+    assert [path.name.split("_")[0] for path in SCRIPTS] == [str(number) for number in range(1, len(SCRIPTS) + 1)]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)

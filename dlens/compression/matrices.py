@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import final
 
 from torch import nn
 
 from dlens.compression.methods.method import Weight
+from dlens.models.matrices import is_linear, linear_weight, matrices_in, unreadable
 from dlens.models.model import Model
-from dlens.models.packed import is_packed
 
-__all__ = ["Matrix", "head_and_embed", "linear_weight", "matrices_of"]
+__all__ = ["Matrix", "head_and_embed", "matrices_of"]
 
 
 @final
@@ -47,20 +46,6 @@ class Matrix:
         self.weight.copy_(new)
 
 
-def linear_weight(part: nn.Module) -> Weight | None:
-    """The weights that a linear module or an embedding multiplies with, [out, in]; None for any other module.
-
-    Examples:
-        >>> linear_weight(nn.Linear(3, 2)).shape, linear_weight(nn.ReLU())
-        (torch.Size([2, 3]), None)
-    """
-    from transformers.pytorch_utils import Conv1D
-
-    if isinstance(part, Conv1D):
-        return part.weight.detach().T
-    return part.weight.detach() if isinstance(part, (nn.Linear, nn.Embedding)) else None
-
-
 def matrices_of(model: Model) -> tuple[list[Matrix], dict[str, str]]:
     """The linear matrices of all blocks, and the other weights of two axes or more with the reason they are left out.
 
@@ -74,35 +59,15 @@ def matrices_of(model: Model) -> tuple[list[Matrix], dict[str, str]]:
     left_out: dict[str, str] = {}
     seen: dict[int, str] = {}
     for layer, block in enumerate(model.blocks):
-        for name, part in block.named_modules():
-            matrix = Matrix(layer, name, part)
-            for key, why in _reasons(part, matrix, seen):
-                left_out[f"{matrix.label}{key}"] = why
-            if _is_plain(part) and seen.setdefault(_place(part), matrix.label) == matrix.label:
+        for held in matrices_in(block):
+            matrix = Matrix(layer, held.path, held.part)
+            if held.why:
+                left_out[matrix.label] = held.why
+            elif (first := seen.setdefault(_place(held.part), matrix.label)) != matrix.label:
+                left_out[matrix.label] = f"the same weights as {first}"
+            else:
                 found.append(matrix)
     return found, left_out
-
-
-def _is_plain(part: nn.Module) -> bool:
-    """A linear module whose weights are a matrix of floating-point numbers that is here."""
-    if isinstance(part, nn.Embedding) or is_packed(part):
-        return False
-    weight = linear_weight(part)
-    return weight is not None and weight.device.type != "meta"
-
-
-def _reasons(part: nn.Module, matrix: Matrix, seen: dict[int, str]) -> Iterator[tuple[str, str]]:
-    if _is_plain(part):
-        if seen.get(_place(part), matrix.label) != matrix.label:
-            yield "", f"the same weights as {seen[_place(part)]}"
-        return
-    if is_packed(part):
-        yield "", f"its weights are quantised or packed already ({type(part).__name__})"
-        return
-    for key, value in part.named_parameters(recurse=False):
-        if value.ndim > 1:
-            away = "its weights are not here" if value.is_meta else "no linear module"
-            yield f".{key}", f"{away}: {tuple(value.shape)} of {type(part).__name__}"
 
 
 def head_and_embed(model: Model, head: bool, embed: bool) -> tuple[list[Matrix], list[Matrix]]:
@@ -116,12 +81,12 @@ def head_and_embed(model: Model, head: bool, embed: bool) -> tuple[list[Matrix],
     part = None if path is None else model.module.get_submodule(path)
     tied = part is None or _place(part) == _place(model.embed)
     if head:
-        if tied or not _is_plain(part):  # pyright: ignore
+        if part is None or tied or not is_linear(part) or unreadable(part):
             raise ValueError(
                 f"head=True on {model.name}, whose unembedding is {'the embedding' if tied else type(part).__name__}; "
                 f"expected a linear module of its own; leave head out"
             )
-        found[0].append(Matrix(None, str(path), part))  # pyright: ignore
+        found[0].append(Matrix(None, str(path), part))
     if embed:
         if tied or linear_weight(model.embed) is None:
             raise ValueError(

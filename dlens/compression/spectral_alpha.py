@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from dlens.checks import as_flag
 from dlens.compression.spectra import SPECTRA, alpha_peak, effective_rank, eigenvalues, hill
 from dlens.models.load import load
+from dlens.models.matrices import linear_weight, matrices_in, offloaded_weight
 from dlens.models.model import Model
-from dlens.models.packed import is_packed
 from dlens.ops.base.given import as_seed
 from dlens.tracing.progress import quiet
 
@@ -89,39 +89,10 @@ def spectral_alpha(model: Any, farms: bool = True, seed: int = 0, progress: bool
 
 def _matrices(model: Model) -> Iterator[_Found]:
     for layer, block in enumerate(model.blocks):
-        for path, part in block.named_modules():
-            yield from _of_part(layer, path, part)
-
-
-def _of_part(layer: int, path: str, part: nn.Module) -> Iterator[_Found]:
-    from transformers.pytorch_utils import Conv1D
-
-    if is_packed(part):
-        yield _Found(layer, path, None, f"packed in a {type(part).__name__}")
-    elif isinstance(part, (nn.Linear, Conv1D)):
-        weight = _stored(part)
-        why = _unreadable(weight)
-        yield _Found(layer, path, None if why else weight.T if isinstance(part, Conv1D) else weight, why)
-    else:
-        for name, weight in part.named_parameters(recurse=False):
-            if weight.ndim > 1:
-                yield _Found(layer, f"{path}.{name}".lstrip("."), None, f"of a {type(part).__name__}, not linear")
-
-
-def _stored(part: nn.Linear | Any) -> Tensor:
-    """The weight of a linear module, wherever it was offloaded to."""
-    offloaded = getattr(vars(part).get("_hf_hook"), "weights_map", None) or {}
-    return offloaded["weight"] if part.weight.is_meta and "weight" in offloaded else part.weight.detach()
-
-
-def _unreadable(weight: Tensor) -> str:
-    """Why the numbers of a weight are not those that its module computes with; nothing where they are."""
-    if weight.is_meta:
-        return "on the meta device"
-    # These have their scales elsewhere.
-    if weight.dtype.itemsize < 2:
-        return f"packed in {str(weight.dtype).removeprefix('torch.')}"
-    return "" if bool(weight.isfinite().all()) else "NaN or infinite"
+        for held in matrices_in(block):
+            weight = offloaded_weight(held.part) if held.why else linear_weight(held.part)
+            why = held.why if weight is None else "" if bool(weight.isfinite().all()) else "NaN or infinite"
+            yield _Found(layer, held.path, None if why else weight, why)
 
 
 def _shown(kept: list[_Found], progress: bool) -> Any:

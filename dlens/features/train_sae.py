@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Protocol, final, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -43,12 +43,12 @@ def train_sae(
     `dlens.activation_rows` for the policies of DLM-Scope.
 
     Args:
-        rows: [row, d_model], shuffled anew every epoch, or batches of such rows that can be read several times, such as
-            a list or `dlens.load_activations(folder).batches(4096, shuffle=0)`.
+        rows: [row, d_model], or a stream, `dlens.load_activations(folder).select(layers=8)`, both shuffled anew every
+            epoch; or batches of such rows that can be read several times, such as a list.
         n_features: 4 x d_model by default.
         k: features a row.
         epochs: how often all rows are read.
-        batch_size: rows a step, of a tensor; batches are taken as they come.
+        batch_size: rows a step, of a tensor or stream; batches are taken as they come.
         learning_rate: of Adam, for rows scaled to a mean square of 1.
         auxiliary: weight of the loss that revives dead features; 0 leaves them dead.
         dead_after: rows.
@@ -100,15 +100,27 @@ def train_sae(
         )
 
 
+@runtime_checkable
+class _Stream(Protocol):
+    """Rows on disk, as `dlens.Activations` reads them."""
+
+    def batches(self, size: int, *, shuffle: int | None = None) -> Iterator[Tensor]: ...
+
+    def __len__(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class _Batches:
-    """Batches of rows: those of a tensor, shuffled, or those that were given."""
+    """Batches of rows: those of a tensor or a stream, shuffled, or those that were given."""
 
     rows: Any
     batch_size: int
     seed: int
 
     def epoch(self, number: int) -> Iterator[Tensor]:
+        if isinstance(self.rows, _Stream):
+            yield from self.rows.batches(self.batch_size, shuffle=self.seed + number)
+            return
         if not isinstance(self.rows, Tensor):
             yield from self.rows
             return
@@ -119,7 +131,7 @@ class _Batches:
     @property
     def count(self) -> int | None:
         """Batches an epoch, where it is known."""
-        if isinstance(self.rows, Tensor):
+        if isinstance(self.rows, (Tensor, _Stream)):
             return -(-len(self.rows) // self.batch_size)
         return len(self.rows) if isinstance(self.rows, Sized) else None
 
@@ -127,12 +139,14 @@ class _Batches:
 def _batches(rows: Any, batch_size: int, seed: int) -> _Batches:
     if isinstance(rows, Tensor):
         as_rows(rows)
+    elif isinstance(rows, _Stream):
+        return _Batches(rows, batch_size, seed)
     elif not isinstance(rows, Iterable) or isinstance(rows, (str, bytes)):
         as_rows(rows)
     elif isinstance(rows, Iterator):
         raise ValueError(
             f"rows={quoted(rows)} can be read once; expected rows [row, d_model], or batches of them that can be read "
-            f"again, as the first sets the scale; pass a list, or torch.cat of the batches"
+            f"again, as the first sets the scale; pass a list, or the stream itself"
         )
     return _Batches(rows, batch_size, seed)
 

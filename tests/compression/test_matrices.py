@@ -6,7 +6,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, Qwen2MoeConfig
 
 import dlens
-from dlens.compression.matrices import Matrix, head_and_embed, linear_weight, matrices_of
+from dlens.compression.matrices import Matrix, head_and_embed, matrices_of
 from tests.whole.architectures import CONFIGS, SIZE, build
 
 LLAMA = [f"self_attn.{x}_proj" for x in "qkvo"] + [f"mlp.{x}_proj" for x in ("gate", "up", "down")]
@@ -53,12 +53,15 @@ def test_what_is_packed_or_shared_is_named() -> None:
     module.model.layers[2].mlp.up_proj.weight = module.model.layers[1].mlp.up_proj.weight
     packed = module.model.layers[0].mlp.up_proj
     packed.weight = nn.Parameter(packed.weight.mul(9).to(torch.int8), requires_grad=False)
+    short = module.model.layers[1].mlp.down_proj
+    short.weight = nn.Parameter(short.weight.data.to(torch.float8_e4m3fn))
     found, left_out = matrices_of(model)
     assert left_out == {
-        "layer 0 mlp.up_proj": "its weights are quantised or packed already (Linear)",
+        "layer 0 mlp.up_proj": "quantised or packed in a Linear",
+        "layer 1 mlp.down_proj": "quantised or packed in float8_e4m3fn",
         "layer 2 mlp.up_proj": "the same weights as layer 1 mlp.up_proj",
     }
-    assert len(found) == 4 * 7 - 2
+    assert len(found) == 4 * 7 - 3
 
 
 def test_weights_are_written_whichever_way_they_lie() -> None:
@@ -67,7 +70,6 @@ def test_weights_are_written_whichever_way_they_lie() -> None:
         new = torch.randn(128, 32)
         matrix.write(new)
         assert torch.allclose(part(torch.eye(32)) - part.bias, new.T, atol=1e-6)
-    assert linear_weight(nn.LayerNorm(3)) is None
 
 
 def test_head_and_embedding_are_found_where_they_are_two(ar: dlens.Model) -> None:

@@ -99,9 +99,9 @@ def test_what_is_left_out_is_named() -> None:
     blocks[3].self_attn.v_proj.weight.data[0, 0] = torch.nan
     found = dlens.spectral_alpha(model)
     assert found.attrs["left_out"] == [
-        "layer 0 self_attn.k_proj: packed in a Packed",
-        "layer 1 mlp.up_proj.experts: of a Grouped, not linear",
-        "layer 2 mlp.down_proj: packed in float8_e4m3fn",
+        "layer 0 self_attn.k_proj: quantised or packed in a Packed",
+        "layer 1 mlp.up_proj.experts: no linear module: (2, 32, 48) of Grouped",
+        "layer 2 mlp.down_proj: quantised or packed in float8_e4m3fn",
         "layer 3 self_attn.v_proj: NaN or infinite",
     ]
     missing = {(0, "self_attn.k_proj"), (1, "mlp.up_proj"), (2, "mlp.down_proj"), (3, "self_attn.v_proj")}
@@ -119,7 +119,7 @@ def test_a_model_without_a_matrix_is_refused() -> None:
                 part.weight = nn.Parameter(part.weight.data.to(torch.float8_e4m3fn))
     with pytest.raises(ValueError) as caught:
         dlens.spectral_alpha(model)
-    assert_three_parts(str(caught.value), "layer 0 self_attn.q_proj: packed in float8_e4m3fn")
+    assert_three_parts(str(caught.value), "layer 0 self_attn.q_proj: quantised or packed in float8_e4m3fn")
 
 
 def test_offloaded_weights_are_read() -> None:

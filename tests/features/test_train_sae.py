@@ -57,6 +57,23 @@ def test_batches_are_read_as_they_come_and_again_every_epoch() -> None:
     assert stream.read == 3
 
 
+def test_a_stream_is_read_in_an_order_of_its_own_every_epoch() -> None:
+    """As a tensor is, here in the same orders."""
+    rows, _ = planted(256)
+
+    class Stream:
+        def batches(self, size: int, *, shuffle: int | None = None) -> Iterator[torch.Tensor]:
+            assert shuffle is not None
+            yield from rows[torch.randperm(256, generator=torch.Generator().manual_seed(shuffle))].split(size)
+
+        def __len__(self) -> int:
+            return 256
+
+    settings: dict[str, Any] = {"n_features": 16, "k": 2, "epochs": 2, "batch_size": 100, "seed": 3}
+    found, expected = (dlens.train_sae(source, **settings) for source in (Stream(), rows))
+    assert torch.equal(found.encoder, expected.encoder) and found.facts == expected.facts
+
+
 @pytest.mark.parametrize(("auxiliary", "moves"), [(1 / 32, True), (0.0, False)])
 def test_dead_features_learn_from_what_is_left_alone(auxiliary: float, moves: bool) -> None:
     """Of two features a channel each, the second is never among the k."""

@@ -8,6 +8,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from dlens.models.matrices import is_linear, linear_weight, unreadable
 from dlens.models.model import Model
 
 __all__ = ["Side", "channel_weights", "without_weights"]
@@ -43,17 +44,15 @@ def channel_weights(model: Model, channel: int, side: Side) -> list[Tensor]:
 
 
 def _views(model: Model, block: nn.Module, path: str, channel: int, side: Side) -> Iterator[Tensor]:
-    from transformers.pytorch_utils import Conv1D
-
     module = dict(block.named_modules()).get(path)
-    if not isinstance(module, (nn.Linear, Conv1D)):
+    if module is None or not is_linear(module):
         raise _unusable(model, f"{path} is {'missing' if module is None else type(module).__name__}")
-    weight = module.weight.detach()
-    if weight.device.type == "meta" or not weight.is_floating_point():
-        raise _unusable(model, f"{path} keeps its weights as {weight.dtype} on {weight.device.type}")
-    weight = weight.T if isinstance(module, Conv1D) else weight
+    if why := unreadable(module):
+        raise _unusable(model, f"{path} is {why}")
+    weight = linear_weight(module)
+    assert weight is not None
     yield weight[channel] if side == "rows" else weight[:, channel]
-    if side == "rows" and module.bias is not None:
+    if side == "rows" and isinstance(module.bias, Tensor):
         yield module.bias.detach()[channel : channel + 1]
 
 

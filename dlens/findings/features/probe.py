@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["probe"]
 
+# What each probe learns from and is tried on, by the places of samples.
+_Split = Sequence[tuple[NDArray[Any], NDArray[Any]]]
+
 
 def probe(
     source: Any,
@@ -35,14 +40,17 @@ def probe(
 
     Classes are read by a ridge classifier and scored by balanced accuracy, numbers by ridge regression and scored by
     R2, channels standardised, the penalty chosen on the training part (scikit-learn's `RidgeClassifierCV`, `RidgeCV`).
-    Folds never share a prompt; scores are of the guesses of all folds together, and their 95 % intervals are over
-    prompts, by the jackknife. The control reads the same labels shuffled: between prompts, where every prompt has one
-    label, else between samples; it should hold `chance` within its interval.
+    Folds never share a prompt, and hold the classes, or the quarters of the numbers, in like shares (scikit-learn's
+    `StratifiedGroupKFold`, where a class has a sample for each fold); scores are of the guesses of all folds together,
+    and their 95 % intervals are over prompts, by the jackknife. The control reads the same labels shuffled: between
+    prompts, where every prompt has one label, else between samples; it should hold `chance` within its interval.
 
     Args:
-        source: a record that captured `at`, or vectors [row, d_model] or [layer, row, d_model].
+        source: a record that captured `at`, a stream of it (`load_activations`, narrowed by `select`), or vectors
+            [row, d_model] or [layer, row, d_model].
         labels: of a record [batch], one a prompt, which reads the mean over the positions named, or [batch, position],
-            one a position of `record.tokens`; of vectors [row]. Text, whole numbers or flags; None is no label.
+            one a position of `record.tokens`; of a stream [prompt], which reads the mean over its rows; of vectors
+            [row]. Text, whole numbers or flags; None is no label.
         at: a hook point of the stream.
         tokens: which positions of a record: "all", "prompt", "generated", "masked" or "decoded" (when a step starts),
             "last", or a bool tensor [batch, position].
@@ -81,11 +89,12 @@ def probe(
     names = ("score", "low", "high", "control", "control_low", "control_high")
     found = np.full((len(names), len(samples.steps), len(samples.layers)), np.nan)
     for step in range(len(samples.steps)):
-        for layer in range(len(samples.layers)):
-            vectors, own, group = samples.at(step, layer)
-            other = shuffled[samples.there[step].numpy()]
-            for first, target in ((0, own), (3, other)):
-                found[first : first + 3, step, layer] = _scored(vectors, target, group, folds, samples.classes)
+        there = samples.there[step].numpy()
+        for first, target in ((0, samples.labels[there]), (3, shuffled[there])):
+            split = _split(target, samples.group[there], folds, samples.classes is not None)
+            for layer in range(len(samples.layers)):
+                vectors, _, group = samples.at(step, layer)
+                found[first : first + 3, step, layer] = _scored(vectors, target, group, split, samples.classes)
     dims, drop = ("step", "layer"), slice(None) if samples.has_steps else 0
     return xr.Dataset(
         {
@@ -125,11 +134,29 @@ def _shuffled(samples: Samples, seed: int) -> NDArray[Any]:
     return rng.permutation(labels)
 
 
+def _split(labels: NDArray[Any], group: NDArray[Any], folds: int, classes: bool) -> _Split:
+    """Folds that share no prompt; none where there are fewer prompts than folds."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    if len(np.unique(group)) < folds:
+        return ()
+    kinds = labels if classes else np.digitize(labels, np.quantile(labels, (0.25, 0.5, 0.75)))
+    if np.bincount(kinds).max() < folds:
+        # No kind has a sample for each fold, so that folds are of like size alone.
+        kinds = np.zeros_like(kinds)
+    with warnings.catch_warnings():
+        # Of a rarer kind some folds have none, which a score of all folds together can bear.
+        warnings.simplefilter("ignore", UserWarning)
+        split = StratifiedGroupKFold(folds).split(kinds, kinds, group)
+        # Prompts of very unlike size may leave a fold empty.
+        return [(train, test) for train, test in split if len(test)]
+
+
 def _scored(
-    vectors: NDArray[Any], labels: NDArray[Any], group: NDArray[Any], folds: int, classes: NDArray[Any] | None
+    vectors: NDArray[Any], labels: NDArray[Any], group: NDArray[Any], split: _Split, classes: NDArray[Any] | None
 ) -> tuple[float, float, float]:
     """A score with its interval; NaN where nothing can be learned."""
-    guessed = _guessed(vectors, labels, group, folds, classes is not None)
+    guessed = _guessed(vectors, labels, split, classes is not None)
     if guessed is None:
         return np.nan, np.nan, np.nan
     by_prompt = _by_prompt(labels.astype(float), guessed, group, classes)
@@ -137,16 +164,12 @@ def _scored(
     return statistic(by_prompt), *jackknife_interval([by_prompt], statistic)
 
 
-def _guessed(
-    vectors: NDArray[Any], labels: NDArray[Any], group: NDArray[Any], folds: int, classes: bool
-) -> NDArray[Any] | None:
+def _guessed(vectors: NDArray[Any], labels: NDArray[Any], split: _Split, classes: bool) -> NDArray[Any] | None:
     """What is read of each sample by a probe that saw none of its prompt; None where that cannot be."""
-    from sklearn.model_selection import GroupKFold
-
-    if len(np.unique(group)) < folds or not np.isfinite(vectors).all():
+    if not split or not np.isfinite(vectors).all():
         return None
     guessed = np.full(len(labels), np.nan)
-    for train, test in GroupKFold(folds).split(vectors, groups=group):
+    for train, test in split:
         if len(np.unique(labels[train])) < 2:
             return None
         guessed[test] = fitted(vectors[train], labels[train], classes).predict(vectors[test])

@@ -1,4 +1,4 @@
-"""Vectors with labels: of the rows or the positions of a record, or given as they are."""
+"""Vectors with labels: of the rows or the positions of a record, of the prompts of a stream, or given as they are."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from dlens.axes import parse_point
 from dlens.checks import quoted, refuse, require_word
 from dlens.tracing.records.record import Record
+from dlens.tracing.streams.activations import Activations
 
 __all__ = ["WHERE", "Samples", "samples_of"]
 
@@ -55,9 +56,10 @@ def samples_of(source: Any, labels: Any, at: str, tokens: Any, groups: Any, numb
     """Read samples.
 
     Args:
-        source: a record that captured `at`, or vectors [row, d_model] or [layer, row, d_model].
+        source: a record or a stream that captured `at`, or vectors [row, d_model] or [layer, row, d_model].
         labels: of a record [batch], where each row is one sample, the mean over the positions named, or
-            [batch, position], where each position is one; else [row]. None and NaN have no label.
+            [batch, position], where each position is one; of a stream [prompt], each one sample, the mean over its
+            rows; else [row]. None and NaN have no label.
         at: the hook point.
         tokens: which positions of a record.
         groups: of vectors, [row], what they came from; each its own by default.
@@ -67,9 +69,11 @@ def samples_of(source: Any, labels: Any, at: str, tokens: Any, groups: Any, numb
         ValueError, KeyError: something that does not fit together.
     """
     given = _labels(labels, numbers)
-    if isinstance(source, Record):
+    if isinstance(source, (Record, Activations)):
         if groups is not None:
-            refuse("groups", groups, "None for a record, whose groups are its prompts", "leave groups= out")
+            refuse("groups", groups, "None, as those of records and streams are their prompts", "leave groups= out")
+        if isinstance(source, Activations):
+            return _of_stream(source, given, at, tokens, numbers)
         return _of_record(source, given, at, tokens, numbers)
     values = _vectors(source)
     if given.shape != values.shape[1:2]:
@@ -89,7 +93,8 @@ def _labels(labels: Any, numbers: bool) -> NDArray[Any]:
         labels = labels.detach().cpu().numpy()
     with suppress(ValueError, TypeError):
         found = np.asarray(labels, dtype=float) if numbers else np.asarray(labels)
-        if found.ndim in (1, 2) and found.size and found.dtype.kind in "biufUSO":
+        endless = found.dtype.kind == "f" and np.isinf(found).any()
+        if found.ndim in (1, 2) and found.size and found.dtype.kind in "biufUSO" and not endless:
             return found
     kind = "numbers" if numbers else "classes"
     refuse("labels", labels, f"{kind}, one a row or [batch, position]", "pass a list, with None where there is none")
@@ -145,6 +150,31 @@ def _of_record(record: Record, labels: NDArray[Any], at: str, tokens: Any, numbe
     return _labelled(vectors, there, labels, group, (tuple(coords.get("step", [0])), layers, has_steps), numbers)
 
 
+def _of_stream(kept: Activations, labels: NDArray[Any], at: str, tokens: Any, numbers: bool) -> Samples:
+    kept = kept if kept.point == at else kept.select(point=at)
+    if tokens != "all":
+        refuse("tokens", tokens, "'all', the rows of a stream that are chosen", "write .select(states='masked')")
+    n, shape, run = kept.header.n_prompts, kept.shape, kept.header.kind == "denoising"
+    if len(shape) != 2:
+        refuse("at", at, "a hook point of the stream", "capture for example 'resid_post'")
+    if labels.shape != (n,):
+        raise ValueError(
+            f"labels of shape {labels.shape}; expected [{n}], one a prompt of the stream; for labels of positions pass "
+            f"rows.values with groups=rows.prompt, where rows = kept.read()"
+        )
+    layers, n_steps = kept.layers or (0,), kept.header.n_steps if run else 1
+    sums, counts = torch.zeros(len(layers), n_steps * n, shape[1]), torch.zeros(n_steps * n)
+    for parts in kept.by_file():
+        place = parts[0].prompt.long() + (n * parts[0].step.long() if run else 0)
+        counts += place.bincount(minlength=len(counts))
+        for layer, rows in enumerate(parts):
+            sums[layer].index_add_(0, place, rows.values.float())
+    means = (sums / counts.clamp(min=1)[:, None]).unflatten(1, (n_steps, n)).transpose(0, 1)
+    there = (counts > 0).unflatten(0, (n_steps, n))
+    steps = [step for step in range(n_steps) if bool(there[step].any())]
+    return _labelled(means[steps], there[steps], labels, np.arange(n), (tuple(steps), layers, run), numbers)
+
+
 def _labelled(
     values: Tensor,
     there: Tensor,
@@ -155,15 +185,14 @@ def _labelled(
 ) -> Samples:
     """The samples that have labels, classes as their places among the sorted classes."""
     kept = _known(labels) & there.any(0).numpy()
-    classes, labels = None, labels[kept]
-    if not numbers:
-        classes, labels = np.unique(labels.astype(str) if labels.dtype.kind == "O" else labels, return_inverse=True)
-        if len(classes) < 2:
-            refuse(
-                "labels", classes.tolist(), "at least two classes", "label samples of two kinds, or pass numbers=True"
-            )
+    known = labels[kept]
+    kinds, place = np.unique(known.astype(str) if known.dtype.kind == "O" else known, return_inverse=True)
+    if len(kinds) < 2:
+        wanted = "two numbers" if numbers else "two classes"
+        refuse("labels", kinds.tolist(), f"at least {wanted}, of samples that are there", "label samples of two kinds")
     where = torch.as_tensor(kept)
-    return Samples(values[:, :, where], there[:, where], labels, group[kept], *places, classes)
+    held = (values[:, :, where], there[:, where], known if numbers else place, group[kept])
+    return Samples(*held, *places, None if numbers else kinds)
 
 
 def _chosen(record: Record, tokens: Any, steps: tuple[int, ...]) -> Bool[Tensor, "step batch position"]:

@@ -10,10 +10,10 @@ import numpy as np
 
 from dlens.checks import check_fields, refuse
 from dlens.findings.features.plan_steering import SteeringSchedule
-from dlens.findings.scores.canvases import text_canvases
+from dlens.findings.scores.canvases import check_draws, text_canvases
 from dlens.findings.scores.estimate import Estimate, mean_of
 from dlens.findings.scores.loss import losses_of
-from dlens.ops.base.given import Indices, as_number
+from dlens.ops.base.given import Indices, as_count, as_number
 from dlens.ops.base.tokens import TokenSpec
 from dlens.samplers.sampler import Sampler
 from dlens.tracing.chain import Trace, trace
@@ -111,6 +111,8 @@ def steering(
         refuse("schedule", schedule, "what dlens.plan_steering made", "pass dlens.plan_steering(scores, alpha=2.0)")
     if not callable(strength):
         refuse("strength", strength, "a function of a text that gives a number", "pass for example len")
+    check_draws(draws, seed)
+    as_count(batch_size, "batch_size")
     scales = {"scheduled": schedule.scales, "constant": schedule.constant}
     chains = {
         name: base.steer(vector, layers, scales[name], at=at, tokens=tokens) if name in scales else base

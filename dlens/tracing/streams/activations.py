@@ -17,7 +17,7 @@ from dlens.ops.base.given import Indices, as_count, as_indices, as_seed
 from dlens.ops.base.scope import Scope, StepSpec
 from dlens.tracing.planning.streamed import StreamedPoint
 from dlens.tracing.streams.header import Header, read_header
-from dlens.tracing.streams.places import Places, Rows, joined, rows_of
+from dlens.tracing.streams.places import Places, Rows, joined, picked, rows_of
 from dlens.tracing.streams.shard import Shard, read_columns, read_values, shards_in
 
 __all__ = ["Activations", "load_activations"]
@@ -187,12 +187,13 @@ class Activations:
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         left: list[Rows] = []
         for pool in self._pools(generator):
-            order = None if generator is None else torch.randperm(len(pool), generator=generator)
+            n = sum(map(len, pool))
+            order = torch.arange(n) if generator is None else torch.randperm(n, generator=generator)
             start = 0
-            while start < len(pool):
+            while start < n:
                 stop = start + size - sum(map(len, left))
-                left.append(pool.at(slice(start, stop) if order is None else order[start:stop]))
-                start = min(stop, len(pool))
+                left.append(picked(pool, order[start:stop]))
+                start = min(stop, n)
                 if sum(map(len, left)) == size:
                     yield joined(left)
                     left = []
@@ -236,7 +237,7 @@ class Activations:
             f"{self.folder} holds {', '.join(names)}; expected one point to read; write .select(point={names[0]!r})"
         )
 
-    def _pools(self, generator: torch.Generator | None) -> Iterator[Rows]:
+    def _pools(self, generator: torch.Generator | None) -> Iterator[list[Rows]]:
         """Rows of some files together: of one, or of as many as are mixed at a time."""
         n = len(self.shards)
         order = range(n) if generator is None else torch.randperm(n, generator=generator).tolist()
@@ -244,10 +245,11 @@ class Activations:
         for number in order:
             pool += self._parts(self.shards[number])
             if pool and (generator is None or sum(part.values.nbytes for part in pool) >= _POOL_BYTES):
-                yield joined(pool)
-                pool = []
+                yield pool
+                # Let go of by everyone before the next one is read.
+                pool.clear()
         if pool:
-            yield joined(pool)
+            yield pool
 
     def _parts(self, shard: Shard) -> list[Rows]:
         """The chosen rows of a file, layer by layer."""

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
-__all__ = ["Places", "Rows", "joined", "rows_of"]
+__all__ = ["Places", "Rows", "joined", "picked", "rows_of"]
 
 
 @final
@@ -98,6 +98,22 @@ def joined(parts: Sequence[Rows]) -> Rows:
     if len(parts) == 1:
         return parts[0]
     return Rows(**_joined(parts))
+
+
+def picked(parts: Sequence[Rows], index: Int[Tensor, " chosen"]) -> Rows:
+    """Some rows of several parts, in the order asked for, without joining the parts.
+
+    Args:
+        parts: the rows.
+        index: numbers of rows, counted on from each part to the next.
+    """
+    sizes = torch.tensor([len(part) for part in parts])
+    part_of = torch.searchsorted(sizes.cumsum(0), index, right=True)
+    order = part_of.argsort(stable=True)
+    within = (index - (sizes.cumsum(0) - sizes)[part_of])[order]
+    places = within.split(part_of.bincount(minlength=len(parts)).tolist())
+    chosen = [part.at(place) for part, place in zip(parts, places, strict=True) if len(place)]
+    return joined(chosen).at(order.argsort())
 
 
 def _joined(parts: Sequence[Places] | Sequence[Rows]) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.linear_model import RidgeClassifierCV, RidgeCV
 from sklearn.metrics import balanced_accuracy_score, r2_score
-from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -31,17 +31,38 @@ def test_equals_scikit_learn_on_the_same_arrays() -> None:
     data = dlens.probe(vectors, labels, groups=group, folds=4)
     other = dlens.probe(vectors, numbers, groups=group, folds=4, numbers=True)
     float32 = vectors.astype(np.float32)
+    quarters = numbers.argsort().argsort() * 4 // len(numbers)
+    splits = [list(StratifiedGroupKFold(4).split(labels, kinds, group)) for kinds in (labels, quarters)]
     for layer in range(2):
         classifier, regression = (
             make_pipeline(StandardScaler(), kind(alphas=PENALTIES)) for kind in (RidgeClassifierCV, RidgeCV)
         )
-        how: dict[str, Any] = {"groups": group, "cv": GroupKFold(4)}
-        guessed = cross_val_predict(classifier, float32[layer], labels, **how)
+        guessed = cross_val_predict(classifier, float32[layer], labels, cv=splits[0])
         assert data["score"][layer] == pytest.approx(balanced_accuracy_score(labels, guessed))
-        read = cross_val_predict(regression, float32[layer], numbers, **how)
+        read = cross_val_predict(regression, float32[layer], numbers, cv=splits[1])
         assert other["score"][layer] == pytest.approx(r2_score(numbers, read), abs=1e-5)
     assert data["score"][1] > 0.6 > data["score"][0] and data.attrs["chance"] == pytest.approx(1 / 3)
     assert other["score"][1] > 0.5 and other.attrs["chance"] == 0
+
+
+@pytest.mark.parametrize("numbers", [False, True])
+def test_labels_that_alternate_are_in_every_fold(numbers: bool) -> None:
+    """Folds that take prompts in turn would learn from one class and be tried on the other."""
+    labels = np.arange(40) % 2
+    vectors = np.random.default_rng(0).normal(size=(40, 3)) + 3 * labels[:, None]
+    data = dlens.probe(vectors, labels, folds=2, numbers=numbers)
+    assert data["score"] > 0.7 > data["control"] and not data.isnull().to_array().any()
+
+
+def test_a_class_may_be_rarer_than_folds_are() -> None:
+    """A fold that lacks a class, and prompts so unlike in size that a fold is empty."""
+    vectors = np.array([[-3.0], [-2.5], [-2.0], [2.0], [2.5], [3.0]])
+    assert dlens.probe(vectors, list("aaabbb"), folds=5)["score"] == 1
+    assert dlens.probe(vectors, list("aaaaab"), folds=5)["score"].isnull()
+    group = np.repeat(np.arange(6), [8, 1, 1, 1, 1, 1])
+    labels = np.array([0] * 8 + [1, 0, 1, 0, 1])
+    rows = 4.0 * labels[:, None] + np.arange(13)[:, None] / 13
+    assert dlens.probe(rows, labels, groups=group, folds=5)["score"] > 0.7
 
 
 def test_shuffled_labels_score_at_chance_within_their_interval() -> None:
@@ -70,7 +91,7 @@ def test_the_interval_is_the_jackknife_over_prompts() -> None:
     vectors, labels, group = planted(60)
     data = dlens.probe(vectors[1], labels, groups=group, folds=4)
     model = make_pipeline(StandardScaler(), RidgeClassifierCV(alphas=PENALTIES))
-    guessed = cross_val_predict(model, vectors[1].astype(np.float32), labels, groups=group, cv=GroupKFold(4))
+    guessed = cross_val_predict(model, vectors[1].astype(np.float32), labels, groups=group, cv=StratifiedGroupKFold(4))
     left = [balanced_accuracy_score(labels[group != out], guessed[group != out]) for out in range(20)]
     from scipy.stats import t
 
@@ -100,6 +121,8 @@ def test_what_does_not_fit_is_refused() -> None:
         ({"numbers": "no"}, "numbers='no'"),
         ({"seed": -1}, "seed=-1"),
         ({"labels": labels[:3]}, "labels of shape"),
+        ({"labels": ["a"] * 12}, "labels=['a']"),
+        ({"labels": [2.5] * 12, "numbers": True}, "labels=[2.5]"),
     ]
     for given, came in wrong:
         with unchecked(), pytest.raises(ValueError) as caught:

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,49 @@ def test_a_label_a_position_reads_it(run: dlens.Record) -> None:
     assert np.array_equal(vectors, expected[1, 1]) and own.tolist() == [0, 1, 1, 0] and group.tolist() == [0, 0, 0, 1]
 
 
+@pytest.mark.parametrize("new", [None, 3])
+def test_a_stream_is_read_as_a_record_is(diffusion: dlens.Model, tmp_path: Path, new: int | None) -> None:
+    trace = dlens.trace(shallow(diffusion, 3)).capture("resid_post", layers=[0, 2])
+    record = trace.forward(PROMPTS) if new is None else trace.generate(PROMPTS, new)
+    # A file for each forward.
+    kept = trace.stream(PROMPTS, tmp_path / "kept", max_new_tokens=new, shard_bytes=1, batch_size=1)
+    for tokens in ("all",) if new is None else ("all", "masked", "decoded"):
+        chosen = kept if tokens == "all" else kept.select(states=tokens)
+        found = samples_of(chosen, ["a", "b"], "resid_post", "all", None, False)
+        expected = samples_of(record, ["a", "b"], "resid_post", tokens, None, False)
+        assert (found.has_steps, found.layers) == (expected.has_steps, expected.layers)
+        place = [expected.steps.index(step) for step in found.steps]
+        assert len(place) == int(expected.there.any(1).sum())
+        assert torch.equal(found.there, expected.there[place]) and found.group.tolist() == [0, 1]
+        torch.testing.assert_close(found.values, expected.values[place], atol=1e-4, rtol=1e-4)
+    one = samples_of(kept.select(layers=2), ["a", "b"], "resid_post", "all", None, False)
+    assert one.layers == (2,) and one.values.shape[1] == 1
+
+
+def test_of_a_stream_each_prompt_has_one_label(ar: dlens.Model, tmp_path: Path) -> None:
+    trace = dlens.trace(shallow(ar, 2)).capture("resid_post", layers=1)
+    kept = trace.stream(PROMPTS, tmp_path / "kept", max_new_tokens=2)
+    expected = samples_of(trace.generate(PROMPTS, 2), [0, 1], "resid_post", "all", None, False)
+    found = samples_of(kept, [0, 1], "resid_post", "all", None, False)
+    assert not found.has_steps
+    torch.testing.assert_close(found.values, expected.values, atol=1e-4, rtol=1e-4)
+    wrong: list[tuple[str, dict[str, Any]]] = [
+        ("labels of shape (3,)", {"labels": [0, 1, 2]}),
+        ("labels of shape (2, 2)", {"labels": [[0, 1], [1, 0]]}),
+        ("tokens='prompt'", {"tokens": "prompt"}),
+        ("point='z'", {"at": "z"}),
+        ("groups=[0, 1]", {"groups": [0, 1]}),
+    ]
+    for came, given in wrong:
+        asked: dict[str, Any] = {"labels": [0, 1], "at": "resid_post", "tokens": "all", "groups": None} | given
+        with unchecked(), pytest.raises(ValueError) as caught:
+            samples_of(kept, numbers=False, **asked)
+        assert_three_parts(str(caught.value), came)
+    heads = dlens.trace(shallow(ar, 2)).capture("z", layers=1).stream(PROMPTS, tmp_path / "z")
+    with pytest.raises(ValueError, match="at='z'; expected a hook point of the stream; capture"):
+        samples_of(heads, [0, 1], "z", "all", None, False)
+
+
 def test_vectors_come_with_labels_and_groups() -> None:
     x = torch.randn(3, 5, 4)
     found = samples_of(x, [1.0, np.nan, 3, 4, 5], "resid_post", "all", ["b", "b", "a", "a", "b"], True)
@@ -101,7 +145,10 @@ def test_decoding_has_no_last_position(ar: dlens.Model) -> None:
 WRONG: list[tuple[str, dict[str, Any]]] = [
     ("labels=", {"labels": 3}),
     ("labels=", {"labels": ["x", "y"], "numbers": True}),
-    ("labels=", {"labels": ["x", "x"]}),
+    ("labels=['x']", {"labels": ["x", "x"]}),
+    ("labels=[]", {"labels": [None, None]}),
+    ("labels=[3.0]", {"labels": [3, None], "numbers": True}),
+    ("labels=[inf, 1]", {"labels": [np.inf, 1], "numbers": True}),
     ("labels of shape (3,)", {"labels": [0, 1, 2]}),
     ("labels of shape (2, 3)", {"labels": np.zeros((2, 3))}),
     ("tokens='early'", {"tokens": "early"}),

@@ -57,6 +57,8 @@ def test_what_does_not_fit_is_refused_before_anything_runs(model: dlens.Model) -
         ({"max_new_tokens": 4}, "scale has 3 numbers for a run of 4 planned steps"),
         ({"vector": torch.zeros(5)}, "the steering vector has shape (5,)"),
         ({"at": "resid"}, "at='resid'"),
+        ({"draws": 0}, "draws=0"),
+        ({"batch_size": "many"}, "batch_size 'many'"),
     ]
     for given, came in wrong:
         asked: dict[str, Any] = {"vector": torch.zeros(192), "layers": 2, "schedule": schedule, "strength": len}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from dlens.tracing.streams import activations as module
 from dlens.tracing.streams.activations import Activations, load_activations
 from dlens.tracing.streams.header import Header, write_header
 from dlens.tracing.streams.places import Places
-from dlens.tracing.streams.shard import Mark, Part, shard_file, write_shard
+from dlens.tracing.streams.shard import Mark, Part, read_values, shard_file, write_shard
 from tests.refusing import assert_three_parts
 from tests.unchecked import unchecked
 
@@ -81,6 +82,23 @@ def test_a_seed_gives_an_order_of_all_rows(kept: Activations, monkeypatch: pytes
     values = [value for batch in kept.batches(5, shuffle=3) for value in first(batch)]
     assert sorted(values) == plain and values != plain
     assert [len({value // 100 for value in values[at : at + 12]}) for at in (0, 12, 24)] == [1] * 3
+
+
+def test_a_pool_is_let_go_of_before_the_next_is_read(kept: Activations, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_POOL_BYTES", 1)
+    held: list[weakref.ref[torch.Tensor]] = []
+    alive: list[int] = []
+
+    def read(*asked: Any) -> torch.Tensor:
+        alive.append(sum(one() is not None for one in held))
+        values = read_values(*asked)
+        held.append(weakref.ref(values))
+        return values
+
+    monkeypatch.setattr(module, "read_values", read)
+    assert [len(batch) for batch in kept.batches(12, shuffle=0)] == [12] * 3
+    # Two layers a file: when the second is read, the first of the same file is held.
+    assert alive == [0, 1] * 3
 
 
 def test_values_and_columns_stay_together(kept: Activations) -> None:

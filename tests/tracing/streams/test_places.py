@@ -2,7 +2,7 @@
 
 import torch
 
-from dlens.tracing.streams.places import Places, joined, rows_of
+from dlens.tracing.streams.places import Places, joined, picked, rows_of
 from tests.tracing.streams.made import places
 
 
@@ -20,3 +20,17 @@ def test_rows_have_their_layer() -> None:
     assert rows.at(rows.layer == 3).values.tolist() == [[1, 0], [0, 1]]
     assert rows.at(slice(1, 3)).token.tolist() == [31, 37]
     assert joined([rows]) is rows
+
+
+def test_rows_are_picked_from_several_parts_in_any_order() -> None:
+    values = torch.arange(12.0).view(6, 2)
+    parts = [
+        rows_of(values[:3], 3, places(0, 1, 2)),
+        rows_of(values[3:4], 4, places(3)),
+        rows_of(values[4:], 5, places(4, 5)),
+    ]
+    whole = joined(parts)
+    for index in ([5, 0, 3, 2, 0], [4], [0, 1, 2, 3, 4, 5]):
+        found, expected = picked(parts, torch.tensor(index)), whole.at(torch.tensor(index))
+        assert torch.equal(found.values, expected.values) and found.prompt.tolist() == index
+        assert torch.equal(found.layer, expected.layer) and torch.equal(found.token, expected.token)
