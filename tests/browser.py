@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from importlib.resources import files
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -105,6 +106,25 @@ def outside(url: str) -> list[str]:
     parts = urlsplit(url)
     local = parts.scheme in ("data", "blob", "about", "file") or parts.hostname in ("localhost", "127.0.0.1")
     return [] if local else [f"request of {url}"]
+
+
+def faults(page: Any, part: str | None = None) -> list[str]:
+    """What axe finds on an open page, wide on light and narrow on dark, a line each; the page stays dark and narrow.
+
+    Args:
+        page: it.
+        part: a selector of what is looked at; the whole page by default, its title and landmarks included.
+    """
+    page.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8"))
+    found = []
+    for width, scheme in ((1280, "light"), (390, "dark")):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme=scheme)
+        result = page.evaluate("(part) => axe.run(part ?? document, { resultTypes: ['violations'] })", part)
+        for fault in result["violations"]:
+            places = [" ".join(map(str, node["target"])) for node in fault["nodes"][:3]]
+            found.append(f"{width}, {scheme}: {fault['help']}: {'; '.join(places)}")
+    return found
 
 
 class Shown:

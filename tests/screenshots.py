@@ -50,12 +50,15 @@ def heads() -> Any:
 
 
 def planner() -> Any:
-    """Two plans, measured."""
+    """Plans of whole blocks, of halves of them and of a third of decoding, measured."""
     widget = dlens.widgets.SkipPlanner("trio/diffusion", "trio-math", n=16)
     widget.wait()
-    for plan in ([5], [5, 9]):
-        widget.plan = plan
+    for plan, part, steps in (([5], "block", None), ([5, 9], "attn", None), ([5, 9], "block", "early")):
+        with widget.hold_trait_notifications():
+            widget.plan, widget.part, widget.steps = plan, part, steps
         widget.wait()
+    widget.part, widget.steps = "block", None
+    widget.wait()
     return widget
 
 

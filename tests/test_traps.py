@@ -33,6 +33,7 @@ from tests.standins import build_remote, save_dream, save_llada
 from tests.tape import TapeRecorder
 from tests.tracing.records.made import made_record, number_of
 from tests.whole.architectures import CONFIGS, build
+from tests.whole.caches import Run, cached_run, dual
 from tests.whole.operations import IDS
 
 STORY = "Once upon a time"
@@ -184,6 +185,41 @@ def test_trap_07_parts_of_a_skipped_block_count_fewer_calls(diffusion: dlens.Mod
             module(input_ids=ids, use_cache=False)
     assert torch.equal(record["attn_out"][:, 0], torch.stack(seen))
     assert torch.equal(record["logits"], denoised_by_hand(diffusion, record.canvas, skipping([5], [0, 1])))
+
+
+def test_trap_07_parts_of_a_skipped_half_count_fewer_calls_under_a_cache(diffusion: dlens.Model) -> None:
+    trace = dlens.trace(diffusion).skip([5], part="mlp", steps=[0, 1]).capture("mlp_out", layers=[5], steps=[2, 3])
+    sampler, cache = LLaDA(block_length=3), dlens.caches.Dual()
+    record = trace.capture("logits").generate(STORY, 6, sampler=sampler, cache=cache)
+    module, seen = fresh(diffusion.module), []
+
+    def skipped(_module: Any, _args: Any, out: Tensor) -> Tensor:
+        seen.append(out)
+        return torch.zeros_like(out) if len(seen) <= 2 else out
+
+    module.model.layers[5].mlp.register_forward_hook(skipped)
+    same_as_by_hand(record, by_hand(diffusion, module, sampler, [STORY], 6))
+    assert record.computed is not None
+    for step, found in zip((2, 3), record["mlp_out"][:, 0], strict=True):
+        computed = record.computed[step]
+        torch.testing.assert_close(found[computed], seen[step][computed], atol=1e-4, rtol=0)
+
+
+def by_hand(model: dlens.Model, module: Any, sampler: Denoiser, prompts: list[str], new_tokens: int) -> Run:
+    """A run whose steps after the first of a block have old keys and values outside it, put there by hooks."""
+    rows = [ids_of(model, text)[0].tolist() for text in prompts]
+    mask, shift = model.family.mask_token_id, model.family.shift
+    assert mask is not None
+    return cached_run(module, sampler, dual, rows, new_tokens, mask, shift)
+
+
+def same_as_by_hand(record: dlens.Record, run: Run) -> None:
+    """The tokens, and the logits of what was computed."""
+    real = ~record.is_pad
+    assert record.computed is not None and torch.equal(record.tokens[real], run.tokens[real])
+    computed = torch.stack(run.computed) & real
+    assert torch.equal(record.computed, computed) and not computed.all()
+    torch.testing.assert_close(record["logits"][computed], torch.stack(run.logits)[computed], atol=1e-4, rtol=0)
 
 
 def test_trap_08_the_two_halves_of_guidance_are_one_step(diffusion: dlens.Model) -> None:
@@ -684,6 +720,22 @@ def test_trap_34_blocks_counted_from_the_end_of_the_prompt() -> None:
     seconds = [next(i for i, ids in enumerate(canvases) if ids[row, 8 + row] != 8) for row in (0, 1)]
     # Two and three tokens belong to the prompts' last blocks; the next block begins after them.
     assert seconds == [3, 4]
+
+
+def test_trap_35_a_cached_step_whose_skipped_block_left_nothing_in_the_cache(diffusion: dlens.Model) -> None:
+    """Skipped at some steps it is refused before compute; at every step there is nothing to read, and nobody reads."""
+    sampler, cache, trace = LLaDA(block_length=3), dlens.caches.Dual(), dlens.trace(diffusion)
+    passing = (
+        trace.skip([5], steps=[0]),
+        trace.skip([5], noise=(0.5, 1.0)),
+        trace.skip([5], part="attn", steps="late"),
+    )
+    for chain in passing:
+        with pytest.raises(ValueError, match="cache=Dual with 'skip .*: what is skipped at some steps leaves no keys"):
+            chain.generate(STORIES, 6, sampler=sampler, cache=cache)
+    record = trace.skip([0, 5]).capture("logits").generate(STORIES, 6, sampler=sampler, cache=cache)
+    pruned = rebuilt(diffusion.module, [i for i in range(diffusion.n_layers) if i not in (0, 5)])
+    same_as_by_hand(record, by_hand(diffusion, pruned, sampler, STORIES, 6))
 
 
 def test_trap_36_a_recorded_step_that_plays_what_was(diffusion: dlens.Model) -> None:

@@ -14,8 +14,19 @@ from typing import Any, Literal
 
 from dlens.files import check_file, write_text
 
-__all__ = ["LoadOptions", "SamplerOptions", "named", "named_workers", "numbers", "parse_layers", "print_notes"]
+__all__ = [
+    "CacheName",
+    "LoadOptions",
+    "SamplerOptions",
+    "cache_of",
+    "named",
+    "named_workers",
+    "numbers",
+    "parse_layers",
+    "print_notes",
+]
 
+CacheName = Literal["prefix", "dual", "delayed", "adaptive", "blocks"]
 SamplerName = Literal["ar", "llada", "dream", "threshold", "block", "first-hitting", "ancestral"]
 
 # More layers than any model has: a range beyond is a slip.
@@ -150,6 +161,18 @@ class SamplerOptions:
                     f"{', '.join(map(_flag, known))}; leave it out, or name another --sampler"
                 )
         return replace(base, **given)
+
+
+def cache_of(name: CacheName | None) -> Any:
+    """The cache of a name; the model's own where none is given.
+
+    Examples:
+        >>> cache_of("delayed"), cache_of(None)
+        (Delayed(refresh=8), 'auto')
+    """
+    from dlens import caches
+
+    return "auto" if name is None else getattr(caches, name.capitalize())()
 
 
 def _flag(name: str) -> str:

@@ -6,7 +6,7 @@ import webbrowser
 from pathlib import Path
 from typing import Annotated, Literal
 
-from dlens.commands.options import LoadOptions, named, named_workers
+from dlens.commands.options import CacheName, LoadOptions, cache_of, named, named_workers
 
 __all__ = ["report"]
 
@@ -22,6 +22,7 @@ def report(
     json: Path | None = None,
     quick: bool = False,
     compression: bool = False,
+    cache: CacheName | None = None,
     task: str = "trio-code",
     problems: int | None = None,
     shots: int | None = None,
@@ -43,6 +44,7 @@ def report(
         json: a .json file for the numbers.
         quick: fewer problems and texts, so wider intervals.
         compression: also with 3 bits, with half of all weights, and the spectra of the weights.
+        cache: prefix, dual, delayed, adaptive or blocks: what diffusion models decode with.
         task: trio-code, trio-math, or gsm8k, math500, humaneval, mbpp or mbpp_sanitized with :PATH.
         problems: of the task; 64, or 12 with --quick.
         shots: worked examples in each prompt (all but humaneval); the format's by default.
@@ -65,7 +67,7 @@ def report(
         out,
         json,
         asked,
-        settings_of(quick, problems, seed, compression),
+        settings_of(quick, problems, seed, compression, cache_of(cache)),
         kinds=[None if name == "auto" else name for name in kind],
         fresh=fresh,
         workers=None if workers is None else named_workers(workers),

@@ -1,4 +1,4 @@
-"""The likeliest tokens at every position and step, at chosen layers."""
+"""The likeliest tokens at every position and step, at chosen layers, and how sure the model is among all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from dlens.checks import plain_fields
@@ -21,23 +21,26 @@ if TYPE_CHECKING:
 
 __all__ = ["TopTokens"]
 
+# Where nothing was measured.
+_NOTHING = {"token": -1, "probability": torch.nan, "entropy": torch.nan}
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class TopTokens(ReadsTokens, Measure):
-    """The `k` likeliest tokens with their probabilities, by the model's own final norm and unembedding.
+    """The `k` likeliest tokens with their probabilities, and the entropy, by the model's final norm and unembedding.
 
     p = softmax(unembed(norm(resid_post of a layer))), in float64, without the mask token, which no sampler
     takes. At the last layer these are the model's alternatives (before any operation on its logits), at others
     the logit lens (nostalgebraist 2020). A stand-in for captured logits that is smaller by vocabulary / (2 k).
 
-    The dataset holds "token" and "probability" over step, layer, batch, position and rank; where nothing was
-    measured (padding, what follows the end of a row, steps that never came) -1 and NaN. The position of a
-    diffusion model is the one that is predicted, of an autoregressive model the one that is read; there
-    step has length 1, as a position counts at the step that first computes it.
+    The dataset holds "token" and "probability" over step, layer, batch, position and rank, and "entropy" of p in nats
+    over the same without rank; where nothing was measured (padding, what follows the end of a row, steps that never
+    came) -1 and NaN. The position of a diffusion model is the one that is predicted, of an autoregressive model the
+    one that is read; there step has length 1, as a position counts at the step that first computes it.
 
-    Unlike other measures it keeps every step and position, 8 k bytes each and layer, and cannot be merged. It costs
-    one unembedding a layer and position, 2 x d_model x vocab FLOPs.
+    Unlike other measures it keeps every step and position, 8 k + 4 bytes each and layer, and cannot be merged. It
+    costs one unembedding a layer and position, 2 x d_model x vocab FLOPs.
 
     Args:
         k: tokens a position.
@@ -61,10 +64,11 @@ class TopTokens(ReadsTokens, Measure):
         plain_fields(self)
 
     def start(self, span: Span) -> Sums:
-        size = (span.n_steps if span.has_noise else 1, len(self._places(span.n_layers)), 0, 0, self.k)
+        size = (span.n_steps if span.has_noise else 1, len(self._places(span.n_layers)), 0, 0)
         return {
-            "token": torch.full(size, -1, dtype=torch.int32, device=span.device),
-            "probability": torch.full(size, torch.nan, device=span.device),
+            "token": torch.full((*size, self.k), -1, dtype=torch.int32, device=span.device),
+            "probability": torch.full((*size, self.k), torch.nan, device=span.device),
+            "entropy": torch.full(size, torch.nan, device=span.device),
             "layer": torch.tensor(self._places(span.n_layers)),
         }
 
@@ -79,11 +83,11 @@ class TopTokens(ReadsTokens, Measure):
             for number, layer in here:
                 h = visit.values["resid_post"][layer - visit.layers.start, rows, read]
                 at = (step, number, of_batch[rows], columns + visit.columns.start)
-                probability, token = _top(visit.readout, h, sums["token"].shape[-1])
+                found = _read(visit.readout, h, sums["token"].shape[-1])
                 fresh = slice(None) if len(sums["token"]) > 1 else (sums["token"][at][:, 0] < 0)
                 index = (*at[:2], at[2][fresh], at[3][fresh])
-                sums["token"][index] = token[fresh].to(sums["token"])
-                sums["probability"][index] = probability[fresh].to(sums["probability"])
+                for name, values in found.items():
+                    sums[name][index] = values[fresh].to(sums[name])
 
     def merge(self, sums: Sums, other: Sums) -> Sums:
         raise ValueError("top tokens of two runs; expected one, as they belong to the positions of one; keep both")
@@ -92,7 +96,7 @@ class TopTokens(ReadsTokens, Measure):
         dims = ("step", "layer", "batch", "position", "rank")
         steps, _, rows, width, k = sums["token"].shape
         return labelled(
-            {name: (dims, sums[name]) for name in ("token", "probability")},
+            {name: (dims[: sums[name].ndim], sums[name]) for name in _NOTHING},
             span,
             coords={
                 "step": list(range(steps)),
@@ -102,7 +106,7 @@ class TopTokens(ReadsTokens, Measure):
                 "rank": list(range(k)),
             },
             estimator="softmax of the model's own final norm and unembedding of resid_post, in float64, without the "
-            "mask token",
+            "mask token; entropy in nats",
             pooling="none",
             positions="all but padding and what follows the end of a row; a position is the one that is "
             + ("predicted" if span.has_noise else "read"),
@@ -120,20 +124,22 @@ class TopTokens(ReadsTokens, Measure):
 
 def _widen(sums: Sums, rows: int, width: int) -> None:
     """Make room for rows and columns that were not there before."""
-    for name, nothing in (("token", -1), ("probability", torch.nan)):
+    for name, nothing in _NOTHING.items():
         old = sums[name]
-        size = (*old.shape[:2], max(rows, old.shape[2]), max(width, old.shape[3]), old.shape[4])
+        size = (*old.shape[:2], max(rows, old.shape[2]), max(width, old.shape[3]), *old.shape[4:])
         if size != old.shape:
             sums[name] = old.new_full(size, nothing)
             sums[name][:, :, : old.shape[2], : old.shape[3]] = old
 
 
-def _top(
-    readout: Readout, h: Float[Tensor, "n d_model"], k: int
-) -> tuple[Float[Tensor, "n rank"], Int[Tensor, "n rank"]]:
-    """Probabilities and ids of the likeliest tokens; filled up with 0 and -1 where the vocabulary is smaller."""
+def _read(readout: Readout, h: Float[Tensor, "n d_model"], k: int) -> dict[str, Tensor]:
+    """The likeliest tokens, filled up with -1 and 0 where the vocabulary is smaller, and the entropy of all."""
     p = readout.probabilities(h)
     top = p.topk(min(k, p.shape[-1]))
     missing = (0, k - top.values.shape[-1])
     pad = torch.nn.functional.pad
-    return pad(top.values, missing), pad(top.indices, missing, value=-1)
+    return {
+        "token": pad(top.indices, missing, value=-1),
+        "probability": pad(top.values, missing),
+        "entropy": torch.special.entr(p).sum(-1),
+    }

@@ -147,15 +147,15 @@ class Patch(Edit):
             )
         axes = POINTS[self.at].axes
         batch, computed = (source.values.shape[2 + axes.index(axis)] for axis in ("batch", "position"))
-        prompt = source.padding.shape[-1]
+        prompt, width = source.padding.shape[-1], shape.width - shape.filler
         if self._corresponds(shape):
-            fits = shape.width in (computed, source.width) and prompt == shape.prompt_width
+            fits = width in (computed, source.width) and prompt == shape.prompt_width
         else:
-            fits = self.from_positions is not None or shape.width == computed
+            fits = self.from_positions is not None or width == computed
         if not fits or batch != shape.batch:
             raise ValueError(
                 f"the record to patch from has {batch} rows of {computed} computed positions, {prompt} of them prompt; "
-                f"expected {shape.batch} of {shape.width} and {shape.prompt_width}, as this run has; use the same "
+                f"expected {shape.batch} of {width} and {shape.prompt_width}, as this run has; use the same "
                 f"prompts and the same number of new tokens"
             )
 
@@ -189,6 +189,8 @@ class Patch(Edit):
             return self._moved(value, whole, held, place)
         axes, rows = POINTS[self.at].axes, list(place.rows)
         batch = axes.index("batch")
+        if place.index is not None and place.stop is not None and (more := place.stop - held.shape[1]) > 0:
+            whole, held = _longer(whole, axes.index("position"), more), _longer(held, 1, more)
         other = place.part_of(whole.index_select(batch, torch.tensor(rows)), axes, value.shape[-1])
         real = place.part_of(held[rows], ("batch", "position"), 0)
         sizes = {"batch": len(rows), "position": real.shape[1]}
@@ -222,6 +224,13 @@ class Patch(Edit):
     def _maps(self) -> dict[str, PlaceMap]:
         found = {"layers": self.from_layers, "steps": self.from_steps, "positions": self.from_positions}
         return {name: own for name, own in found.items() if own is not None}
+
+
+def _longer(value: Tensor, axis: int, more: int) -> Tensor:
+    """With nothing at further positions, those that fill up canvas blocks."""
+    size = list(value.shape)
+    size[axis] = more
+    return torch.cat([value, value.new_zeros(size)], axis)
 
 
 def _map_words(places: PlaceMap) -> str:

@@ -1,44 +1,39 @@
-"""A denoising run, whole: the canvas, what is known of each step, and the forward that samplers call."""
+"""A denoising run, whole: from prompts to a record, in groups of rows that run together."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
-from typing import Any, final
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
-from dlens.caches.cache import Cache
-from dlens.caches.course import Course
 from dlens.models.model import Model
 from dlens.ops.base.op import Op
 from dlens.ops.base.target import Target
-from dlens.samplers.sampler import Columns, Denoiser, Tokens
+from dlens.samplers.sampler import Denoiser, Tokens
+from dlens.tracing.denoising_run import DenoisingRun
 from dlens.tracing.finish import Outcome, finish
-from dlens.tracing.finite import broken, broken_notes
-from dlens.tracing.planning.alignment import aligned, at_columns, source_columns
+from dlens.tracing.finite import broken_notes
 from dlens.tracing.planning.inputs import Batch, as_batch, refuse_masks, refuse_too_long
 from dlens.tracing.planning.kv_cache import canvas_cache
 from dlens.tracing.planning.plan import Plan
 from dlens.tracing.planning.shape import run_shape
 from dlens.tracing.prepare import Prepared, check_run, groups, prepare
-from dlens.tracing.probes.flops import StepCost
-from dlens.tracing.progress import Watch, hold, refuse_stray_call
+from dlens.tracing.progress import hold
 from dlens.tracing.records.record import Record
 from dlens.tracing.records.text import MASK_SIGN, drafts, end_ids
 from dlens.tracing.replay.recorder import recorder_for
 from dlens.tracing.replay.replays import NotRecorded, ReplayPolicy, Replays, obstacle, replay_notes
 from dlens.tracing.settings import RunSettings, watch_of
-from dlens.tracing.step.canvas import CanvasKeys
-from dlens.tracing.step.halves import HalfOutputs
-from dlens.tracing.step.state import Group, StepState, denoising_state
-from dlens.tracing.step.window import Window, window_of
 
-__all__ = ["DenoisingRun", "aligned", "run_denoising", "uniform_draws"]
+__all__ = ["run_denoising"]
+
+# Libraries add up a product's last rows in another order where fewer are left.
+_TILE = 4
 
 
 def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any, settings: RunSettings) -> Record:
@@ -51,7 +46,7 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
     if not settings.infill:
         refuse_masks(model, batch)
     asked = batch.ids.shape[-1] + settings.new_tokens
-    canvas = _canvas(batch, settings.new_tokens + max(beyond), mask)
+    canvas = _canvas(batch, settings.new_tokens + max(beyond) + _spare(model, batch, settings.new_tokens, beyond), mask)
     generated = (canvas.ids == mask) & canvas.real
     for row, more in enumerate(beyond):
         generated[row, asked + more :] = False
@@ -60,7 +55,8 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
             "max_new_tokens=0 and no mask in any prompt; expected something to fill; ask for new tokens, or put masks "
             "into a prompt"
         )
-    shape = replace(run_shape(model, batch, settings.new_tokens, sampler), width=canvas.ids.shape[-1])
+    width = canvas.ids.shape[-1]
+    shape = replace(run_shape(model, batch, settings.new_tokens, sampler), width=width, filler=width - asked)
     ends = tuple(i for i in end_ids(model) if i != model.eos_token_id)
     tokens = Tokens(mask, model.eos_token_id, ends)
     watch = watch_of(shape.n_steps, settings, lambda ids: drafts(model, ids[:, :asked], batch.ids.shape[-1]))
@@ -89,7 +85,7 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
                     seed=settings.seed,
                     cache=cache,
                 )
-                run.replays = _replays(run, prepared, replay, shape.n_steps)
+                run.replays, run.one_by_one = _replays(run, prepared, replay, shape.n_steps)
                 actives_of = None if run.replays is None else run.replays.actives
                 runs.append((run, prepared.run(run.state, run.drive, actives_of)))
             return prepared, runs
@@ -101,7 +97,7 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
             except NotRecorded as error:
                 if settings.replay == "require":
                     raise
-                failed = str(error)
+                failed = f"none could be recorded: {error}"
                 prepared, runs = attempt("off")
         seconds = time.perf_counter() - start
     history, final = _whole_canvas(canvas.ids, runs)
@@ -128,8 +124,21 @@ def _beyond(model: Model, sampler: Denoiser, batch: Batch, new_tokens: int) -> t
     return none if model.family.block_length is None else sampler.filled_up(batch.lengths, new_tokens)
 
 
-def _replays(run: DenoisingRun, prepared: Prepared, policy: ReplayPolicy, n_steps: int) -> Replays | None:
-    """What plays the steps of a run again; None where each is computed by itself.
+def _spare(model: Model, batch: Batch, new_tokens: int, beyond: Sequence[int]) -> int:
+    """Further places, which no whole block sees, for a canvas of tiles.
+
+    Products of whole blocks then have the numbers that those of the whole canvas have, to the bit.
+    """
+    block, width = model.family.block_length, batch.ids.shape[-1] + new_tokens + max(beyond)
+    spare = -width % _TILE
+    if block is None or model.n_positions is not None and width + spare > model.n_positions:
+        return 0
+    whole = all((n + new_tokens + more) % block == 0 for n, more in zip(batch.lengths, beyond, strict=True))
+    return spare if whole else 0
+
+
+def _replays(run: DenoisingRun, prepared: Prepared, policy: ReplayPolicy, n_steps: int) -> tuple[Replays | None, str]:
+    """What plays the steps of a run again, None where each is computed by itself; and why on a device that records.
 
     Raises:
         ValueError: nothing was computed, and they are required to be played.
@@ -143,16 +152,17 @@ def _replays(run: DenoisingRun, prepared: Prepared, policy: ReplayPolicy, n_step
             f"use replay='auto', which computes the others one by one"
         )
     if recorder is None or reason:
-        return None
-    return Replays(recorder, prepared.plan, prepared.collector, run.forward, lambda: run.known(run.canvases[-1]))
+        return None, "" if recorder is None else reason
+    return Replays(recorder, prepared.plan, prepared.collector, run.forward, lambda: run.known(run.canvases[-1])), ""
 
 
 def _played(runs: Sequence[tuple[DenoisingRun, Tensor]], plan: Plan, failed: str) -> tuple[str, ...]:
-    """The note on steps that were played from a recording; why they were not where that failed."""
+    """The note on steps that were played from a recording; why they were not where a device could have."""
     replays = [run.replays for run, _ in runs if run.replays is not None]
-    if not replays and not failed:
+    why = failed or runs[0][0].one_by_one
+    if not replays and not why:
         return ()
-    return replay_notes(sum(each.played for each in replays), sum(len(run.canvases) for run, _ in runs), plan, failed)
+    return replay_notes(sum(each.played for each in replays), sum(len(run.canvases) for run, _ in runs), plan, why)
 
 
 def _grouped(runs: Sequence[tuple[DenoisingRun, Tensor]]) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -227,215 +237,3 @@ def _computed(history: Tensor, runs: Sequence[tuple[DenoisingRun, Tensor]]) -> T
             own = run.real if window is None else run.real & window.computed
             computed[step, list(run.group.rows), run.group.offset :] = own
     return computed
-
-
-@final
-@dataclass
-class DenoisingRun:
-    """One group of a denoising run; called by the sampler once a step.
-
-    Args:
-        model: what is run.
-        sampler: how tokens are committed.
-        group: which rows and columns of the batch.
-        canvas: [batch, position], prompts and masks.
-        real: [batch, position], what is not padding.
-        generated: [batch, position], what is to be decoded.
-        prompt_width: positions of the prompts.
-        new_tokens: positions after the prompt that were asked for; more follow where canvas blocks are made whole.
-        tokens: special token ids.
-        watch: told of every step.
-        seed: of the sampler's random numbers.
-        cache: which columns a step computes; None is all at every step.
-        canvases: the canvas at the start of each step, filled while running.
-        halves: per step 2 where guidance ran, else 1.
-        replays: plays recorded steps; None computes each.
-        calls: how often the module was called.
-        windows: per step what it computed; None is all.
-        broken: per step whether the logits of a mask that the sampler read were NaN or infinite.
-    """
-
-    model: Model
-    sampler: Denoiser
-    group: Group
-    canvas: TokenIds
-    real: TokenMask
-    generated: TokenMask
-    prompt_width: int
-    new_tokens: int
-    tokens: Tokens
-    watch: Watch
-    seed: int
-    cache: Cache | None = None
-    canvases: list[TokenIds] = field(default_factory=list)
-    halves: list[int] = field(default_factory=list)
-    replays: Replays | None = None
-    calls: int = 0
-    windows: list[Window | None] = field(default_factory=list)
-    broken: list[Tensor] = field(default_factory=list)
-
-    def drive(self) -> TokenIds:
-        """Decode; returns the finished canvas."""
-        draw, given = uniform_draws(self.seed, self.model.device), self.canvas.clone()
-        final = self.sampler.decode(self, self.canvas, self.generated, self.new_tokens, self.tokens, draw)
-        if not self.canvases and bool(self.generated.any()):
-            raise ValueError(
-                f"{type(self.sampler).__name__} took no step; expected at least one; call forward(canvas) in decode"
-            )
-        self._refuse_unlike(final, given)
-        self._ended(final)
-        return final
-
-    def _refuse_unlike(self, final: Any, given: TokenIds) -> None:
-        """Refuse what is no filled canvas of the prompts.
-
-        Raises:
-            ValueError: says what came.
-        """
-        name, vocabulary = type(self.sampler).__name__, self.model.vocab_size
-        came = ""
-        if not isinstance(final, Tensor):
-            came = type(final).__name__
-        elif (final.shape, final.dtype) != (given.shape, given.dtype):
-            came = f"a canvas {list(final.shape)} of {final.dtype}"
-        elif bool(((final < 0) | (final >= vocabulary)).any()):
-            came = f"token ids from {int(final.min())} to {int(final.max())}"
-        elif bool((final != given)[~self.generated].any()):
-            came = "a canvas with other tokens in its prompts"
-        if came:
-            raise ValueError(
-                f"{name}.decode returned {came}; expected the canvas {list(given.shape)} of {given.dtype} that it got, "
-                f"its prompts as they were and ids below {vocabulary} in the other places; fill where `generated` is "
-                f"True, as canvas.where(~generated, tokens) does"
-            )
-
-    def __call__(
-        self, canvas: TokenIds, unconditional: TokenIds | None = None, columns: Columns | None = None
-    ) -> Tensor:
-        """One step: see `dlens.samplers.sampler.Forward`."""
-        if canvas.shape != self.canvas.shape:
-            raise ValueError(
-                f"{type(self.sampler).__name__} asked for a step of a canvas {list(canvas.shape)}; expected "
-                f"{list(self.canvas.shape)}, prompts and new tokens, at every step; write tokens into the canvas it "
-                f"was given, and leave undecided ones masked"
-            )
-        self._ended(canvas)
-        self.watch.begin()
-        self.canvases.append(canvas.clone())
-        self.halves.append(1 if unconditional is None else 2)
-        ids = canvas if unconditional is None else torch.cat([canvas, unconditional])
-        open = (canvas == self.tokens.mask) & self.generated
-        self.windows.append(self._window(canvas, open, columns))
-        logits = self._logits(ids, columns)
-        logits = logits if unconditional is None else logits.unflatten(0, (2, len(canvas)))
-        self.broken.append(broken(logits[..., at_columns(open, columns), :]))
-        return logits
-
-    def _window(self, canvas: TokenIds, open: TokenMask, columns: Columns | None) -> Window | None:
-        """What a step computes; None is all of the canvas."""
-        if self._course is None:
-            return None
-        if columns is None:
-            columns = torch.arange(canvas.shape[1], device=canvas.device)
-        source = source_columns(columns, self.model.family.shift, self.real)
-        both = torch.cat([part.expand(len(canvas), -1) for part in (columns, source)], dim=-1)
-        asked = torch.zeros_like(open).scatter_(1, both, True)
-        masked = at_columns(open, columns).repeat(1, 2)
-        # Several columns may write one place: any that is a mask decides.
-        needed = torch.zeros_like(open, dtype=torch.long).scatter_add_(1, both, masked.long()) > 0
-        chosen = self._course.step(canvas, open, asked, needed)
-        return None if chosen is None else window_of(chosen)
-
-    def _logits(self, ids: TokenIds, columns: Columns | None) -> Tensor:
-        """The logits of the columns that are read, both halves one after the other."""
-        if self.replays is not None:
-            whole = self.replays(ids, len(self.canvases) - 1, self.halves[-1])
-            # The next play writes over it, and a sampler may keep what it got.
-            return whole.clone() if columns is None else at_columns(whole, columns)
-        return self.forward(ids, columns)
-
-    def forward(self, ids: TokenIds, columns: Columns | None = None) -> Tensor:
-        """Call the module with a canvas, both halves of it under guidance; its logits, aligned, where they are read."""
-        self._now = ids[: len(self.real)]
-        self.calls += 1
-        real = self.real.repeat(len(ids) // len(self.real), 1)
-        window, shift = self.windows[-1], self.model.family.shift
-        if self._keys is None:
-            mask = real if self._padded else None
-            return aligned(self.model.module(**self.model.family.inputs(ids, mask)).logits, shift, real, columns)
-        with self._halves_of(len(self.windows) - 1):
-            logits = self._keys.logits(ids, real if self._padded else None, window)
-        if window is None:
-            return aligned(logits, shift, real, columns)
-        if columns is None:
-            columns = torch.arange(window.width, device=ids.device)
-        source = source_columns(columns, shift, self.real).expand(len(self.real), -1)
-        halves = len(ids) // len(source)
-        read = at_columns(logits, window.find(source).repeat(halves, 1))
-        if self.cache is None or self.cache.decoded_too:
-            return read
-        left_out = ~window.computed.gather(1, source).repeat(halves, 1)
-        return read.masked_fill(left_out[..., None], torch.nan)
-
-    def _halves_of(self, step: int) -> AbstractContextManager[None]:
-        """What each half of a block computes at a step."""
-        now = None if self.cache is None else self.cache.halves(step)
-        return nullcontext() if now is None or self._outputs is None else self._outputs.step(now)
-
-    def costs(self) -> list[StepCost]:
-        """What decides the FLOPs of each step."""
-        rows, width = self.canvas.shape
-        costs = []
-        for step, (halves, window) in enumerate(zip(self.halves, self.windows, strict=True)):
-            cost = StepCost(rows * halves, width, halves=halves)
-            if window is not None:
-                cost = replace(cost, query=window.index.shape[1], canvas=width)
-            elif self.cache is not None and step and (now := self.cache.halves(step)) is not None:
-                cost = replace(cost, by_half=(now, self.prompt_width))
-            costs.append(cost)
-        return costs
-
-    def __post_init__(self) -> None:
-        self._now = self.canvas
-        block_length = self.model.family.block_length
-        self._course = None if self.cache is None else Course(self.cache, self.real, block_length)
-        self._keys = None if self.cache is None else CanvasKeys(self.model, self.canvas.shape[-1])
-        self._outputs = None if self._keys is None else HalfOutputs(self.model, self._keys, self.prompt_width)
-        self._padded = not bool(self.real.all())  # once, so that no step asks the device
-        self._ends = torch.tensor([i for i in (self.tokens.eos, *self.tokens.ends) if i is not None])
-        self._ends = self._ends.to(self.real.device)
-
-    def _ended(self, canvas: TokenIds) -> None:
-        if self.canvases:
-            self.watch.end(len(self.canvases) - 1, canvas, self.group.rows)
-
-    def state(self, step: int, args: Sequence[Any], kwargs: dict[str, Any]) -> StepState:
-        """What is known of a step when it starts."""
-        refuse_stray_call(step, self.calls)
-        return self.known(self._now)
-
-    def known(self, canvas: TokenIds) -> StepState:
-        """What is known of the newest step, whose canvas is given."""
-        step = len(self.canvases) - 1
-        # What lies beyond the last block of a row is not measured.
-        beyond = (canvas == self.tokens.mask) & ~self.generated
-        state = denoising_state(
-            step=step,
-            group=self.group,
-            real=self.real & ~beyond,
-            generated=self.generated,
-            masked=(canvas == self.tokens.mask) & self.generated,
-            ends=torch.isin(canvas, self._ends) & self.generated,
-            halves=self.halves[step],
-        )
-        return state.within(self.windows[step])
-
-
-def uniform_draws(seed: int, device: torch.device) -> Any:
-    """A source of float64 numbers uniform in [0, 1) from one `torch.Generator`."""
-    generator = torch.Generator(device=device).manual_seed(seed)
-
-    def draw(shape: Sequence[int]) -> Tensor:
-        return torch.rand(tuple(shape), generator=generator, dtype=torch.float64, device=device)
-
-    return draw

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from dlens.caches.cache import Cache
 from dlens.checks import as_flag, quoted, require_word
 from dlens.models.model import Model
 from dlens.ops.base.target import Target
 from dlens.samplers import Autoregressive, BlockDiffusion, Denoiser, FirstHitting, Sampler, default_for
-from dlens.tracing.planning.kv_cache import Caching, check_cache
+from dlens.tracing.planning.kv_cache import Caching, check_caching
 from dlens.tracing.progress import OnStep, Watch
 from dlens.tracing.replay.replays import ReplayPolicy
 from dlens.tracing.step.gather import Gather
@@ -81,21 +80,9 @@ def check_settings(model: Model, target: Target, settings: RunSettings) -> None:
         ValueError: before anything is computed.
     """
     as_flag(settings.progress, "progress")
-    cache, infill = settings.cache, as_flag(settings.infill, "infill")
+    infill = as_flag(settings.infill, "infill")
     least = 0 if infill else 1
-    check_cache(cache)
-    if not isinstance(cache, Cache):
-        if cache != "auto" and target.has_noise and model.family.block_length is None:
-            raise ValueError(
-                f"cache={cache!r} on {model.name}; expected 'auto', as every position attends to every other, and no "
-                f"cache leaves the numbers as they are; leave it out, or give one that does not, such as "
-                f"dlens.caches.Dual()"
-            )
-    elif not target.has_noise:
-        raise ValueError(
-            f"cache={type(cache).__name__} on {model.name}; expected 'auto', 'require' or 'off', as an autoregressive "
-            f"model keeps the keys and values of all that it decoded; leave it out"
-        )
+    check_caching(model, target, settings.cache)
     require_word("replay", settings.replay, get_args(ReplayPolicy))
     if settings.replay == "require" and not target.has_noise:
         raise ValueError(

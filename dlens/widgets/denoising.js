@@ -1,6 +1,11 @@
 // The canvas of a denoising run: controls, one token area a record, the order of commits, and one position in detail.
 
 const MASK_SIGN = "░";
+const WHAT = {
+  commit: "the step that committed what stands there; grey is masked, or prompt",
+  confidence: "the probability of the likeliest token; grey is prompt, or not measured",
+  entropy: "the entropy of all tokens, in nats; grey is prompt, or not measured",
+};
 
 let made = 0;
 
@@ -13,7 +18,8 @@ function side(model, number) {
 
   const load = () => {
     const raw = model.get("sides")[number];
-    frames = { ...raw, ids: unpack(raw.ids), committed: unpack(raw.committed).values, confidence: unpack(raw.confidence).values, kind: unpack(raw.kind).values, chances: unpack(raw.chances) };
+    const { ids, committed, confidence, kind, chances, entropy } = raw, values = (held) => unpack(held).values;
+    frames = { ...raw, ids: unpack(ids), committed: values(committed), confidence: values(confidence), kind: values(kind), chances: values(chances), entropy: values(entropy), computed: raw.computed.shape ? values(raw.computed) : null };
     frames.width = frames.kind.length;
     frames.steps = frames.ids.shape[0] - 1;
     heading.textContent = raw.name;
@@ -26,10 +32,11 @@ function side(model, number) {
     list.replaceChildren(...spans);
   };
   const at = (frame, position) => frames.ids.values[Math.min(frame, frames.steps) * frames.width + position];
+  // Whether a step reads a position from earlier ones; nothing is computed for the finished text.
+  const still = (step, position) => Boolean(frames.computed) && step < frames.steps && !frames.computed[step * frames.width + position];
   const colour = (position) => {
-    if (frames.kind[position] !== 1 || frames.committed[position] < 0) return null;
-    if (model.get("colour") === "commit") return ramp(frames.committed[position] / Math.max(1, frames.steps - 1));
-    return Number.isFinite(frames.confidence[position]) ? ramp(frames.confidence[position]) : null;
+    const share = atCommit(frames, model.get("colour"), position);
+    return frames.kind[position] === 1 && Number.isFinite(share) ? ramp(share) : null;
   };
   const draw = (other) => {
     const step = model.get("step"), first = model.get("first"), chosen = model.get("position"), mask = model.get("mask");
@@ -40,30 +47,41 @@ function side(model, number) {
       const fresh = step > 0 && step <= frames.steps && at(step - 1, p) !== token;
       const unlike = other && token !== other.at(step, p);
       const back = masked ? null : colour(p);
-      const look = [token, masked, fresh, unlike, back, p === chosen].join();
+      const dim = still(step, p);
+      const look = [token, masked, fresh, unlike, back, dim, p === chosen].join();
       if (look === drawn[i]) return;
       drawn[i] = look;
       span.textContent = masked ? MASK_SIGN : model.get("pieces")[token].replace(/\n/g, "⏎\n");
       const breaks = !masked && model.get("pieces")[token].includes("\n");
-      span.className = [breaks && "break", masked && "masked", fresh && "fresh", unlike && "unlike", frames.kind[p] === 0 && "prompt"].filter(Boolean).join(" ");
+      span.className = [breaks && "break", masked && "masked", fresh && "fresh", unlike && "unlike", dim && "still", frames.kind[p] === 0 && "prompt"].filter(Boolean).join(" ");
       span.style.background = back ? paint(back) : "";
       span.style.color = back ? inkOn(back) : "";
       span.setAttribute("aria-selected", p === chosen);
-      span.setAttribute("aria-label", words(p, token, masked, fresh, unlike));
+      span.setAttribute("aria-label", words(p, token, masked, fresh, unlike, dim));
     });
     list.setAttribute("aria-activedescendant", `${id}-${chosen}`);
     const noise = frames.noise[Math.min(step, frames.steps)];
     const compared = other ? `; ${differ} of ${frames.width} positions differ` : "";
-    line.textContent = `${Math.round(100 * noise)} % masked${compared}`;
+    const real = Array.from(frames.kind.keys()).filter((p) => frames.kind[p] !== 2);
+    const window = frames.computed && step < frames.steps ? `; this step computes ${real.filter((p) => !still(step, p)).length} of ${real.length} positions` : "";
+    line.textContent = `${Math.round(100 * noise)} % masked${compared}${window}`;
     list.setAttribute("aria-label", `${frames.name}: tokens ${step >= frames.steps ? "at the end" : `before step ${step}`}`);
   };
-  const words = (p, token, masked, fresh, unlike) => {
+  const words = (p, token, masked, fresh, unlike, dim) => {
     const what = masked ? "masked" : JSON.stringify(model.get("pieces")[token]);
     const when = frames.kind[p] === 0 ? ", prompt" : frames.committed[p] >= 0 ? `, committed at step ${frames.committed[p]}` : "";
-    return `position ${p}: ${what}${when}${fresh ? ", new" : ""}${unlike ? ", differs" : ""}`;
+    return `position ${p}: ${what}${when}${fresh ? ", new" : ""}${unlike ? ", differs" : ""}${dim ? ", not computed" : ""}`;
   };
   load();
-  return { node: make("section", { class: "side" }, heading, line, list), list, load, page, draw, at, get frames() { return frames; } };
+  return { node: make("section", { class: "side" }, heading, line, list), list, load, page, draw, at, still, get frames() { return frames; } };
+}
+
+// How bright a token is, from 0 to 1: when it was committed, or how sure the model was then; NaN where it is not known.
+function atCommit(frames, colour, position) {
+  const step = frames.committed[position];
+  if (step < 0) return NaN;
+  if (colour === "commit") return step / Math.max(1, frames.steps - 1);
+  return colour === "confidence" ? frames.confidence[position] : frames.entropy[step * frames.width + position] / (frames.most_entropy || 1);
 }
 
 // The whole run at once: position to the right, step downwards, coloured as the tokens are.
@@ -71,10 +89,10 @@ function commits(model, sides) {
   const group = () => Math.max(1, Math.ceil(sides[0].frames.width / 1024));
   const said = (step, p) => {
     const { frames } = sides[0], token = sides[0].at(step, p), masked = token === model.get("mask") && frames.kind[p] === 1;
-    const chance = frames.chances.values[Math.min(step, frames.steps - 1) * frames.width + p];
-    const sure = Number.isFinite(chance) && step < frames.steps ? `; the likeliest token has ${(100 * chance).toFixed(0)} %` : "";
+    const known = step < frames.steps, [chance, entropy] = ["chances", "entropy"].map((name) => known ? frames[name][step * frames.width + p] : NaN);
+    const sure = (Number.isFinite(chance) ? `; the likeliest token has ${(100 * chance).toFixed(0)} %` : "") + (Number.isFinite(entropy) ? `, entropy ${entropy.toFixed(2)} nats` : "");
     const when = frames.kind[p] === 0 ? "prompt" : masked ? "masked" : frames.committed[p] >= 0 ? `decoded at step ${frames.committed[p]}` : "decoded";
-    return `${when}${sure}`;
+    return `${when}${sure}${sides[0].still(step, p) ? "; not computed by this step" : ""}`;
   };
   const map = heatmap({
     label: "which positions are decoded at each step; arrow keys move the step and the position",
@@ -92,9 +110,10 @@ function commits(model, sides) {
   const value = (step, p) => {
     const { frames } = sides[0];
     if (frames.kind[p] !== 1) return NaN;
-    const masked = sides[0].at(step, p) === model.get("mask");
-    if (model.get("colour") === "commit") return masked || frames.committed[p] < 0 ? NaN : frames.committed[p] / Math.max(1, frames.steps - 1);
-    return step < frames.steps ? frames.chances.values[step * frames.width + p] : masked ? NaN : frames.confidence[p];
+    const masked = sides[0].at(step, p) === model.get("mask"), colour = model.get("colour");
+    if (colour === "commit" || step === frames.steps) return masked ? NaN : atCommit(frames, colour, p);
+    const cell = step * frames.width + p;
+    return colour === "confidence" ? frames.chances[cell] : frames.entropy[cell] / (frames.most_entropy || 1);
   };
   const load = () => {
     const { frames } = sides[0], n = group(), columns = Math.ceil(frames.width / n);
@@ -270,11 +289,12 @@ function render({ model, el }) {
   const header = () => {
     const step = model.get("step"), last = model.get("last");
     steps.set(step, step >= last ? `finished, ${last} steps` : `before ${step} of ${last}`, last);
-    const known = model.get("sides").some((each) => each.has_confidence);
-    colours.fill([["commit", "step of commit"], ["confidence", known ? "probability at commit" : "probability (not measured)", !known]], model.get("colour"));
+    const known = model.get("sides").some((each) => each.has_confidence), most = model.get("sides")[0].most_entropy;
+    const option = (name, words, known) => [name, known ? `${words} at commit` : `${words} (not measured)`, !known];
+    colours.fill([["commit", "step of commit"], option("confidence", "probability", known), option("entropy", "entropy", most > 0)], model.get("colour"));
     row.select.value = model.get("row");
     row.node.hidden = model.get("rows") < 2;
-    legend.set(...(model.get("colour") === "commit" ? ["step 0", `step ${Math.max(0, last - 1)}`] : ["0 %", "100 %"]));
+    legend.set(...{ commit: ["step 0", `step ${Math.max(0, last - 1)}`], confidence: ["0 %", "100 %"], entropy: ["0", `${rounded(most)} nats`] }[model.get("colour")]);
     const { width } = sides[0].frames, first = model.get("first"), shown = model.get("shown");
     pages.hidden = width <= shown;
     earlier.disabled = first === 0;
@@ -288,6 +308,7 @@ function render({ model, el }) {
   const mask = make("span", { class: "token masked" }, MASK_SIGN);
   const keys = [make("span", {}, legend.node), make("span", {}, mask, "masked"), make("span", {}, make("span", { class: "token fresh" }, "new"), "changed by the last step")];
   if (sides.length > 1) keys.push(make("span", {}, make("span", { class: "token unlike" }, "unlike"), "differs from the other run"));
+  if (sides.some(({ frames }) => frames.computed)) keys.push(make("span", {}, make("span", { class: "token still" }, "kept"), "not computed by this step"));
   const each = () => (order.group() > 1 ? ` Each column holds ${order.group()} positions.` : "");
   const note = make("p", { class: "quiet" }), message = make("p", { class: "message", role: "status" });
   el.append(make("div", { class: "dlens denoising" },
@@ -307,7 +328,7 @@ function render({ model, el }) {
     follow(model, ["step", "position", "colour"], () => {
       drawTokens();
       order.draw();
-      const what = model.get("colour") === "commit" ? "the step that committed what stands there; grey is masked, or prompt" : "the probability of the likeliest token; grey is prompt, or not measured";
+      const what = WHAT[model.get("colour")];
       note.textContent = `Position to the right, step downwards${sides.length > 1 ? ", of the first run" : ""}; colour: ${what}.${each()}`;
     }),
     follow(model, ["detail", "step"], detail.draw),

@@ -38,14 +38,15 @@ class Denoising(Panel):
     """The canvas of a denoising run step by step, with what the model thought of at each place.
 
     It opens at the finished text. Tokens are coloured by the step that committed them, or by the probability they had
-    then; a map of steps by positions shows the whole run at once, and one of layers by positions the first choice of
-    every layer at a step. For alternatives, the logit lens and confidence the run must have been measured with
-    `dlens.TopTokens()`; all else needs only the record. Up to 512 positions are on the page at a time, with buttons
-    for the others.
+    then, or the entropy of all tokens there then; a map of steps by positions shows the whole run at once, and one of
+    layers by positions the first choice of every layer at a step. Of a run with a cache, what a step does not compute
+    is dim. For alternatives, the logit lens, confidence and entropy the run must have been measured with
+    `dlens.TopTokens()`; all else needs only the record. Up to 512 positions are on the page at a time, with buttons for
+    the others.
 
     State that the page changes and that may be set: `step` (0 to the number of steps, where it shows the finished
-    text), `position`, `layer`, `row`, `colour` ("commit" or "confidence"), `first` (first position on the page).
-    Where one is set to what the run does not have, the nearest is shown, and `message` says so.
+    text), `position`, `layer`, `row`, `colour` ("commit", "confidence" or "entropy"), `first` (first position on the
+    page). Where one is set to what the run does not have, the nearest is shown, and `message` says so.
 
     Args:
         record: of a denoising run.
@@ -80,7 +81,7 @@ class Denoising(Panel):
     layer = traitlets.Int(0).tag(sync=True)
     row = traitlets.Int(0).tag(sync=True)
     first = traitlets.Int(0).tag(sync=True)
-    colour = traitlets.Enum(("commit", "confidence"), "commit").tag(sync=True)
+    colour = traitlets.Enum(("commit", "confidence", "entropy"), "commit").tag(sync=True)
     detail = traitlets.Dict().tag(sync=True)
     lens = traitlets.Dict().tag(sync=True)
     message = traitlets.Unicode("").tag(sync=True)
@@ -130,6 +131,8 @@ class Denoising(Panel):
         texts = {i: next(t for r in self._records if (t := piece(r, i))) if i >= 0 else "" for i in known}
         mask = mask_id(self._records[0])
         generated = np.flatnonzero(self._frames[0].kind == 1)
+        # One scale for both runs; 0 where no entropy is known.
+        most = max(float(np.nanmax(frames.entropy, initial=0.0)) for frames in self._frames)
         with self.hold_sync():
             self.pieces = [texts[i] for i in known]
             self.mask = known.index(mask) if mask in known else -1
@@ -141,8 +144,11 @@ class Denoising(Panel):
                     "confidence": packed(frames.confidence),
                     "has_confidence": bool(np.isfinite(frames.confidence).any()),
                     "chances": packed(frames.chances),
+                    "entropy": packed(frames.entropy),
+                    "most_entropy": most,
                     "kind": packed(frames.kind),
                     "noise": [float(n) for n in frames.noise],
+                    "computed": {} if frames.computed is None else packed(frames.computed),
                 }
                 for record, frames in zip(self._records, self._frames, strict=True)
             ]
@@ -224,8 +230,8 @@ def _check_pair(record: Record, other: Record) -> None:
         )
 
 
-def _tokens(record: Record, frames: Frames, step: int, shown: range) -> list[tuple[str, str, str]]:
-    """The tokens that are no padding, each with its colour and that of its text; "" for those nobody committed."""
+def _tokens(record: Record, frames: Frames, step: int, shown: range) -> list[tuple[str, str, str, bool]]:
+    """The tokens that are no padding: the colours behind and of each, "" where nobody committed it; which are dim."""
     found, mask = [], mask_id(record)
     for position in shown:
         token, at = int(frames.ids[step, position]), int(frames.committed[position])
@@ -236,5 +242,5 @@ def _tokens(record: Record, frames: Frames, step: int, shown: range) -> list[tup
         text, colour = MASK_SIGN if masked else piece(record, token), ""
         if not masked and kind == "generated" and at >= 0:
             colour = ramp(at / max(1, record.n_steps - 1))
-        found.append((text, colour, ink_on(colour) if colour else ""))
+        found.append((text, colour, ink_on(colour) if colour else "", frames.left_out(step, position)))
     return found

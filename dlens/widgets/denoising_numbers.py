@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from dlens.tracing.records.record import Record
 from dlens.widgets.panel import packed
@@ -42,16 +42,24 @@ class Frames:
         committed: the step of the last change; -1 for prompt, padding, never.
         confidence: the probability of the final token at the step that committed it, NaN where unknown.
         chances: the probability of the likeliest token at every step; NaN where it is unknown.
+        entropy: of all tokens at every step, in nats; NaN where it is unknown.
         kind: index into `POSITION_KINDS`.
         noise: share of the generated positions that are masked, per frame.
+        computed: which positions each step computed; None is all.
     """
 
     ids: Int[np.ndarray, "frame position"]
     committed: Int[np.ndarray, " position"]
     confidence: Float[np.ndarray, " position"]
     chances: Float[np.ndarray, "step position"]
+    entropy: Float[np.ndarray, "step position"]
     kind: Int[np.ndarray, " position"]
     noise: Float[np.ndarray, " frame"]
+    computed: Bool[np.ndarray, "step position"] | None = None
+
+    def left_out(self, step: int, position: int) -> bool:
+        """Whether a step reads a position from earlier ones; nothing is computed for the finished text."""
+        return self.computed is not None and step < len(self.computed) and not self.computed[step, position]
 
 
 def check_denoising(record: Any) -> Record:
@@ -98,18 +106,19 @@ def frames_of(record: Record, row: int) -> Frames:
     generated = (ids[0] == mask_id(record)) & ~pad
     kind = np.where(pad, 2, np.where(generated, 1, 0))
     noise = (ids == mask_id(record))[:, generated].mean(1) if generated.any() else np.zeros(len(ids))
-    confidence, chances = _confidence(record, row, ids[-1], committed), _chances(record, row)
-    return Frames(ids, committed, confidence, chances, kind, noise)
+    confidence = _confidence(record, row, ids[-1], committed)
+    chances, entropy = (_by_step(record, row, name) for name in ("probability", "entropy"))
+    computed = None if record.computed is None else record.computed[:, row].numpy()
+    return Frames(ids, committed, confidence, chances, entropy, kind, noise, computed)
 
 
 def _confidence(
     record: Record, row: int, final: Int[np.ndarray, " position"], committed: Int[np.ndarray, " position"]
 ) -> Float[np.ndarray, " position"]:
     found = np.full(len(final), np.nan)
-    data = _top_tokens(record)
-    if data is None or record.n_layers - 1 not in data["layer"].values:
+    last = _last_layer(record, row)
+    if last is None:
         return found
-    last = data.sel(layer=record.n_layers - 1, batch=row)
     tokens, chances = last["token"].values, last["probability"].values
     for position in np.flatnonzero(committed >= 0):
         at = tokens[committed[position], position] == final[position]
@@ -118,12 +127,19 @@ def _confidence(
     return found
 
 
-def _chances(record: Record, row: int) -> Float[np.ndarray, "step position"]:
+def _by_step(record: Record, row: int, name: str) -> Float[np.ndarray, "step position"]:
+    """A number of the last layer at every step, of the likeliest token where each has its own; NaN where unknown."""
+    last = _last_layer(record, row)
+    if last is None or name not in last:
+        return np.full((record.n_steps, record.tokens.shape[-1]), np.nan, "f4")
+    return last[name].isel(rank=0, missing_dims="ignore").transpose("step", "position").values.astype("f4")
+
+
+def _last_layer(record: Record, row: int) -> xr.Dataset | None:
     data = _top_tokens(record)
     if data is None or record.n_layers - 1 not in data["layer"].values:
-        return np.full((record.n_steps, record.tokens.shape[-1]), np.nan, "f4")
-    last = data["probability"].sel(layer=record.n_layers - 1, batch=row)
-    return last.isel(rank=0).transpose("step", "position").values.astype("f4")
+        return None
+    return data.sel(layer=record.n_layers - 1, batch=row)
 
 
 def _top_tokens(record: Record) -> xr.Dataset | None:

@@ -55,7 +55,8 @@ function render({ model, el }) {
   const detailPart = make("section", {}, place, make("div", { class: "columns" }, chosen, bySteps.node));
   const pairTitle = make("h3", {}), note = make("p", { class: "quiet" });
 
-  const root = make("div", { class: "dlens collapse" },
+  // Not "collapse", which is a class of Tailwind's that hides, in marimo.
+  const root = make("div", { class: "dlens channels" },
     name,
     make("div", { class: "controls" }, ...(steps.length > 1 ? [time.node] : []), kind.node, channel.node, layer.node, make("label", {}, without, withoutText), ablate),
     status, waiting, message,

@@ -1,13 +1,14 @@
-"""Choose blocks to skip, and see what that saves and costs."""
+"""Choose blocks to skip, or halves of them, and see what that saves and costs."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from math import isfinite
-from typing import Any, final
+from typing import Any, final, get_args
 
 import traitlets
 
+from dlens.axes import Part
 from dlens.checks import as_flag, refuse
 from dlens.findings.layers.profile import Profile, profile
 from dlens.findings.scores.canvases import text_canvases
@@ -15,13 +16,14 @@ from dlens.findings.scores.decoding import Decoding
 from dlens.findings.skipping.choosable import bare
 from dlens.html import rendered
 from dlens.measures import Cosine
+from dlens.ops.base.scope import Third
 from dlens.samplers import Sampler
 from dlens.tasks import Task, get
 from dlens.tracing.chain import Trace
 from dlens.widgets.colours import ink_on, ramp
 from dlens.widgets.job import Job
 from dlens.widgets.panel import Panel, css, esm, numbers_html
-from dlens.widgets.skip_planner_numbers import Estimate, Planner, line_of_python
+from dlens.widgets.skip_planner_numbers import Estimate, Plan, Planner
 
 __all__ = ["SkipPlanner"]
 
@@ -33,11 +35,13 @@ class SkipPlanner(Panel):
     Redundancy is the cosine of what enters and leaves a block. The work runs in the background, one batch after
     another, under the model's lock for a batch at a time; it shows its progress, can be stopped between two steps of
     decoding, and begins anew when the plan changes (with `live`). FLOPs are counted on one forward; the loss is that
-    of `dlens.findings.scores.loss` on the shipped text; the interval of the accuracy is over problems.
+    of `dlens.findings.scores.loss` on the shipped text; the interval of the accuracy is over problems. A plan in a
+    third of decoding has no loss, as a forward has one step; its FLOPs are counted on decoding the first problems.
 
-    State that the page changes and that may be set: `plan` (the places to skip), `running` (True starts, False
-    stops), `live` (measure whenever the plan changes). `result` is what is known of the plan, `history` what was
-    found of all, `code` the plan as one line of Python; `trace` is the chain itself.
+    State that the page changes and that may be set: `plan` (the places to skip), `part` ("block", "attn" or "mlp"),
+    `steps` ("early", "middle" or "late"; None is all of decoding), `running` (True starts, False stops), `live`
+    (measure whenever the plan changes). `result` is what is known of the plan, `history` what was found of all, `code`
+    the plan as one line of Python; `trace` is the chain itself.
 
     Args:
         model: anything `dlens.trace` takes.
@@ -73,6 +77,10 @@ class SkipPlanner(Panel):
     n = traitlets.Int().tag(sync=True)
     redundancy = traitlets.List().tag(sync=True)
     plan = traitlets.List(traitlets.Int()).tag(sync=True)
+    part = traitlets.Enum(get_args(Part), "block").tag(sync=True)
+    steps = traitlets.Enum((None, *get_args(Third)), None, allow_none=True).tag(sync=True)
+    whole = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    no_thirds = traitlets.Unicode("").tag(sync=True)
     live = traitlets.Bool(True).tag(sync=True)
     running = traitlets.Bool(False).tag(sync=True)
     progress = traitlets.Float(0.0).tag(sync=True)
@@ -111,17 +119,19 @@ class SkipPlanner(Panel):
             sampler,
         )
         self._job = Job(self._failed)
-        self._starting, self._newest = False, 0
+        self._starting, self._newest, self._taken = False, 0, Plan()
         super().__init__(
             name=chain.model.name,
             task=task.name,
             layers=chain.model.n_layers,
             n=n,
             redundancy=[] if profile is None else _redundancy(profile, chain),
-            code=line_of_python(chain.model.name, []),
+            whole=list(chain.target.whole),
+            no_thirds=self._planner.no_thirds,
+            code=self._taken.line(chain.model.name),
             live=live,
         )
-        self.observe(self._take_plan, "plan")
+        self.observe(self._take_plan, ["plan", "part", "steps"])
         self.observe(self._start_or_stop, "running")
         if live:
             self._start()
@@ -131,7 +141,11 @@ class SkipPlanner(Panel):
     @property
     def trace(self) -> Trace:
         """The model with the plan, for everything else that dlens does."""
-        return self._chain.skip(list(self.plan)) if self.plan else self._chain
+        return self._planned.of(self._chain)
+
+    @property
+    def _planned(self) -> Plan:
+        return Plan(tuple(self.plan), self.part, self.steps)
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until the work in the background is over; whether it is."""
@@ -148,9 +162,28 @@ class SkipPlanner(Panel):
                 )
         return sorted({place % self.layers for place in proposal.value})
 
+    @traitlets.validate("part", "steps")
+    def _possible(self, proposal: Any) -> Any:
+        """Halves that this model can do without, and thirds where its decoding has some."""
+        name, given = proposal.trait.name, proposal.value
+        if name == "part" and given in self.whole:
+            raise traitlets.TraitError(
+                f"part='{given}' of {self.name}, whose layout names no {given}_skip; expected the modules that do not "
+                f"run then; plan with part='block'"
+            )
+        if name == "steps" and given is not None and self.no_thirds:
+            raise traitlets.TraitError(
+                f"steps='{given}' of {self.name}; expected None, as {self.no_thirds}; plan for all of decoding, or ask "
+                f"dlens.phases"
+            )
+        return given
+
     def _take_plan(self, change: Any) -> None:
-        self.code = line_of_python(self.name, self.plan)
-        self.result = next((each for each in self.history if each["plan"] == self.plan), {})
+        if self._planned == self._taken:
+            return
+        self._taken = self._planned
+        self.code = self._taken.line(self.name)
+        self.result = next((each for each in self.history if _plan_of(each) == self._taken), {})
         self._job.stop()
         if self.live and not self.result:
             self._start()
@@ -162,7 +195,7 @@ class SkipPlanner(Panel):
             self._start()
 
     def _start(self) -> None:
-        plan = tuple(self.plan)
+        plan = self._planned
         self._starting = True
         self.running, self.progress, self.status = True, 0.0, "waiting for the model"
         self._starting = False
@@ -170,7 +203,7 @@ class SkipPlanner(Panel):
         number = self._newest
         self._job.start(lambda stop: self._work(plan, number, stop))
 
-    def _work(self, plan: tuple[int, ...], number: int, stop: Any) -> None:
+    def _work(self, plan: Plan, number: int, stop: Any) -> None:
         try:
             self._measure_redundancy()
             self.status = "counting FLOPs"
@@ -179,7 +212,7 @@ class SkipPlanner(Panel):
                     return
                 self.progress, self.result = done, _plain(estimate)
                 self.status = f"{estimate.n} of {self.n} problems" if estimate.n else "measuring the loss"
-            self.history = [each for each in self.history if each["plan"] != list(plan)] + [self.result]
+            self.history = [each for each in self.history if _plan_of(each) != plan] + [self.result]
         finally:
             # Newer work may have begun, whose state this is not.
             if self._newest == number:
@@ -225,10 +258,16 @@ _COLUMNS = [
 
 def _row(result: dict[str, Any]) -> list[Any]:
     known = {key: float("nan") if value is None else value for key, value in result.items()}
-    interval = f"{known['low']:.2f} to {known['high']:.2f}" if isfinite(known["low"]) else "–"
+    interval = f"{known['low']:.2f} to {known['high']:.2f}" if isfinite(known["low"]) else "not yet"
     names = ("flops_saved", "baseline_loss", "loss", "baseline", "accuracy")
-    skipped = ", ".join(map(str, result["plan"])) or "none"
-    return [skipped, *(float(known[name]) for name in names), interval, result["n"]]
+    plan = _plan_of(result)
+    reasons = {name: "none in a third" for name in ("baseline_loss", "loss") if plan.steps}
+    numbers = [float(known[name]) if isfinite(known[name]) else reasons.get(name, "not yet") for name in names]
+    return [plan.words, *numbers, interval, result["n"]]
+
+
+def _plan_of(result: dict[str, Any]) -> Plan:
+    return Plan(tuple(result["plan"]), result["part"], result["steps"])
 
 
 def _strip(widget: SkipPlanner) -> list[tuple[int, str, str, bool]]:
@@ -262,5 +301,6 @@ def _redundancy(made: Profile, chain: Trace) -> list[float | None]:
 
 def _plain(estimate: Estimate) -> dict[str, Any]:
     """An estimate as JSON has it: None for NaN."""
-    entry = asdict(estimate) | {"plan": list(estimate.plan)}
+    entry = asdict(estimate) | {key: getattr(estimate.plan, key) for key in ("part", "steps")}
+    entry["plan"] = list(estimate.plan.layers)
     return {key: None if isinstance(value, float) and not isfinite(value) else value for key, value in entry.items()}

@@ -2,10 +2,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 
-from dlens.commands.options import SamplerOptions, named_workers, numbers, parse_layers
+from dlens import caches
+from dlens.caches import Cache
+from dlens.commands.options import CacheName, SamplerOptions, cache_of, named_workers, numbers, parse_layers
 from dlens.models.families.decoder import MASKED
 from dlens.models.family import Family
 from dlens.samplers import BlockDiffusion, FirstHitting, Sampler
@@ -24,6 +27,14 @@ def test_a_model_of_canvas_blocks_says_how_long_they_are() -> None:
 
 def test_layers_are_read_from_text() -> None:
     assert parse_layers("3, 5-7,-1") == [3, 5, 6, 7, -1]
+
+
+def test_every_cache_has_a_name() -> None:
+    found = {type(cache_of(name)) for name in get_args(CacheName)}
+    assert found == {kind for kind in vars(caches).values() if isinstance(kind, type) and issubclass(kind, Cache)} - {
+        Cache
+    }
+    assert cache_of(None) == "auto"
 
 
 def test_workers_are_read_from_text() -> None:

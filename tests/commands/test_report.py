@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from dlens.caches import Delayed
 from dlens.cli import main
+from dlens.commands.options import LoadOptions
+from dlens.findings.study.study import StudySettings
 from dlens.show.report import report as reports
 
 
@@ -28,3 +31,17 @@ def test_report_writes_a_page_and_goes_on(
     entry = json.loads(numbers.read_text())
     assert entry["reused"] > 0 and entry["models"]["trio/ar"]["kind"] == "ar"
     assert shown == [out.as_uri()] * 2
+
+
+def test_the_cache_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[StudySettings] = []
+
+    def written(models: object, out: Path, json: object, task: object, settings: StudySettings, **_: object) -> object:
+        asked.append(settings)
+        return out, ()
+
+    monkeypatch.setattr(reports, "write_report", written)
+    monkeypatch.setattr(LoadOptions, "load", lambda self, model: model)
+    main(["report", "trio/ar", "--cache", "delayed"])
+    main(["report", "trio/ar"])
+    assert [settings.cache for settings in asked] == [Delayed(), "auto"]

@@ -15,14 +15,21 @@ def test_the_last_layer_gives_the_models_own_alternatives(diffusion: dlens.Model
     for step in range(3):
         logits = aligned(record["logits"][step], diffusion.family.shift, ~record.is_pad).double()
         logits[..., diffusion.family.mask_token_id] = -torch.inf
-        top = logits.softmax(-1).topk(3)
+        p = logits.softmax(-1)
+        top = p.topk(3)
         real = ~record.is_pad
         kept = data.sel(step=step, layer=diffusion.n_layers - 1)
         assert torch.equal(torch.tensor(kept["token"].values)[real].long(), top.indices[real])
         torch.testing.assert_close(
             torch.tensor(kept["probability"].values)[real], top.values[real].float(), rtol=1e-4, atol=1e-6
         )
+        # The mask has no part: 0 log 0 is 0.
+        entropy = -(p * p.clamp_min(1e-300).log()).sum(-1)
+        torch.testing.assert_close(
+            torch.tensor(kept["entropy"].values)[real], entropy[real].float(), rtol=1e-4, atol=1e-5
+        )
     assert (data["token"].values[..., record.is_pad.numpy(), :] == -1).all()
+    assert data["entropy"].isnull().values[..., record.is_pad.numpy()].all()
 
 
 def test_a_record_knows_the_text_of_every_id_it_holds(diffusion: dlens.Model, tmp_path: Path) -> None:
@@ -38,6 +45,7 @@ def test_decoding_keeps_each_position_once(ar: dlens.Model) -> None:
     record = dlens.trace(ar).measure(dlens.TopTokens(k=1, layers=[-1])).generate("Once upon a time", 4)
     data = record.measures["top_tokens"]
     assert data["token"].shape == (1, 1, 1, record.tokens.shape[-1] - 1, 1)
+    assert data["entropy"].dims == ("step", "layer", "batch", "position") and bool((data["entropy"] > 0).all())
     # At temperature 0 the token read off each new position is the next one.
     new = record.tokens[0, -4:].tolist()
     assert data["token"].values[0, 0, 0, -4:, 0].tolist() == new

@@ -14,6 +14,8 @@ from dlens.tracing.step.collect import Captured
 
 MASK = 9
 WILD = "<b>&\"'"
+# Which of four positions three steps compute.
+WINDOWS = torch.tensor([[[1, 1, 1, 1]], [[0, 1, 1, 0]], [[0, 0, 1, 1]]], dtype=torch.bool)
 WORDS = {
     0: "Once",
     1: " upon",
@@ -84,7 +86,7 @@ def denoised(steps: int = 3, final: Tensor | None = None, **fields: Any) -> Reco
 
 
 def top_tokens(steps: int, layers: int, positions: int) -> Any:
-    """At every place " upon" with 0.5 at layer 0 and 0.75 later, then the first tag with 0.125."""
+    """At every place " upon" with 0.5 at layer 0 and 0.75 later, then a tag with 0.125; entropy 2 / (1 + step)."""
     import xarray as xr
 
     size = (steps, layers, 1, positions)
@@ -92,8 +94,10 @@ def top_tokens(steps: int, layers: int, positions: int) -> Any:
     dims = ("step", "layer", "batch", "position", "rank")
     token = np.stack([np.full(size, 1), np.full(size, 5)], -1).astype(np.int32)
     chance = np.stack([first, np.full(size, 0.125)], -1).astype(np.float32)
+    entropy = (np.ones(size) * (2 / (1 + np.arange(steps)))[:, None, None, None]).astype(np.float32)
     coords = {dim: range(n) for dim, n in zip(dims, (*size, 2), strict=True)}
-    return xr.Dataset({"token": (dims, token), "probability": (dims, chance)}, coords)
+    held = {"token": (dims, token), "probability": (dims, chance), "entropy": (dims[:-1], entropy)}
+    return xr.Dataset(held, coords)
 
 
 def captured(values: Tensor, steps: tuple[int, ...] = ()) -> dict[str, Captured]:

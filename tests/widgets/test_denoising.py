@@ -6,7 +6,7 @@ import torch
 from dlens.widgets import Denoising
 from tests.browser import Shown
 from tests.unchecked import unchecked
-from tests.widgets.records import MASK, WILD, check_escaped, check_no_markup, denoised, record, top_tokens
+from tests.widgets.records import MASK, WILD, WINDOWS, check_escaped, check_no_markup, denoised, record, top_tokens
 
 
 def measured(steps: int = 3, **fields: Any) -> Any:
@@ -113,6 +113,13 @@ def test_the_fallback_shows_the_state_and_escapes_tokens() -> None:
     assert "before step 2 of 2" in html and "0.75" in html
 
 
+def test_the_fallback_dims_what_a_step_does_not_compute() -> None:
+    widget = Denoising(denoised(3, computed=WINDOWS))
+    assert widget.html().count("opacity:0.4") == 0
+    widget.step = 2
+    assert widget.html().count("opacity:0.4") == 2
+
+
 def test_the_fallback_escapes_the_model_and_the_tokens() -> None:
     data = top_tokens(2, 2, 3)
     data["token"][:] = 8
@@ -122,7 +129,8 @@ def test_the_fallback_escapes_the_model_and_the_tokens() -> None:
 
 
 def test_clicks_and_keys_reach_python_and_the_picture(page: Any) -> None:
-    shown = Shown(page, Denoising(measured(), denoised(3, plan=({"op": "skip", "words": "skip layers 1"},))))
+    plan = ({"op": "skip", "words": "skip layers 1"},)
+    shown = Shown(page, Denoising(measured(), denoised(3, plan=plan, computed=WINDOWS)))
     widget, tokens = shown.widget, page.locator(".tokens").first
     shown.set(step=0)
     page.get_by_text("before 0 of 3").wait_for()
@@ -133,6 +141,10 @@ def test_clicks_and_keys_reach_python_and_the_picture(page: Any) -> None:
     page.keyboard.press("ArrowRight")
     page.wait_for_function("document.querySelector('.tokens').innerText.includes(' a')")
     assert widget.step == 2
+    dim = page.locator(".tokens .still").evaluate_all("spans => spans.map((s) => s.ariaLabel)")
+    assert dim == ['position 0: "Once", prompt, not computed', 'position 1: " upon", committed at step 0, not computed']
+    page.get_by_text("33 % masked; 0 of 4 positions differ; this step computes 2 of 4 positions").wait_for()
+    assert page.locator(".legend .still").count() == 1
     page.locator(".tokens").first.locator("[data-position='3']").click()
     page.get_by_role("heading", name="position 3, predicted at step 2").first.wait_for()
     assert widget.position == 3
@@ -146,6 +158,14 @@ def test_clicks_and_keys_reach_python_and_the_picture(page: Any) -> None:
     page.get_by_label("Colour by").select_option("confidence")
     page.get_by_text("100 %", exact=True).wait_for()
     assert widget.colour == "confidence"
+    backs = "spans => spans.map((span) => span.style.background)"
+    assert len({*tokens.locator("span").evaluate_all(backs)}) == 2
+    page.get_by_label("Colour by").select_option("entropy")
+    page.get_by_text("2 nats", exact=True).wait_for()
+    page.wait_for_function("document.querySelector('[data-position=\\'1\\']').style.background === 'rgb(253, 234, 69)'")
+    # 2 / (1 + step) nats: the brightest, half as bright, and a mask.
+    assert tokens.locator("span").evaluate_all(backs)[1:] == ["rgb(253, 234, 69)", "rgb(140, 134, 120)", ""]
+    assert widget.colour == "entropy"
     page.get_by_role("heading", name="made up: skip layers 1", exact=True).wait_for()
     page.get_by_text("measure it: .measure(dlens.TopTokens())").wait_for()
 
@@ -187,7 +207,8 @@ def test_a_click_on_the_map_sets_step_and_position(page: Any) -> None:
     canvas = page.get_by_label("which positions are decoded")
     canvas.focus()
     page.keyboard.press("ArrowDown")
-    page.get_by_text("position 1 before step 1: decoded at step 0; the likeliest token has 75 %").wait_for()
+    words = "position 1 before step 1: decoded at step 0; the likeliest token has 75 %, entropy 1.00 nats"
+    page.get_by_text(words).wait_for()
     page.keyboard.press("ArrowRight")
     page.get_by_text("position 2 before step 1: masked").wait_for()
     assert (shown.widget.step, shown.widget.position) == (1, 2)
@@ -199,6 +220,8 @@ def test_differences_between_two_runs_are_marked_and_counted(page: Any) -> None:
     shown = Shown(page, Denoising(denoised(3), other))
     shown.set(step=0)
     page.get_by_text("before 0 of 3").wait_for()
+    choices = page.get_by_label("Colour by").locator("option:disabled").all_inner_texts()
+    assert choices == ["probability (not measured)", "entropy (not measured)"]
     assert page.locator(".tokens .unlike").count() == 0
     shown.set(step=3)
     page.get_by_text("0 % masked; 1 of 4 positions differ").first.wait_for()

@@ -16,7 +16,7 @@ from dlens.widgets.denoising_numbers import (
     title,
     visible,
 )
-from tests.widgets.records import MASK, denoised, record, top_tokens
+from tests.widgets.records import MASK, WINDOWS, denoised, record, top_tokens
 
 
 def measured(steps: int = 3, **fields: Any) -> Any:
@@ -72,6 +72,21 @@ def test_all_that_was_thought_is_what_is_told_place_by_place() -> None:
 def test_the_chance_of_the_likeliest_token_at_every_step() -> None:
     np.testing.assert_array_equal(frames_of(measured(), 0).chances, np.full((3, 4), 0.75))
     assert np.isnan(frames_of(denoised(), 0).chances).all()
+
+
+def test_the_entropy_at_every_step() -> None:
+    wanted = np.repeat(np.float32([[2], [1], [2 / 3]]), 4, 1)
+    np.testing.assert_array_equal(frames_of(measured(), 0).entropy, wanted)
+    # Records of before have none.
+    old = denoised(3, measures={"t": top_tokens(3, 2, 4).drop_vars("entropy")})
+    assert np.isnan(frames_of(old, 0).entropy).all() and frames_of(old, 0).entropy.shape == (3, 4)
+
+
+def test_what_a_step_did_not_compute() -> None:
+    assert frames_of(denoised(), 0).computed is None and not frames_of(denoised(), 0).left_out(1, 0)
+    frames = frames_of(denoised(computed=WINDOWS), 0)
+    found = [[p for p in range(4) if frames.left_out(step, p)] for step in range(4)]
+    assert found == [[], [0, 3], [0, 1], []], "the finished text has no step"
 
 
 def test_masks_are_known_from_the_record_alone() -> None:

@@ -1,4 +1,4 @@
-"""The keyboard reaches everything in the order in which it is seen, everything has a name, and focus is in sight."""
+"""The keyboard reaches everything in the order in which it is seen, focus is in sight, and axe finds no fault."""
 
 from dataclasses import replace
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 
 import dlens
 from dlens.widgets import Denoising, Heads, LayerCollapse, SkipPlanner, TokenRecency
-from tests.browser import Shown
+from tests.browser import Shown, faults
 from tests.widgets.records import denoised, layered, top_tokens, turning
 
 FOCUSED = """() => {
@@ -30,8 +30,8 @@ STOPS = {
         similarity token by token, made up: as it is; arrow keys move to another pair""",
     "heads": """Step · Ablate this head · patterns of every head; arrow keys move to another head ·
         pattern of one head; arrow keys move to another pair of tokens""",
-    "planner": """block 0, cosine 0.5 · Skip the most redundant · how many blocks · Keep all · measure at once ·
-        ▶ Measure · the plan as Python · Copy""",
+    "planner": """block 0, cosine 0.5 · Skip the most redundant · how many blocks · Keep all · Part · Steps ·
+        measure at once · ▶ Measure · the plan as Python · Copy""",
 }
 
 
@@ -69,3 +69,4 @@ def test_tab_goes_through_everything_in_order(name: str, page: Any, ar: dlens.Mo
     # Which tokens have the largest share is another test's.
     assert [each for each, _ in found if not each.startswith("go to position")] == expected
     assert all(seen for _, seen in found), found
+    assert faults(page, ".dlens") == []

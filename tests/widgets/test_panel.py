@@ -42,6 +42,13 @@ def test_scripts_and_styles_follow_what_all_share(name: str) -> None:
     assert css(name).startswith(css("shared").split("\n")[0])
 
 
+@pytest.mark.parametrize("name", ["denoising", "heads", "layer_collapse", "skip_planner", "token_recency"])
+def test_no_class_is_one_that_hides_in_marimo(name: str) -> None:
+    classes = {word for found in re.findall(r'class: "([^"]*)"', esm(name)) for word in found.split()}
+    # Marimo's page has Tailwind's classes.
+    assert "dlens" in classes and not classes & {"collapse", "hidden", "invisible", "sr-only"}
+
+
 def test_a_matrix_is_coloured_cells_from_low_to_high() -> None:
     html = heat_html(packed(np.array([[0.0, 1.0], [np.nan, 0.5]])), "a <b>")
     assert re.findall(r"background:(#\w+)", html) == ["#123570", "#fdea45", "#808080", "#8c8678"]

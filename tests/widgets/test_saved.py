@@ -10,6 +10,7 @@ import torch
 
 import dlens
 from dlens.widgets import Denoising, Heads, LayerCollapse, SkipPlanner, TokenRecency
+from tests.browser import faults
 from tests.widgets.notebooks import CELLS, built, check_pictures, notebook
 from tests.widgets.records import WILD, check_no_markup, denoised, layered, top_tokens, turning
 
@@ -75,7 +76,7 @@ def test_a_run_is_explored_without_a_kernel(page: Any, tmp_path: Path) -> None:
     page.get_by_text("The record holds no alternatives").wait_for()
     page.get_by_role("button", name="Play").click()
     page.get_by_text("finished, 3 steps").wait_for()
-    assert widget.step == 3
+    assert widget.step == 3 and faults(page) == []
 
 
 def test_rows_of_a_batch_are_in_the_file(page: Any, tmp_path: Path) -> None:
@@ -123,7 +124,8 @@ def test_heads_are_explored_without_a_kernel(page: Any, tmp_path: Path, ar: dlen
 def test_plans_are_explored_without_a_kernel(page: Any, tmp_path: Path, ar: dlens.Model) -> None:
     widget = SkipPlanner(ar, n=2, texts=["Once upon a time"], max_new_tokens=2, live=False)
     assert widget.wait(60)
-    found = {"plan": [2], "flops_saved": 0.1, "baseline_loss": 2.0, "loss": 2.25, "baseline": 0.5, "accuracy": 0.5}
+    found = {"plan": [2], "part": "block", "steps": None}
+    found |= {"flops_saved": 0.1, "baseline_loss": 2.0, "loss": 2.25, "baseline": 0.5, "accuracy": 0.5}
     found |= {"n": 2, "low": 0.1, "high": 0.9, "retained": 1.0, "retained_low": None, "retained_high": None}
     widget.history = [found]
     alone(page, widget, tmp_path)
@@ -131,7 +133,8 @@ def test_plans_are_explored_without_a_kernel(page: Any, tmp_path: Path, ar: dlen
     page.get_by_text("1 of 2 solved, 1 of 2 solved as it is; 2 of 2 problems").wait_for()
     page.locator("[data-layer='3']").click()
     page.get_by_text("this plan was not measured").first.wait_for()
-    assert page.locator(".code").input_value() == 'dlens.trace("trio/ar").skip([2, 3])'
+    page.get_by_label("Part").select_option("mlp")
+    assert page.locator(".code").input_value() == 'dlens.trace("trio/ar").skip([2, 3], part="mlp")'
     assert page.get_by_role("button", name="Measure").count() == 0
 
 

@@ -10,6 +10,7 @@ from dlens.errors import Cancelled
 from dlens.findings.scores.loss import text_loss
 from dlens.tasks import get
 from dlens.widgets import SkipPlanner
+from dlens.widgets.skip_planner_numbers import Plan
 from tests.browser import Shown
 from tests.models.conftest import build
 from tests.widgets.records import WILD, check_escaped, check_no_markup
@@ -55,7 +56,7 @@ def test_redundancy_is_the_cosine_of_a_profile(ar: dlens.Model, profiled: Any) -
 def test_work_stops_between_steps_and_the_model_is_free(ar: dlens.Model, profiled: Any) -> None:
     widget = planner(ar, profile=profiled, n=64, max_new_tokens=64, batch_size=1)
     stop = threading.Event()
-    work = widget._planner.estimates([3], stop)
+    work = widget._planner.estimates(Plan((3,)), stop)
     next(work)
     stop.set()
     with pytest.raises(Cancelled):
@@ -95,6 +96,10 @@ def test_bad_input_is_refused(ar: dlens.Model, diffusion: dlens.Model, profiled:
         planner(ar, profile=dlens.profile(ar, TEXTS[:1], measures=[dlens.Outliers()]))
     with pytest.raises(traitlets.TraitError, match="layer 16 of 16"):
         planner(ar, profile=profiled).plan = [16]
+    with pytest.raises(traitlets.TraitError, match="'early' of trio/ar; expected None, as an autoregressive answer"):
+        planner(ar, profile=profiled).steps = "early"
+    with pytest.raises(traitlets.TraitError, match="expected any of"):
+        planner(ar, profile=profiled).part = "half"
 
 
 @pytest.mark.parametrize(
@@ -194,6 +199,7 @@ def test_what_is_missing_says_why_and_plans_are_dots(page: Any, ar: dlens.Model,
     assert page.get_by_text("not measured: press Measure").count() == 4
     found = {"flops_saved": 0.1, "baseline_loss": 2.0, "loss": 2.25, "baseline": 0.0, "accuracy": 0.0, "n": 3}
     found |= {"low": 0.0, "high": 0.5, "retained": None, "retained_low": None, "retained_high": None}
+    found |= {"part": "block", "steps": None}
     shown.set(history=[found | {"plan": [2]}, found | {"plan": [5], "loss": 1.9}])
     shown.set(plan=[2])
     page.get_by_text("0 of 3 solved, 0 of 3 solved as it is; 3 of 3 problems").wait_for()
@@ -206,3 +212,34 @@ def test_what_is_missing_says_why_and_plans_are_dots(page: Any, ar: dlens.Model,
     paper.click(position={"x": x, "y": 8 + (box["height"] - 54) * (0.25 + 0.042 + 0.1) / (0.35 * 1.24)})
     page.get_by_text("without 5: 10.0 % of FLOPs saved, loss −0.100").wait_for()
     assert widget.plan == [5]
+    # Thirds are of decoding that comes to its end.
+    page.get_by_text("No thirds here: an autoregressive answer may end before its late third comes.").wait_for()
+    assert page.get_by_label("Steps").locator("option:disabled").count() == 3
+    page.get_by_label("Part").select_option("attn")
+    page.wait_for_function("document.querySelector('.code').value.endsWith('.skip([5], part=\"attn\")')")
+    assert page.get_by_text("not measured: press Measure").count() == 4
+
+
+def test_a_plan_in_a_third_says_why_it_has_no_loss(page: Any, diffusion: dlens.Model) -> None:
+    widget = planner(diffusion, n=1, texts=TEXTS[:1], max_new_tokens=3)
+    assert widget.wait(60)
+    shown = Shown(page, widget)
+    page.locator("[data-layer='3']").click()
+    page.get_by_label("Steps").select_option("late")
+    page.wait_for_function("document.querySelector('.code').value.endsWith('.skip([3], steps=\"late\")')")
+    page.get_by_role("button", name="Measure").click()
+    page.get_by_role("button", name="Stop").wait_for()
+    assert widget.wait(60) and widget.status == "done" and widget.result["steps"] == "late"
+    shown.push()
+    page.get_by_text("counted on decoding the first problems").wait_for()
+    page.get_by_text("none: it is that of a forward, which has one step").wait_for()
+    assert page.get_by_label("FLOPs saved against").is_hidden()
+    other = widget.result | {"plan": [5], "steps": None, "loss": 2.25, "baseline_loss": 2.0}
+    shown.set(history=[*widget.history, other])
+    page.get_by_text("A plan in a third of decoding has no loss, and no dot.").wait_for()
+    page.get_by_role("button", name="take plan 3, late third").wait_for()
+    page.get_by_role("cell", name="none in a third").wait_for()
+    assert "none in a third" in widget.html() and "–" not in widget.html()
+    page.get_by_role("button", name="Keep all").click()
+    page.wait_for_function("document.querySelector('.code').value.endsWith('diffusion\")')")
+    assert widget.result == {} and str(widget.trace) == str(dlens.trace(diffusion))

@@ -22,6 +22,7 @@ from dlens.ops.base.given import as_number
 from dlens.ops.base.scope import Scope
 from dlens.samplers import Sampler
 from dlens.tracing.chain import Trace
+from dlens.tracing.planning.kv_cache import Caching
 from dlens.tracing.probes.calibration import calibration_texts
 from dlens.tracing.records.record import Record
 from dlens.tracing.records.text import after_end, end_ids
@@ -113,6 +114,7 @@ def disruption(
     *,
     sampler: Sampler | None = None,
     max_new_tokens: int = 64,
+    cache: Caching = "auto",
     batch_size: int = 8,
     seed: int = 0,
 ) -> Disruption:
@@ -133,7 +135,8 @@ def disruption(
         plan: what is applied after those: a SkipPlan or layers to skip.
         prompts: anything `Trace.generate` takes; the first 32 tokens of each shipped text by default.
         fractions: shares of the generated tokens that are decided, from 0 to below 1.
-        sampler, max_new_tokens: of the decoding run; see `dlens.findings.scores.decoding.Decoding`.
+        sampler, max_new_tokens, cache: of the decoding run; see `dlens.findings.scores.decoding.Decoding`. What
+            is compared are forwards without a cache.
         batch_size: prompts a forward; two streams of all layers are held in memory.
         seed: of the decoding run.
 
@@ -152,7 +155,7 @@ def disruption(
     _refuse_scopes(chain)
     rows = token_rows(bare.model, calibration_texts() if prompts is None else prompts)
     rows = [row[:_PROMPT_TOKENS] for row in rows] if prompts is None else rows
-    decoding, means, plans = Decoding(sampler, max_new_tokens, seed=seed), [], ()
+    decoding, means, plans = Decoding(sampler, max_new_tokens, cache, seed=seed), [], ()
     for part in batched(rows, batch_size):
         record = decoding.generate(bare, part)
         at = []

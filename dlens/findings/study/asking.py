@@ -10,7 +10,9 @@ from typing import Any, Generic, TypeVar, final
 
 import numpy as np
 
+from dlens.caches.cache import Cache
 from dlens.checks import as_flag
+from dlens.digest import value_digest
 from dlens.errors import Cancelled
 from dlens.findings.effects.change import Change
 from dlens.findings.effects.robustness import PAPER
@@ -34,9 +36,11 @@ from dlens.findings.study.side_by_side import finished
 from dlens.models.model import Model
 from dlens.models.reading import reading
 from dlens.ops.base.given import as_seed
+from dlens.ops.base.target import Target
 from dlens.tasks import Task
 from dlens.tasks.task import task_identity
 from dlens.tracing.chain import Trace
+from dlens.tracing.planning.kv_cache import Caching, check_cache
 from dlens.tracing.probes.calibration import calibration_texts
 from dlens.tracing.records.record import versions
 from dlens.workers.store import Store
@@ -62,6 +66,8 @@ class StudySettings:
             one third of decoding only.
         seed: of the problems, masks and random channels.
         compression: also with fewer bits and weights, and the spectra of the weights.
+        cache: what diffusion models decode with where it is one of `dlens.caches`, all models where it is a word;
+            skips in one third of decoding are decoded without one.
     """
 
     problems: int
@@ -71,8 +77,10 @@ class StudySettings:
     deep: bool
     seed: int = 0
     compression: bool = False
+    cache: Caching = "auto"
 
     def __post_init__(self) -> None:
+        check_cache(self.cache)
         as_seed(self.seed)
         as_flag(self.compression, "compression")
         as_flag(self.deep, "deep")
@@ -81,6 +89,14 @@ class StudySettings:
     def n_thirds(self) -> int:
         """On how many problems blocks are skipped in one third of decoding: half of them."""
         return max(2, self.problems // 2)
+
+    def cache_of(self, target: Target) -> Caching:
+        """What a model decodes with: an autoregressive one has no cache of denoising, and keeps its own."""
+        return "auto" if isinstance(self.cache, Cache) and not target.has_noise else self.cache
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        return vars(self) | {"answered": list(self.answered), "cache": str(self.cache)}
 
 
 COMPRESSED = dict(zip(("3 bits", "half, even", "half, early sparser", "half, late sparser"), PAPER, strict=True))
@@ -213,13 +229,15 @@ class Asking:
     def _compressed(self) -> dict[str, Question[Compressed]]:
         settings, task = self.settings, self.task
         problems = task.problems(settings.problems, settings.seed)
-        rest = [self._rows, settings.draws, calibration_texts(), *self._problems(settings.problems)]
+        rest = [self._rows, settings.draws, calibration_texts(), *self._decoded, *self._problems(settings.problems)]
         return {
             name: self._question(
                 "compressed",
                 Compressed.from_json,
                 [asdict(recipe), *rest],
-                partial(parts.compressed, self.chain, recipe, task, problems, self._canvases, settings.seed),
+                partial(
+                    parts.compressed, self.chain, recipe, task, problems, self._canvases, settings.seed, self._cache
+                ),
             )
             for name, recipe in COMPRESSED.items()
         }
@@ -232,18 +250,29 @@ class Asking:
         return self._question("losses", Losses.from_json, [asdict(change), self._rows, self.settings.draws], compute)
 
     def _answers(self, change: Change) -> Question[Answers]:
-        seed, n = self.settings.seed, self.settings.problems
-        compute = partial(parts.answers, change.applied(self.chain), self.task, self.task.problems(n, seed), seed)
-        return self._question("answers", Answers.from_json, [asdict(change), *self._problems(n)], compute)
+        seed, n, chain = self.settings.seed, self.settings.problems, change.applied(self.chain)
+        compute = partial(parts.answers, chain, self.task, self.task.problems(n, seed), seed, self._cache)
+        asked = [asdict(change), *self._decoded, *self._problems(n)]
+        return self._question("answers", Answers.from_json, asked, compute)
 
     def _disruption(self, change: Change) -> Question[Disrupted]:
-        compute = partial(parts.disrupted, self.chain, change.layers, self._rows, self.settings.seed)
-        return self._question("disruption", Disrupted.from_json, [asdict(change), self._rows], compute)
+        compute = partial(parts.disrupted, self.chain, change.layers, self._rows, self.settings.seed, self._cache)
+        asked = [asdict(change), *self._decoded, self._rows]
+        return self._question("disruption", Disrupted.from_json, asked, compute)
 
     def _thirds(self, change: Change) -> Question[Thirds]:
         n = self.settings.n_thirds
         compute = partial(parts.thirds, self.chain, change.layers, self.task, n, self.settings.seed)
         return self._question("thirds", Thirds.from_json, [asdict(change), *self._problems(n)], compute)
+
+    @property
+    def _cache(self) -> Caching:
+        return self.settings.cache_of(self.chain.target)
+
+    @cached_property
+    def _decoded(self) -> list[str]:
+        """The cache of decoding, by its content."""
+        return [str(self._cache), value_digest(self._cache)]
 
     def _problems(self, n: int) -> list[Any]:
         """What is asked, as far as an answer depends on it."""

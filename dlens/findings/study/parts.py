@@ -37,6 +37,7 @@ from dlens.ops.base.scope import Third
 from dlens.samplers import LLaDA, Sampler
 from dlens.tasks import Problem, Task
 from dlens.tracing.chain import Trace, trace
+from dlens.tracing.planning.kv_cache import Caching
 from dlens.tracing.probes.outlier import channel_shares
 
 __all__ = [
@@ -128,9 +129,9 @@ def losses(trace: Trace, texts: Sequence[Canvases]) -> Losses:
     return Losses(tuple(loss.value for loss in found), found[0].estimator, saved)
 
 
-def answers(trace: Trace, task: Task, problems: Sequence[Problem], seed: int = 0) -> Answers:
+def answers(trace: Trace, task: Task, problems: Sequence[Problem], seed: int = 0, cache: Caching = "auto") -> Answers:
     """Which problems are solved, with how repetitive the answers are and what they look like."""
-    decoding = Decoding(_sampler(trace, task.max_new_tokens), seed=seed, progress=False)
+    decoding = Decoding(_sampler(trace, task.max_new_tokens), cache=cache, seed=seed, progress=False)
     scores = score_problems(trace, task, problems, decoding)
     examples = tuple(text[:_EXAMPLE_LENGTH] for text in scores.texts[:_EXAMPLES])
     return Answers(
@@ -138,11 +139,13 @@ def answers(trace: Trace, task: Task, problems: Sequence[Problem], seed: int = 0
     )
 
 
-def disrupted(chain: Trace, layers: Sequence[int], rows: Sequence[list[int]], seed: int = 0) -> Disrupted:
+def disrupted(
+    chain: Trace, layers: Sequence[int], rows: Sequence[list[int]], seed: int = 0, cache: Caching = "auto"
+) -> Disrupted:
     """Cosine of the stream with and without blocks, by share of decided tokens and by layer, at deciding positions."""
     prompts = [row[:PROMPT_TOKENS] for row in rows[:PROMPTS]]
     sampler = _sampler(chain, NEW_TOKENS)
-    found = disruption(chain, layers, prompts, sampler=sampler, max_new_tokens=NEW_TOKENS, seed=seed)
+    found = disruption(chain, layers, prompts, sampler=sampler, max_new_tokens=NEW_TOKENS, cache=cache, seed=seed)
     data = found.data.sel(positions="deciding")
     cosine, low, high = (data[name].values for name in ("cosine", "low", "high"))
     return Disrupted(cosine, low, high, tuple(data["fraction"].values.tolist()), len(prompts))
@@ -164,12 +167,13 @@ def compressed(
     problems: Sequence[Problem],
     texts: Sequence[Canvases],
     seed: int = 0,
+    cache: Caching = "auto",
 ) -> Compressed:
     """What a model does with fewer bits or weights: the same problems and texts."""
     small = compress(chain.model, recipe, progress=False)
     assert small.compression is not None
     own = trace(small)
-    solved, read = answers(own, task, problems, seed), losses(own, texts)
+    solved, read = answers(own, task, problems, seed, cache), losses(own, texts)
     return Compressed(small.compression.words, tuple(small.compression.left_out), solved.correct, read.losses)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any, cast, final
 
 import torch
 
 from dlens.axes import respell
+from dlens.caches.cache import Cache
 from dlens.checks import as_flag, quoted
 from dlens.findings.effects.retention import enough
 from dlens.findings.scores.accuracy import refuse_long_problems
@@ -21,6 +22,8 @@ from dlens.findings.study.results import KINDS, ModelKind, ModelStudy, kind_of
 from dlens.findings.study.side_by_side import side_by_side
 from dlens.tasks import Task
 from dlens.tracing.chain import Trace
+from dlens.tracing.planning.kv_cache import canvas_cache, check_caching
+from dlens.tracing.planning.plan import Plan
 from dlens.tracing.progress import quiet
 from dlens.tracing.records.record import versions
 from dlens.workers.base import Workers
@@ -58,7 +61,7 @@ class Study:
     def numbers(self) -> dict[str, Any]:
         """All of it as plain data; what is not a finite number is None."""
         models = {name: own.to_json() for name, own in self.models.items()}
-        return plain(vars(self) | {"models": models, "settings": asdict(self.settings)})
+        return plain(vars(self) | {"models": models, "settings": self.settings.to_json()})
 
 
 def study(
@@ -86,13 +89,15 @@ def study(
 
     Raises:
         ValueError: before anything is computed: no model, two of one name, one with fewer than 3 blocks or without a
-            tokenizer, kinds that do not fit, or too few problems; afterwards: activations that are not finite.
+            tokenizer, kinds or a cache that do not fit, or too few problems; afterwards: activations that are not
+            finite.
         RuntimeError: a worker could not compute a part.
     """
     from tqdm.auto import tqdm
 
     as_flag(progress, "progress")
     chains = _checked(models, kinds)
+    _check_cache(chains, settings)
     problems = task.problems(enough(settings.problems), settings.seed)
     for chain in chains:
         refuse_long_problems(chain.model, task, problems)
@@ -142,6 +147,20 @@ def _checked(models: Sequence[Any], kinds: Sequence[Any]) -> list[Trace]:
     for chain in chains:
         _check_model(chain)
     return chains
+
+
+def _check_cache(chains: Sequence[Trace], settings: StudySettings) -> None:
+    asked = settings.cache
+    if isinstance(asked, Cache) and not any(chain.target.has_noise for chain in chains):
+        raise ValueError(
+            f"cache={asked} for models that are all autoregressive; expected a diffusion model, as these keep the keys "
+            f"and values of all that they decoded; leave it out, or name a diffusion model"
+        )
+    for chain in chains:
+        cache = settings.cache_of(chain.target)
+        check_caching(chain.model, chain.target, cache)
+        if isinstance(cache, Cache):
+            canvas_cache(chain.model, Plan((), 1), cache)
 
 
 def _check_model(chain: Trace) -> None:

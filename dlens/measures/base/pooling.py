@@ -49,6 +49,11 @@ def pool(dataset: xr.Dataset, variable: str, dims: str | Sequence[str]) -> xr.Da
     values = dataset[variable]
     named = [dims] if isinstance(dims, str) else list(dims)
     over = [dim for dim in named if dim in values.dims]
-    n = dataset[dataset.attrs.get(f"count_of_{variable}", "n")].where(values.notnull(), 0)
-    pooled = (values.fillna(0) * n).sum(over) / n.sum(over).where(lambda total: total > 0)
-    return pooled.transpose(*[dim for dim in values.dims if dim not in over]).rename(variable)
+    # Their variables, as labels that are equal anyway are slow to align.
+    cells = values.variable
+    n = dataset[dataset.attrs.get(f"count_of_{variable}", "n")].variable.where(cells.notnull(), 0)
+    total = n.sum(over)
+    pooled = (cells.fillna(0) * n).sum(over) / total.where(total > 0)
+    kept = [dim for dim in values.dims if dim not in over]
+    coords = {name: own for name, own in values.coords.items() if set(own.dims) <= set(kept)}
+    return xr.DataArray(pooled.transpose(*kept), coords, name=variable)

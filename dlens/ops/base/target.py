@@ -24,6 +24,7 @@ class RunShape:
         batch: rows.
         width: positions that are computed: for AR decoding one less than there are tokens.
         prompt_width: positions of the prompts.
+        filler: how many of the last positions fill up canvas blocks beyond what was asked for; no record holds them.
     """
 
     kind: RunKind
@@ -31,6 +32,7 @@ class RunShape:
     batch: int
     width: int
     prompt_width: int
+    filler: int = 0
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from dlens.findings.study.claims import Cell, Row
+from dlens.findings.study.claims import COMPRESSION_CLAIMS, Cell, Row
 from dlens.html import rendered
 from dlens.show.report.published import ADDRESSES, PUBLISHED, UNTESTED, Published
 from dlens.show.report.words import colour_of, number, shown_number
@@ -47,6 +47,8 @@ def matrix(rows: Sequence[Row]) -> Markup:
     return rendered(
         "show/report/matrix.html.j2",
         rows=rows,
+        unasked=_unasked(rows),
+        answer=_answer,
         anchor=row_anchor,
         address=_references,
         colour=colour_of,
@@ -63,6 +65,17 @@ def matrix(rows: Sequence[Row]) -> Markup:
 def row_anchor(number: int) -> str:
     """Where the details of a row stand on the page."""
     return f"question-{number + 1}"
+
+
+def _unasked(rows: Sequence[Row]) -> list[str]:
+    """Questions that this study was not asked, though dlens could."""
+    asked = {row.title for row in rows}
+    return [claim.question for claim in COMPRESSION_CLAIMS if claim.title not in asked]
+
+
+def _answer(cell: Cell) -> str:
+    """What is claimed, in a word or two: yes or no, where that is what it begins with."""
+    return cell.says.partition(",")[0]
 
 
 def _references(row: Row) -> list[tuple[str, str]]:

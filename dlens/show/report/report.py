@@ -20,6 +20,7 @@ from dlens.show.report.remarks import remarks
 from dlens.show.report.sections import sections
 from dlens.show.report.summary import cited, lead, method, summary
 from dlens.tasks import Task, get
+from dlens.tracing.planning.kv_cache import Caching
 from dlens.workers.base import Workers
 from dlens.workers.run import as_workers
 from dlens.workers.store import Store
@@ -35,6 +36,7 @@ def report(
     quick: bool = False,
     problems: int | None = None,
     compression: bool = False,
+    cache: Caching = "auto",
     kinds: Sequence[str | None] = (),
     seed: int = 0,
     json: str | Path | None = None,
@@ -55,6 +57,7 @@ def report(
         quick: fewer problems and texts, so wider intervals, and no comparison at matched points.
         problems: how many; 64 by default, 12 for a quick report.
         compression: also with 3 bits, with half of all weights, and the spectra of the weights.
+        cache: one of `dlens.caches`, with which diffusion models decode; autoregressive ones keep theirs.
         kinds: for each model "diffusion", "ar", "ar-init" or None, which goes by its family.
         seed: of problems, masks and random channels.
         json: where the numbers are written, too.
@@ -67,8 +70,8 @@ def report(
 
     Raises:
         ValueError, OSError: before anything is computed: a page that cannot be written, an unknown task, a model with
-            fewer than 3 blocks, without a tokenizer or with operations, or two of one name; afterwards:
-            activations that are not finite.
+            fewer than 3 blocks, without a tokenizer or with operations, two of one name, or a cache that does not fit;
+            afterwards: activations that are not finite.
 
     Examples:
         >>> import dlens, tempfile
@@ -80,13 +83,16 @@ def report(
     models, kinds = (
         [given] if isinstance(given, str) or not isinstance(given, Sequence) else given for given in (models, kinds)
     )
-    settings = settings_of(quick, problems, seed, compression)
+    settings = settings_of(quick, problems, seed, compression, cache)
     return write_report(models, out, json, task, settings, kinds, fresh, workers, progress)[0]
 
 
-def settings_of(quick: bool, problems: int | None, seed: int, compression: bool = False) -> StudySettings:
+def settings_of(
+    quick: bool, problems: int | None, seed: int, compression: bool = False, cache: Caching = "auto"
+) -> StudySettings:
     """How much a report measures; see `report`."""
-    settings = replace(QUICK if as_flag(quick, "quick") else FULL, seed=seed, compression=compression)
+    much = QUICK if as_flag(quick, "quick") else FULL
+    settings = replace(much, seed=seed, compression=compression, cache=cache)
     return settings if problems is None else replace(settings, problems=problems)
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from dlens.caches.cache import Cache
 from dlens.findings.scores.estimate import Estimate
 from dlens.findings.scores.intervals import LEVEL
 from dlens.findings.study.claims import PAPERS, Cell, Row
@@ -54,6 +55,7 @@ def _outcome(cells: Sequence[Cell]) -> str:
 def _size(found: Study) -> str:
     settings = found.settings
     much = f"{_count(_n_texts(found), 'text')} and {_count(settings.problems, 'problem')} of {found.task}"
+    much += f", decoded by diffusion models with {settings.cache}" if isinstance(settings.cache, Cache) else ""
     if settings.deep:
         return f"Measured on {much}."
     return f"This is a quick run: {much}; run without --quick for narrower intervals."
@@ -117,6 +119,7 @@ def method(found: Study) -> str:
         f"Accuracy: {settings.problems} test problems of {found.task}, the same for every model and change, greedy; "
         f"diffusion models with LLaDA's sampler, at half as many steps as tokens. A share of nothing is not "
         f"measurable: where a model solves no problem as it is, there is no number.",
+        *([_cached(settings.cache)] if isinstance(settings.cache, Cache) else []),
         *([_deep(found)] if settings.deep else []),
         f"Intervals: {LEVEL:.0%}. Shares that are kept: the score of Nam and Blackwelder for answers to the same "
         f"problems, with a continuity correction; a difference of two of them by the method of variance estimates "
@@ -135,6 +138,15 @@ def method(found: Study) -> str:
         f"{found.reused} parts were read from an earlier run with the same code, weights and settings.",
     ]
     return "\n".join(lines)
+
+
+def _cached(cache: Cache) -> str:
+    numbers = "leaves the numbers as they are" if cache.exact else "is an approximation"
+    return (
+        f"Cache: diffusion models decode answers, and the canvases of matched points, with {cache}, which {numbers}. "
+        f"Texts are read without it; where blocks are skipped in one third of decoding only, it is decoded without, as "
+        f"the other steps would find no keys and values there."
+    )
 
 
 def _deep(found: Study) -> str:

@@ -21,6 +21,7 @@ __all__ = [
     "cache_policy",
     "canvas_cache",
     "check_cache",
+    "check_caching",
     "forward_arguments",
     "fullest_cache",
 ]
@@ -43,6 +44,27 @@ def check_cache(cache: Any) -> None:
     if not isinstance(cache, Cache):
         words = get_args(CachePolicy)
         require_word("cache", cache, words, f"{', '.join(map(repr, words))}, or one of dlens.caches")
+
+
+def check_caching(model: Model, target: Target, cache: Any) -> None:
+    """Refuse what is no cache of a kind of model.
+
+    Raises:
+        ValueError: says what came.
+    """
+    check_cache(cache)
+    if not isinstance(cache, Cache):
+        if cache != "auto" and target.has_noise and model.family.block_length is None:
+            raise ValueError(
+                f"cache={cache!r} on {model.name}; expected 'auto', as every position attends to every other, and no "
+                f"cache leaves the numbers as they are; leave it out, or give one that does not, such as "
+                f"dlens.caches.Dual()"
+            )
+    elif not target.has_noise:
+        raise ValueError(
+            f"cache={type(cache).__name__} on {model.name}; expected 'auto', 'require' or 'off', as an autoregressive "
+            f"model keeps the keys and values of all that it decoded; leave it out"
+        )
 
 
 def cache_policy(plan: Plan, policy: CachePolicy, target: Target) -> tuple[bool, tuple[str, ...]]:

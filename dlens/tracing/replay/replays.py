@@ -182,7 +182,7 @@ def obstacle(model: Model, plan: Plan, n_steps: int, recorder: Recorder | None, 
     if recorder is None:
         return f"it is on a {model.device.type} device, and steps are recorded on CUDA alone"
     if len({weight.device for weight in model.module.parameters()}) > 1:
-        return "its weights are on several devices"
+        return "the weights are on several devices"
     if n_steps < LEAST_STEPS:
         return f"{n_steps} steps are too few for a recording to pay"
     return f"'{eager[0].words()}' needs its steps one by one" if eager and policy == "require" else ""
@@ -193,10 +193,10 @@ def _eager(plan: Plan) -> list[Op]:
     return [planned.op for planned in plan.planned if not planned.op.replays]
 
 
-def replay_notes(played: int, steps: int, plan: Plan, failed: str = "") -> tuple[str, ...]:
-    """The notes of a record on which steps were played, and why others were not."""
-    if failed:
-        return (f"steps were computed one by one, as none could be recorded: {failed}",)
+def replay_notes(played: int, steps: int, plan: Plan, why: str = "") -> tuple[str, ...]:
+    """The notes of a record on which steps were played, and why others were not; `why` none was."""
+    if why:
+        return (f"steps were computed one by one, as {why}",)
     ops = _eager(plan)
     why = f"; steps with '{ops[0].words()}' are computed one by one" if ops else ""
     return (f"{played} of {steps} steps were played from a recording{why}",)

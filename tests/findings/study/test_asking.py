@@ -13,11 +13,12 @@ from tqdm.auto import tqdm
 
 import dlens
 from dlens import tasks
+from dlens.caches import Delayed, Dual
 from dlens.findings.effects.change import Change
 from dlens.findings.study.asking import FULL, QUICK, Asking, StudySettings, model_identity, n_parts
 from dlens.tasks import Problem, Task
 from dlens.workers.store import Store
-from tests.reference import fresh
+from tests.reference import fresh, shallow
 
 SMALL = StudySettings(problems=2, texts=2, draws=1, answered=("whole",), deep=False)
 
@@ -95,3 +96,23 @@ def test_an_answer_is_kept_under_all_that_it_depends_on(ar: dlens.Model, tmp_pat
         found.append(asked(model, Held(), tmp_path / edit.__name__) if edit(model.module) is None else set())
     assert all(len(names) == 1 for names in found) and len(set.union(*found)) == len(found)
     assert asked(replace(ar, module=fresh(ar.module), memo={}), Held(), tmp_path / "again") == found[0]
+
+
+def parts_of(model: dlens.Model, cache: Any) -> dict[str, str]:
+    """What each part is kept under."""
+    settings = replace(SMALL, cache=cache)
+    asking = Asking(dlens.trace(model), tasks.get("trio-code"), settings, Store(), tqdm(disable=True))
+    change = Change("apart", layers=(1,))
+    asked = [asking._answers(change), asking._disruption(change), *asking._compressed().values()]
+    asked += [asking._losses(change), asking._thirds(change), asking._spectra()]
+    return {str(i): json.dumps(question.asked) for i, question in enumerate(asked)}
+
+
+def test_what_is_decoded_with_a_cache_is_kept_apart(ar: dlens.Model, diffusion: dlens.Model) -> None:
+    model = shallow(diffusion, 3)
+    found = [parts_of(model, cache) for cache in ("auto", Dual(), Delayed(4), Delayed(8))]
+    n_decoded = len(found[0]) - 3
+    n_kinds = [len({own[name] for own in found}) for name in found[0]]
+    assert n_kinds == [4] * n_decoded + [1] * 3, "losses, thirds and spectra are asked without"
+    target = dlens.trace(ar).target
+    assert [replace(SMALL, cache=cache).cache_of(target) for cache in (Dual(), "off")] == ["auto", "off"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 import dlens
 from dlens import tasks
+from dlens.caches import Dual
 from dlens.findings.effects.disruption import disruption
 from dlens.findings.effects.phases import phases
 from dlens.findings.scores.accuracy import score_task
@@ -69,6 +72,23 @@ def test_answers_are_those_of_score_task(diffusion: dlens.Model) -> None:
     scores = score_task(trace, CODE, 2, 5, sampler=LLaDA(steps=16, block_length=32), progress=False)
     assert found.correct == scores.correct
     assert found.examples == tuple(text[:200] for text in scores.texts) and found.notes == scores.notes
+
+
+def test_a_cache_is_that_of_answers_and_canvases(diffusion: dlens.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[Any] = []
+    generate = dlens.Trace.generate
+
+    def watched(trace: dlens.Trace, *given: Any, **settings: Any) -> dlens.Record:
+        used.append(settings["cache"])
+        return generate(trace, *given, **settings)
+
+    monkeypatch.setattr(dlens.Trace, "generate", watched)
+    model, problems = shallow(diffusion, 3), CODE.problems(2, 5)
+    trace, recipe = dlens.trace(model), dlens.Recipe(method="magnitude", sparsity=0.5)
+    parts.answers(trace, CODE, problems, 5, Dual())
+    parts.disrupted(trace, [1], [list(range(5, 29))], 5, Dual())
+    parts.compressed(trace, recipe, CODE, problems, [text_canvases(model, ["Once upon a time"])], 5, Dual())
+    assert used == [Dual()] * len(used) and len(used) >= 3
 
 
 def test_disruption_is_that_of_deciding_positions(ar: dlens.Model) -> None:

@@ -14,6 +14,7 @@ import torch
 
 import dlens
 from dlens import tasks
+from dlens.caches import Blocks, Dual
 from dlens.findings.study.claims import claims
 from dlens.findings.study.study import StudySettings, _threads, study
 from dlens.models.source import TRIO_FOLDER
@@ -141,12 +142,14 @@ def test_a_real_model(smol: dlens.Model) -> None:
     assert len(own.changes["apart"].layers) == 1 and len(own.reading.clean.cosine) == 2
 
 
-def test_what_does_not_fit_is_refused_before_anything_is_computed(ar: dlens.Model, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_refused_before_anything_is_computed(
+    ar: dlens.Model, diffusion: dlens.Model, tmp_path: Path
+) -> None:
     size = {"vocab_size": ar.vocab_size, "mask_token_id": ar.tokenizer.mask_token_id}
     folder = _with_tokenizer(save_llada(tmp_path, n_layers=2, **size))
     shallow = dlens.load(str(folder), trust_remote_code=True)
     calls: list[int] = []
-    handles = [model.module.register_forward_pre_hook(lambda *_: calls.append(1)) for model in (ar, shallow)]
+    handles = [model.module.register_forward_pre_hook(lambda *_: calls.append(1)) for model in (ar, diffusion, shallow)]
     refused: list[tuple[str, list[Any], dict[str, Any]]] = [
         ("no model to study; expected at least one", [], {}),
         ("has 2 blocks; expected at least 3", [ar, shallow], {}),
@@ -156,6 +159,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_computed(ar: dlens.Mode
         ("n=1; expected at least 2 problems", [ar], {"settings": replace(SMALL, problems=1)}),
         ("2 kinds for 1 models", [ar], {"kinds": ["ar", "ar"]}),
         ("kind 'dllm'; expected one of diffusion, ar, ar-init", [ar], {"kinds": ["dllm"]}),
+        (r"cache=Dual\(\) for models that are all autoreg", [ar], {"settings": replace(SMALL, cache=Dual())}),
+        ("Blocks on a model in which every position", [ar, diffusion], {"settings": replace(SMALL, cache=Blocks())}),
+        ("cache='off' on .*; expected 'auto'", [ar, diffusion], {"settings": replace(SMALL, cache="off")}),
     ]
     for message, models, options in refused:
         with pytest.raises(ValueError, match=message):

@@ -34,10 +34,24 @@ def test_there_is_a_cell_for_every_verdict_and_a_link_for_every_row() -> None:
 
 def test_the_papers_number_stands_beside_ours_and_on_its_axis() -> None:
     apart = CELLS[9 + 1]
-    assert "paper: 0.918 (LLaDA-8B, 6 of 32, GSM8K)" in apart and 'class="paper"' in apart
+    assert (
+        "claimed: yes</small>" in apart
+        and "paper: 0.918 (LLaDA-8B, 6 of 32, GSM8K)" in apart
+        and 'class="paper"' in apart
+    )
     assert "paper: −0.245" in CELLS[9 + 2]
     # Nothing is claimed of AR-initialised models' channels.
-    assert "no claim of this kind" in CELLS[20] and 'class="paper"' not in CELLS[20]
+    assert "no claim of this kind" in CELLS[20] and "claimed:" not in CELLS[20] and 'class="paper"' not in CELLS[20]
+
+
+def test_each_cell_says_what_is_claimed_in_a_word() -> None:
+    answers = re.findall("claimed: ([a-z ]+)", "".join(CELLS[:6]))
+    ar, diffusion = "stronger than in a native diffusion model", "weaker than in an autoregressive model"
+    assert answers == ["no", "yes", "no", ar, diffusion, ar]
+
+
+def test_what_only_compression_asks_is_named() -> None:
+    assert "Not asked in this run, but with <code>--compression</code>: Are 3 bits a weight enough?" in HTML
 
 
 def places(cell: str, pattern: str) -> list[float]:
@@ -59,7 +73,7 @@ def test_what_is_not_measurable_has_no_dot() -> None:
     nothing = dict.fromkeys(("whole", "apart", "early run", "no outlier", "no random"), "0000")
     rows = claims(made_study({"ar": made_model("ar", EVEN, solved=nothing)}))
     cell = str(matrix(rows)).split("<td ")[4]
-    assert "<circle" not in cell and "not measurable" in cell and ">–</span>" in cell
+    assert "<circle" not in cell and ">not measurable</span>" in cell
 
 
 @pytest.mark.parametrize("words", [words for _, words in UNTESTED])

@@ -8,6 +8,7 @@ from html import escape as html_of
 
 import pytest
 
+from dlens.caches import Blocks, Cache, Delayed
 from dlens.findings.scores.estimate import Estimate
 from dlens.findings.study import study as studies
 from dlens.findings.study.claims import claims
@@ -153,3 +154,14 @@ def test_a_model_that_solves_nothing_is_said_so() -> None:
 )
 def test_an_end_that_decides_is_not_rounded_onto_the_margin(effect: Estimate, margin: float, shown: str) -> None:
     assert number(effect, margin) == shown
+
+
+@pytest.mark.parametrize(
+    ("cache", "numbers"), [(Delayed(4), "is an approximation"), (Blocks(), "leaves the numbers as they are")]
+)
+def test_a_cache_is_named_on_top_and_in_the_method(found: Study, cache: Cache, numbers: str) -> None:
+    cached = replace(found, settings=replace(found.settings, cache=cache))
+    assert lead(cached, claims(cached)).endswith(f"of trio-code, decoded by diffusion models with {cache}.")
+    assert f"with {cache}, which {numbers}. Texts are read without it" in method(cached)
+    assert cached.numbers()["settings"]["cache"] == str(cache)
+    assert "decoded by" not in lead(found, claims(found)) and "Cache: " not in method(found)

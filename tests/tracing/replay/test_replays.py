@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import dlens
+from dlens import caches
 from dlens.samplers import LLaDA
 from tests.refusing import assert_three_parts
 from tests.tape import TapeRecorder
@@ -161,6 +162,17 @@ def test_required_and_impossible(
         sampler = LLaDA(steps=steps, block_length=NEW)
         chain(dlens.trace(model)).generate("Once upon a time", NEW, sampler=sampler, progress=False, replay="require")
     assert_three_parts(str(error.value), came)
+
+
+def test_a_run_that_is_not_played_says_why(model: dlens.Model, tapes: list[TapeRecorder]) -> None:
+    trace, few = dlens.trace(model), LLaDA(steps=3, block_length=NEW)
+    for why, settings in {
+        "3 steps are too few for a recording to pay": {"sampler": few},
+        "a cache chooses what each step computes": {"sampler": STEPS, "cache": caches.Dual()},
+    }.items():
+        record = trace.generate("Once upon a time", NEW, progress=False, **settings)
+        assert record.notes == (f"steps were computed one by one, as {why}",)
+    assert trace.generate("Once upon a time", NEW, progress=False, sampler=few, replay="off").notes == ()
 
 
 def test_steps_beyond_the_plan_are_played_too(model: dlens.Model, tapes: list[TapeRecorder]) -> None:
