@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmarks.compression import RANDOM
 from benchmarks.rows import Result, Row, read_result
+from benchmarks.saelens import READ, WRITTEN
 
 __all__ = ["PAGE", "RESULTS", "made"]
 
@@ -82,6 +83,17 @@ TABLES = {
             *(Column(model, (model,)) for model in ("trio/ar", "trio/diffusion")),
             Column(RANDOM, (RANDOM,)),
             Column("budget", ("trio/ar",), budget=True),
+        ),
+    ),
+    "saelens": Table(
+        ("saelens-cpu",), (*(Column(model, (model,)) for model in (READ, WRITTEN)), Column("budget", (WRITTEN,), True))
+    ),
+    "streams": Table(
+        ("streams-cpu", "streams-memory"),
+        tuple(
+            Column(head, (model,), budget)
+            for name, model in (("113 M", "113 M"), ("trio", "8 M trio"))
+            for head, budget in ((name, False), ("budget", True))
         ),
     ),
     "transformerlens": Table(("transformerlens-cpu",), (Column("113 M", ("113 M",)),)),
