@@ -78,7 +78,7 @@ class SkipPlanner(Panel):
     redundancy = traitlets.List().tag(sync=True)
     plan = traitlets.List(traitlets.Int()).tag(sync=True)
     part = traitlets.Enum(get_args(Part), "block").tag(sync=True)
-    steps = traitlets.Enum((None, *get_args(Third)), None, allow_none=True).tag(sync=True)
+    steps: Any = traitlets.Enum((None, *get_args(Third)), None, allow_none=True).tag(sync=True)
     whole = traitlets.List(traitlets.Unicode()).tag(sync=True)
     no_thirds = traitlets.Unicode("").tag(sync=True)
     live = traitlets.Bool(True).tag(sync=True)

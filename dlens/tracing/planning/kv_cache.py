@@ -79,7 +79,7 @@ def cache_policy(plan: Plan, policy: CachePolicy, target: Target) -> tuple[bool,
     if len(plan.uncached_layers()) == target.n_layers:
         breaking.append("every layer is skipped, so that nothing would be cached")
     if target.hands_on and plan.uncached_layers():
-        breaking.append("a block that is skipped would not hand on the state that it was given")
+        breaking.append("a block that is skipped would leave out a state that decoding keeps")
     if not breaking:
         return True, ()
     if policy == "require":
@@ -120,7 +120,7 @@ def _fullest_cache_class() -> Any:
 
 def fullest_cache(config: Any) -> Any:
     """An empty KV cache that a model with skipped blocks can decode with."""
-    return _fullest_cache_class()(config=config)
+    return _fullest_cache_class()(config=config.get_text_config(decoder=True))
 
 
 def canvas_cache(model: Model, plan: Plan, asked: Caching) -> tuple[Cache | None, tuple[str, ...]]:
