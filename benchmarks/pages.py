@@ -96,14 +96,7 @@ TABLES = {
     "saelens": Table(
         ("saelens-cpu",), (*(Column(model, (model,)) for model in (READ, WRITTEN)), Column("budget", (WRITTEN,), True))
     ),
-    "streams": Table(
-        ("streams-cpu", "streams-memory"),
-        tuple(
-            Column(head, (model,), budget)
-            for name, model in (("113 M", "113 M"), ("trio", "8 M trio"))
-            for head, budget in ((name, False), ("budget", True))
-        ),
-    ),
+    "streams": Table(("streams-memory",), _one("8 M trio")),
     "transformerlens": Table(("transformerlens-cpu",), (Column("113 M", ("113 M",)),)),
     "denoising-gpu": Table(
         ("gpu-h100", "measures-h100"),

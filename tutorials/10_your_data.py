@@ -26,7 +26,7 @@ from dlens.show.figures import styled
 # %% [markdown]
 # ## A table of texts and labels
 #
-# Here is one of 120 small stories: somebody gets or loses some things. Each has the verb, whether there are more or
+# Here is one of 96 small stories: somebody gets or loses some things. Each has the verb, whether there are more or
 # fewer things in the end, and how many. Yours comes from a file as well; nothing below cares where it is from.
 
 # %%
@@ -36,7 +36,7 @@ draw = random.Random(0)
 with Path("stories.csv").open("w", newline="") as file:
     table = csv.writer(file)
     table.writerow(["text", "verb", "end", "left"])
-    for verb, end in list(VERBS.items()) * 10:
+    for verb, end in list(VERBS.items()) * 8:
         name, item = draw.choice(["Ella", "Tom", "Mia", "Ben"]), draw.choice(["apples", "books", "shells", "stars"])
         first, change = draw.randint(20, 40), draw.randint(2, 15)
         text = f"Question: {name} has {first} {item}. {name} {verb} {change}. How many {item} does {name} have now?"
@@ -135,7 +135,7 @@ print(numbers[["score", "low", "high", "control"]].to_pandas().round(2).to_strin
 
 # %%
 STEPS = 4
-asked = list(range(0, 120, 2))
+asked = range(0, 96, 2)
 run = dlens.trace(model).capture("resid_post", layers=[3, 9, 15], tokens="masked", dtype="float16")
 sampler = dlens.samplers.LLaDA(steps=STEPS, block_length=8)
 answers = run.stream([texts[n] for n in asked], "answers", max_new_tokens=8, sampler=sampler, progress=False)
@@ -155,7 +155,7 @@ print("shuffled:", found["control"].values.round(1).min(), "to", found["control"
 
 # %%
 label = torch.tensor([end == "more" for end in ends])
-train, test = kept.select(layers=9, prompts=range(90)), kept.select(layers=9, prompts=range(90, 120)).read()
+train, test = kept.select(layers=9, prompts=range(72)), kept.select(layers=9, prompts=range(72, 96)).read()
 torch.manual_seed(0)
 reader = torch.nn.Linear(model.d_model, 1)
 optimizer = torch.optim.AdamW(reader.parameters(), lr=3e-3)
