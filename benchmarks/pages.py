@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.caches import NAMES
 from benchmarks.compression import RANDOM
 from benchmarks.rows import Result, Row, read_result
+from benchmarks.saelens import READ, WRITTEN
 
 __all__ = ["PAGE", "RESULTS", "made"]
 
@@ -68,6 +70,13 @@ TABLES = {
         ),
     ),
     "import": Table(("tracing-cpu",), _one("dlens")),
+    "caches": Table(
+        ("caches-cpu",),
+        (
+            *(Column(f"{width} positions", (name,)) for width, name in NAMES.items()),
+            Column("budget", tuple(NAMES.values()), True),
+        ),
+    ),
     "gradients": Table(
         ("gradients-cpu",),
         tuple(
@@ -84,6 +93,10 @@ TABLES = {
             Column("budget", ("trio/ar",), budget=True),
         ),
     ),
+    "saelens": Table(
+        ("saelens-cpu",), (*(Column(model, (model,)) for model in (READ, WRITTEN)), Column("budget", (WRITTEN,), True))
+    ),
+    "streams": Table(("streams-memory",), _one("8 M trio")),
     "transformerlens": Table(("transformerlens-cpu",), (Column("113 M", ("113 M",)),)),
     "denoising-gpu": Table(
         ("gpu-h100", "measures-h100"),
@@ -113,7 +126,10 @@ def made(page: str) -> str:
 
 
 def _table(table: Table) -> str:
-    results = [read_result(RESULTS / f"{name}.json") for name in table.files]
+    paths = [RESULTS / f"{name}.json" for name in table.files]
+    results = [read_result(path) for path in paths if path.exists()]
+    if not results:
+        return "Not measured yet."
     rows = [row for result in results for row in result.rows]
     lines = [["what", *(column.head for column in table.columns)], ["---"] * (1 + len(table.columns))]
     for what in dict.fromkeys(row.what for row in rows):

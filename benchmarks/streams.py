@@ -24,21 +24,27 @@ _GIB = 2**30
 
 
 def main(
-    prompts: int = 20_000, rounds: int = 7, json: Path | None = None, threads: int = 2, device: str = "cpu"
+    prompts: int = 20_000,
+    rounds: int = 7,
+    small_only: bool = False,
+    json: Path | None = None,
+    threads: int = 2,
+    device: str = "cpu",
 ) -> None:
     """Measure and print.
 
     Args:
         prompts: how many are streamed for the memory; 0 leaves that out.
-        rounds: how often each way runs.
+        rounds: how often each way runs; 0 leaves that out.
+        small_only: leave out the 113 M model.
         json: where to write the same as JSON.
         threads: of torch.
         device: where the models are.
     """
     torch.set_num_threads(threads)
-    rows = [*_memory(prompts), *_speed(rounds, device)]
+    rows = [*_memory(prompts), *_speed(rounds, device, small_only)]
     module = "benchmarks.streams" if device == "cpu" else f"benchmarks.streams --device {device}"
-    publish(rows, json, module, device, prompts=prompts, rounds=rounds, threads=threads)
+    publish(rows, json, module, device, prompts=prompts, rounds=rounds, small_only=small_only, threads=threads)
 
 
 def _prompts(n: int, vocab: int, width: int = WIDTH) -> list[list[int]]:
@@ -49,18 +55,17 @@ def _prompts(n: int, vocab: int, width: int = WIDTH) -> list[list[int]]:
 
 def _memory(n: int) -> list[Row]:
     """The most memory that the process ever had, which is why it comes first and goes from little to much."""
-    if not n:
+    if n == 0:
         return []
     # Most of the model is skipped, as memory is what matters.
     trace = dlens.trace(MODEL).skip(range(2, 16)).capture("resid_post", layers=1)
     prompts = _prompts(n, trace.model.vocab_size, width=16)
     rows = [_peak("before", None)]
     with tempfile.TemporaryDirectory() as folder:
-        few, kept = Path(folder) / "few", Path(folder) / "kept"
-        for place, part in ((few, n // 10), (kept, n)):
-            trace.stream(prompts[:part], place, batch_size=64, progress=False)
+        for part in (n // 10, n // 2, n):
+            trace.stream(prompts[:part], Path(folder) / str(part), batch_size=64, progress=False)
             rows.append(_peak(f"{part} prompts streamed", 1.0))
-        for _ in dlens.load_activations(kept).batches(4096, shuffle=0):
+        for _ in dlens.load_activations(Path(folder) / str(n)).batches(4096, shuffle=0):
             pass
     return [*rows, _peak("and read shuffled", 1.0)]
 
@@ -70,14 +75,18 @@ def _peak(what: str, budget: float | None) -> Row:
     return Row(f"memory of the process: {what}", "8 M trio", peak / _GIB, budget, unit="GiB")
 
 
-def _speed(rounds: int, device: str) -> list[Row]:
+def _speed(rounds: int, device: str, small_only: bool) -> list[Row]:
     """Seconds of a stream over those of the same forwards without a trace: 1.25 is 0.8 of their throughput."""
+    if rounds == 0:
+        return []
     small, plain = dlens.load(MODEL), dlens.load(MODEL, verify=False)
     _to(device, small, plain)
     rows = _ratios("8 M trio", small, plain, 8 * BATCH, rounds)
+    if small_only:
+        return rows
     large, plain = pair(qwen2_like())
     _to(device, large, plain)
-    return rows + _ratios("113 M", large, plain, 2 * BATCH, max(3, rounds // 2))
+    return rows + _ratios("113 M", large, plain, BATCH, max(3, rounds // 2))
 
 
 def _to(device: str, *models: dlens.Model) -> None:

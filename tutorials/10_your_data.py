@@ -26,16 +26,17 @@ from dlens.show.figures import styled
 # %% [markdown]
 # ## A table of texts and labels
 #
-# Here is one of 120 small stories: somebody gets or loses some things. Each has the verb, whether there are more or
+# Here is one of 96 small stories: somebody gets or loses some things. Each has the verb, whether there are more or
 # fewer things in the end, and how many. Yours comes from a file as well; nothing below cares where it is from.
 
 # %%
-VERBS = {"buys": "more", "finds": "more", "gets": "more", "loses": "fewer", "sells": "fewer", "drops": "fewer"}
+MORE, FEWER = "buys finds gets wins makes picks", "loses sells drops breaks burns spends"
+VERBS = {verb: end for end, words in (("more", MORE), ("fewer", FEWER)) for verb in words.split()}
 draw = random.Random(0)
 with Path("stories.csv").open("w", newline="") as file:
     table = csv.writer(file)
     table.writerow(["text", "verb", "end", "left"])
-    for verb, end in list(VERBS.items()) * 20:
+    for verb, end in list(VERBS.items()) * 8:
         name, item = draw.choice(["Ella", "Tom", "Mia", "Ben"]), draw.choice(["apples", "books", "shells", "stars"])
         first, change = draw.randint(20, 40), draw.randint(2, 15)
         text = f"Question: {name} has {first} {item}. {name} {verb} {change}. How many {item} does {name} have now?"
@@ -59,7 +60,7 @@ print(Counter(ends), Counter(verbs))
 
 # %%
 model = dlens.load("trio/diffusion")
-trace = dlens.trace(model).capture("resid_post")
+trace = dlens.trace(model).capture("resid_post", layers=range(0, 16, 3))
 trace.stream(texts, "activations", progress=False)
 print(f"{sum(path.stat().st_size for path in Path('activations').iterdir()) / 2**20:.0f} MiB")
 
@@ -69,7 +70,7 @@ print(f"{sum(path.stat().st_size for path in Path('activations').iterdir()) / 2*
 # %%
 kept = dlens.load_activations("activations")
 print(kept)
-rows = next(kept.select(layers=8).rows(5, shuffle=0))
+rows = next(kept.select(layers=9).rows(5, shuffle=0))
 print(rows.values.shape, "of prompts", rows.prompt.tolist(), "at positions", rows.position.tolist())
 
 # %% [markdown]
@@ -96,35 +97,25 @@ styled(go.Figure(curves), "layer", "balanced accuracy")
 
 # %% [markdown]
 # How to read it: bars are 95 % intervals over texts. Where those of the score lie above those of the control, the
-# label can be read. It can, nearly everywhere, and at layer 0 already: so ask what was read.
+# label can be read. It can, at layer 0 already: so ask what was read.
 #
 # ## Did it read what you meant?
 #
-# The verb decides the label. A probe that knows six words needs no idea of more and fewer. So keep whole verbs out of
-# its training: `groups=` names what folds must not share. It comes with vectors, which a stream gives row by row: here
-# at the last position of each text, where an answer would begin.
+# The verb decides the label. A probe that knows twelve words needs no idea of more and fewer. So keep whole verbs out
+# of its training: `groups=` names what folds must not share.
 
 # %%
-ended = {layer: kept.select(layers=layer).read() for layer in range(0, model.n_layers, 3)}
-one = ended[0]
-length = torch.zeros(len(texts), dtype=torch.long).scatter_reduce_(0, one.prompt.long(), one.position.long(), "amax")
-last = one.position == length[one.prompt.long()]
-order = one.prompt[last].argsort()
-vectors = torch.stack([own.values[last][order] for own in ended.values()])
-
-seen = dlens.probe(vectors, ends)
-unseen = dlens.probe(vectors, ends, groups=verbs, folds=3)
+unseen = dlens.probe(kept, ends, groups=verbs, folds=6)
 print("layer  other texts  other verbs  (interval over verbs)")
-for place, layer in enumerate(ended):
-    score, other, low, high = (
-        float(found[place]) for found in (seen["score"], unseen["score"], unseen["low"], unseen["high"])
-    )
-    print(f"{layer:5}  {score:11.2f}  {other:11.2f}  ({low:.2f} to {high:.2f})")
+for layer in kept.layers:
+    seen, other = data.sel(layer=layer), unseen.sel(layer=layer)
+    interval = f"({float(other['low']):.2f} to {float(other['high']):.2f})"
+    print(f"{layer:5}  {float(seen['score']):11.2f}  {float(other['score']):11.2f}  {interval}")
 
 # %% [markdown]
 # How to read it: the first column has seen the verbs of the texts that it is tried on, the second has not. What is left
-# in the second is what the layers say of *more* and *fewer* whatever the word. Six verbs are few: the intervals say so.
-# Whoever reports the first column alone reports a list of words.
+# in the second is what the layers say of *more* and *fewer* whatever the word. Twelve verbs are few, as the intervals
+# say. Whoever reports the first column alone reports a list of words.
 #
 # ## Numbers
 #
@@ -132,30 +123,30 @@ for place, layer in enumerate(ended):
 
 # %%
 left = [float(story["left"]) for story in stories]
-numbers = dlens.probe(vectors, left, numbers=True)
-for place, layer in enumerate(ended):
-    score, low, high, control = (float(numbers[name][place]) for name in ("score", "low", "high", "control"))
-    print(f"layer {layer:2}: how many are left, R2 {score:5.2f} ({low:.2f} to {high:.2f}), shuffled {control:5.2f}")
+numbers = dlens.probe(kept, left, numbers=True)
+print(numbers[["score", "low", "high", "control"]].to_pandas().round(2).to_string())
 
 # %% [markdown]
 # ## While the model decodes
 #
 # With `max_new_tokens=` the model answers each text, and each position at each step is a row. `tokens="masked"` keeps
-# the positions that are still masks: what can be read there was known before it was written.
+# the positions that are still masks. Ask them for the number that is left: what can be read there is known before it is
+# written.
 
 # %%
-STEPS = 6
-asked = list(range(0, 120, 2))
-run = dlens.trace(model).capture("resid_post", layers=[2, 5, 8, 11, 14], tokens="masked", dtype="float16")
-sampler = dlens.samplers.LLaDA(steps=STEPS, block_length=12)
-answers = run.stream([texts[n] for n in asked], "answers", max_new_tokens=12, sampler=sampler, progress=False)
-found = dlens.probe(answers, [ends[n] for n in asked])
+STEPS = 4
+asked = range(0, 96, 2)
+run = dlens.trace(model).capture("resid_post", layers=[3, 9, 15], tokens="masked", dtype="float16")
+sampler = dlens.samplers.LLaDA(steps=STEPS, block_length=8)
+answers = run.stream([texts[n] for n in asked], "answers", max_new_tokens=8, sampler=sampler, progress=False)
+found = dlens.probe(answers, [left[n] for n in asked], numbers=True)
 print(answers)
 print(found["score"].to_pandas().round(2).to_string())
+print("shuffled:", found["control"].values.round(1).min(), "to", found["control"].values.round(1).max())
 
 # %% [markdown]
-# How to read it: a row a step, a column a layer; 0.5 is a blind guess. Fewer masks are left at later steps, so a row
-# reads fewer positions than the one above it. `data["low"]` and `data["control"]` have the same shape.
+# How to read it: a row a step, a column a layer, R2 in each. Fewer masks are left at later steps, so a row reads fewer
+# positions than the one above it. `found["low"]` and `found["high"]` have the same shape.
 #
 # ## More than memory holds
 #
@@ -164,7 +155,7 @@ print(found["score"].to_pandas().round(2).to_string())
 
 # %%
 label = torch.tensor([end == "more" for end in ends])
-train, test = kept.select(layers=8, prompts=range(90)), kept.select(layers=8, prompts=range(90, 120)).read()
+train, test = kept.select(layers=9, prompts=range(72)), kept.select(layers=9, prompts=range(72, 96)).read()
 torch.manual_seed(0)
 reader = torch.nn.Linear(model.d_model, 1)
 optimizer = torch.optim.AdamW(reader.parameters(), lr=3e-3)
@@ -177,7 +168,10 @@ for epoch in range(20):
         optimizer.step()
 with torch.no_grad():
     right = (reader(test.values)[:, 0] > 0) == label[test.prompt.long()]
-for name, part in {"before the verb": test.position < 8, "after it": test.position >= 12}.items():
+openings = [text.split(f" {verb} ")[0] for text, verb in zip(texts, verbs, strict=True)]
+starts = torch.tensor([len(model.tokenizer(opening)["input_ids"]) for opening in openings])
+before = test.position < starts[test.prompt.long()]
+for name, part in {"before the verb": before, "from it on": ~before}.items():
     print(f"{name:16} {right[part].float().mean():.2f} of {int(part.sum())} positions are read right")
 
 # %% [markdown]
@@ -188,7 +182,7 @@ for name, part in {"before the verb": test.position < 8, "after it": test.positi
 # - **That the model uses what can be read.** Steer along `dlens.direction(kept, ends)`, or ablate it
 #   ([tutorial 9](9_features_and_steering.ipynb)).
 # - **That a low score means that nothing is there.** A linear probe of a few texts misses what is not linear, or small.
-# - **Anything of texts unlike these.** Six verbs and one frame are a narrow world; so is many a published data set.
+# - **Anything of texts unlike these.** Twelve verbs and one frame are a narrow world; so is many a published data set.
 #
 # On your own: put your file in place of `stories.csv`; `trace.skip([5])` before `.capture`, to see which layers a label
-# needs; `dlens.similarity(kept, other)` for two streams; `dlens.train_sae(kept.select(layers=8))` for features.
+# needs; `dlens.similarity(kept, other)` for two streams; `dlens.train_sae(kept.select(layers=9))` for features.

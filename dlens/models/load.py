@@ -10,7 +10,7 @@ from torch import nn
 
 from dlens.checks import as_flag, quoted
 from dlens.models.compression import read_compression
-from dlens.models.families.fitting import fitting, unplaced
+from dlens.models.families.fitting import fitting, placed
 from dlens.models.families.registry import choose_family, choose_layout
 from dlens.models.family import Family, Layout
 from dlens.models.given import module_of
@@ -18,7 +18,7 @@ from dlens.models.layout.find import few_tokens, find_layout
 from dlens.models.model import Model, Origin
 from dlens.models.proofs.buffers import is_remote
 from dlens.models.proofs.sites import as_built
-from dlens.models.proofs.verify import check_paths, probe_padding
+from dlens.models.proofs.verify import alike, check_paths, probe_padding
 from dlens.models.proofs.verify import verify as prove
 from dlens.models.source import adapted, add_adapter, read_checkpoint, read_tokenizer, resolve
 from dlens.models.wrapper import refuse_running
@@ -166,16 +166,16 @@ def _build(module: nn.Module, tokenizer: Any, family: Family, mask: int | None, 
 
 
 def _padding(model: Model) -> Model:
-    """The model with what hides its padding: the arguments of its family, or those without positions.
+    """The model with whether it hides padding, and where it counts its positions from.
 
-    Code that counts positions its own way (RoBERTa, from 2) does so behind padding too, if it is let.
+    Code that counts them from after the padding token's number (RoBERTa) is told them so: left to itself it would take
+    padding for text, or another start in decoding.
     """
-    if probe_padding(model):
-        return replace(model, honours_padding=True)
-    alone = replace(model, family=replace(model.family, inputs=unplaced(model.family.inputs)))
-    if alone.family.inputs is not model.family.inputs and probe_padding(alone):
-        return replace(alone, honours_padding=True)
-    return replace(model, honours_padding=False)
+    start = (getattr(model.config, "pad_token_id", None) or 0) + 1
+    told = replace(model, family=replace(model.family, inputs=placed(model.family.inputs, start)))
+    if not probe_padding(model) and told.family.inputs is not model.family.inputs and alike(model, told):
+        model = told
+    return replace(model, honours_padding=probe_padding(model))
 
 
 def _mask_token(family: Family, asked: int | None, config: Any, tokenizer: Any) -> int | None:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
-from dlens.models.families.fitting import takes
+from dlens.models.families.fitting import places, takes
 from dlens.models.model import Model
 from dlens.ops.base.op import Op
 from dlens.ops.base.target import Target
@@ -144,6 +144,7 @@ class DecodingRun:
             "logits_processor": [self._look],
             "return_dict_in_generate": False,
             **self.sampler.generate_arguments(),
+            **places(self.model.family.inputs, self.prompts, self.real),
         }
         if self.end_ids:
             arguments["eos_token_id"] = list(self.end_ids)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -53,9 +53,11 @@ def target_of(model: Model) -> Target:
 
 
 def _hands_on(model: Model) -> bool:
-    """Whether blocks return more than the stream, and there is no cache beside them that holds the rest."""
-    more = any(layout.block_tuple not in (None, 1) for layout in model.layout.each)
-    return more and not takes(model.module, "past_key_values")
+    """Whether blocks return more than the stream and no cache beside them holds it, or one of its own kind does."""
+    if takes(model.module, "past_key_values"):
+        usual: Any = getattr(model.module, "_supports_default_dynamic_cache", None)
+        return usual is not None and not usual()
+    return any(layout.block_tuple not in (None, 1) for layout in model.layout.each)
 
 
 @dataclass(frozen=True)

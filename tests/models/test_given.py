@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 import dlens
 from dlens.models.given import module_of
 from tests.models.conftest import build
+from tests.whole.operations import CHECKS, LLAMA, Pair
 
 IDS = torch.arange(3, 15)[None]
 # Of peft and torch.compile, about their own insides.
@@ -50,6 +52,19 @@ def test_a_peft_model_is_traced_with_its_adapter_on_and_off() -> None:
     layers, rank, tokens = 4, 2, 12
     assert cost - without == 2 * tokens * rank * layers * ((32 + 32) + (32 + 48))
     assert torch.equal(logits(trace), plain(peft))
+
+
+@pytest.mark.parametrize("state", ["on", "off", "merged"])
+def test_operations_on_a_model_with_an_adapter_equal_hooks(state: str) -> None:
+    traced, plain = adapted(), adapted()
+    with ExitStack() as stack:
+        if state == "off":
+            for peft in (traced, plain):
+                stack.enter_context(peft.disable_adapter())
+        bases = [peft.merge_and_unload() if state == "merged" else peft.get_base_model() for peft in (traced, plain)]
+        pair = Pair(dlens.load(bases[0]), bases[1], LLAMA, use_cache=False)
+        for check in ("captures", "within halves", "without a head and a neuron", "skip", "skip of a half", "steer"):
+            CHECKS[check](pair)
 
 
 def test_skips_equal_those_of_the_merged_model() -> None:

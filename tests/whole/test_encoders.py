@@ -52,6 +52,11 @@ def test_facts(kind: str) -> None:
     assert record.n_steps == 4
 
 
+def test_a_class_that_is_read_from_left_to_right_is_autoregressive() -> None:
+    config = transformers.BertConfig(**SIZE, is_decoder=True)
+    assert dlens.load(transformers.BertLMHeadModel(config).eval()).family.name == "autoregressive"
+
+
 def test_a_logit_lens_is_what_follows_the_last_block() -> None:
     trace = dlens.trace(build("bert")).measure(dlens.LogitLens())
     assert float(trace.forward([[5, 6, 7]]).measures["logit_lens"]["kl"].isel(layer=-1).max()) < 1e-9

@@ -14,11 +14,11 @@ from tests.whole.type_checks import verdict
 from tests.whole.types import tiny
 
 HALVES = (
-    "bloom", "cohere2", "deepseek_v3", "falcon", "gemma2", "glm4", "gpt_oss", "gptj", "granite", "jamba", "llama4_text",
-    "mpt", "opt", "phimoe", "qwen3_next",
+    "bloom", "camembert", "cohere2", "dbrx", "deepseek_v3", "falcon", "gemma2", "glm4", "gpt_oss", "gptj", "granite",
+    "jamba", "llama4_text", "mpt", "olmo3", "opt", "phi", "phimoe", "qwen3_5_text", "qwen3_next",
 )  # fmt: skip
-BLOCKS = ("falcon_h1", "gemma4_text", "mamba2", "rwkv")
-MASKED_LM = ("bert", "deberta", "distilbert", "electra", "modernbert", "roberta")
+BLOCKS = ("gemma4_text", "longcat_flash", "mamba2", "minimax", "rwkv", "zaya")
+MASKED_LM = ("bert", "deberta", "luke", "modernbert", "roberta")
 
 
 @pytest.mark.parametrize("name", [*HALVES, *BLOCKS])

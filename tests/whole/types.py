@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -16,150 +17,84 @@ __all__ = ["CAUSAL", "MASKED", "N_LAYERS", "tiny"]
 
 CAUSAL = tuple(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 MASKED = tuple(MODEL_FOR_MASKED_LM_MAPPING_NAMES)
-N_LAYERS = 4
+N_LAYERS = 3
 
-_SIZES: tuple[tuple[int, tuple[str, ...]], ...] = (
-    (N_LAYERS, ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers")),
+_DEPTH = r"(num_hidden|num|n|decoder|encoder|num_decoder|num_encoder)_layers?|depth"
+# What a field is called -> the most that it is made; the first name that fits.
+_SIZES: tuple[tuple[str, int], ...] = (
+    (r".*vocab.*", 100),
+    (r"n_group|topk_group|(moe_)?n(um)?_(shared_experts|expert_group)|first_k_dense_replace", 1),
+    (r"num_experts_per_tok(en)?|moe_topk|moe_top_k|moe_k|top_k_experts|zero_expert_num", 2),
+    (r".*(kv|key|key_value)_heads?|kv_n_heads?|.*n_?groups", 2),
+    (r"rotary_dim|qk_rope_head_dim", 4),
+    (r"mamba_(d_head|head_dim)|.*_rank|.*state(_size)?|.*_per_layer_input", 16),
+    (r"(.*_)?d_head|.*(head_dim|head_size)|(mamba_)?chunk_size", 8),
+    (r".*heads?|.*experts", 4),
+    (r"(moe|.*expert.*)_(intermediate|hidden)_size", 16),
+    (r".*(intermediate_size(_mlp)?|(ffn|hidden|ff)_dim|inner|dff|ffn_hidden_size|feed_forward_size)", 48),
     (
-        4,
-        (
-            "num_attention_heads",
-            "n_head",
-            "n_heads",
-            "decoder_attention_heads",
-            "encoder_attention_heads",
-            "num_heads",
-            "num_experts",
-            "num_local_experts",
-            "n_routed_experts",
-            "moe_num_experts",
-            "mamba_n_heads",
-            "mamba_num_heads",
-            "linear_num_value_heads",
-            "rotary_dim",
-            "qk_rope_head_dim",
-            "num_lightning_heads",
-        ),
-    ),
-    (
-        2,
-        (
-            "num_key_value_heads",
-            "n_kv_heads",
-            "num_kv_heads",
-            "kv_n_head",
-            "num_experts_per_tok",
-            "moe_top_k",
-            "moe_k",
-            "linear_num_key_heads",
-            "mamba_n_groups",
-            "n_groups",
-            "num_experts_per_token",
-            "top_k_experts",
-            "num_global_key_value_heads",
-        ),
-    ),
-    (
-        1,
-        (
-            "n_group",
-            "topk_group",
-            "n_shared_experts",
-            "num_expert_group",
-            "first_k_dense_replace",
-            "num_shared_experts",
-        ),
-    ),
-    (
-        8,
-        (
-            "head_dim",
-            "global_head_dim",
-            "qk_nope_head_dim",
-            "v_head_dim",
-            "linear_key_head_dim",
-            "linear_value_head_dim",
-            "swa_head_dim",
-            "index_head_dim",
-        ),
-    ),
-    (
-        16,
-        (
-            "q_lora_rank",
-            "kv_lora_rank",
-            "mamba_d_state",
-            "state_size",
-            "ssm_state_size",
-            "moe_intermediate_size",
-            "shared_expert_intermediate_size",
-            "mamba_d_head",
-            "mamba_head_dim",
-            "hidden_size_per_layer_input",
-            "moe_shared_expert_intermediate_size",
-            "expert_ffn_hidden_size",
-            "mamba_dt_rank",
-            "time_step_rank",
-        ),
-    ),
-    (
+        r".*hidden_size(_global)?|d_model|n_embd|.*emb(ed)?_dim|embedding_size|.*proj_dim|d_embed|lru_width|dim|adapter_.*(dim|size)",
         32,
-        (
-            "hidden_size",
-            "d_model",
-            "n_embd",
-            "emb_dim",
-            "embedding_size",
-            "word_embed_proj_dim",
-            "d_embed",
-            "lru_width",
-            "attention_hidden_size",
-            "dim",
-        ),
     ),
-    (
-        48,
-        (
-            "intermediate_size",
-            "ffn_dim",
-            "n_inner",
-            "d_inner",
-            "decoder_ffn_dim",
-            "encoder_ffn_dim",
-            "dff",
-            "intermediate_size_mlp",
-            "ffn_hidden_size",
-            "dense_intermediate_size",
-            "hidden_dim",
-        ),
-    ),
-    (64, ("max_position_embeddings", "n_positions", "max_sequence_length", "mamba_d_ssm", "max_seq_len", "n_ctx")),
-    (100, ("vocab_size", "vocab_size_per_layer_input")),
-    (6, ("sliding_window", "attention_window_size", "local_attention_window")),
+    (r".*position(_embedding)?s|n_ctx|max_seq(uence)?_len(gth)?|mamba_d_ssm", 64),
+    (r"sliding_window(_size)?|attention_window_size|local_attention_window", 6),
 )
-_SMALL: Mapping[str, int] = {name: size for size, names in _SIZES for name in names}
-_SOMETIMES_NONE = (
-    "num_key_value_heads",
-    "head_dim",
-    "num_experts_per_tok",
-    "n_shared_experts",
-    "n_routed_experts",
-    "moe_intermediate_size",
+# Left open by some configs, with what follows from it.
+_OPEN: Mapping[str, int] = MappingProxyType(
+    {
+        "vocab_size": 100,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "num_experts_per_tok": 2,
+        "n_shared_experts": 1,
+        "n_routed_experts": 4,
+        "moe_intermediate_size": 16,
+    }
 )
+# Attention reads the stream beside what the model began with; at least two blocks share it.
+_ZAMBA: Mapping[str, Any] = {
+    "attention_hidden_size": 64,
+    "attention_head_dim": 16,
+    "layers_block_type": ["hybrid", "linear_attention", "hybrid"],
+}
 # What some types want beside small sizes, as their own checks of the config say.
 _OWN: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "use_mamba_kernels": False},
-        "gpt_neo": {"attention_types": [[["global", "local"], 2]], "window_size": 6},
-        "bamba": {"attn_layer_indices": [1, 3]},
+        "bamba": {"attn_layer_indices": [1]},
+        "cohere_compass_text": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}}},
         "dbrx": {
             "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0},
             "ffn_config": {"ffn_hidden_size": 32, "moe_num_experts": 4, "moe_top_k": 2},
         },
-        "dots1": {"n_routed_experts": 4, "first_k_dense_replace": 2},
         "gemma3n_text": {"num_kv_shared_layers": 0},
-        "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2, "num_dense_layers": 2},
+        "gemma4_text": {"global_head_dim": 16},
+        "gemma4_unified_text": {"global_head_dim": 16},
+        "gpt_neo": {"attention_types": [[["global", "local", "global"], 1]], "window_size": 6},
+        "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention", "linear_attention"]},
+        "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "use_mamba_kernels": False},
+        "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv"], "num_dense_layers": 1},
+        "longcat_flash": {"qk_head_dim": 12},
         "mamba2": {"head_dim": 16},
+        "mllama_text_model": {"cross_attention_layers": []},
+        # Past its window transformers' own decoding with a cache gives other tokens than without.
+        "moshi": {"sliding_window": 64},
+        "mobilebert": {"intra_bottleneck_size": 32},
+        "qwen4_exp_text": {
+            "indexer_n_heads": 2,
+            "indexer_kv_heads": 1,
+            "indexer_head_dim": 8,
+            "indexer_budget": 4,
+            "indexer_compress_ratio": 2,
+        },
+        "reformer": {
+            "attn_layers": ["local", "lsh", "local"],
+            "axial_pos_embds_dim": [16, 16],
+            "axial_pos_shape": [8, 8],
+            "feed_forward_size": 48,
+        },
+        "xmod": {"default_language": "en_XX"},
+        "zamba": _ZAMBA,
+        "zamba2": _ZAMBA,
     }
 )
 
@@ -191,21 +126,31 @@ def tiny(model_type: str, masked: bool = False) -> torch.nn.Module:
 
 def _small(config: PreTrainedConfig, causal: bool) -> PreTrainedConfig:
     """The same kind of config with small sizes, in all its parts."""
-    settings, own = config.to_dict(), _OWN.get(config.model_type, {})
-    changed: dict[str, Any] = {
-        name: size for name, size in _SMALL.items() if isinstance(settings.get(name), int) and settings[name] > 1
-    }
-    changed |= {name: i for i, name in enumerate(("pad_token_id", "bos_token_id", "eos_token_id")) if name in settings}
-    changed |= {name: 3 for name in settings if name.endswith("_token_id") and name not in changed}
-    if isinstance(settings.get("layer_types"), list):
-        kinds = list(dict.fromkeys(settings["layer_types"]))
-        changed["layer_types"] = [kinds[i % len(kinds)] for i in range(N_LAYERS)]
+    settings = config.to_dict()
+    deep = next((settings[name] for name in settings if re.fullmatch(_DEPTH, name)), None)
+    changed = {name: _sized(name, value, deep) for name, value in settings.items()}
+    changed = {name: value for name, value in changed.items() if value != settings[name]}
+    changed |= {name: size for name, size in _OPEN.items() if name in settings and settings[name] is None}
     if settings.get("kv_lora_rank"):  # attention whose keys come of one small vector has a key for every query
-        changed |= {"num_key_value_heads": 4, "head_dim": 4} if "head_dim" in settings else {"num_key_value_heads": 4}
+        changed |= {"num_key_value_heads": 4} | ({"head_dim": 4} if "head_dim" in settings else {})
     if causal and "is_decoder" in settings:
         changed["is_decoder"] = True
-    changed |= {name: _SMALL[name] for name in _SOMETIMES_NONE if name in settings and settings[name] is None}
     for name, part in vars(config).items():
         if isinstance(part, PreTrainedConfig):
             changed[name] = _small(part, causal).to_dict()
-    return type(config)(**(changed | dict(own)))
+    return type(config)(**(changed | dict(_OWN.get(config.model_type, {}))))
+
+
+def _sized(name: str, value: Any, deep: int | None) -> Any:
+    """A small value for a field: numbers by its name, lists by layer with each kind of layer in turn."""
+    if name.endswith(("_token_id", "_token_index")):
+        return {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}.get(name, 3)
+    if isinstance(value, (list, tuple)) and value and len(value) == deep:
+        kinds = list(dict.fromkeys(value))
+        return [_sized(name, kinds[layer % len(kinds)], None) for layer in range(N_LAYERS)]
+    if type(value) is not int:
+        return value
+    if re.fullmatch(_DEPTH, name):
+        return N_LAYERS
+    fitting = (size for pattern, size in _SIZES if re.fullmatch(pattern, name))
+    return min(value, next(fitting, value))

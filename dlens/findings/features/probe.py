@@ -40,10 +40,11 @@ def probe(
 
     Classes are read by a ridge classifier and scored by balanced accuracy, numbers by ridge regression and scored by
     R2, channels standardised, the penalty chosen on the training part (scikit-learn's `RidgeClassifierCV`, `RidgeCV`).
-    Folds never share a prompt, and hold the classes, or the quarters of the numbers, in like shares (scikit-learn's
-    `StratifiedGroupKFold`, where a class has a sample for each fold); scores are of the guesses of all folds together,
-    and their 95 % intervals are over prompts, by the jackknife. The control reads the same labels shuffled: between
-    prompts, where every prompt has one label, else between samples; it should hold `chance` within its interval.
+    Folds never share a prompt, or what `groups` says, and hold the classes, or the quarters of the numbers, in like
+    shares (scikit-learn's `StratifiedGroupKFold`, where a class has a sample for each fold); scores are of the guesses
+    of all folds together, and their 95 % intervals are over prompts, by the jackknife. The control reads the same
+    labels shuffled: between prompts, where every prompt has one label, else between samples; it should hold `chance`
+    within its interval.
 
     Args:
         source: a record that captured `at`, a stream of it (`load_activations`, narrowed by `select`), or vectors
@@ -54,7 +55,8 @@ def probe(
         at: a hook point of the stream.
         tokens: which positions of a record: "all", "prompt", "generated", "masked" or "decoded" (when a step starts),
             "last", or a bool tensor [batch, position].
-        groups: of vectors [row], what each came from, such as its prompt; each its own by default.
+        groups: what each prompt of a record or stream came from, [prompt], such as its template or author, or each
+            vector, [row], such as its prompt: folds do not share it, intervals are over it. Each its own by default.
         numbers: labels are numbers to be read, not classes.
         folds: of the cross-validation.
         seed: of the shuffled labels.

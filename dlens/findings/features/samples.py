@@ -62,27 +62,23 @@ def samples_of(source: Any, labels: Any, at: str, tokens: Any, groups: Any, numb
             rows; else [row]. None and NaN have no label.
         at: the hook point.
         tokens: which positions of a record.
-        groups: of vectors, [row], what they came from; each its own by default.
+        groups: what each prompt of a record or stream, or each vector, came from; each its own by default.
         numbers: whether labels are numbers, not classes.
 
     Raises:
         ValueError, KeyError: something that does not fit together.
     """
     given = _labels(labels, numbers)
-    if isinstance(source, (Record, Activations)):
-        if groups is not None:
-            refuse("groups", groups, "None, as those of records and streams are their prompts", "leave groups= out")
-        if isinstance(source, Activations):
-            return _of_stream(source, given, at, tokens, numbers)
-        return _of_record(source, given, at, tokens, numbers)
+    if isinstance(source, Record):
+        return _of_record(source, given, at, tokens, _groups(groups, len(source.tokens), "prompt"), numbers)
+    if isinstance(source, Activations):
+        return _of_stream(source, given, at, tokens, _groups(groups, source.header.n_prompts, "prompt"), numbers)
     values = _vectors(source)
     if given.shape != values.shape[1:2]:
         raise ValueError(
             f"labels of shape {given.shape}; expected [{values.shape[1]}], one a vector; pass as many labels as vectors"
         )
-    group = np.arange(len(given)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    if group.shape != given.shape:
-        refuse("groups", groups, f"[{len(given)}], what each vector came from", "pass one for each vector")
+    group = _groups(groups, len(given), "vector")
     there = torch.ones(1, len(given), dtype=torch.bool)
     return _labelled(values[None], there, given, group, ((0,), tuple(range(len(values))), False), numbers)
 
@@ -98,6 +94,16 @@ def _labels(labels: Any, numbers: bool) -> NDArray[Any]:
             return found
     kind = "numbers" if numbers else "classes"
     refuse("labels", labels, f"{kind}, one a row or [batch, position]", "pass a list, with None where there is none")
+
+
+def _groups(groups: Any, n: int, what: str) -> Int[np.ndarray, " n"]:
+    """What must not be split, as numbers; each by itself where nothing is said."""
+    if groups is None:
+        return np.arange(n)
+    found = np.unique(np.asarray(groups), return_inverse=True)[1]
+    if found.shape != (n,):
+        refuse("groups", groups, f"[{n}], what each {what} came from", f"pass one for each {what}")
+    return found
 
 
 def _known(labels: NDArray[Any]) -> NDArray[Any]:
@@ -121,7 +127,9 @@ def _vectors(source: Any) -> Float[Tensor, "layer n d_model"]:
     return found if found.ndim == 3 else found[None]
 
 
-def _of_record(record: Record, labels: NDArray[Any], at: str, tokens: Any, numbers: bool) -> Samples:
+def _of_record(
+    record: Record, labels: NDArray[Any], at: str, tokens: Any, group: NDArray[Any], numbers: bool
+) -> Samples:
     values, dims, coords = record[at], record.dims(at), record.coords(at)
     if dims[-2:] != ("position", "d_model"):
         refuse("at", at, "a hook point of the stream", "capture for example 'resid_post'")
@@ -142,17 +150,19 @@ def _of_record(record: Record, labels: NDArray[Any], at: str, tokens: Any, numbe
     if axes == 1:
         weight = chosen.float() / chosen.sum(-1, keepdim=True).clamp(min=1)
         vectors = torch.einsum("slbpd,sbp->slbd", values, weight)
-        there, group = chosen.any(-1), np.arange(rows)
+        there = chosen.any(-1)
     else:
         vectors, there = values.flatten(2, 3), chosen.flatten(1)
-        labels, group = labels[:, :width].reshape(-1), np.repeat(np.arange(rows), width)
+        labels, group = labels[:, :width].reshape(-1), np.repeat(group, width)
     layers = tuple(coords["layer"]) if has_layers else (parse_point(at).layer or 0,)
     return _labelled(vectors, there, labels, group, (tuple(coords.get("step", [0])), layers, has_steps), numbers)
 
 
-def _of_stream(kept: Activations, labels: NDArray[Any], at: str, tokens: Any, numbers: bool) -> Samples:
+def _of_stream(
+    kept: Activations, labels: NDArray[Any], at: str, tokens: Any, group: NDArray[Any], numbers: bool
+) -> Samples:
     kept = kept if kept.point == at else kept.select(point=at)
-    if tokens != "all":
+    if not isinstance(tokens, str) or tokens != "all":
         refuse("tokens", tokens, "'all', the rows of a stream that are chosen", "write .select(states='masked')")
     n, shape, run = kept.header.n_prompts, kept.shape, kept.header.kind == "denoising"
     if len(shape) != 2:
@@ -172,7 +182,7 @@ def _of_stream(kept: Activations, labels: NDArray[Any], at: str, tokens: Any, nu
     means = (sums / counts.clamp(min=1)[:, None]).unflatten(1, (n_steps, n)).transpose(0, 1)
     there = (counts > 0).unflatten(0, (n_steps, n))
     steps = [step for step in range(n_steps) if bool(there[step].any())]
-    return _labelled(means[steps], there[steps], labels, np.arange(n), (tuple(steps), layers, run), numbers)
+    return _labelled(means[steps], there[steps], labels, group, (tuple(steps), layers, run), numbers)
 
 
 def _labelled(

@@ -18,7 +18,7 @@ __all__ = [
 ]
 
 AUTOREGRESSIVE = Family(name="autoregressive", objective="autoregressive", shift=1)
-MASKED = Family(name="masked", objective="diffusion", shift=0, model_types=("bert", "modernbert"))
+MASKED = Family(name="masked", objective="diffusion", shift=0)
 MASKED_SHIFTED = Family(name="masked-shifted", objective="diffusion", shift=1)
 
 LLAMA_READS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj")

@@ -1,4 +1,4 @@
-"""Arguments that a module's forward takes: those of native decoders, without what some lack."""
+"""Arguments that a module's forward takes: those of native decoders, without what some lack, or placed otherwise."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
+import torch
 from torch import nn
 
 from dlens.axes import TokenIds, TokenMask
-from dlens.models.family import native_inputs
+from dlens.models.family import native_inputs, position_ids
 from dlens.models.wrapper import inner_forward
 
-__all__ = ["Fewer", "fitting", "takes", "unplaced"]
+__all__ = ["Fewer", "Placed", "fitting", "places", "placed", "takes"]
 
 Make = Callable[[TokenIds, TokenMask | None], dict[str, Any]]
 _MADE = ("use_cache", "attention_mask", "position_ids")
@@ -38,6 +39,25 @@ class Fewer:
         return {name: value for name, value in made.items() if name not in self.without}
 
 
+@final
+@dataclass(frozen=True)
+class Placed:
+    """Arguments with the position of every token, counted from another number than 0, as RoBERTa does.
+
+    Args:
+        make: from token ids and a padding mask (None where nothing is padded), arguments by name.
+        start: position of a row's first token.
+    """
+
+    make: Make
+    start: int
+
+    def __call__(self, ids: TokenIds, attention_mask: TokenMask | None) -> dict[str, Any]:
+        """The arguments, positions among them."""
+        real = torch.ones_like(ids, dtype=torch.bool) if attention_mask is None else attention_mask
+        return self.make(ids, attention_mask) | {"position_ids": position_ids(real) + self.start}
+
+
 def fitting(make: Make, module: nn.Module) -> Make:
     """What makes a module's arguments, fitted to its forward where it makes those of native decoders.
 
@@ -54,13 +74,15 @@ def fitting(make: Make, module: nn.Module) -> Make:
     return Fewer(make, without) if without else make
 
 
-def unplaced(make: Make) -> Make:
-    """What makes the arguments of a native decoder, without positions; anything else as it is."""
-    if make is native_inputs:
-        return Fewer(make, ("position_ids",))
-    if isinstance(make, Fewer) and "position_ids" not in make.without:
-        return Fewer(make.make, (*make.without, "position_ids"))
-    return make
+def placed(make: Make, start: int) -> Make:
+    """What makes the arguments of a native decoder, with positions counted from a number; anything else as it is."""
+    takes_positions = make is native_inputs or (isinstance(make, Fewer) and "position_ids" not in make.without)
+    return Placed(make, start) if takes_positions else make
+
+
+def places(make: Make, ids: TokenIds, real: TokenMask) -> dict[str, Any]:
+    """The positions of tokens by their argument's name, where a decoder does not count them from 0."""
+    return {"position_ids": make(ids, real)["position_ids"]} if isinstance(make, Placed) else {}
 
 
 def takes(module: nn.Module, name: str) -> bool:

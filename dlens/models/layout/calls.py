@@ -126,8 +126,9 @@ def _hooks(module: nn.Module, calls: list[Call]) -> list[Any]:
         while begun[-1][0] is not part:  # a call that ended in an error which its caller caught
             begun.pop()
         _, start, args, kwargs, ins = begun.pop()
-        whole = output if isinstance(output, tuple) else (output,)
-        length = len(output) if isinstance(output, tuple) else None
+        # A tuple with names is read by these, and nothing else can stand for it.
+        plain = type(output) is tuple
+        whole, length = (output, len(output)) if plain else ((output,), None)
         outs = copies(dict(enumerate(whole)))
         calls.append(Call(paths[part], part, start, next(ticks), args, kwargs, ins, outs, length))
 

@@ -60,7 +60,7 @@ class Ends:
 
 
 def find_chain(module: nn.Module, forward: Forward) -> Chain:
-    """The longest list of modules that run once each and hand one tensor on.
+    """The longest list of modules that run once each and hand one tensor on; of several, one that ends in the logits.
 
     Args:
         module: what was run.
@@ -78,6 +78,8 @@ def find_chain(module: nn.Module, forward: Forward) -> Chain:
                 found.append(Chain(path, blocks))
             else:
                 reasons.append((len(part), reason))
+    if len(found) > 1:
+        found = _ending_in_logits(module, forward, found)
     if found:
         return max(found, key=lambda chain: len(chain.blocks))
     _, why = max(reasons, key=lambda reason: reason[0], default=(0, "it holds no list of modules"))
@@ -85,6 +87,26 @@ def find_chain(module: nn.Module, forward: Forward) -> Chain:
         f"{type(module).__name__} has no blocks that dlens can find: {why}; expected a ModuleList whose members run "
         f"once each and hand a tensor of [batch, position, d_model] on to the next; give a Family with a Layout"
     )
+
+
+def _ending_in_logits(module: nn.Module, forward: Forward, found: list[Chain]) -> list[Chain]:
+    """The chains from whose last block tensors are handed on, module by module, to the logits."""
+    ending = [chain for chain in found if _leads(chain, forward)]
+    if not ending:
+        raise VerificationError(
+            f"{type(module).__name__} has several lists of blocks ({', '.join(chain.path for chain in found)}), and of "
+            f"none of them is seen that it ends in the logits; expected one that does; give a Family with a Layout"
+        )
+    return ending
+
+
+def _leads(chain: Chain, forward: Forward) -> bool:
+    reached = [chain.last]
+    for call in forward.calls:
+        inside = any(block.holds(call) for block in chain.blocks)
+        if not inside and any(same(value, one) for value in call.ins.values() for one in reached):
+            reached += call.outs.values()
+    return any(same(one, forward.logits) for one in reached)
 
 
 def _in_order(part: nn.ModuleList, path: str, forward: Forward) -> tuple[tuple[Call, ...], str | None]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["depth", "n_heads", "n_kv_heads", "n_positions", "width"]
+__all__ = ["depths", "n_heads", "n_kv_heads", "n_positions", "width"]
 
 _CONTEXT_NAMES = ("max_position_embeddings", "max_sequence_length", "max_seq_len", "model_length", "context_length")
 _HEAD_NAMES = ("num_attention_heads", "n_heads", "n_head")
 _KV_HEAD_NAMES = ("num_key_value_heads", "effective_n_kv_heads", "n_kv_heads")
-_DEPTH_NAMES = ("num_hidden_layers", "n_layers", "n_layer")
+_DEPTH_NAMES = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
 _WIDTH_NAMES = ("hidden_size", "d_model", "n_embd")
 
 
@@ -36,9 +36,10 @@ def n_positions(config: Any) -> int | None:
     return next((value for value in found if value), None)
 
 
-def depth(config: Any) -> int | None:
-    """Number of blocks; None where it does not say."""
-    return _number(config, _DEPTH_NAMES)
+def depths(config: Any) -> tuple[int, ...]:
+    """Every number that it gives for the blocks; more than one where each counts as two layers (LongCat-Flash)."""
+    found = (_number(config, (name,)) for name in _DEPTH_NAMES)
+    return tuple(dict.fromkeys(value for value in found if value is not None))
 
 
 def width(config: Any) -> int | None:

@@ -171,7 +171,8 @@ def _projections(view: _View, found: Inside, readers: list[Call], heads: tuple[i
     if known is None:
         found.absent |= dict.fromkeys("qkv", _ATTENTION_ALONE)
         return
-    for role, (index, axes, part) in known.items():
+    # In the order in which they run, which is that of the sites.
+    for role, (index, axes, part) in sorted(known.items(), key=lambda item: readers[item[1][0]].start):
         found.sites[role] = Site(view.path(readers[index]), heads=True, spelled=axes, part=part)
 
 

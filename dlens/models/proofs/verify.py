@@ -16,7 +16,7 @@ from dlens.errors import VerificationError
 from dlens.models.family import Layout
 from dlens.models.identity import foreign_parts
 from dlens.models.layout.calls import undisturbed
-from dlens.models.layout.config import depth, width
+from dlens.models.layout.config import depths, width
 from dlens.models.model import Model
 from dlens.models.packed import is_packed, plain_tensors
 from dlens.models.proofs.blocks import with_needed
@@ -27,6 +27,7 @@ from dlens.models.proofs.sites import check_sites, undecided, without
 
 __all__ = [
     "VerificationError",
+    "alike",
     "check_blocks",
     "check_causality",
     "check_finite",
@@ -48,6 +49,7 @@ _PROOF_TOKENS = 8
 _SHIFT_MARGIN = 1.0  # nats a token
 _COARSE = 0.2
 _ROUNDING = 1e-5  # of the largest logit
+_PADDED = 8192  # roundings of the largest logit
 
 
 def verify(model: Model) -> Layout:
@@ -143,13 +145,18 @@ def check_paths(module: nn.Module, layout: Layout) -> None:
 
 
 def check_size(model: Model) -> None:
-    """Depth and width are those of the config."""
-    sizes = (("blocks", depth(model.config), model.n_layers), ("channels", width(model.config), model.d_model))
+    """Depth and width are those of the config, as far as it says; a stream wider than the embedding has a width of its
+    own."""
+    wide = width(model.config) if model.layout.width is None else None
+    sizes = (
+        ("blocks", depths(model.config), model.n_layers),
+        ("channels", () if wide is None else (wide,), model.d_model),
+    )
     for what, declared, found in sizes:
-        if declared is not None and declared != found:
+        if declared and found not in declared:
             raise VerificationError(
                 f"{model.name} has {found} {what} at {model.layout.blocks!r} and {model.layout.embed!r}; expected "
-                f"{declared}, as its config says; correct the config of a changed module, or give its Layout"
+                f"{declared[0]}, as its config says; correct the config of a changed module, or give its Layout"
             )
 
 
@@ -243,16 +250,20 @@ def check_blocks(model: Model) -> None:
 
 
 def _rounding(model: Model) -> float:
-    """How far later tokens may move a causal position, as a share of its largest logit.
+    """How far other tokens may move a position that does not see them, as a share of its largest logit.
 
-    Not at all; but experts, whose weights have a third axis, compute their tokens together, so that other
-    tokens move a position's rounding; and quantised layers may scale all tokens together.
+    Experts compute their tokens together, so that others move a position's rounding, more so in few bits; and quantised
+    layers may scale all tokens together.
     """
-    if any(map(is_packed, model.module.modules())):
+    if _is_packed(model):
         return _COARSE
-    if not any(weight.ndim == 3 for weight in model.module.parameters()):
-        return 0.0
-    return max(_ROUNDING, 4 * torch.finfo(model.dtype).eps)
+    if any(weight.ndim == 3 for weight in model.module.parameters()):
+        return max(_ROUNDING, 4 * torch.finfo(model.dtype).eps)
+    return _ROUNDING if model.family.causal else 0.0
+
+
+def _is_packed(model: Model) -> bool:
+    return any(map(is_packed, model.module.modules()))
 
 
 def check_shift(model: Model) -> None:
@@ -278,7 +289,8 @@ def check_shift(model: Model) -> None:
 
 
 def probe_padding(model: Model) -> bool:
-    """Whether padded positions are hidden: padded logits lie nearer to the unpadded ones than unhidden ones do.
+    """Whether padded positions are hidden: padded logits are the unpadded ones up to rounding, and nearer to them than
+    unhidden ones.
 
     Args:
         model: what was loaded.
@@ -296,7 +308,16 @@ def probe_padding(model: Model) -> bool:
         alone = _logits(model, ids)
         hidden = _run(model, model.family.inputs(padded, real))[:, n_padding:]
         seen = _logits(model, padded)[:, n_padding:]
-    return bool((hidden - alone).abs().max() < 0.2 * (seen - alone).abs().max())
+    far = float((hidden - alone).abs().max())
+    rounding = _COARSE if _is_packed(model) else _PADDED * torch.finfo(alone.dtype).eps
+    return far < 0.2 * float((seen - alone).abs().max()) and far < rounding * float(alone.abs().max())
+
+
+def alike(model: Model, other: Model) -> bool:
+    """Whether what two families give to one module makes the same logits of a text without padding."""
+    ids = _ids(model)
+    with undisturbed(model.module):
+        return torch.equal(_logits(model, ids), _logits(other, ids))
 
 
 def _ids(model: Model, length: int = _PROOF_TOKENS) -> TokenIds:

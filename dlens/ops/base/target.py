@@ -47,7 +47,8 @@ class Target:
         absent: hook point -> why this model does not have it.
         attention_types: per layer the kind of attention ("full", "sliding", ...).
         whole: halves of a block that cannot be skipped alone, as no module of theirs is named.
-        hands_on: whether blocks hand the states of decoding on to each other, as those of RWKV.
+        hands_on: whether decoding keeps states that a skipped block would leave out: those that blocks hand on to
+            each other, as in RWKV, or a cache of the model's own kind.
         needed: layer that cannot be skipped -> why.
         widths: hook point within a half -> the size of its last axis at each layer, where it was seen.
 

@@ -79,7 +79,7 @@ def cache_policy(plan: Plan, policy: CachePolicy, target: Target) -> tuple[bool,
     if len(plan.uncached_layers()) == target.n_layers:
         breaking.append("every layer is skipped, so that nothing would be cached")
     if target.hands_on and plan.uncached_layers():
-        breaking.append("a block that is skipped would not hand on the state that it was given")
+        breaking.append("a block that is skipped would leave out a state that decoding keeps")
     if not breaking:
         return True, ()
     if policy == "require":
@@ -101,6 +101,14 @@ def _fullest_cache_class() -> Any:
     class FullestCache(DynamicCache):
         """A cache whose length is that of its fullest layer, as a skipped layer's entry stays empty."""
 
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
+            self._written: set[int] = set()  # by the last forward, or by this one so far
+
+        def update(self, key_states: Any, value_states: Any, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
+            self._written = {layer_idx} if layer_idx in self._written else self._written | {layer_idx}
+            return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+
         def _fullest(self, kind: type[CacheLayerMixin] | None = None) -> int:
             """The layer that holds most, of those of one kind: a sliding one holds no more than its window."""
             growing = {i: x for i, x in enumerate(self.layers) if isinstance(x, CacheLayerMixin)}
@@ -112,15 +120,18 @@ def _fullest_cache_class() -> Any:
 
         def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
             asked = self.layers[layer_idx] if layer_idx < len(self.layers) else None
-            kind = type(asked) if isinstance(asked, CacheLayerMixin) else None
-            return super().get_mask_sizes(query_length, self._fullest(kind))
+            if not isinstance(asked, CacheLayerMixin):
+                return super().get_mask_sizes(query_length, self._fullest())
+            # Some blocks ask for themselves, when those before them have written already.
+            own = asked.get_seq_length() or layer_idx > max(self._written, default=-1)
+            return super().get_mask_sizes(query_length, layer_idx if own else self._fullest(type(asked)))
 
     return FullestCache
 
 
 def fullest_cache(config: Any) -> Any:
     """An empty KV cache that a model with skipped blocks can decode with."""
-    return _fullest_cache_class()(config=config)
+    return _fullest_cache_class()(config=config.get_text_config(decoder=True))
 
 
 def canvas_cache(model: Model, plan: Plan, asked: Caching) -> tuple[Cache | None, tuple[str, ...]]:

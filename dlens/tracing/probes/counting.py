@@ -26,7 +26,7 @@ _FREE = frozenset(
     constant_pad_nd contiguous copy copy_ count_nonzero cummax cumprod cumsum dequantize detach embedding empty
     empty_like empty_strided equal expand eye fill fill_ flip floor_divide full full_like _fused_rms_norm gather
     histc index index_add index_add_ index_copy index_copy_ index_fill index_put index_put_ index_select
-    is_same_size isin item kthvalue lift lift_fresh lift_fresh_copy linalg_vector_norm linspace
+    _is_all_true is_same_size isin item kthvalue lift lift_fresh lift_fresh_copy linalg_vector_norm linspace
     _local_scalar_dense log_sigmoid_forward _log_softmax logcumsumexp logsumexp masked_fill masked_fill_
     masked_scatter masked_scatter_ masked_select max mean median min multinomial native_dropout native_group_norm
     native_layer_norm new_empty new_empty_strided new_full new_ones new_zeros nonzero norm normal_ one_hot ones

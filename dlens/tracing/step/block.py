@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from dlens.axes import POINTS, Half, Part, Resid
-from dlens.models.family import Site, hidden_in, hidden_of
+from dlens.models.family import Layout, Site, hidden_in, hidden_of
 from dlens.models.inner import by_head, norm_scale
 from dlens.models.model import Model
 from dlens.models.wrapper import envoy_at
@@ -17,6 +18,8 @@ from dlens.tracing.step.program import Active, LayerProgram, Rows, Spot
 from dlens.tracing.step.state import StepState
 
 __all__ = ["BlockWalk", "read_site", "write_site"]
+
+_PROJECTIONS = ("q", "k", "v")
 
 
 @final
@@ -102,7 +105,7 @@ class BlockWalk:
             self._fill(part, hidden)
             return None
         added, mixed = None, self._mixed(part)
-        for point in (p.name for p in POINTS.values() if p.where == part and not p.kernel):
+        for point in _in_order(self.layout, part):
             last = point == f"{part}_out"
             if self.todo.reads(point) or last and (mixed or wanted):
                 _, value = self._point(point, mixed if last else [])
@@ -183,6 +186,14 @@ class BlockWalk:
 
     def _column(self, rows: Rows) -> Tensor:
         return column_of(rows, self.state.halves, self.state.real.device)
+
+
+def _in_order(layout: Layout, part: Half) -> Iterator[str]:
+    """The points of a half as the block computes them: its projections in the order in which the layout has them."""
+    projections = iter(sorted(_PROJECTIONS, key=[*layout.sites, *_PROJECTIONS].index))
+    for point in POINTS.values():
+        if point.where == part and not point.kernel:
+            yield next(projections) if point.name in _PROJECTIONS else point.name
 
 
 def _with_hidden(args: tuple[Any, ...], kwargs: dict[str, Any], hidden: Resid) -> tuple[Any, dict[str, Any]]:

@@ -71,6 +71,8 @@ def test_a_label_a_position_reads_it(run: dlens.Record) -> None:
     found = samples_of(run, labels, "resid_post", "generated", None, False)
     assert found.classes is not None and found.classes.tolist() == ["x", "y"]
     assert found.labels.tolist() == [0, 1, 1, 0] and found.group.tolist() == [0, 0, 0, 1]
+    grouped = samples_of(run, labels, "resid_post", "generated", ["z", "a"], False)
+    assert grouped.group.tolist() == [1, 1, 1, 0]
     expected = torch.cat([run["resid_post"][:, :, 0, -3:], run["resid_post"][:, :, 1, -2:-1]], 2)
     assert torch.equal(found.values, expected) and bool(found.there.all())
     vectors, own, group = found.at(1, 1)
@@ -101,14 +103,15 @@ def test_of_a_stream_each_prompt_has_one_label(ar: dlens.Model, tmp_path: Path) 
     kept = trace.stream(PROMPTS, tmp_path / "kept", max_new_tokens=2)
     expected = samples_of(trace.generate(PROMPTS, 2), [0, 1], "resid_post", "all", None, False)
     found = samples_of(kept, [0, 1], "resid_post", "all", None, False)
-    assert not found.has_steps
+    assert not found.has_steps and found.group.tolist() == [0, 1]
+    assert samples_of(kept, [0, 1], "resid_post", "all", ["b", "a"], False).group.tolist() == [1, 0]
     torch.testing.assert_close(found.values, expected.values, atol=1e-4, rtol=1e-4)
     wrong: list[tuple[str, dict[str, Any]]] = [
         ("labels of shape (3,)", {"labels": [0, 1, 2]}),
         ("labels of shape (2, 2)", {"labels": [[0, 1], [1, 0]]}),
         ("tokens='prompt'", {"tokens": "prompt"}),
         ("point='z'", {"at": "z"}),
-        ("groups=[0, 1]", {"groups": [0, 1]}),
+        ("groups=['x']", {"groups": ["x"]}),
     ]
     for came, given in wrong:
         asked: dict[str, Any] = {"labels": [0, 1], "at": "resid_post", "tokens": "all", "groups": None} | given
@@ -153,7 +156,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("labels of shape (2, 3)", {"labels": np.zeros((2, 3))}),
     ("tokens='early'", {"tokens": "early"}),
     ("tokens=[2, 3]", {"tokens": torch.ones(2, 3, dtype=torch.bool)}),
-    ("groups=", {"groups": [0, 1]}),
+    ("groups=[0]", {"groups": [0]}),
     ("source=", {"source": "x"}),
     ("source=", {"source": torch.zeros(4)}),
     ("labels of shape (2,)", {"source": torch.zeros(4, 3)}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dlens.models.families.fitting import Fewer, fitting, takes, unplaced
+from dlens.models.families.fitting import Fewer, Placed, fitting, placed, places, takes
 from dlens.models.family import native_inputs
 from tests.models.conftest import build
 
@@ -26,12 +26,17 @@ def test_a_forward_that_takes_less_gets_less() -> None:
     assert list(made(IDS, None)) == ["input_ids"]
 
 
-def test_positions_can_be_left_to_the_module() -> None:
+def test_positions_can_be_counted_from_another_number() -> None:
     real = torch.tensor([[False, True, True]])
-    assert set(unplaced(native_inputs)(IDS, real)) == {"input_ids", "use_cache", "attention_mask"}
     fewer = Fewer(native_inputs, ("use_cache",))
-    assert unplaced(fewer) == Fewer(native_inputs, ("use_cache", "position_ids"))
-    assert unplaced(unplaced(fewer)) == unplaced(fewer) and unplaced(len) is len  # pyright: ignore
+    for make in (native_inputs, fewer):
+        assert placed(make, 2) == Placed(make, 2)
+        assert placed(make, 2)(IDS, real)["position_ids"].tolist() == [[3, 2, 3]]
+        assert placed(make, 2)(IDS, None)["position_ids"].tolist() == [[2, 3, 4]]
+    without = Fewer(native_inputs, ("position_ids",))
+    assert placed(without, 2) is without and placed(len, 2) is len  # pyright: ignore
+    assert places(native_inputs, IDS, real) == {}
+    assert places(Placed(fewer, 2), IDS, real)["position_ids"].tolist() == [[3, 2, 3]]
     assert takes(Plain(), "attention_mask") and not takes(Plain(), "position_ids")
 
 

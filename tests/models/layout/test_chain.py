@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -47,6 +48,23 @@ def test_something_between_blocks() -> None:
     module.list[1].register_forward_pre_hook(lambda _m, args: (args[0] * 2,), prepend=True)
     with pytest.raises(VerificationError, match=r"what leaves list.0 is not what enters list.1"):
         find_chain(module, forward_of(module))
+
+
+def test_of_several_lists_the_one_that_ends_in_the_logits() -> None:
+    module = Toy(sequential, sequential)
+    module.beside = nn.ModuleList(Toy(sequential, sequential, sequential).list)
+    module.e.register_forward_hook(lambda _m, _a, out: run(module.beside, out))
+    forward = forward_of(module)
+    assert find_chain(module, forward).path == "list"
+    with pytest.raises(
+        VerificationError, match=r"several lists of blocks \(list, beside\), and of none of them is seen"
+    ):
+        find_chain(module, replace(forward, logits=forward.logits * 2))
+
+
+def run(blocks: Any, stream: torch.Tensor) -> None:
+    for block in blocks:
+        stream = block(stream)
 
 
 def test_no_list_at_all() -> None:

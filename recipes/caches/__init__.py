@@ -1,0 +1,1 @@
+"""What caches of denoising cost and save on the trio: the numbers of docs/caches.md."""
