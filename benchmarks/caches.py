@@ -85,12 +85,14 @@ class Unaware(Denoiser):
     def planned_steps(self, max_new_tokens: int, infill: int = 0) -> int:
         return self.sampler.planned_steps(max_new_tokens, infill)
 
-    def decode(self, forward: Any, canvas: Tensor, generated: Tensor, new: int, tokens: Any, draw: Any) -> Tensor:
+    def decode(
+        self, forward: Any, canvas: Tensor, generated: Tensor, new_tokens: int, tokens: Any, draw: Any
+    ) -> Tensor:
         def whole(canvas: Tensor, unconditional: Tensor | None = None, columns: Tensor | None = None) -> Tensor:
             logits = forward(canvas, unconditional)
             return logits if columns is None else logits[:, columns]
 
-        return self.sampler.decode(whole, canvas, generated, new, tokens, draw)
+        return self.sampler.decode(whole, canvas, generated, new_tokens, tokens, draw)
 
 
 if __name__ == "__main__":

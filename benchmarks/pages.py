@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.caches import NAMES
 from benchmarks.compression import RANDOM
 from benchmarks.rows import Result, Row, read_result
 from benchmarks.saelens import READ, WRITTEN
@@ -69,6 +70,13 @@ TABLES = {
         ),
     ),
     "import": Table(("tracing-cpu",), _one("dlens")),
+    "caches": Table(
+        ("caches-cpu",),
+        (
+            *(Column(f"{width} positions", (name,)) for width, name in NAMES.items()),
+            Column("budget", tuple(NAMES.values()), True),
+        ),
+    ),
     "gradients": Table(
         ("gradients-cpu",),
         tuple(
@@ -118,7 +126,10 @@ def made(page: str) -> str:
 
 
 def _table(table: Table) -> str:
-    results = [read_result(RESULTS / f"{name}.json") for name in table.files]
+    paths = [RESULTS / f"{name}.json" for name in table.files]
+    results = [read_result(path) for path in paths if path.exists()]
+    if not results:
+        return "Not measured yet."
     rows = [row for result in results for row in result.rows]
     lines = [["what", *(column.head for column in table.columns)], ["---"] * (1 + len(table.columns))]
     for what in dict.fromkeys(row.what for row in rows):

@@ -26,7 +26,7 @@ from dlens.show.figures import styled
 
 model = dlens.load("trio/diffusion")
 trace = dlens.trace(model)
-PROMPT, NEW, BLOCK = "Once upon a time there was a little dog. One day", 24, 8
+PROMPT, NEW, BLOCK = "Once upon a time there was a little dog. One day", 16, 8
 sampler = LLaDA(block_length=BLOCK)
 kinds = {
     "none": "auto",
@@ -109,7 +109,7 @@ styled(figure, "step", "cosine at layer 15")
 
 # %%
 kept = dlens.retention(
-    model, [5, 9], task="trio-code", n=8, sampler=LLaDA(steps=16, block_length=8), cache=caches.Dual(), progress=False
+    model, [5, 9], task="trio-code", n=4, sampler=LLaDA(steps=16, block_length=8), cache=caches.Dual(), progress=False
 )
 print(kept)
 try:
@@ -118,7 +118,7 @@ except ValueError as error:
     print("refused:", error)
 
 # %% [markdown]
-# How to read it: both sides decode with the cache, so that the share is the skip's alone. Eight problems decide
+# How to read it: both sides decode with the cache, so that the share is the skip's alone. Four problems decide
 # little; [what caches cost on the trio](../caches.md) has many more.
 #
 # ## Block diffusion: a cache that is exact

@@ -23,9 +23,9 @@ class Adaptive(Cache):
 
     Args:
         prompt_every, response_every: steps from one that computes them to the next, counted from the first of the run.
-        share: of the new tokens that are computed in between, 0 to 1.
+        share: of the new tokens that are computed in between, 0 to 1; at least one is.
 
-    Source: Liu et al. 2025, dLLM-Cache, arXiv:2506.06295, as in Kamichanw/d2Cache.
+    Source: Liu et al. 2025, dLLM-Cache, arXiv:2506.06295, and maomaocun/dLLM-cache.
 
     Examples:
         >>> import dlens

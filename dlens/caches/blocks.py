@@ -18,8 +18,8 @@ __all__ = ["Blocks"]
 class Blocks(Cache):
     """A step computes from the first canvas block in which a token changed to the last that is asked for.
 
-    No block attends to a later one, so that the logits are those of a run without a cache. A finished block is computed
-    once more, with its last token, by the first step of the next.
+    No block attends to a later one, so that the logits are those of a run without a cache; docs/caches.md says where
+    to the bit. A finished block is computed once more, with its last token, by the first step of the next.
 
     Source: Arriola et al. 2025, Block Diffusion, arXiv:2503.09573, section 3.1.
 

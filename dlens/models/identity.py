@@ -1,4 +1,4 @@
-"""What a module computes, in one name: what could change a logit changes it; it is the same in every process."""
+"""What a module computes, in one name, and how a model reads text: what could change a logit changes it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ import itertools
 import json
 from collections.abc import Callable, Iterator
 from inspect import ismethod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from dlens.digest import Reader, unlike
+from dlens.digest import Reader, function_digest, unlike, value_digest
 from dlens.models.packed import plain_tensors
 from dlens.models.wrapper import inner_forward
 
-__all__ = ["foreign_parts", "identity", "outline", "structure"]
+if TYPE_CHECKING:
+    from dlens.models.model import Model
+
+__all__ = ["foreign_parts", "identity", "outline", "reading", "structure"]
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 # What torch, nnsight and accelerate keep on every module, read apart or of no effect on what it computes.
@@ -266,3 +269,31 @@ def _odd(device: torch.device) -> Tensor:
     bounds = torch.iinfo(torch.int64)
     drawn = torch.randint(bounds.min, bounds.max, (_CHUNK,), generator=generator)
     return (drawn | 1).to(device)
+
+
+def reading(model: Model) -> str:
+    """What the answers of a model depend on beside its module; `identity` names that one.
+
+    Examples:
+        >>> import dlens
+        >>> from dataclasses import replace
+        >>> model = dlens.load("trio/diffusion")
+        >>> reading(model) == reading(replace(model)) != reading(replace(model, honours_padding=False))
+        True
+    """
+    family = model.family
+    rules = [family.name, family.objective, family.shift, family.mask_token_id, family.end_token_ids]
+    ids = [model.eos_token_id, model.pad_token_id, model.honours_padding]
+    return value_digest([rules, function_digest(family.inputs), ids, _of_tokenizer(model.tokenizer)])
+
+
+def _of_tokenizer(tokenizer: Any) -> Any:
+    """What text becomes tokens by, and tokens text."""
+    if tokenizer is None:
+        return None
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = sorted(tokenizer.get_vocab().items()) if backend is None else backend.to_str()
+    methods = [getattr(tokenizer, name) for name in ("decode", "convert_ids_to_tokens")]
+    decoding = [function_digest(getattr(method, "__func__", method)) for method in methods]
+    special = sorted(tokenizer.all_special_ids), getattr(tokenizer, "chat_template", None)
+    return rules, special, getattr(tokenizer, "clean_up_tokenization_spaces", None), decoding

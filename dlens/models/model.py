@@ -15,9 +15,8 @@ from torch import nn
 
 from dlens.models.compression import Compression
 from dlens.models.family import Family, Layout
-from dlens.models.identity import identity
+from dlens.models.identity import identity, reading
 from dlens.models.layout import config
-from dlens.models.reading import reading
 from dlens.models.wrapper import Wrapper, mount_save, unwrap, wrapper_of
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ from dlens.widgets.colours import ramp
 __all__ = ["Asked", "Panel", "corrected", "css", "esm", "heat_html", "numbers_html", "packed"]
 
 _PADDED = "padding-right:1em"
-# Eleven bits of a float32 are more digits than a page shows, and half of the bytes of all when compressed.
-_KEPT_BITS = 0xFFFFF000
+# Eleven bits of a float32 are as many digits as a page shows, and half of the bytes of all when compressed.
+_KEPT_BITS, _HALF_A_STEP = 0xFFFFF000, 0x800
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,8 @@ def _plain(value: Any) -> Any:
     """A trait as JSON has it; bytes of floats without the digits that no page shows."""
     if isinstance(value, dict):
         if value.get("dtype") == "float32":
-            bits = np.frombuffer(value["data"], "<u4") & np.uint32(_KEPT_BITS)
+            # To the nearest, so that what is shown seldom differs in its last digit.
+            bits = (np.frombuffer(value["data"], "<u4") + np.uint32(_HALF_A_STEP)) & np.uint32(_KEPT_BITS)
             value = value | {"data": bits.astype("<u4").tobytes()}
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):

@@ -18,7 +18,7 @@ from dlens.tracing.planning.kv_cache import Caching
 
 __all__ = ["STATES", "Again", "moved"]
 
-STATES = ("prompt", "decoded", "masked")
+STATES: tuple[str, ...] = ("prompt", "decoded", "masked")
 _BATCH = 8
 Stream = Float[Tensor, "step layer batch position d_model"]
 Alike = Float[Tensor, "step layer batch position"]

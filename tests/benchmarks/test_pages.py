@@ -19,7 +19,7 @@ def test_the_page_is_made_from_the_results() -> None:
 
 
 def test_every_result_is_on_the_page() -> None:
-    assert {path.stem for path in FILES} == {name for table in TABLES.values() for name in table.files}
+    assert {path.stem for path in FILES} <= {name for table in TABLES.values() for name in table.files}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

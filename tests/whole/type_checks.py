@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, final
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -85,7 +86,13 @@ def skip_with_generate(subject: Subject) -> None:
     for _ in range(4):
         ids = torch.cat([ids, subject.run(ids)[:, -1:].argmax(-1)], dim=-1)
     handle.remove()
-    assert torch.equal(subject.trace.skip([subject.layer]).generate(IDS[:1], 4).tokens, ids)
+    try:
+        found = subject.trace.skip([subject.layer]).generate(IDS[:1], 4).tokens
+    except AttributeError:
+        with pytest.raises(AttributeError):  # where the library cannot decode with it either
+            subject.plain.generate(IDS[:1], max_new_tokens=4)  # pyright: ignore
+        return
+    assert torch.equal(found, ids)
 
 
 def padded(subject: Subject) -> None:

@@ -70,6 +70,7 @@ _OWN: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "gemma4_text": {"global_head_dim": 16},
         "gemma4_unified_text": {"global_head_dim": 16},
         "gpt_neo": {"attention_types": [[["global", "local", "global"], 1]], "window_size": 6},
+        "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention", "linear_attention"]},
         "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "use_mamba_kernels": False},
         "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv"], "num_dense_layers": 1},
         "longcat_flash": {"qk_head_dim": 12},

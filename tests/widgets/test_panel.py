@@ -124,7 +124,7 @@ def test_a_file_holds_the_answers_to_every_choice_and_the_widget_stays_as_it_was
     # Four is no choice: it would be corrected.
     assert table["keys"] == ["number"] and list(table["rows"]) == ["[0]", "[1]", "[2]", "[3]"]
     (square,) = np.frombuffer(base64.b64decode(table["rows"]["[3]"]["square"]["data"]["$bytes"]), "<f4")
-    assert square == pytest.approx(9 + 1 / 3, rel=2**-11) and square != np.float32(9 + 1 / 3)
+    assert square == pytest.approx(9 + 1 / 3, rel=2**-12) and square != np.float32(9 + 1 / 3)
     assert (widget.number, widget.message) == (2, "as it was")
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from dlens.checks import as_flag, quoted, whole
 from dlens.findings.scores.batches import length_batches, token_rows
 from dlens.findings.scores.decoding import Decoding
+from dlens.models.identity import reading
 from dlens.models.model import Model
-from dlens.models.reading import reading
 from dlens.samplers import Sampler
 from dlens.tasks import Problem, Task, get
 from dlens.tasks.task import task_identity

@@ -33,8 +33,8 @@ from dlens.findings.study.results import (
     Thirds,
 )
 from dlens.findings.study.side_by_side import finished
+from dlens.models.identity import reading
 from dlens.models.model import Model
-from dlens.models.reading import reading
 from dlens.ops.base.given import as_seed
 from dlens.ops.base.target import Target
 from dlens.tasks import Task

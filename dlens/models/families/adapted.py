@@ -1,4 +1,4 @@
-"""Diffusion models made of autoregressive ones: SDAR, Fast-dLLM v2, LLaDA-MoE and RND1, laid out like Llama."""
+"""Diffusion models made of autoregressive ones: SDAR, Fast-dLLM v2, LLaDA-MoE and RND1."""
 
 from __future__ import annotations
 
@@ -17,10 +17,7 @@ __all__ = [
     "LLADA_MOE",
     "RND1",
     "SDAR",
-    "fast_dllm_layout",
     "llada_moe_layout",
-    "rnd1_layout",
-    "sdar_layout",
 ]
 
 
@@ -80,27 +77,8 @@ RND1 = Family(
 )
 
 
-def _zeros(hidden: Resid, block: nn.Module) -> Tensor:
-    return torch.zeros_like(hidden)
-
-
-def _zeros_pair(hidden: Resid, block: nn.Module) -> tuple[Tensor, None]:
-    return torch.zeros_like(hidden), None
-
-
 def _zeros_three(hidden: Resid, block: nn.Module) -> tuple[Tensor, None, None]:
     return torch.zeros_like(hidden), None, None
-
-
-def sdar_layout(config: Any) -> Layout:
-    """Where SDAR's parts are; its experts, where it has any, tell of their routing, too."""
-    mlp = _zeros_pair if config.model_type == "sdar_moe" else _zeros
-    return replace(llama_like(), block_tuple=1, mlp_skip=(Fill("mlp", mlp),))
-
-
-def fast_dllm_layout(config: Any) -> Layout:
-    """Where Fast-dLLM v2's parts are: its attention returns a bare tensor."""
-    return replace(llama_like(), attn_skip=(Fill("self_attn", _zeros),))
 
 
 def llada_moe_layout(config: Any) -> Layout:
@@ -110,8 +88,3 @@ def llada_moe_layout(config: Any) -> Layout:
         return layout
     sites = {point: site for point, site in layout.sites.items() if point not in ("mlp_out", "mlp_post")}
     return replace(layout, sites=sites, mlp_skip=(), absent=dict.fromkeys(("mlp_out", "mlp_post"), _SHARED))
-
-
-def rnd1_layout(config: Any) -> Layout:
-    """Where RND1's parts are: blocks and experts return pairs."""
-    return replace(llama_like(), block_tuple=2, mlp_skip=(Fill("mlp", _zeros_pair),))

@@ -8,21 +8,12 @@ from typing import Any
 
 from dlens.axes import respell
 from dlens.checks import quoted, whole
-from dlens.models.families.adapted import (
-    FAST_DLLM,
-    LLADA_MOE,
-    RND1,
-    SDAR,
-    fast_dllm_layout,
-    llada_moe_layout,
-    rnd1_layout,
-    sdar_layout,
-)
+from dlens.models.families.adapted import FAST_DLLM, LLADA_MOE, RND1, SDAR, llada_moe_layout
 from dlens.models.families.decoder import AUTOREGRESSIVE, MASKED, MASKED_SHIFTED
 from dlens.models.families.dit import BD3LM, MDLM, dit_layout
 from dlens.models.families.dream import DREAM
 from dlens.models.families.llada import LLADA, llada_layout
-from dlens.models.families.llada2 import LLADA2, llada2_layout
+from dlens.models.families.llada2 import LLADA2
 from dlens.models.family import Family, Layout
 
 __all__ = ["choose_family", "choose_layout", "families", "fills_masks", "register_family"]
@@ -44,15 +35,11 @@ _FAMILIES: dict[str, Family] = {
         MDLM,
     )
 }
-# Of what cannot be found, as LLaDA's halves, which have no modules of their own, or was written down before.
+# Of what cannot be found: LLaDA's halves, which have no modules of their own, what adaLN scales on its way to the
+# stream, and experts that are added to a shared one.
 _LAYOUTS: Mapping[str, Callable[[Any], Layout]] = {
     "llada": llada_layout,
-    "llada2_moe": llada2_layout,
-    "sdar": sdar_layout,
-    "sdar_moe": sdar_layout,
-    "Fast_dLLM_Qwen": fast_dllm_layout,
     "lladamoe": llada_moe_layout,
-    "rnd1": rnd1_layout,
     "bd3lm": dit_layout,
     "mdlm": dit_layout,
 }

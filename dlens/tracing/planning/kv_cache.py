@@ -101,6 +101,14 @@ def _fullest_cache_class() -> Any:
     class FullestCache(DynamicCache):
         """A cache whose length is that of its fullest layer, as a skipped layer's entry stays empty."""
 
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
+            self._written: set[int] = set()  # by the last forward, or by this one so far
+
+        def update(self, key_states: Any, value_states: Any, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
+            self._written = {layer_idx} if layer_idx in self._written else self._written | {layer_idx}
+            return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+
         def _fullest(self, kind: type[CacheLayerMixin] | None = None) -> int:
             """The layer that holds most, of those of one kind: a sliding one holds no more than its window."""
             growing = {i: x for i, x in enumerate(self.layers) if isinstance(x, CacheLayerMixin)}
@@ -112,8 +120,11 @@ def _fullest_cache_class() -> Any:
 
         def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
             asked = self.layers[layer_idx] if layer_idx < len(self.layers) else None
-            kind = type(asked) if isinstance(asked, CacheLayerMixin) else None
-            return super().get_mask_sizes(query_length, self._fullest(kind))
+            if not isinstance(asked, CacheLayerMixin):
+                return super().get_mask_sizes(query_length, self._fullest())
+            # Some blocks ask for themselves, when those before them have written already.
+            own = asked.get_seq_length() or layer_idx > max(self._written, default=-1)
+            return super().get_mask_sizes(query_length, layer_idx if own else self._fullest(type(asked)))
 
     return FullestCache
 

@@ -21,7 +21,8 @@ from tests.whole.architectures import SIZE, build
 
 IDS = torch.tensor([[3, 14, 15, 9, 26, 5, 35, 8], [98, 98, 18, 28, 18, 28, 45, 90]])
 REAL = torch.cat([row("xxxxxxxx"), row("..xxxxxx")])
-WINDOWS = {"together": torch.cat([row("...xxx..")] * 2), "apart": torch.cat([row("x..x.x.."), row("..xxx...")])}
+# Four columns, as libraries sum the last rows of a product in another order where there are fewer.
+WINDOWS = {"together": torch.cat([row("...xxxx.")] * 2), "apart": torch.cat([row("x..x.xx."), row("..xxx...")])}
 
 
 @pytest.fixture(scope="module", params=["native", "llada", "dream"])
@@ -48,7 +49,7 @@ def test_refilling_on_an_unchanged_canvas_gives_the_logits_of_a_full_forward(
     assert torch.equal(keys.logits(IDS, real, None), whole)
     again = keys.logits(IDS, real, window)
     shown = REAL if padded else torch.ones_like(REAL)
-    torch.testing.assert_close(again[window.take(shown)], window.take(whole)[window.take(shown)], rtol=0, atol=1e-13)
+    assert torch.equal(again[window.take(shown)], window.take(whole)[window.take(shown)])
 
 
 @torch.no_grad()
