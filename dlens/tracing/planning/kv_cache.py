@@ -43,7 +43,8 @@ def check_cache(cache: Any) -> None:
     """
     if not isinstance(cache, Cache):
         words = get_args(CachePolicy)
-        require_word("cache", cache, words, f"{', '.join(map(repr, words))}, or one of dlens.caches")
+        objects = "one of dlens.caches, such as dlens.caches.Dual()"
+        require_word("cache", cache, words, f"{', '.join(map(repr, words))}, or {objects}")
 
 
 def check_caching(model: Model, target: Target, cache: Any) -> None:
