@@ -96,7 +96,7 @@ TABLES = {
     "saelens": Table(
         ("saelens-cpu",), (*(Column(model, (model,)) for model in (READ, WRITTEN)), Column("budget", (WRITTEN,), True))
     ),
-    "streams": Table(("streams-memory",), _one("8 M trio")),
+    "streams": Table(("streams-cpu", "streams-memory"), _one("8 M trio")),
     "transformerlens": Table(("transformerlens-cpu",), (Column("113 M", ("113 M",)),)),
     "denoising-gpu": Table(
         ("gpu-h100", "measures-h100"),

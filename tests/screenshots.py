@@ -51,7 +51,7 @@ def heads() -> Any:
 
 def planner() -> Any:
     """Plans of whole blocks, of halves of them and of a third of decoding, measured."""
-    widget = dlens.widgets.SkipPlanner("trio/diffusion", "trio-math", n=16)
+    widget = dlens.widgets.SkipPlanner("trio/diffusion", "trio-math", n=8)
     widget.wait()
     for plan, part, steps in (([5], "block", None), ([5, 9], "attn", None), ([5, 9], "block", "early")):
         with widget.hold_trait_notifications():

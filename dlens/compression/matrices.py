@@ -8,7 +8,7 @@ from typing import final
 from torch import nn
 
 from dlens.compression.methods.method import Weight
-from dlens.models.matrices import is_linear, linear_weight, matrices_in, unreadable
+from dlens.models.layout.matrices import is_linear, linear_weight, matrices_in, unreadable
 from dlens.models.model import Model
 
 __all__ = ["Matrix", "head_and_embed", "matrices_of"]

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from dlens.checks import as_flag
 from dlens.compression.spectra import SPECTRA, alpha_peak, effective_rank, eigenvalues, hill
+from dlens.models.layout.matrices import linear_weight, matrices_in, offloaded_weight
 from dlens.models.load import load
-from dlens.models.matrices import linear_weight, matrices_in, offloaded_weight
 from dlens.models.model import Model
 from dlens.ops.base.given import as_seed
 from dlens.tracing.progress import quiet

@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from dlens.models.matrices import is_linear, linear_weight, unreadable
+from dlens.models.layout.matrices import is_linear, linear_weight, unreadable
 from dlens.models.model import Model
 
 __all__ = ["Side", "channel_weights", "without_weights"]

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from dlens.models.matrices import is_linear, linear_weight, matrices_in, offloaded_weight, unreadable
+from dlens.models.layout.matrices import is_linear, linear_weight, matrices_in, offloaded_weight, unreadable
 
 
 class Packed(nn.Module):
