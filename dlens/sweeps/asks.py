@@ -194,7 +194,8 @@ class Prompts(Ask):
             record = decoding.generate(chain, [rows[i] for i in indices], own_seed)
             written = ~record.is_pad & ~record.is_prompt
             for row, i in enumerate(indices):
-                texts[i] = record.text[row]
+                # A model without a tokenizer writes tokens alone.
+                texts[i] = record.text[row] if record.text else ""
                 values[i] = repetition([record.tokens[row][written[row]].tolist()])
             notes |= dict.fromkeys((*record.notes, *record.unfired))
             flops, saved, seconds = flops + record.flops, saved + record.saved_flops, seconds + record.seconds

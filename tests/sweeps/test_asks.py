@@ -58,3 +58,10 @@ def test_what_cannot_run_is_found_without_running(monkeypatch: pytest.MonkeyPatc
             _check(ask, late)
     with pytest.raises(ValueError, match="1200 in all; expected at most 512"):
         _check(Texts(("Once " * 600,), 1, 8, 0), VARIANT)
+
+
+def test_a_model_without_a_tokenizer_continues_tokens(diffusion: dlens.Model) -> None:
+    prompts, silent = Prompts([[5, 6, 7], [8, 9]], Decoding(max_new_tokens=4)), replace(diffusion, tokenizer=None)
+    found, told = (prompts.answer(Variant(dlens.trace(model))) for model in (silent, diffusion))
+    assert found["texts"] == ["", ""] != told["texts"]
+    assert found["values"] == told["values"]

@@ -96,8 +96,8 @@ def steering(
         Strength and fluency with 95 % intervals over prompts, and their paired differences.
 
     Raises:
-        ValueError: a schedule of another number of steps than the run, or a score that is no number; before anything is
-            computed, but for the score.
+        ValueError: a schedule of another number of steps than the run, a model without a tokenizer, or a score that is
+            no number; before anything is computed, but for the score.
 
     Examples:
         >>> import dlens
@@ -113,6 +113,10 @@ def steering(
         refuse("strength", strength, "a function of a text that gives a number", "pass for example len")
     check_draws(draws, seed)
     as_count(batch_size, "batch_size")
+    if base.model.tokenizer is None:
+        raise ValueError(
+            f"{base.model.name} has no tokenizer; expected one, as strength is measured on text; load with tokenizer="
+        )
     scales = {"scheduled": schedule.scales, "constant": schedule.constant}
     chains = {
         name: base.steer(vector, layers, scales[name], at=at, tokens=tokens) if name in scales else base

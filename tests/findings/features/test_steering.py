@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,9 @@ def test_what_does_not_fit_is_refused_before_anything_runs(model: dlens.Model) -
         asked: dict[str, Any] = {"vector": torch.zeros(192), "layers": 2, "schedule": schedule, "strength": len}
         with unchecked(), refused(model, ValueError, came):
             dlens.steering(model, prompts=PROMPTS, **asked | {"max_new_tokens": 3} | given)
+    silent = replace(model, tokenizer=None)
+    with refused(silent, ValueError, "has no tokenizer"):
+        dlens.steering(silent, torch.zeros(192), 2, schedule, [[5, 6, 7]], len, max_new_tokens=3)
 
 
 def test_a_score_that_is_no_number_is_refused(model: dlens.Model) -> None:
