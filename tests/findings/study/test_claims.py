@@ -8,7 +8,8 @@ from math import inf, isnan, nan
 import pytest
 
 from dlens.findings.scores.estimate import Estimate
-from dlens.findings.study.claims import CLAIMS, COMPRESSION_CLAIMS, Bar, claims, limit_of, verdict_of
+from dlens.findings.study.bars import Bar, limit_of, verdict_of
+from dlens.findings.study.claims import CLAIMS, COMPRESSION_CLAIMS, claims
 from dlens.findings.study.results import KINDS
 from tests.findings.studies import ANSWERED, EVEN, TRIO, made_model, made_study, small
 
