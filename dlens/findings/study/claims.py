@@ -172,9 +172,7 @@ def _more(claim: Claim, effect: Estimate, found: Study) -> str:
     return f"more than {found.settings.texts} texts, without --quick, narrow the interval; problems do not matter here"
 
 
-COLLAPSES = Bar(
-    "no, it collapses: less than {percent} is kept", "<", 0.5, ours=True, otherwise="over {percent}"
-)
+COLLAPSES = Bar("no, it collapses: less than {percent} is kept", "<", 0.5, ours=True, otherwise="over {percent}")
 EARLY_LIKE_LATE = Bar(
     "no, the cosine of early blocks is at most {margin} above that of late ones", "<", 0.02, ours=True
 )
