@@ -22,6 +22,7 @@ PAGES = [
     "docs/trio.md",
     "docs/widgets.md",
     "docs/concepts.md",
+    "docs/caches.md",
     "docs/decoding.md",
     "docs/models.md",
     "docs/migration.md",

@@ -43,7 +43,8 @@ def check_cache(cache: Any) -> None:
     """
     if not isinstance(cache, Cache):
         words = get_args(CachePolicy)
-        require_word("cache", cache, words, f"{', '.join(map(repr, words))}, or one of dlens.caches")
+        objects = "one of dlens.caches, such as dlens.caches.Dual()"
+        require_word("cache", cache, words, f"{', '.join(map(repr, words))}, or {objects}")
 
 
 def check_caching(model: Model, target: Target, cache: Any) -> None:
@@ -115,16 +116,23 @@ def _fullest_cache_class() -> Any:
             held = {i: x.get_seq_length() for i, x in growing.items() if kind is None or type(x) is kind}
             return max(held, key=lambda i: held[i], default=0)
 
+        def _growing(self, layer_idx: int) -> CacheLayerMixin | None:
+            asked = self.layers[layer_idx] if layer_idx < len(self.layers) else None
+            return asked if isinstance(asked, CacheLayerMixin) else None
+
+        def _own(self, asked: CacheLayerMixin | None, layer_idx: int) -> bool:
+            """Whether a layer is asked by its own block, when those before it have written already, or has written."""
+            return asked is not None and bool(asked.get_seq_length() or layer_idx > max(self._written, default=-1))
+
         def get_seq_length(self, layer_idx: int = 0) -> int:
-            return super().get_seq_length(self._fullest())
+            own = self._own(self._growing(layer_idx), layer_idx)
+            return super().get_seq_length(layer_idx if own else self._fullest())
 
         def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
-            asked = self.layers[layer_idx] if layer_idx < len(self.layers) else None
-            if not isinstance(asked, CacheLayerMixin):
-                return super().get_mask_sizes(query_length, self._fullest())
-            # Some blocks ask for themselves, when those before them have written already.
-            own = asked.get_seq_length() or layer_idx > max(self._written, default=-1)
-            return super().get_mask_sizes(query_length, layer_idx if own else self._fullest(type(asked)))
+            asked = self._growing(layer_idx)
+            kind = None if asked is None else type(asked)
+            own = self._own(asked, layer_idx)
+            return super().get_mask_sizes(query_length, layer_idx if own else self._fullest(kind))
 
     return FullestCache
 

@@ -104,6 +104,8 @@ def test_the_length_of_a_cache_is_that_of_its_fullest_layer(ar: dlens.Model) -> 
     assert cache.get_seq_length() == 0
     keys = torch.zeros(1, 2, 5, 8)
     for layer in (1, 3):
+        # A block that asks for itself is told of itself, whatever those before it have written.
+        assert cache.get_seq_length(layer) == 0 and cache.get_mask_sizes(5, layer) == (5, 0)
         cache.update(keys, keys, layer)
     assert cache.get_seq_length() == 5 == cache.get_seq_length(0)
     assert cache.layers[0].get_seq_length() == 0
