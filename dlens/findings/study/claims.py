@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, nan
 from typing import Any, Literal, final
 
 from dlens.findings.scores.estimate import Estimate
 from dlens.findings.study import estimates
+from dlens.findings.study.bars import Bar, Verdict, limit_of, verdict_of
 from dlens.findings.study.estimates import Measure
 from dlens.findings.study.results import ModelKind
 from dlens.findings.study.study import Study
@@ -20,13 +21,9 @@ __all__ = [
     "Cell",
     "Claim",
     "Row",
-    "Verdict",
     "claims",
-    "limit_of",
-    "verdict_of",
 ]
 
-Verdict = Literal["holds", "does not hold", "undecided"]
 SKIPPING = "arXiv 2603.07475"
 COLLAPSE = "arXiv 2605.06366"
 PAPERS = {
@@ -34,38 +31,8 @@ PAPERS = {
     COLLAPSE: "Layer Collapse in Diffusion Language Models",
 }
 UNCLAIMED = "no claim; judged as native diffusion"
-
-
-@final
-@dataclass(frozen=True)
-class Bar:
-    """What a paper says of one kind of model, as an inequality that says the same.
-
-    Args:
-        words: what it says; {margin}, or {percent} for a share, where the margin is named.
-        sign: on which side of the margin the effect is to lie.
-        margin: in the unit of the effect.
-        ours: whether the margin is dlens's; False where a paper names it, or the sentence is one of more or less.
-        claimed: whether it says so; False where it says nothing of this kind, and another's bar is taken.
-        reported: figures of the paper's models, as others who wrote of the paper give them.
-        measure: the effect, where it is another than that of the claim's other kinds.
-    """
-
-    words: str
-    sign: Literal["<", ">"]
-    margin: float
-    ours: bool = False
-    claimed: bool = True
-    reported: str = ""
-    measure: Measure | None = None
-
-    @property
-    def says(self) -> str:
-        """What it says, with its margin."""
-        return self.words.format(margin=f"{self.margin:g}", percent=f"{100 * self.margin:g} %")
-
-    def __str__(self) -> str:
-        return f"{self.sign} {self.margin:g}" + (" (our bar)" if self.ours else "")
+# What a page says of a cell, beside its numbers.
+_SHOWN = ("margin", "answer", "unit", "note", "more")
 
 
 @final
@@ -80,7 +47,10 @@ class Claim:
         effect: what is measured.
         bars: for each kind of model what the paper says of it, as an answer to the question.
         measure: the effect of one model of a study.
+        unit: of the effect.
+        over: what its interval is over.
         change: whose blocks are meant.
+        note: what else is said of a model at a glance.
     """
 
     title: str
@@ -89,7 +59,10 @@ class Claim:
     effect: str
     bars: Mapping[ModelKind, Bar]
     measure: Measure
+    unit: str
+    over: Literal["texts", "problems", "matrices"] = "texts"
     change: str = "apart"
+    note: Callable[[Study, str], str] | None = None
 
 
 @final
@@ -105,8 +78,12 @@ class Cell:
         verdict: whether the claim holds.
         claimed: whether a paper claims it.
         reported: figures of the paper's models, as others give them.
-        limit: why this many problems cannot decide it; empty where they can.
+        limit: why this many problems cannot decide it, and how many could; empty where they can.
         margin: the number in the bar.
+        answer: what was found, and whether that is as claimed.
+        unit: of the effect.
+        note: which channel is meant, where one is.
+        more: what would narrow the interval of a verdict that is undecided.
     """
 
     model: str
@@ -119,10 +96,14 @@ class Cell:
     reported: str = ""
     limit: str = ""
     margin: float = nan
+    answer: str = ""
+    unit: str = ""
+    note: str = ""
+    more: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain data; the margin stands in the bar."""
-        own = {name: value for name, value in vars(self).items() if name != "margin"}
+        """The numbers and the verdict as plain data; the rest follows from them."""
+        own = {name: value for name, value in vars(self).items() if name not in _SHOWN}
         return own | {"effect": self.effect.to_json()}
 
 
@@ -140,38 +121,6 @@ class Row:
     def to_json(self) -> dict[str, Any]:
         """All of it as plain data."""
         return vars(self) | {"cells": tuple(cell.to_json() for cell in self.cells)}
-
-
-def verdict_of(effect: Estimate, bar: Bar) -> Verdict:
-    """Whether the whole 95 % interval lies on the claimed side of the margin, on the other, or on both.
-
-    Examples:
-        >>> bar = Bar("", ">", 0.9)
-        >>> [verdict_of(Estimate(0.95, low, high), bar) for low, high in ((0.92, 1.0), (0.8, 1.0), (0.5, 0.8))]
-        ['holds', 'undecided', 'does not hold']
-    """
-    if not (isfinite(effect.low) and isfinite(effect.high)):
-        return "undecided"
-    above, below = effect.low > bar.margin, effect.high < bar.margin
-    if above or below:
-        return "holds" if above == (bar.sign == ">") else "does not hold"
-    return "undecided"
-
-
-def limit_of(effect: Estimate, bar: Bar) -> str:
-    """Why no answers to as many problems could put the interval on one side of the margin; empty where some could.
-
-    Examples:
-        >>> limit_of(Estimate(1.0, 0.7, 1.4, n=12, extremes=(0.5, 0.7)), Bar("", ">", 0.9))
-        'cannot be confirmed with 12 problems, whatever the answers'
-    """
-    least, most = effect.extremes
-    below, above = least >= bar.margin, most <= bar.margin
-    if not (below or above):
-        return ""
-    confirmed = below if bar.sign == "<" else above
-    what = "decided" if below and above else "confirmed" if confirmed else "refuted"
-    return f"cannot be {what} with {effect.n} problems, whatever the answers"
 
 
 def claims(found: Study) -> tuple[Row, ...]:
@@ -193,14 +142,41 @@ def _cell(claim: Claim, found: Study, name: str) -> Cell:
     bar = claim.bars[kind]
     effect = (bar.measure or claim.measure)(found, name)
     verdict = verdict_of(effect, bar)
-    limit = limit_of(effect, bar) if verdict == "undecided" else ""
-    return Cell(name, kind, bar.says, str(bar), effect, verdict, bar.claimed, bar.reported, limit, bar.margin)
+    undecided = verdict == "undecided"
+    return Cell(
+        model=name,
+        kind=kind,
+        says=bar.says,
+        bar=str(bar),
+        effect=effect,
+        verdict=verdict,
+        claimed=bar.claimed,
+        reported=bar.reported,
+        limit=limit_of(effect, bar) if undecided else "",
+        margin=bar.margin,
+        answer=bar.answer(verdict),
+        unit=bar.unit or claim.unit,
+        note=claim.note(found, name) if claim.note else "",
+        more=_more(claim, effect, found) if undecided else "",
+    )
 
 
-COLLAPSES = Bar("no, it collapses: less than {percent} is kept", "<", 0.5, ours=True)
+def _more(claim: Claim, effect: Estimate, found: Study) -> str:
+    """What would narrow an interval: more problems or more texts; nothing where there is no interval."""
+    if not isfinite(effect.low) or claim.over == "matrices":
+        return ""
+    if claim.over == "problems":
+        return "more problems, with --problems, narrow the interval"
+    if found.settings.deep:
+        return f"over the {found.settings.texts} texts of a full report; problems do not matter here"
+    return f"more than {found.settings.texts} texts, without --quick, narrow the interval; problems do not matter here"
+
+
+COLLAPSES = Bar("no, it collapses: less than {percent} is kept", "<", 0.5, ours=True, otherwise="over {percent}")
 EARLY_LIKE_LATE = Bar(
     "no, the cosine of early blocks is at most {margin} above that of late ones", "<", 0.02, ours=True
 )
+_SHARE = "share of the accuracy"
 LATE_EASIER = Bar("no, the reverse: the loss rises less without late blocks than without early ones", "<", 0.0)
 
 CLAIMS: Sequence[Claim] = (
@@ -222,20 +198,23 @@ CLAIMS: Sequence[Claim] = (
             "ar-init": replace(EARLY_LIKE_LATE, reported="Dream-7B: as Qwen2.5-7B"),
         },
         estimates.early_redundancy,
+        "difference of cosines",
     ),
     Claim(
         "Recency bias",
-        "How strong is recency bias?",
+        "How strong is recency bias of similarity, not attention?",
         SKIPPING,
-        "recency index, averaged over layers: P(1) minus the mean of P(d) over d of half the text and more, where P(d) "
-        "is the mean cosine of two positions d tokens apart; the model's minus that of the other kind on the same "
-        "texts (diffusion against AR, AR and AR-initialised against diffusion)",
+        "how alike representations are by their distance, not what attention reads: recency index, averaged over "
+        "layers: P(1) minus the mean of P(d) over d of half the text and more, where P(d) is the mean cosine of two "
+        "positions d tokens apart; the model's minus that of the other kind on the same texts (diffusion against AR, "
+        "AR and AR-initialised against diffusion)",
         {
-            "diffusion": Bar("weaker than in an autoregressive model", "<", 0.0),
-            "ar": Bar("stronger than in a native diffusion model", ">", 0.0),
-            "ar-init": Bar("stronger than in a native diffusion model", ">", 0.0),
+            "diffusion": Bar("weaker, compared with an autoregressive model", "<", 0.0),
+            "ar": Bar("stronger, compared with a native diffusion model", ">", 0.0),
+            "ar-init": Bar("stronger, compared with a native diffusion model", ">", 0.0),
         },
         estimates.recency,
+        "difference of recency indices",
     ),
     Claim(
         "AR-initialised models keep AR dynamics",
@@ -250,6 +229,7 @@ CLAIMS: Sequence[Claim] = (
             "ar-init": Bar("yes, nearer to the autoregressive model", ">", 0.5),
         },
         estimates.dynamics,
+        "from 0, native diffusion, to 1, AR",
     ),
     Claim(
         "Skipping 18.75 % of the blocks, no two neighbours",
@@ -272,9 +252,13 @@ CLAIMS: Sequence[Claim] = (
                 reported="Dream-7B, 2 of 28 blocks: 76.8 % of GSM8K, 66.2 % of HumanEval, 81.4 % of MATH500; LLaDA-8B, "
                 "2 of 32: 101.3 %, 100 %, 108.5 %",
                 measure=estimates.kept_beside_diffusion("apart"),
+                unit="difference of shares",
+                otherwise="more is kept",
             ),
         },
         estimates.kept("apart"),
+        _SHARE,
+        over="problems",
     ),
     Claim(
         "Skipping 18.75 % of the blocks, consecutive and early",
@@ -292,6 +276,8 @@ CLAIMS: Sequence[Claim] = (
             "ar-init": replace(COLLAPSES, reported="Dream-7B, 2 of 28 blocks, neighbours allowed: 14.1 % of GSM8K"),
         },
         estimates.kept("early run"),
+        _SHARE,
+        over="problems",
         change="early run",
     ),
     Claim(
@@ -305,6 +291,7 @@ CLAIMS: Sequence[Claim] = (
             "ar-init": LATE_EASIER,
         },
         estimates.late_minus_early,
+        "nats a token",
         change="late run",
     ),
     Claim(
@@ -326,10 +313,12 @@ CLAIMS: Sequence[Claim] = (
             "ar-init": Bar(UNCLAIMED, ">", 0.25, ours=True, claimed=False),
         },
         estimates.outlier_share,
+        "share of the energy",
+        note=estimates.early_channel,
     ),
     Claim(
         "Without that channel the model breaks",
-        "Does the model break without its largest channel?",
+        "Does the model break without the channel that is largest over all blocks?",
         COLLAPSE,
         "accuracy with the channel of the largest share over all blocks but the last set to zero after each of them, "
         "as a share of the accuracy with it",
@@ -347,10 +336,14 @@ CLAIMS: Sequence[Claim] = (
                 0.9,
                 ours=True,
                 reported="Llama-3.1-8B: 96 % of GSM8K is kept",
+                otherwise="under {percent} kept",
             ),
             "ar-init": Bar(UNCLAIMED, "<", 0.5, ours=True, claimed=False),
         },
         estimates.kept("no outlier"),
+        _SHARE,
+        over="problems",
+        note=estimates.removed_channel,
     ),
 )
 
@@ -372,6 +365,8 @@ COMPRESSION_CLAIMS: Sequence[Claim] = (
             "ar-init": Bar(UNCLAIMED, ">", 0.9, ours=True, claimed=False),
         },
         estimates.kept_compressed("3 bits"),
+        _SHARE,
+        over="problems",
     ),
     Claim(
         "The best allocation of sparsity reverses",
@@ -392,6 +387,8 @@ COMPRESSION_CLAIMS: Sequence[Claim] = (
             "ar-init": Bar(UNCLAIMED, ">", 0.0, claimed=False),
         },
         estimates.early_minus_late_sparser,
+        "difference of accuracies",
+        over="problems",
     ),
     Claim(
         "Early layers are overtrained",
@@ -405,6 +402,8 @@ COMPRESSION_CLAIMS: Sequence[Claim] = (
             "ar-init": Bar(UNCLAIMED, "<", 0.0, claimed=False),
         },
         estimates.early_minus_late_alpha,
+        "difference of exponents",
+        over="matrices",
     ),
 )
 """What is asked with `compression=True`."""

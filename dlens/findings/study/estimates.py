@@ -13,12 +13,13 @@ from jaxtyping import Float
 from dlens.findings.layers.compare import relative_depth, third
 from dlens.findings.scores.estimate import Estimate, kept_less, kept_share, mean_of
 from dlens.findings.scores.intervals import jackknife_interval
-from dlens.findings.study.results import Compressed, ModelKind, ModelStudy, TextReading
+from dlens.findings.study.results import Compressed, ModelKind, ModelStudy, Reading, TextReading
 from dlens.findings.study.study import Study
 
 __all__ = [
     "Measure",
     "dynamics",
+    "early_channel",
     "early_minus_late_alpha",
     "early_minus_late_sparser",
     "early_redundancy",
@@ -30,6 +31,7 @@ __all__ = [
     "loss_compressed",
     "outlier_share",
     "recency",
+    "removed_channel",
 ]
 
 _DEPTHS = 16
@@ -126,9 +128,29 @@ def _told(
             beside["kept without the next largest"] = _kept(study, name, "no next")
     n = len(model.answers["whole"].correct)
     problems = f"the verdict is about {n} problems"
-    why = "; ".join(filter(None, [_blocks(model, change) + model.changes[change].words, problems, effect.why]))
+    what = _blocks(model, change) + model.changes[change].words
+    if change == "no outlier":
+        what += f", the largest over all blocks but the last{_not_early(model.reading)}"
+    why = "; ".join(filter(None, [what, problems, effect.why]))
     shown = {**parts, f"rise of the loss, {_NATS}": loss}
     return replace(effect, why=why, beside=tuple(beside.items()), shown=tuple(shown.items()))
+
+
+def early_channel(study: Study, name: str) -> str:
+    """The channel that is largest in the first third of the blocks."""
+    return f"channel {study.models[name].reading.early_channels[0]}"
+
+
+def removed_channel(study: Study, name: str) -> str:
+    """The channel that an ablation sets to zero, the largest over all blocks but the last."""
+    reading = study.models[name].reading
+    return f"channel {reading.channel} removed{_not_early(reading)}"
+
+
+def _not_early(reading: Reading) -> str:
+    """That the largest channel of the early blocks is another, where it is."""
+    early = reading.early_channels[0]
+    return "" if early == reading.channel else f", not the early {early}"
 
 
 def _blocks(model: ModelStudy, change: str) -> str:
@@ -219,7 +241,9 @@ def outlier_share(study: Study, name: str) -> Estimate:
     early, clean = third(n_layers), reading.clean
 
     def at(values: Float[np.ndarray, "text layer"], n: int = early) -> Estimate:
-        return mean_of(values[:, :n].mean(1))
+        mean = mean_of(values[:, :n].mean(1))
+        # An interval of means does not know that a share ends at 0 and at 1.
+        return replace(mean, low=max(mean.low, 0.0), high=min(mean.high, 1.0))
 
     channel, following = reading.early_channels
     masked = {rate: at(own.early_share) for rate, own in reading.masked.items()}

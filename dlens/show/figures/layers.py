@@ -51,7 +51,7 @@ def cosine_by_layer(profiles: SeveralMeasured) -> go.Figure:
     drawn = [
         _by_layer(_label(name, p, "cosine"), _COSINE, _pooled(p, "cosine", "cosine")) for name, p in _named(profiles)
     ]
-    return _without_first_layer(lines(drawn))
+    return _without_first_layer(_with_legend(lines(drawn)))
 
 
 def largest_share(profiles: SeveralMeasured) -> go.Figure:
@@ -76,7 +76,7 @@ def largest_share(profiles: SeveralMeasured) -> go.Figure:
         channels = [f"channel {channel}" for channel in data["top_channel"].values]
         label = "energy share of the largest channel"
         drawn.append(_by_layer(_label(name, p, "outliers"), label, data["top_share"], channels))
-    return lines(drawn)
+    return _with_legend(lines(drawn))
 
 
 def channel_share(profile: MeasuredLayers) -> go.Figure:
@@ -100,7 +100,9 @@ def channel_share(profile: MeasuredLayers) -> go.Figure:
         colorbar={"title": {"text": "share"}, "thickness": 12},
         hovertemplate="layer %{x}, channel %{y}: %{z:.3f}<extra></extra>",
     )
-    return styled(go.Figure(heat), "layer", "channel", yaxis={"type": "category", "autorange": "reversed"})
+    return styled(
+        go.Figure(heat), "layer", f"channel of {profile.model}", yaxis={"type": "category", "autorange": "reversed"}
+    )
 
 
 def cosine_by_noise(profile: MeasuredLayers) -> go.Figure:
@@ -112,7 +114,8 @@ def cosine_by_noise(profile: MeasuredLayers) -> go.Figure:
         >>> [line.name for line in figure.data]
         ['20% to 30% masked', '70% to 80% masked']
     """
-    return _without_first_layer(_noise_lines(_pooled(profile, "cosine", "cosine", ["noise"]), _COSINE))
+    values = _pooled(profile, "cosine", "cosine", ["noise"])
+    return _without_first_layer(_noise_lines(values, f"{_COSINE}, {profile.model}"))
 
 
 def share_by_noise(profile: MeasuredLayers) -> go.Figure:
@@ -125,7 +128,7 @@ def share_by_noise(profile: MeasuredLayers) -> go.Figure:
         ['20% to 30% masked', '70% to 80% masked']
     """
     share = _pooled(profile, "outliers", "energy_share", ["noise"]).isel(channel=0)
-    return _noise_lines(share, f"energy share of channel {int(share['channel'])}")
+    return _noise_lines(share, f"energy share of channel {int(share['channel'])}, {profile.model}")
 
 
 def _named(profiles: SeveralMeasured) -> list[tuple[str, MeasuredLayers]]:
@@ -209,4 +212,10 @@ def _without_first_layer(figure: go.Figure) -> go.Figure:
     if later:
         margin = 0.05 * (max(later) - min(later)) + 1e-3
         figure.update_yaxes(range=[min(later) - margin, max(later) + margin])
+        figure.update_xaxes(title_text="layer (0 is off the axis: it builds the stream)")
     return figure
+
+
+def _with_legend(figure: go.Figure) -> go.Figure:
+    """One line alone is named, too: a file of its figure would not say of whom it is."""
+    return figure.update_layout(showlegend=True)

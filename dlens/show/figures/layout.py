@@ -44,7 +44,7 @@ def drawn(figure: go.Figure, width: float = 720, height: float | None = None, si
     owners = [name_of(trace) for trace in traces]
     # Bands have the name of their line.
     names = list(dict.fromkeys(owners))
-    rows = _legend_rows(names, width, size) if layout.showlegend and len(names) > 1 else []
+    rows = _legend_rows(names, width, size) if layout.showlegend else []
     page = _placed(across, up, width, height, size, len(rows), any(trace.type == "heatmap" for trace in traces))
     marks = {name: [] for name in names}
     for number, trace in enumerate(traces):

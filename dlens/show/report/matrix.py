@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlens.findings.study.claims import COMPRESSION_CLAIMS, Cell, Row
 from dlens.html import rendered
-from dlens.show.report.published import ADDRESSES, PUBLISHED, UNTESTED, Published
+from dlens.show.report.published import ADDRESSES, PUBLISHED, Published
 from dlens.show.report.words import colour_of, number, shown_number
 
 if TYPE_CHECKING:
@@ -48,15 +48,15 @@ def matrix(rows: Sequence[Row]) -> Markup:
         "show/report/matrix.html.j2",
         rows=rows,
         unasked=_unasked(rows),
-        answer=_answer,
         anchor=row_anchor,
         address=_references,
+        beside=_beside,
+        claimed=_claimed,
         colour=colour_of,
         number=number,
         picture=_pictures,
         published=_published,
-        shown=shown_number,
-        untested=[(words, paper, ADDRESSES[paper]) for paper, words in UNTESTED],
+        unit=_unit,
         width=_WIDTH,
         height=_HEIGHT,
     )
@@ -73,9 +73,22 @@ def _unasked(rows: Sequence[Row]) -> list[str]:
     return [claim.question for claim in COMPRESSION_CLAIMS if claim.title not in asked]
 
 
-def _answer(cell: Cell) -> str:
-    """What is claimed, in a word or two: yes or no, where that is what it begins with."""
-    return cell.says.partition(",")[0]
+def _claimed(cell: Cell) -> list[str]:
+    """What is claimed, where the answer does not say it."""
+    if not cell.claimed:
+        return ["no claim of this kind"]
+    return [f"claimed: {cell.says.partition(',')[0]}"] if cell.verdict == "undecided" else []
+
+
+def _beside(cell: Cell, paper: Published | None) -> list[str]:
+    """Which channel is meant, and the paper's own number."""
+    own = f"paper: {shown_number(paper.value)} ({paper.words})" if paper else ""
+    return list(filter(None, [cell.note, own]))
+
+
+def _unit(row: Row) -> str:
+    """In what the effects of a row are counted; several where that differs by kind of model."""
+    return " or ".join(dict.fromkeys(cell.unit for cell in row.cells))
 
 
 def _references(row: Row) -> list[tuple[str, str]]:

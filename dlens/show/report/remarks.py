@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import permutations
 
 import numpy as np
 from jaxtyping import Float
 
-from dlens.findings.scores.estimate import Estimate, kept_share
+from dlens.findings.scores.estimate import Estimate, kept_share, mean_of
 from dlens.findings.study.estimates import loss_change
 from dlens.findings.study.results import ModelStudy
 from dlens.findings.study.study import Study
@@ -17,7 +16,8 @@ from dlens.show.report.words import number
 __all__ = ["remarks"]
 
 _KEPT = 0.95
-# A line jumps where one block moves it by as much of its whole range, and the range is worth a word.
+_SKIPS = {"apart": "no two neighbours", "early run": "consecutive and early"}
+# A line jumps where one block moves it by as much of its whole range, in all likelihood, and the range is worth a word.
 _JUMP, _RANGE = 0.5, 0.05
 
 
@@ -44,17 +44,28 @@ def _dearer_but_solved(found: Study) -> Iterator[str]:
 
 def _other_order(found: Study) -> Iterator[str]:
     """One model pays more loss than another for the same skip, and keeps more accuracy."""
-    effects = {name: _effects(found, name, own).get("apart") for name, own in found.models.items()}
-    known = {name: pair for name, pair in effects.items() if pair is not None}
-    for a, b in permutations(known, 2):
-        (loss_a, kept_a), (loss_b, kept_b) = known[a], known[b]
-        if loss_a.low > loss_b.high and kept_a.value > kept_b.value:
-            yield (
-                f"Skipping {found.skipped('apart')}, no two neighbours, raises the loss of {a} more than that of {b} "
-                f"({number(loss_a)} against {number(loss_b)} nats a token), and {a} keeps more of its accuracy "
-                f"({number(kept_a)} against {number(kept_b)}). Losses of unlike objectives are on unlike scales, and "
-                f"errors of decoding add up over steps, which the loss of a given text does not see."
+    for change, words in _SKIPS.items():
+        effects = {name: _effects(found, name, own).get(change) for name, own in found.models.items()}
+        known = {name: pair for name, pair in effects.items() if pair is not None}
+        said = [
+            f"{a} pays more than {' and '.join(others)} and keeps more"
+            for a in known
+            if (others := [b for b in known if _dearer_and_better(known[a], known[b])])
+        ]
+        if said:
+            numbers = "; ".join(
+                f"{name} {number(loss)} nats a token, kept {number(kept)}" for name, (loss, kept) in known.items()
             )
+            yield (
+                f"Skipping {found.skipped(change)}, {words}, ranks the models in one way by the rise of the loss of "
+                f"text and in another by the accuracy that is kept: {'; '.join(said)} ({numbers}). Losses of unlike "
+                f"objectives are on unlike scales, and errors of decoding add up over steps, which the loss of a given "
+                f"text does not see. Where intervals overlap, other texts and problems may rank them otherwise."
+            )
+
+
+def _dearer_and_better(own: tuple[Estimate, Estimate], other: tuple[Estimate, Estimate]) -> bool:
+    return own[0].value > other[0].value and own[1].value > other[1].value
 
 
 def _effects(found: Study, name: str, own: ModelStudy) -> dict[str, tuple[Estimate, Estimate]]:
@@ -70,14 +81,15 @@ def _effects(found: Study, name: str, own: ModelStudy) -> dict[str, tuple[Estima
 def _jumps(found: Study) -> Iterator[str]:
     """One block moves the share of the largest channel by half of its range and more."""
     for name, own in found.models.items():
-        line = np.nanmean(own.reading.clean.share, 0)
+        share = own.reading.clean.share
+        line = np.nanmean(share, 0)
         place = _jump(line)
-        if place:
+        if place and _same_way(mean_of(share[:, place] - share[:, place - 1])):
             yield (
-                f"The energy share of {name}'s largest channel jumps from {_written(line[place - 1])} after layer "
-                f"{place - 1} to {_written(line[place])} after layer {place}: one block writes most of it, which a "
-                f"mean over a third of the blocks hides. Whether another run of training has it there cannot be said "
-                f"from one."
+                f"The energy share of channel {own.reading.channel}, the largest of {name}, jumps from "
+                f"{_written(line[place - 1])} after layer {place - 1} to {_written(line[place])} after layer {place}: "
+                f"one block writes most of it, which a mean over a third of the blocks hides. Whether another run of "
+                f"training has it there cannot be said from one."
             )
 
 
@@ -88,6 +100,11 @@ def _jump(line: Float[np.ndarray, " layer"]) -> int:
         return 0
     steps, spread = np.abs(np.diff(later)), float(np.ptp(later))
     return int(steps.argmax()) + 2 if spread > _RANGE and steps.max() > _JUMP * spread else 0
+
+
+def _same_way(step: Estimate) -> bool:
+    """Whether the whole interval of a step over texts is up, or down."""
+    return step.low > 0 or step.high < 0
 
 
 def _written(value: float) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import inf
 
 import numpy as np
+from jaxtyping import Float
 
 from dlens.findings.layers.compare import relative_depth
 from dlens.findings.scores.estimate import Curve, Estimate, kept_share, mean_curve
@@ -22,7 +24,15 @@ from dlens.show.report.words import margin
 __all__ = ["sections"]
 
 _HALF = 0.5
-_MASKS, _OTHERS = ", masks", ", other positions"
+_CHANGES = {
+    "apart": "skips {apart}, no two neighbours",
+    "early run": "skips as many in a row, early",
+    "late run": "skips as many in a row, late",
+    "no outlier": "the channel that is the largest over all blocks but the last to zero",
+    "no random": "a random channel to zero",
+    "mean outlier": "the largest channel to its mean",
+    "no next": "the next largest to zero, of as much energy together",
+}
 
 
 def sections(found: Study, rows: Sequence[Row]) -> list[Section]:
@@ -45,12 +55,7 @@ def sections(found: Study, rows: Sequence[Row]) -> list[Section]:
             "Recency index of what leaves each block, on text without masks: P(1) minus the mean of P(d) over d of "
             "half the text and more, where P(d) is the mean cosine of two positions d tokens apart.",
         ),
-        _by_layer(
-            found,
-            "share",
-            "The largest channel",
-            "Share of the stream's energy that the model's largest channel holds after each block, without masks.",
-        ),
+        _largest_channels(found),
         _accuracies(found),
         _losses(found),
         *_disruption(found),
@@ -64,26 +69,71 @@ def sections(found: Study, rows: Sequence[Row]) -> list[Section]:
 
 
 def _by_layer(found: Study, name: str, title: str, text: str, first: int = 0) -> Section:
-    series = {model: getattr(own.reading.clean, name) for model, own in found.models.items()}
-    label = {"cosine": "cosine", "recency": "recency index", "share": "energy share"}[name]
+    series = [_Line(model, getattr(own.reading.clean, name)) for model, own in found.models.items()]
+    label = {"cosine": "cosine", "recency": "recency index"}[name]
     return _profiles(found, title, text, series, label, first)
 
 
+def _largest_channels(found: Study) -> Section:
+    """The channel that is removed, and that of the early blocks where it is another."""
+    series = []
+    for model, own in found.models.items():
+        channel, early = own.reading.channel, own.reading.early_channels[0]
+        series.append(_Line(model, own.reading.clean.share, f", channel {channel}"))
+        if early != channel:
+            series.append(_Line(model, own.reading.clean.early_share, f", channel {early}, early", dashed=True))
+    text = (
+        "Share of the stream's energy that one channel holds after each block, without masks. Solid: of the channel "
+        "that is the largest over all blocks but the last, which is the one that is removed."
+    )
+    if any(line.dashed for line in series):
+        text += " Dashed: of that which is the largest in the first third of the blocks, where it is another."
+    return _profiles(found, "The largest channel", text, series, "energy share", ends=(0.0, 1.0))
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A line over depth.
+
+    Args:
+        model: whose.
+        values: [text, layer].
+        words: what the legend says besides the model.
+        dashed: whether it is the second line of its model.
+    """
+
+    model: str
+    values: Float[np.ndarray, "text layer"]
+    words: str = ""
+    dashed: bool = False
+
+
 def _profiles(
-    found: Study, title: str, text: str, series: Mapping[str, np.ndarray], label: str, first: int = 0
+    found: Study,
+    title: str,
+    text: str,
+    series: Sequence[_Line],
+    label: str,
+    first: int = 0,
+    ends: tuple[float, float] = (-inf, inf),
 ) -> Section:
-    """Lines over depth, of values [text, layer], with their numbers by layer; a name begins with that of its model."""
+    """Lines over depth with their numbers by layer; no interval goes beyond the ends that the numbers have."""
     models = list(found.models)
     measured = [
-        _over_texts(name, label, "layer", range(values.shape[1]), mean_curve(values)) for name, values in series.items()
+        _over_texts(
+            line.model + line.words, label, "layer", range(line.values.shape[1]), _within(mean_curve(line.values), ends)
+        )
+        for line in series
     ]
-    numbers = [models.index(name.removesuffix(_MASKS).removesuffix(_OTHERS)) for name in series]
-    # A dash for other positions, and dots where colours begin anew.
-    dashes = [
-        2 * (number // len(COLOURS)) + name.endswith(_OTHERS) for number, name in zip(numbers, series, strict=True)
-    ]
+    numbers = [models.index(line.model) for line in series]
+    # A dash for the second line of a model, and dots where colours begin anew.
+    dashes = [2 * (number // len(COLOURS)) + line.dashed for number, line in zip(numbers, series, strict=True)]
     figure = bands([own.after(first) for own in _on_one_axis(measured)], numbers, dashes)
     return Section(title, text, figure, *statistics_table(measured))
+
+
+def _within(curve: Curve, ends: tuple[float, float]) -> Curve:
+    return replace(curve, low=np.clip(curve.low, *ends), high=np.clip(curve.high, *ends))
 
 
 def _over_texts(name: str, label: str, along: str, places: Sequence[int], curve: Curve) -> Statistic:
@@ -106,11 +156,12 @@ def _estimated(name: str, label: str, effects: Sequence[tuple[str, Estimate]]) -
 
 
 def _masked(found: Study) -> Iterator[Section]:
-    series = {}
+    series = []
     for name, own in found.models.items():
         if _HALF in own.reading.noise:
             texts = own.reading.noise[_HALF]
-            series |= {f"{name}{_MASKS}": texts.cosine_masked, f"{name}{_OTHERS}": texts.cosine_unmasked}
+            series.append(_Line(name, texts.cosine_masked, ", masks"))
+            series.append(_Line(name, texts.cosine_unmasked, ", other positions", dashed=True))
     if series:
         text = (
             "The same cosine with half of the tokens masked, masks and other positions apart: masks enter all alike, "
@@ -156,11 +207,7 @@ def _accuracies(found: Study) -> Section:
         "repeated 4-grams",
         "an answer",
     ]
-    text = (
-        f"Accuracy on {found.task} after a change, as a share of the accuracy without it. apart: skips "
-        f"{found.skipped('apart')}, no two neighbours; early run, late run: as many in a row; no outlier: the "
-        f"largest channel to zero; no random: a random one; no next: the next largest, of as much energy together."
-    )
+    text = f"Accuracy on {found.task} after a change, as a share of the accuracy without it. {_drawn(found, series)}"
     return Section("What is kept of the accuracy", text, points(series, 1), columns, rows)
 
 
@@ -178,9 +225,17 @@ def _losses(found: Study) -> Section:
     columns = ["model", "change", "what", "loss", "increase", "low", "high", "FLOPs saved"]
     text = (
         "How much the loss of text rises by a change, in nats a token: next-token, or the denoising bound. The share "
-        "of FLOPs that is saved is counted, head and embedding included; papers count skipped blocks over all blocks."
+        "of FLOPs that is saved is counted, head and embedding included; papers count skipped blocks over all blocks. "
+        + _drawn(found, series)
     )
     return Section("What it costs in loss", text, points(series, 0), columns, rows)
+
+
+def _drawn(found: Study, series: Sequence[Statistic]) -> str:
+    """What the changes are that a figure shows."""
+    shown = {change for own in series for change in own.places}
+    words = [f"{name}: {words}" for name, words in _CHANGES.items() if name in shown]
+    return f"{'; '.join(words)}.".format(apart=found.skipped("apart"))
 
 
 def _disruption(found: Study) -> Iterator[Section]:
@@ -242,7 +297,7 @@ def _compressed(found: Study) -> Iterator[Section]:
 
 
 def _spectra(found: Study) -> Iterator[Section]:
-    series = {name: own.spectra.alpha.T for name, own in found.models.items() if own.spectra is not None}
+    series = [_Line(name, own.spectra.alpha.T) for name, own in found.models.items() if own.spectra is not None]
     if series:
         text = (
             "Exponent of the tail of the spectra of the weights, averaged over the matrices of a block, with intervals "

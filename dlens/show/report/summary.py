@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from dlens.caches.cache import Cache
@@ -15,7 +16,7 @@ from dlens.findings.study.results import ModelKind
 from dlens.findings.study.study import Study
 from dlens.html import rendered
 from dlens.show.report.matrix import row_anchor
-from dlens.show.report.published import ADDRESSES
+from dlens.show.report.published import ADDRESSES, UNTESTED
 from dlens.show.report.words import CLASSES, colour_of, margin, number
 from dlens.tracing.probes.calibration import calibration_texts
 
@@ -75,6 +76,7 @@ def summary(asked: str, rows: Sequence[Row], odd: Sequence[str] = (), example: s
         example: HTML of an example, between these and the rows.
     """
     shown = {"says": _says, "colour": colour_of, "margin": margin, "number": number, "about": _about, "beside": _beside}
+    shown |= {"unit": _unit, "untested": [(words, paper, ADDRESSES[paper]) for paper, words in UNTESTED]}
     given = {"asked": asked, "rows": rows, "remarks": odd, "example": example, "anchor": row_anchor}
     return rendered("show/report/summary.html.j2", many=len(rows[0].cells) > _SIDE_BY_SIDE, **given, **shown)
 
@@ -89,13 +91,18 @@ def _says(cell: Cell) -> str:
     return f"claimed of {_OF[cell.kind]}: {cell.says}" if cell.claimed else cell.says
 
 
+def _unit(cell: Cell) -> str:
+    """In what an effect is counted, where there is one."""
+    return f", {cell.unit}" if isfinite(cell.effect.value) else ""
+
+
 def _about(effect: Estimate) -> list[str]:
     lines = [effect.why, *(f"{words}: {number(own)}" for words, own in effect.shown)]
     return [line for line in lines if line]
 
 
 def _beside(cell: Cell) -> list[str]:
-    return [line for line in (cell.limit, cell.reported and f"reported: {cell.reported}") if line]
+    return [line for line in (cell.limit, cell.more, cell.reported and f"reported: {cell.reported}") if line]
 
 
 def method(found: Study) -> str:
@@ -113,8 +120,8 @@ def method(found: Study) -> str:
         f"code, the same for all models, each read in a forward of its own, clean, and by diffusion models also with "
         f"{noise} of the tokens masked at random: masks alone would make early layers look alike. Layers are read at "
         f"resid_pre and resid_post, never at the output of the final norm. Cosine per token, averaged over positions; "
-        f"recency from the cosine of two positions of a text; the largest channel is the one with the largest share "
-        f"of the energy over all blocks but the last, on the whole calibration text.",
+        f"recency from the cosine of two positions of a text, not from attention; the largest channel is the one with "
+        f"the largest share of the energy over all blocks but the last, on the whole calibration text.",
         f"Loss: {estimators}; the same masks for every change.",
         f"Accuracy: {settings.problems} test problems of {found.task}, the same for every model and change, greedy; "
         f"diffusion models with LLaDA's sampler, at half as many steps as tokens. A share of nothing is not "

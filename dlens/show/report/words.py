@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from math import isfinite, nan
 
 from dlens.findings.scores.estimate import Estimate
-from dlens.findings.study.claims import Cell, Verdict
+from dlens.findings.study.bars import Verdict
+from dlens.findings.study.claims import Cell
 
 __all__ = ["CLASSES", "colour_of", "margin", "number", "shown_number"]
 

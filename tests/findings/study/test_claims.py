@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import re
-from math import inf, isnan, nan
+from dataclasses import replace
+from math import isnan
 
+import numpy as np
 import pytest
 
-from dlens.findings.scores.estimate import Estimate
-from dlens.findings.study.claims import CLAIMS, COMPRESSION_CLAIMS, Bar, claims, limit_of, verdict_of
+from dlens.findings.study.bars import Bar
+from dlens.findings.study.claims import CLAIMS, COMPRESSION_CLAIMS, claims
 from dlens.findings.study.results import KINDS
+from dlens.findings.study.study import QUICK
 from tests.findings.studies import ANSWERED, EVEN, TRIO, made_model, made_study, small
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "above", "below"),
-    [
-        (0.6, 0.7, "holds", "does not hold"),
-        (0.2, 0.4, "does not hold", "holds"),
-        (0.4, 0.6, "undecided", "undecided"),
-        (0.5, 0.7, "undecided", "undecided"),
-        (nan, nan, "undecided", "undecided"),
-    ],
-)
-def test_a_verdict_needs_the_whole_interval(low: float, high: float, above: str, below: str) -> None:
-    effect = Estimate(0.5, low, high)
-    assert verdict_of(effect, Bar("", ">", 0.5)) == above
-    assert verdict_of(effect, Bar("", "<", 0.5)) == below
 
 
 def test_every_claim_says_something_of_every_kind_and_every_model() -> None:
@@ -107,32 +94,16 @@ def test_what_collapses_keeps_less_than_half() -> None:
     assert (apart.verdict, run.verdict) == ("does not hold", "holds")
 
 
-@pytest.mark.parametrize(
-    ("extremes", "sign", "words"),
-    [
-        ((0.4, 0.7), ">", "confirmed"),
-        ((0.4, 0.7), "<", "refuted"),
-        ((0.95, 1.2), "<", "confirmed"),
-        ((0.95, 1.2), ">", "refuted"),
-        ((0.95, 0.7), ">", "decided"),
-        ((0.4, 1.2), ">", ""),
-        ((-inf, inf), "<", ""),
-    ],
-)
-def test_a_bar_that_so_few_problems_cannot_reach_is_said(extremes: tuple[float, float], sign: str, words: str) -> None:
-    found = limit_of(Estimate(0.8, 0.5, 1.1, n=12, extremes=extremes), Bar("", sign, 0.9))  # pyright: ignore
-    assert found == (f"cannot be {words} with 12 problems, whatever the answers" if words else "")
-
-
 def test_twelve_of_twelve_cannot_confirm_that_more_than_nine_tenths_are_kept() -> None:
     limits = []
     for n in (12, 44, 45):
         study = made_study({"dllm": made_model("diffusion", EVEN, solved=dict.fromkeys(ANSWERED, "1" * n))})
         cell = claims(study)[3].cells[0]
         limits.append((cell.verdict, cell.limit))
+    takes = "whatever the answers: it takes 45 solved ones that all stay solved"
     assert limits == [
-        ("undecided", "cannot be confirmed with 12 problems, whatever the answers"),
-        ("undecided", "cannot be confirmed with 44 problems, whatever the answers"),
+        ("undecided", f"cannot be confirmed with 12 problems, {takes}"),
+        ("undecided", f"cannot be confirmed with 44 problems, {takes}"),
         ("holds", ""),
     ]
 
@@ -164,3 +135,39 @@ def test_bits_and_zeros_are_decided_where_they_were_asked() -> None:
     assert beside["kept with sparser late layers"].value == 1.0
     assert [round(cell.effect.value, 6) for cell in spectra.cells] == [0.0, -2.0]
     assert [cell.claimed for cell in spectra.cells] == [False, True] and spectra.cells[1].verdict == "holds"
+
+
+def test_undecided_cells_say_whether_texts_or_problems_would_decide() -> None:
+    """The cosine of text is even, with an interval around the bar; half of the answers are kept."""
+    model = made_model("ar", EVEN, solved=solved(apart="10" * 18))
+    cosine = model.reading.clean.cosine.copy()
+    cosine[:, 1:3] += np.array([[-0.2], [0.2]] * 3)
+    read = replace(model.reading, noise={0.0: replace(model.reading.clean, cosine=cosine)})
+    found = made_study({"ar": replace(model, reading=read)})
+    full, quick = (claims(each) for each in (found, replace(found, settings=QUICK)))
+    assert [rows[0].cells[0].verdict for rows in (full, quick)] == ["undecided"] * 2
+    assert full[0].cells[0].more == "over the 24 texts of a full report; problems do not matter here"
+    assert quick[0].cells[0].more.startswith("more than 8 texts, without --quick, ")
+    assert (full[3].cells[0].verdict, full[3].cells[0].more) == (
+        "undecided",
+        "more problems, with --problems, narrow the interval",
+    )
+    assert all(cell.more == "" for row in full for cell in row.cells if cell.verdict != "undecided")
+
+
+def test_a_channel_that_is_removed_is_not_the_early_one_unless_it_is() -> None:
+    model = made_model("diffusion", EVEN)
+    same = replace(model, reading=replace(model.reading, channel=6))
+    rows = claims(made_study({"other": model, "same": same}))
+    assert [cell.note for cell in rows[6].cells] == ["channel 6", "channel 6"]
+    assert [cell.note for cell in rows[7].cells] == ["channel 5 removed, not the early 6", "channel 6 removed"]
+    other, alike = (cell.effect.why for cell in rows[7].cells)
+    assert ", the largest over all blocks but the last, not the early 6; " in other
+    assert ", the largest over all blocks but the last; " in alike
+
+
+def test_every_effect_has_a_unit() -> None:
+    rows = claims(made_study(TRIO | {"init": made_model("ar-init", EVEN)}))
+    assert all(cell.unit for row in rows for cell in row.cells)
+    assert [cell.unit for cell in rows[3].cells] == ["share of the accuracy"] * 2 + ["difference of shares"]
+    assert rows[5].cells[0].unit == "nats a token"

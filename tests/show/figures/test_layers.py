@@ -7,6 +7,8 @@ import pytest
 import dlens
 from dlens.findings.layers.profile import Profile
 from dlens.show import figures
+from dlens.show.figures.drawing import Words
+from dlens.show.figures.layout import drawn
 from tests.refusing import assert_three_parts
 from tests.unchecked import unchecked
 
@@ -62,6 +64,18 @@ def test_a_measured_record_is_drawn_as_a_profile_of_the_same_run_is(diffusion: d
     assert figures.cosine_by_noise(record) == figures.cosine_by_noise(profile)
     assert figures.share_by_noise(record) == figures.share_by_noise(profile)
     assert figures.channel_share(record) == figures.channel_share(profile)
+
+
+def test_a_figure_alone_says_whose_it_is_and_where_layer_0_went(profiles: list[Profile]) -> None:
+    cosine, share = figures.cosine_by_layer(profiles[0]), figures.largest_share(profiles[0])
+    for figure in (cosine, share):
+        assert [mark.text for key in drawn(figure).keys for mark in key.marks if isinstance(mark, Words)] == [
+            "trio/ar, clean"
+        ]
+    assert "0 is off the axis" in cosine.layout.xaxis.title.text and share.layout.xaxis.title.text == "layer"
+    assert cosine.data[0].y[0] < cosine.layout.yaxis.range[0]
+    for draw in (figures.channel_share, figures.cosine_by_noise, figures.share_by_noise):
+        assert "trio/diffusion" in draw(profiles[1]).layout.yaxis.title.text
 
 
 def test_one_profile_and_a_comparison_need_no_list(profiles: list[Profile]) -> None:

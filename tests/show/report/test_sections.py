@@ -78,6 +78,40 @@ def test_masks_and_other_positions_have_the_colour_of_their_model(shown: dict[st
     assert masks.line.color == others.line.color == drawn(shown["What each block changes"])[1].line.color
 
 
+def test_both_largest_channels_are_drawn_and_named(shown: dict[str, Section], study: Study) -> None:
+    section = shown["The largest channel"]
+    assert [(line.name, line.line.dash) for line in drawn(section)] == [
+        ("ar, channel 5", "solid"),
+        ("ar, channel 6, early", "dash"),
+        ("dllm, channel 5", "solid"),
+        ("dllm, channel 6, early", "dash"),
+    ]
+    np.testing.assert_array_equal(drawn(section)[3].y, study.models["dllm"].reading.clean.early_share.mean(0))
+    model = made_model("ar", EVEN)
+    same = made_study({"ar": replace(model, reading=replace(model.reading, channel=6))})
+    alone = sections(same, claims(same))[3]
+    assert [line.name for line in drawn(alone)] == ["ar, channel 6"]
+    assert "Dashed: " in section.text and "Dashed: " not in alone.text
+
+
+def test_no_interval_of_a_share_goes_below_nothing() -> None:
+    model = made_model("ar", EVEN)
+    share = np.zeros((6, 7))
+    share[0] = 0.4
+    read = replace(model.reading.clean, share=share, early_share=share)
+    found = made_study({"ar": replace(model, reading=replace(model.reading, noise={0.0: read}))})
+    assert mean_interval(share)[1].max() < 0
+    assert {row[2] for row in sections(found, claims(found))[3].rows} == {0.0}
+    assert claims(found)[6].cells[0].effect.low == 0.0
+
+
+def test_captions_explain_what_is_drawn(shown: dict[str, Section]) -> None:
+    kept, costs = shown["What is kept of the accuracy"].text, shown["What it costs in loss"].text
+    assert "apart: skips 1 of 7 blocks (14.29 %), no two neighbours; early run: " in kept
+    assert "late run: " not in kept and "no next: " not in kept
+    assert "late run: " in costs and "no next: " in costs and "mean outlier: " in costs
+
+
 def test_distances_count_from_1(shown: dict[str, Section]) -> None:
     section = shown["Similarity by distance"]
     assert list(drawn(section)[0].x) == [row[0] for row in section.rows] == [1, 2, 3, 4, 5, 6, 7, 8]

@@ -7,12 +7,14 @@ from dataclasses import replace
 from html import escape as html_of
 
 import pytest
+from markupsafe import escape
 
 from dlens.caches import Blocks, Cache, Delayed
 from dlens.findings.scores.estimate import Estimate
 from dlens.findings.study import study as studies
 from dlens.findings.study.claims import claims
 from dlens.findings.study.study import Study
+from dlens.show.report.published import UNTESTED
 from dlens.show.report.report import report_page
 from dlens.show.report.summary import lead, method, number
 from tests.findings.studies import ANSWERED, made_model, made_study
@@ -36,8 +38,8 @@ def test_the_summary_has_a_verdict_and_numbers_for_every_model(html: str, found:
     cells = table.split("<td ")[1:]
     assert len(cells) == 8 * 2
     for cell, own in zip(cells, [cell for row in claims(found) for cell in row.cells], strict=True):
-        assert f">{own.verdict}</span>" in cell
-        assert number(own.effect, own.margin) in cell and html_of(own.effect.why) in cell
+        assert f">{own.answer}</span>" in cell
+        assert f"{number(own.effect, own.margin)}, {own.unit}</span>" in cell and html_of(own.effect.why) in cell
         assert html_of(f"claimed of {'AR' if own.kind == 'ar' else 'native diffusion'}: {own.says}\u00a0— ") in cell
     assert "not training runs" in html.split('<table class="claims">')[0]
 
@@ -56,7 +58,7 @@ def test_what_is_claimed_of_no_such_model_is_judged_without_colour() -> None:
     assert (dominates.verdict, dominates.claimed) == ("holds", False)
     html = report_page(study, claims(study))
     cell = html.split("no claim; judged as native diffusion\u00a0— ")[1].split("</td>")[0]
-    assert '<span class="verdict unclaimed">holds</span>' in cell and "judged by &gt; 0.25" in cell
+    assert '<span class="verdict unclaimed">yes</span>' in cell and "judged by &gt; 0.25" in cell
     assert "claimed &gt; 0.25" not in html and "nothing is claimed" not in html
 
 
@@ -106,10 +108,17 @@ def test_counts_leave_out_what_no_paper_claims() -> None:
 def test_what_so_few_problems_cannot_decide_and_what_is_reported_is_in_the_cell() -> None:
     study = made_study({"dllm": made_model("diffusion", EARLY, solved=dict.fromkeys(ANSWERED, "1" * 12))})
     cell = report_page(study, claims(study)).split('<table class="claims">')[1].split("<td ")[4]
-    assert "<small>cannot be confirmed with 12 problems, whatever the answers</small>" in cell
+    limit = "cannot be confirmed with 12 problems, whatever the answers: it takes 45 solved ones that all stay solved"
+    assert f"<small>{limit}</small><small>more problems, with --problems, narrow the interval</small>" in cell
     assert "<small>reported: LLaDA-8B, 6 of 32 blocks: 91.8 % of GSM8K" in cell
     assert "our bar" not in cell
     assert "(our bar)" in report_page(study, claims(study)).split("<td ")[1]
+
+
+def test_what_is_not_tested_is_open_and_in_the_contents(html: str) -> None:
+    assert '<li><a href="#what-is-not-tested">What is not tested</a></li>' in html
+    section = html.split('<section id="what-is-not-tested">')[1].split("</section>")[0]
+    assert "<details" not in section and all(str(escape(words)) in section for _, words in UNTESTED)
 
 
 def test_numbers_in_words_are_those_of_the_study(found: Study) -> None:

@@ -1,0 +1,130 @@
+"""What a paper says of one kind of model as an inequality, and what an interval decides of it."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from functools import lru_cache
+from math import isfinite
+from typing import Literal, final
+
+from dlens.findings.scores.estimate import Estimate
+from dlens.findings.scores.intervals import ratio_interval
+from dlens.findings.study.estimates import Measure
+
+__all__ = ["Bar", "Verdict", "limit_of", "verdict_of"]
+
+Verdict = Literal["holds", "does not hold", "undecided"]
+_OPPOSITES = {"yes": "no", "no": "yes", "weaker": "stronger", "stronger": "weaker"}
+# No report asks as many.
+_MOST_PROBLEMS = 10_000
+
+
+@final
+@dataclass(frozen=True)
+class Bar:
+    """What a paper says of one kind of model, as an inequality that says the same.
+
+    Args:
+        words: what it says; {margin}, or {percent} for a share, where the margin is named.
+        sign: on which side of the margin the effect is to lie.
+        margin: in the unit of the effect.
+        ours: whether the margin is dlens's; False where a paper names it, or the sentence is one of more or less.
+        claimed: whether it says so; False where it says nothing of this kind, and another's bar is taken.
+        reported: figures of the paper's models, as others who wrote of the paper give them.
+        measure: the effect, where it is another than that of the claim's other kinds.
+        unit: of that effect.
+        otherwise: what is so on the other side of the margin, where that is not the opposite of what is claimed.
+    """
+
+    words: str
+    sign: Literal["<", ">"]
+    margin: float
+    ours: bool = False
+    claimed: bool = True
+    reported: str = ""
+    measure: Measure | None = None
+    unit: str = ""
+    otherwise: str = ""
+
+    @property
+    def says(self) -> str:
+        """What it says, with its margin."""
+        return self._with_margin(self.words)
+
+    def answer(self, verdict: Verdict) -> str:
+        """What a verdict answers to the question, and whether that is as claimed.
+
+        Examples:
+            >>> bar = Bar("no, less than {percent} is kept", "<", 0.9)
+            >>> [bar.answer(verdict) for verdict in ("holds", "does not hold", "undecided")]
+            ['no, as claimed', 'yes, against the claim', 'undecided']
+        """
+        if verdict == "undecided":
+            return verdict
+        # What nobody claims is asked as it is of native diffusion, of which it is so.
+        claimed = self.says.partition(",")[0] if self.claimed else "yes"
+        found = claimed if verdict == "holds" else self._with_margin(self.otherwise) or _OPPOSITES[claimed]
+        return f"{found}, {'as claimed' if verdict == 'holds' else 'against the claim'}" if self.claimed else found
+
+    def _with_margin(self, words: str) -> str:
+        return words.format(margin=f"{self.margin:g}", percent=f"{100 * self.margin:g} %")
+
+    def __str__(self) -> str:
+        return f"{self.sign} {self.margin:g}" + (" (our bar)" if self.ours else "")
+
+
+def verdict_of(effect: Estimate, bar: Bar) -> Verdict:
+    """Whether the whole 95 % interval lies on the claimed side of the margin, on the other, or on both.
+
+    Examples:
+        >>> bar = Bar("", ">", 0.9)
+        >>> [verdict_of(Estimate(0.95, low, high), bar) for low, high in ((0.92, 1.0), (0.8, 1.0), (0.5, 0.8))]
+        ['holds', 'undecided', 'does not hold']
+    """
+    if not (isfinite(effect.low) and isfinite(effect.high)):
+        return "undecided"
+    above, below = effect.low > bar.margin, effect.high < bar.margin
+    if above or below:
+        return "holds" if above == (bar.sign == ">") else "does not hold"
+    return "undecided"
+
+
+def limit_of(effect: Estimate, bar: Bar) -> str:
+    """Why no answers to as many problems could put the interval on one side of the margin, and how many could.
+
+    Empty where some could.
+
+    Examples:
+        >>> limit_of(Estimate(1.0, 0.7, 1.4, n=12, extremes=(0.5, 0.7)), Bar("", ">", 0.9))
+        'cannot be confirmed with 12 problems, whatever the answers: it takes 45 solved ones that all stay solved'
+    """
+    least, most = effect.extremes
+    below, above = least >= bar.margin, most <= bar.margin
+    if not (below or above):
+        return ""
+    confirmed = below if bar.sign == "<" else above
+    what = "decided" if below and above else "confirmed" if confirmed else "refuted"
+    takes = [
+        *_takes(bar.margin, True, "that all stay solved") * above,
+        *_takes(bar.margin, False, "that are all lost") * below,
+    ]
+    needed = f": it takes {' or '.join(takes)}" if takes else ""
+    return f"cannot be {what} with {effect.n} problems, whatever the answers{needed}"
+
+
+def _takes(margin: float, kept: bool, words: str) -> list[str]:
+    """How many solved problems decide at best; nothing where no number does."""
+    n = _fewest(margin, kept)
+    return [f"{n} solved ones {words}"] if n < _MOST_PROBLEMS else []
+
+
+@lru_cache(maxsize=64)
+def _fewest(margin: float, kept: bool) -> int:
+    """How many solved problems put the interval on one side of a margin where all of them stay solved, or none."""
+
+    def decided(n: int) -> bool:
+        low, high = ratio_interval([True] * n, [kept] * n)
+        return low > margin if kept else high < margin
+
+    return 1 + bisect_left(range(1, _MOST_PROBLEMS), True, key=decided)

@@ -1,0 +1,72 @@
+"""Verdicts follow from intervals, and say what was found, or what it takes."""
+
+from __future__ import annotations
+
+from math import inf, nan
+
+import pytest
+
+from dlens.findings.scores.estimate import Estimate
+from dlens.findings.scores.intervals import ratio_interval
+from dlens.findings.study.bars import Bar, limit_of, verdict_of
+
+FEWEST_LOST = 6
+_KEPT, _LOST = "45 solved ones that all stay solved", f"{FEWEST_LOST} solved ones that are all lost"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "above", "below"),
+    [
+        (0.6, 0.7, "holds", "does not hold"),
+        (0.2, 0.4, "does not hold", "holds"),
+        (0.4, 0.6, "undecided", "undecided"),
+        (0.5, 0.7, "undecided", "undecided"),
+        (nan, nan, "undecided", "undecided"),
+    ],
+)
+def test_a_verdict_needs_the_whole_interval(low: float, high: float, above: str, below: str) -> None:
+    effect = Estimate(0.5, low, high)
+    assert verdict_of(effect, Bar("", ">", 0.5)) == above
+    assert verdict_of(effect, Bar("", "<", 0.5)) == below
+
+
+@pytest.mark.parametrize(
+    ("extremes", "sign", "words"),
+    [
+        ((0.4, 0.7), ">", f"confirmed {_KEPT}"),
+        ((0.4, 0.7), "<", f"refuted {_KEPT}"),
+        ((0.95, 1.2), "<", f"confirmed {_LOST}"),
+        ((0.95, 1.2), ">", f"refuted {_LOST}"),
+        ((0.95, 0.7), ">", f"decided {_KEPT} or {_LOST}"),
+        ((0.4, 1.2), ">", ""),
+        ((-inf, inf), "<", ""),
+    ],
+)
+def test_a_bar_that_so_few_problems_cannot_reach_is_said(extremes: tuple[float, float], sign: str, words: str) -> None:
+    found = limit_of(Estimate(0.8, 0.5, 1.1, n=12, extremes=extremes), Bar("", sign, 0.9))  # pyright: ignore
+    what, _, takes = words.partition(" ")
+    assert found == (f"cannot be {what} with 12 problems, whatever the answers: it takes {takes}" if words else "")
+
+
+def test_as_many_as_it_takes_are_the_fewest_that_decide() -> None:
+    """Counted one by one."""
+    high = [ratio_interval([True] * n, [False] * n)[1] for n in range(1, 8)]
+    assert [n for n, end in enumerate(high, 1) if end < 0.9][0] == FEWEST_LOST
+    low = [ratio_interval([True] * n, [True] * n)[0] for n in range(1, 50)]
+    assert [n for n, end in enumerate(low, 1) if end > 0.9][0] == 45
+    # No answers show that more is kept than there was.
+    never = Bar("", ">", 1.0)
+    assert limit_of(Estimate(1.0, 0.7, 1.4, n=12, extremes=(0.5, 0.7)), never).endswith("whatever the answers")
+
+
+@pytest.mark.parametrize(
+    ("bar", "holds", "fails"),
+    [
+        (Bar("no, {percent}", "<", 0.5), "no, as claimed", "yes, against the claim"),
+        (Bar("weaker, than others", "<", 0.5), "weaker, as claimed", "stronger, against the claim"),
+        (Bar("no, it", "<", 0.5, otherwise="over {percent}"), "no, as claimed", "over 50 %, against the claim"),
+        (Bar("no claim", "<", 0.5, claimed=False), "yes", "no"),
+    ],
+)
+def test_a_verdict_is_said_as_an_answer(bar: Bar, holds: str, fails: str) -> None:
+    assert [bar.answer(verdict) for verdict in ("holds", "does not hold", "undecided")] == [holds, fails, "undecided"]
