@@ -244,6 +244,7 @@ def remote(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.mark.parametrize("name", RULES)
 def test_code_of_checkpoints_equals_a_run_by_hand(remote: tuple[dlens.Model, Any], name: str) -> None:
     (model, plain), (cache, rule) = remote, RULES[name]
+    assert model.honours_padding
 
     def inputs(ids: Tensor, mask: Tensor) -> dict[str, Any]:
         return {key: value for key, value in model.family.inputs(ids, mask.bool()).items() if key != "input_ids"}
