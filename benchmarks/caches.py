@@ -68,7 +68,7 @@ def _run(
 ) -> Callable[[], object]:
     generator = torch.Generator().manual_seed(0)
     prompt = torch.randint(16, trace.model.vocab_size, (1, width - new), generator=generator)
-    return lambda: trace.generate(prompt, new, sampler=sampler, cache=cache or "off", progress=False)
+    return lambda: trace.generate(prompt, new, sampler=sampler, cache=cache or "auto", progress=False)
 
 
 @final
