@@ -138,7 +138,7 @@ DRIVE: dict[str, Callable[[Any], None]] = {
     "planner": planner,
 }
 
-ROOT = {"collapse": "channels"}
+CLASSES = {"collapse": "channels"}
 """The class of a widget's root, where it is not its name."""
 
 
@@ -164,7 +164,7 @@ def test_every_widget_works_and_leaves_its_picture(lab: str, chromium: Any, tmp_
         page.goto(f"{lab}/lab/workspaces/{name}/tree/{name}.ipynb")
         page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for()
         run_all(page)
-        drive(page.locator(f".dlens.{ROOT.get(name, name)}"))
+        drive(page.locator(f".dlens.{CLASSES.get(name, name)}"))
         # The picture is there, and out of sight while the widget is in its place.
         assert page.locator(f"[aria-label='{PICTURES[name]}']").is_hidden()
         with page.expect_response(lambda answer: answer.request.method == "PUT" and answer.ok):
