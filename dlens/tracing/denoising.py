@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,6 +31,8 @@ from dlens.tracing.replay.replays import NotRecorded, ReplayPolicy, Replays, obs
 from dlens.tracing.settings import RunSettings, watch_of
 
 __all__ = ["run_denoising"]
+
+T = TypeVar("T")
 
 # Libraries add up a product's last rows in another order where fewer are left.
 _TILE = 4
@@ -65,7 +67,9 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
         cache, cache_notes = canvas_cache(model, plan, settings.cache)
         start = time.perf_counter()
 
-        def attempt(replay: ReplayPolicy) -> tuple[Prepared, list[tuple[DenoisingRun, TokenIds]]]:
+        def attempt(
+            replay: ReplayPolicy, all_copies: bool = False
+        ) -> tuple[Prepared, list[tuple[DenoisingRun, TokenIds]]]:
             prepared = prepare(model, target, ops, shape, plan, settings.gather)
             runs: list[tuple[DenoisingRun, TokenIds]] = []
             for group, ids, real in groups(model, canvas):
@@ -85,7 +89,7 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
                     seed=settings.seed,
                     cache=cache,
                 )
-                run.replays, run.one_by_one = _replays(run, prepared, replay, shape.n_steps)
+                run.replays, run.one_by_one = _replays(run, prepared, replay, shape.n_steps, all_copies)
                 actives_of = None if run.replays is None else run.replays.actives
                 runs.append((run, prepared.run(run.state, run.drive, actives_of)))
             return prepared, runs
@@ -93,7 +97,7 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
         failed = ""
         with watch.shown():
             try:
-                prepared, runs = attempt(settings.replay)
+                prepared, runs = _recorded(attempt, settings.replay)
             except NotRecorded as error:
                 if settings.replay == "require":
                     raise
@@ -113,6 +117,14 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
         batch,
         Outcome(final, len(history), seconds, costs, costs, history, settings.to_json(), notes, row_steps, computed),
     )
+
+
+def _recorded(attempt: Callable[[ReplayPolicy, bool], T], policy: ReplayPolicy) -> T:
+    """A run whose steps are recorded; begun anew where more than its edits copies from the processor's memory."""
+    try:
+        return attempt(policy, False)
+    except NotRecorded:
+        return attempt(policy, True)
 
 
 def _beyond(model: Model, sampler: Denoiser, batch: Batch, new_tokens: int) -> tuple[int, ...]:
@@ -137,7 +149,9 @@ def _spare(model: Model, batch: Batch, new_tokens: int, beyond: Sequence[int]) -
     return spare if whole else 0
 
 
-def _replays(run: DenoisingRun, prepared: Prepared, policy: ReplayPolicy, n_steps: int) -> tuple[Replays | None, str]:
+def _replays(
+    run: DenoisingRun, prepared: Prepared, policy: ReplayPolicy, n_steps: int, all_copies: bool
+) -> tuple[Replays | None, str]:
     """What plays the steps of a run again, None where each is computed by itself; and why on a device that records.
 
     Raises:
@@ -153,7 +167,8 @@ def _replays(run: DenoisingRun, prepared: Prepared, policy: ReplayPolicy, n_step
         )
     if recorder is None or reason:
         return None, "" if recorder is None else reason
-    return Replays(recorder, prepared.plan, prepared.collector, run.forward, lambda: run.known(run.canvases[-1])), ""
+    plan, collector = prepared.plan, prepared.collector
+    return Replays(recorder, plan, collector, run.forward, lambda: run.known(run.canvases[-1]), all_copies), ""
 
 
 def _played(runs: Sequence[tuple[DenoisingRun, Tensor]], plan: Plan, failed: str) -> tuple[str, ...]:

@@ -94,8 +94,7 @@ def check_run(
     Raises:
         ValueError, IndexError, MemoryError: says what does not fit.
     """
-    parts = (name or "all of it" for name, part in model.module.named_modules() if part.training and _varies(part))
-    if (training := "all of it" if model.module.training else next(parts, None)) is not None:
+    if (training := _in_training(model.module)) is not None:
         raise ValueError(
             f"{model.name} is in training mode ({training}), where dropout makes every run differ; expected evaluation "
             f"mode; call model.module.eval()"
@@ -106,6 +105,14 @@ def check_run(
     for planned in plan.planned:
         planned.op.check_run(shape, planned.steps, real)
     return plan
+
+
+def _in_training(module: nn.Module) -> str | None:
+    """The part of a module that computes something else at each call, as it is in training mode; None without one."""
+    if module.training:
+        return "all of it"
+    varying = next((part for part in module.modules() if part.training and _varies(part)), None)
+    return next((name for name, part in module.named_modules() if part is varying), None)
 
 
 def _varies(part: nn.Module) -> bool:

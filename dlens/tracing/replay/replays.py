@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Literal, final
 
@@ -23,10 +23,9 @@ __all__ = ["LEAST_STEPS", "NotRecorded", "ReplayPolicy", "Replays", "obstacle", 
 
 ReplayPolicy = Literal["auto", "require", "off"]
 
-# The first step of a kind finds kernels and memory, the second notes what it copies and is recorded.
-WARM_UP = 2
-# Below, recording costs more than it saves.
+# Below, recording costs more than it saves: of a run, and of those that a recording could play.
 LEAST_STEPS = 6
+LEAST_PLAYS = 4
 
 Kind = tuple[int, tuple[tuple[int, Rows], ...]]
 """Halves, and the operations that act with their rows: what steps have in common that can share a recording."""
@@ -64,6 +63,8 @@ class Replays:
         collector: what the run keeps.
         forward: compute a step from its canvas, as it is.
         state: what is known of the step that is being computed.
+        all_copies: whether the model too copies numbers from the processor's memory, and not the edits alone; to note
+            those takes longer.
         played: how many steps were played.
     """
 
@@ -72,10 +73,10 @@ class Replays:
     collector: Collector
     forward: Callable[[Tensor], Tensor]
     state: Callable[[], StepState]
+    all_copies: bool = False
     played: int = 0
     _recorded: dict[Kind, _Recorded] = field(default_factory=dict)
-    _seen: dict[Kind, int] = field(default_factory=dict)
-    _constants: dict[Kind, Constants] = field(default_factory=dict)
+    _seen: set[Kind] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._actives: tuple[Active, ...] | None = None
@@ -87,11 +88,15 @@ class Replays:
         kind = halves, self._acting(step)
         if kind in self._recorded:
             return self._play(self._recorded[kind], ids, step)
-        with self._warm(kind):
-            logits = self.forward(ids)
-        if self._can(kind):
-            # While the device computes the step.
-            self._recorded[kind] = self._record(kind, ids, step)
+        # The step finds kernels and memory, and what is copied from the processor's memory is noted.
+        constants = Constants()
+        with self.collector.around_edits(nullcontext() if self.all_copies else constants):
+            with constants if self.all_copies else nullcontext():
+                logits = self.forward(ids)
+            if self._can(kind) and self._pays(kind, step):
+                # While the device computes the step.
+                self._recorded[kind] = self._record(constants, ids, step)
+        self._seen.add(kind)
         return logits
 
     def actives(self, state: StepState) -> tuple[Active, ...]:
@@ -100,30 +105,29 @@ class Replays:
 
     def _acting(self, step: int) -> tuple[tuple[int, Rows], ...]:
         if not self._by_noise:
-            return tuple((planned.index, None) for planned in self.plan.planned if step in planned.steps)
+            return self._planned(step)
         self._actives = active_at(self.plan, self.state())
         return tuple((active.planned.index, active.rows) for active in self._actives)
 
+    def _planned(self, step: int) -> tuple[tuple[int, Rows], ...]:
+        return tuple((planned.index, None) for planned in self.plan.planned if step in planned.steps)
+
+    def _pays(self, kind: Kind, step: int) -> bool:
+        """Whether enough steps of a kind follow; where no plan says so, what came twice is taken to come again."""
+        if self._by_noise or step >= self.plan.n_steps:
+            return kind in self._seen
+        return sum(self._planned(later) == kind[1] for later in range(step + 1, self.plan.n_steps)) >= LEAST_PLAYS
+
     def _can(self, kind: Kind) -> bool:
-        """Whether a step can be recorded now: everything is warm, acted once, and knows how to be played."""
+        """Whether the step that was computed can be recorded: all of it acted, and knows how to be played."""
         acting = {index for index, _ in kind[1]}
         ops = [planned.op for planned in self.plan.planned if planned.index in acting]
-        return self._seen.get(kind, 0) >= WARM_UP and all(op.replays for op in ops) and acting <= self.collector.fired
+        return all(op.replays for op in ops) and acting <= self.collector.fired
 
-    @contextmanager
-    def _warm(self, kind: Kind) -> Iterator[None]:
-        self._seen[kind] = self._seen.get(kind, 0) + 1
-        if self._seen[kind] < WARM_UP:
-            yield
-            return
-        self._constants[kind] = Constants()
-        with self._constants[kind]:
-            yield
-
-    def _record(self, kind: Kind, ids: Tensor, step: int) -> _Recorded:
+    def _record(self, constants: Constants, ids: Tensor, step: int) -> _Recorded:
         own, before = ids.clone(), len(self.collector.structural)
         try:
-            with self.collector.apart(), self._constants[kind].given():
+            with self.collector.apart(), constants.given(), constants if self.all_copies else nullcontext():
                 recording = self.recorder.record(lambda: self.forward(own))
         except Exception as error:
             raise NotRecorded(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}") from error

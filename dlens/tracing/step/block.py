@@ -13,7 +13,7 @@ from dlens.models.family import Layout, Site, hidden_in, hidden_of
 from dlens.models.inner import by_head, norm_scale
 from dlens.models.model import Model
 from dlens.models.wrapper import envoy_at
-from dlens.tracing.step.hand import Hand, column_of
+from dlens.tracing.step.hand import Hand
 from dlens.tracing.step.program import Active, LayerProgram, Rows, Spot
 from dlens.tracing.step.state import StepState
 
@@ -58,8 +58,8 @@ class BlockWalk:
     def run(self) -> None:
         """Visit the block's points in the order of the forward, and feed the measures."""
         self._walk()
-        rows = len(self.state.real)
-        skipped = self.todo.skipped_rows(rows, self.state.real.device) if self.todo.groups else None
+        rows = self.todo.skipped_rows(len(self.state.real)) if self.todo.groups else None
+        skipped = None if rows is None else self.hand.flags(rows)
         for group in self.todo.groups:
             self.hand.collector.feed(group, skipped)
 
@@ -185,7 +185,7 @@ class BlockWalk:
         return out
 
     def _column(self, rows: Rows) -> Tensor:
-        return column_of(rows, self.state.halves, self.state.real.device)
+        return self.hand.column(rows, self.state.halves)
 
 
 def _in_order(layout: Layout, part: Half) -> Iterator[str]:

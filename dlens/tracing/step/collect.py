@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, final
@@ -54,6 +54,7 @@ class Collector:
     gradients: dict[str, Captured] = field(default_factory=dict)
     metric: Float[Tensor, "step batch"] | None = None
     gather: Gather | None = None
+    edits: AbstractContextManager[Any] = field(default_factory=nullcontext)
 
     def start(self) -> None:
         """Make empty sums before the run, so that a measure can refuse it."""
@@ -68,6 +69,15 @@ class Collector:
             yield
         finally:
             self.slabs, self.kept = before
+
+    @contextmanager
+    def around_edits(self, context: AbstractContextManager[Any]) -> Iterator[None]:
+        """Apply each edit meanwhile within a context, which is entered again and again."""
+        before, self.edits = self.edits, context
+        try:
+            yield
+        finally:
+            self.edits = before
 
     def release(self) -> None:
         """Let go of what is needed only while the run lasts."""

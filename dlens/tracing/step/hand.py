@@ -16,7 +16,7 @@ from dlens.tracing.step.program import Acting, Active, MeasureGroup, Rows, Spot
 from dlens.tracing.step.state import StepState, key_mask, step_mask
 from dlens.tracing.step.tape import Tape
 
-__all__ = ["Hand", "column_of"]
+__all__ = ["Hand"]
 
 
 @final
@@ -34,6 +34,7 @@ class Hand:
         self.reader = reader
         self.tape = tape
         self._prompt_width = collector.shape.prompt_width
+        self._flags: dict[tuple[bool, ...], Tensor] = {}
 
     def apply(self, acting: list[Acting | MeasureGroup], value: Tensor, spot: Spot) -> Tensor:
         """Apply what acts at a point, in the order written; what is returned goes on."""
@@ -45,13 +46,32 @@ class Hand:
             elif one.use == "gradient":
                 value = self.tape.ask(one.active, value, spot)
             else:
-                value = self._edit(one.active, value, spot)
+                with self.collector.edits:
+                    value = self._edit(one.active, value, spot)
         return value
+
+    def flags(self, rows: tuple[bool, ...]) -> Tensor:
+        """Per row a flag on the model's device; brought there once a run, as no recorded step can."""
+        if rows not in self._flags:
+            self._flags[rows] = torch.tensor(rows, device=self.collector.span.device)
+        return self._flags[rows]
+
+    def column(self, rows: Rows, halves: int) -> Tensor:
+        """A flag for each row that broadcasts over [batch, position, d_model]; one for all of them where all act."""
+        return self.flags((rows or (True,)) * halves)[:, None, None]
+
+    def _selected(self, active: Active, op: Edit, state: StepState) -> Tensor | None:
+        """[batch, position] where an edit acts; None for everywhere."""
+        mask = step_mask(op.tokens, active.planned.fixed, state)
+        if active.rows is None:
+            return mask
+        rows = self.column(active.rows, 1)[..., 0]
+        return rows.expand_as(state.real) if mask is None else mask & rows
 
     def _edit(self, active: Active, value: Tensor, spot: Spot) -> Tensor:
         op, state = active.op, spot.state
         assert isinstance(op, Edit)
-        mask = _selected(active, op, state)
+        mask = self._selected(active, op, state)
         self.collector.fire(active, mask)
         with self.reader.away():
             new = op.edit(value, _place(spot))
@@ -98,17 +118,3 @@ def _place(spot: Spot) -> Place:
         index=own,
         stop=whole.full_columns.stop,
     )
-
-
-def _selected(active: Active, op: Edit, state: StepState) -> Tensor | None:
-    """[batch, position] where an edit acts; None for everywhere."""
-    mask = step_mask(op.tokens, active.planned.fixed, state)
-    if active.rows is None:
-        return mask
-    rows = column_of(active.rows, 1, state.real.device)[..., 0]
-    return rows.expand_as(state.real) if mask is None else mask & rows
-
-
-def column_of(rows: Rows, halves: int, device: torch.device) -> Tensor:
-    """Per row a flag that broadcasts over [batch, position, d_model]; one for all of them where all act."""
-    return torch.tensor((rows or (True,)) * halves).to(device)[:, None, None]

@@ -6,9 +6,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-import torch
-from torch import Tensor
-
 from dlens.axes import POINTS, Part
 from dlens.ops.base.op import Op
 from dlens.tracing.planning.plan import Planned
@@ -165,13 +162,12 @@ class LayerProgram:
         """Whether anything acts within the function that computes its attention."""
         return any(POINTS[point].kernel for point in self.points)
 
-    def skipped_rows(self, batch: int, device: torch.device) -> Tensor | None:
+    def skipped_rows(self, batch: int) -> tuple[bool, ...] | None:
         """Per row whether the whole block is skipped; None where none is."""
         actives = self.skips.get("block")
         if not actives:
             return None
-        rows = [any(a.rows is None or a.rows[b] for a in actives) for b in range(batch)]
-        return torch.tensor(rows).to(device)
+        return tuple(any(a.rows is None or a.rows[b] for a in actives) for b in range(batch))
 
 
 @dataclass(frozen=True)

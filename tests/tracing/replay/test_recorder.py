@@ -13,7 +13,7 @@ def test_copies_are_taken_from_the_device_in_their_order() -> None:
         places.to("meta", torch.float32)
         torch.empty(2, device="meta").copy_(places)
         rows.to(torch.float32)  # brings nothing to a device
-    with known.given():
+    with known.given(), known:
         assert rows.to("meta").dtype == torch.bool
         assert places.clone().to("meta", torch.float32).device.type == "meta"
         into = torch.empty(2, device="meta")
@@ -27,9 +27,9 @@ def test_other_numbers_than_before_are_refused(changed: torch.Tensor) -> None:
     known = Constants()
     with known:
         torch.tensor([3, 5]).to("meta")
-    with pytest.raises(RuntimeError, match="copies something else from the processor's memory"), known.given():
+    with pytest.raises(RuntimeError, match="copies something else from the processor's memory"), known.given(), known:
         changed.to("meta")
-    with pytest.raises(RuntimeError, match="copies something else"), known.given():
+    with pytest.raises(RuntimeError, match="copies something else"), known.given(), known:
         torch.tensor([3, 5]).to("meta")
         torch.tensor([3, 5]).to("meta")
 
@@ -38,7 +38,7 @@ def test_numbers_that_are_none_are_the_same() -> None:
     known, values = Constants(), torch.tensor([1.0, torch.nan])
     with known:
         values.to("meta")
-    with known.given():
+    with known.given(), known:
         assert values.clone().to("meta").shape == (2,)
 
 
