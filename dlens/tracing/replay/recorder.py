@@ -114,8 +114,8 @@ def not_packed(packed: bool) -> Iterator[None]:
 class Constants(TorchDispatchMode):
     """What edits copy from the processor's memory, such as indices: kept on the device for a recording.
 
-    Entered around the edits of a step it notes the copies; within `given` it makes a recorded step take them from there.
-    Around a whole step it would double the time that launching takes.
+    Entered around the edits of a step it notes the copies; within `given` it makes a recorded step take them from
+    there. Around a whole step it would double the time that launching takes.
     """
 
     def __init__(self) -> None:
