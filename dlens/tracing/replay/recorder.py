@@ -121,31 +121,36 @@ class Constants(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self._found: list[tuple[Tensor, Tensor]] = []
-        self._next: int | None = None
+        self._given = False
 
     @contextmanager
     def given(self) -> Iterator[None]:
-        """Whenever it is entered meanwhile, take what was noted, in the same order."""
-        self._next = 0
+        """Whenever it is entered meanwhile, take what was noted."""
+        self._given = True
         try:
             yield
         finally:
-            self._next = None
+            self._given = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         copied = _copied(func, args, kwargs)
         if copied is None:
             return func(*args, **kwargs)
-        if self._next is None:
+        if not self._given:
             found = func(*args, **kwargs)
             self._found.append((copied.clone(), found.clone()))
             return found
-        known, there = self._found[self._next] if self._next < len(self._found) else (None, None)
-        if known is None or there is None or not _same(known, copied):
-            raise RuntimeError("a step copies something else from the processor's memory than the one before")
-        self._next += 1
+        into = args[0].dtype if func is torch.ops.aten.copy_.default else kwargs.get("dtype") or copied.dtype
+        there = self._noted(copied, into)
         return args[0].copy_(there) if func is torch.ops.aten.copy_.default else there.clone()
+
+    def _noted(self, copied: Tensor, dtype: torch.dtype) -> Tensor:
+        """The same numbers on the device; in any order, as what is copied once a run is not copied again."""
+        for known, there in self._found:
+            if there.dtype == dtype and _same(known, copied):
+                return there
+        raise RuntimeError("a step copies something else from the processor's memory than the one before")
 
 
 def _copied(func: Any, args: Any, kwargs: Any) -> Tensor | None:

@@ -44,12 +44,14 @@ class _Recorded:
         ids: the canvas that it reads.
         step: its number when it was recorded, where its sums are added.
         structural: what is noted of each such step.
+        constants: the memory that it reads, which is to stand as long as it is played.
     """
 
     recording: Recording
     ids: Tensor
     step: int
     structural: list[tuple[tuple[int, Rows], ...]]
+    constants: Constants
 
 
 @final
@@ -133,7 +135,7 @@ class Replays:
             raise NotRecorded(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}") from error
         structural = self.collector.structural[before:]
         del self.collector.structural[before:]
-        return _Recorded(recording, own, step, structural)
+        return _Recorded(recording, own, step, structural, constants)
 
     def _play(self, known: _Recorded, ids: Tensor, step: int) -> Tensor:
         known.ids.copy_(ids)

@@ -6,7 +6,7 @@ import torch
 from dlens.tracing.replay.recorder import Constants, recorder_for
 
 
-def test_copies_are_taken_from_the_device_in_their_order() -> None:
+def test_copies_are_taken_from_the_device() -> None:
     known, rows, places = Constants(), torch.tensor([True, False]), torch.tensor([3, 5])
     with known:
         rows.to("meta")
@@ -29,9 +29,18 @@ def test_other_numbers_than_before_are_refused(changed: torch.Tensor) -> None:
         torch.tensor([3, 5]).to("meta")
     with pytest.raises(RuntimeError, match="copies something else from the processor's memory"), known.given(), known:
         changed.to("meta")
+
+
+def test_what_a_run_copies_once_is_missed_by_none_after_it() -> None:
+    known, once, more = Constants(), torch.tensor([1, 2]), torch.tensor([3, 5])
+    with known:
+        once.to("meta")
+        more.to("meta")
+        more.to("meta", torch.float64)
+    with known.given(), known:
+        assert more.to("meta").dtype == torch.int64 and more.to("meta", torch.float64).dtype == torch.float64
     with pytest.raises(RuntimeError, match="copies something else"), known.given(), known:
-        torch.tensor([3, 5]).to("meta")
-        torch.tensor([3, 5]).to("meta")
+        more.to("meta", torch.float32)
 
 
 def test_numbers_that_are_none_are_the_same() -> None:

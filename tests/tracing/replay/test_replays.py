@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -13,6 +15,8 @@ import torch
 import dlens
 from dlens import caches
 from dlens.samplers import LLaDA
+from dlens.tracing.replay import replays
+from dlens.tracing.replay.recorder import Constants
 from tests.refusing import assert_three_parts
 from tests.tape import TapeRecorder
 
@@ -86,6 +90,26 @@ def test_played_steps_are_the_computed_ones(
     [note] = [note for note in auto.notes if "played" in note]
     assert 1 <= int(note.split(" of ")[0]) <= 5 and sum(tape.recorded for tape in tapes) in (1, 2)
     assert not any("played" in note for note in off.notes)
+
+
+def test_what_a_recording_reads_stands_as_long_as_it_is_played(
+    model: dlens.Model, tapes: list[TapeRecorder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[Constants]] = []
+
+    def noted() -> Constants:
+        constants = Constants()
+        made.append(weakref.ref(constants))
+        return constants
+
+    monkeypatch.setattr(replays, "Constants", noted)
+    alive: list[bool] = []
+    dlens.trace(model).steer(VECTOR, layers=1).generate(
+        "Once", NEW, sampler=STEPS, progress=False, on_step=lambda view: alive.append(made[0]() is not None)
+    )
+    assert alive == [True] * NEW and len(made) == 1
+    gc.collect()
+    assert made[0]() is None
 
 
 def test_padded_prompts_and_further_samplers(model: dlens.Model, tapes: list[TapeRecorder]) -> None:
