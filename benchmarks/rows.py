@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -112,17 +113,17 @@ def read_result(path: Path) -> Result:
 
 
 def _command(module: str, options: dict[str, object]) -> str:
-    """A switch that is off is left out."""
+    """A switch that is off is left out, and so is what is empty."""
     words = [
         f"--{name.replace('_', '-')}" if value is True else f"--{name.replace('_', '-')} {value}"
         for name, value in options.items()
-        if value is not False
+        if value is not False and value != ""
     ]
     return " ".join([f"python -m {module}", *words])
 
 
 def _machine(device: str) -> str:
-    return f"{torch.get_num_threads()} cores, CPU" if device == "cpu" else f"one {torch.cuda.get_device_name(device)}"
+    return f"{os.cpu_count()} cores, CPU" if device == "cpu" else f"one {torch.cuda.get_device_name(device)}"
 
 
 def _versions() -> dict[str, str]:
