@@ -246,7 +246,8 @@ def _checksum(tensor: Tensor) -> tuple[int, ...]:
     """
     if tensor.is_meta:
         return ()
-    return tuple(int(_weighted(part)) for part in _words(tensor.detach()).split(_CHUNK))
+    # A GPU is waited for once.
+    return tuple(torch.stack([_weighted(part) for part in _words(tensor.detach()).split(_CHUNK)]).tolist())
 
 
 def _weighted(words: Tensor) -> Tensor:

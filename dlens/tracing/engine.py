@@ -45,6 +45,8 @@ ActivesOf = Callable[[StepState], tuple[Active, ...]]
 """From what is known of a step, the operations that act at it."""
 
 _RUNNING: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+# Most programs that are kept: a stream of forwards that names positions or noise has one of its own for every batch.
+_PROGRAMS = 256
 
 
 def run_plan(
@@ -225,8 +227,10 @@ class _Walker:
 
     def _program(self, state: StepState) -> StepProgram:
         actives = self.actives_of(state)
-        key = tuple((active.planned.index, active.rows) for active in actives)
+        key = tuple((active.planned, active.rows) for active in actives)
         if key not in self.programs:
+            if len(self.programs) == _PROGRAMS:
+                self.programs.clear()
             self.programs[key] = compile_step(actives, self.target)
         return self.programs[key]
 

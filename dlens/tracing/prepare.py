@@ -25,7 +25,7 @@ from dlens.tracing.step.collect import Collector
 from dlens.tracing.step.gather import Gather
 from dlens.tracing.step.state import Group
 
-__all__ = ["Prepared", "check_run", "prepare", "target_of", "groups"]
+__all__ = ["Prepared", "check_plan", "check_run", "groups", "prepare", "refuse_training", "target_of"]
 
 T = TypeVar("T")
 
@@ -94,11 +94,27 @@ def check_run(
     Raises:
         ValueError, IndexError, MemoryError: says what does not fit.
     """
+    refuse_training(model)
+    return check_plan(model, target, ops, shape, real, capture_limit)
+
+
+def refuse_training(model: Model) -> None:
+    """Refuse a model in training mode.
+
+    Raises:
+        ValueError: names a part that varies from run to run.
+    """
     if (training := _in_training(model.module)) is not None:
         raise ValueError(
             f"{model.name} is in training mode ({training}), where dropout makes every run differ; expected evaluation "
             f"mode; call model.module.eval()"
         )
+
+
+def check_plan(
+    model: Model, target: Target, ops: Sequence[Op], shape: RunShape, real: TokenMask, capture_limit: int
+) -> Plan:
+    """The part of `check_run` that hangs on the prompts: what a stream checks batch by batch."""
     plan = plan_run(ops, target, shape.n_steps, real)
     refuse_large_captures(capture_bytes(ops, model, target, shape), capture_limit)
     _refuse_uncomputed(plan, shape)

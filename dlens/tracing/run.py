@@ -25,7 +25,6 @@ from dlens.tracing.probes.flops import StepCost
 from dlens.tracing.progress import hold
 from dlens.tracing.records.record import Record
 from dlens.tracing.settings import RunSettings, check_settings
-from dlens.tracing.step.gather import Gather
 from dlens.tracing.step.state import Group, forward_state
 
 __all__ = ["run_forward", "run_generation"]
@@ -38,7 +37,6 @@ def run_forward(
     inputs: Any,
     capture_limit: int,
     batch_size: int | None = None,
-    gather: Gather | None = None,
 ) -> Record:
     """One forward over a batch of prompts, or a forward of every `batch_size` of them."""
     batch = as_batch(model, inputs)
@@ -46,7 +44,7 @@ def run_forward(
     with hold(model.lock, None):
         shape = run_shape(model, batch)
         plan = check_run(model, target, ops, shape, batch.real, capture_limit)
-        prepared = prepare(model, target, ops, shape, plan, gather)
+        prepared = prepare(model, target, ops, shape, plan)
         start = time.perf_counter()
         parts = groups(model, batch, batch_size)
         costs, broken = zip(*(_forward_group(prepared, *group) for group in parts), strict=True)

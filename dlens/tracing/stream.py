@@ -6,14 +6,13 @@ import hashlib
 import json
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, final
 
 import torch
-from torch import Tensor
 
 from dlens.axes import TokenMask
 from dlens.checks import as_flag
@@ -24,14 +23,16 @@ from dlens.models.model import Model
 from dlens.ops.base.op import Op
 from dlens.ops.base.target import RunShape, Target
 from dlens.samplers import Denoiser
+from dlens.tracing.forwards import run_forwards
 from dlens.tracing.planning.inputs import Batch, as_batch, refuse_masks, refuse_too_long
+from dlens.tracing.planning.plan import Plan
 from dlens.tracing.planning.shape import run_shape
 from dlens.tracing.planning.streamed import Streamed, streamed
 from dlens.tracing.planning.tokens import fixed_mask
-from dlens.tracing.prepare import check_run
+from dlens.tracing.prepare import check_plan, prepare, refuse_training
 from dlens.tracing.progress import hold, quiet
 from dlens.tracing.records.record import versions
-from dlens.tracing.run import run_forward, run_generation
+from dlens.tracing.run import run_generation
 from dlens.tracing.settings import RunSettings, check_cancel, check_settings
 from dlens.tracing.step.gather import Gather
 from dlens.tracing.streams.header import INDEX, Header, read_header, refuse_unlike, write_header
@@ -142,18 +143,21 @@ class _Job:
         refuse_too_long(self.model, self.batch, self.settings.new_tokens)
         batches = self.batches()
         # The longest prompts come first.
-        fixed_mask(self.kept.tokens, self._real(batches[0]))
+        fixed_mask(self.kept.tokens, self._real(self.batch.of(batches[0])))
+        refuse_training(self.model)
         for rows in batches if any(op.keeps() is None for op in self.kept.ops) else batches[:1]:
-            part, real = Batch(self.batch.ids[rows], self.batch.real[rows]), self._real(rows)
-            check_run(self.model, self.target, self.kept.ops, self._shape(part, real.shape[-1]), real, sys.maxsize)
-        return self._shape(self.batch, self.batch.ids.shape[-1] + self.settings.new_tokens)
+            self._plan(self.batch.of(rows))
+        return self._shape(self.batch)
 
-    def _shape(self, part: Batch, width: int) -> RunShape:
+    def _plan(self, batch: Batch) -> Plan:
+        """The operations of a batch's run; refuses what does not fit it."""
+        real = self._real(batch)
+        return check_plan(self.model, self.target, self.kept.ops, self._shape(batch), real, sys.maxsize)
+
+    def _shape(self, batch: Batch) -> RunShape:
         generation = self.settings.generation
         sampler = None if generation is None else generation.sampler
-        shape = run_shape(self.model, part, self.settings.new_tokens, sampler)
-        less = self.batch.ids.shape[-1] + self.settings.new_tokens - width
-        return replace(shape, width=shape.width - less, prompt_width=shape.prompt_width - less)
+        return run_shape(self.model, batch, self.settings.new_tokens, sampler)
 
     def batches(self) -> list[list[int]]:
         """The prompts of each run: of similar length, the longest first, so that what does not fit is seen at once."""
@@ -164,14 +168,9 @@ class _Job:
             alike = [list(same) for _, same in groupby(order, lambda row: lengths[row])]
         return [some[at : at + size] for some in alike for at in range(0, len(some), size)]
 
-    def _real(self, rows: Sequence[int]) -> TokenMask:
-        """[batch, position] of the run of some prompts, what is not padding."""
-        lengths = [int(self.batch.real[row].sum()) for row in rows]
-        width = max(lengths)
-        real = torch.ones(len(rows), width + self.settings.new_tokens, dtype=torch.bool)
-        for row, length in enumerate(lengths):
-            real[row, : width - length] = False
-        return real
+    def _real(self, batch: Batch) -> TokenMask:
+        """[batch, position] of the whole run of a batch, what is not padding."""
+        return torch.nn.functional.pad(batch.real, (0, self.settings.new_tokens), value=True)
 
     def asked(self, ops: Sequence[Op]) -> dict[str, str]:
         """All that the rows depend on."""
@@ -181,8 +180,8 @@ class _Job:
             decoding = [generation.new_tokens, value_digest(generation.sampler), generation.seed]
             decoding += [generation.infill, value_digest(generation.cache)]
         held = hashlib.sha256()
-        for ids, real in zip(self.batch.ids, self.batch.real, strict=True):
-            held.update(json.dumps(ids[real].tolist()).encode())
+        for ids, length in zip(self.batch.ids.tolist(), self.batch.lengths, strict=True):
+            held.update(json.dumps(ids[-length:]).encode())
         return {
             "model": self.model.fingerprint(),
             "family": json.dumps([family.name, family.objective, family.shift, family.mask_token_id]),
@@ -220,42 +219,59 @@ class _Job:
     def _pass(self, batches: Sequence[Sequence[int]], start: Mark, writer: Writer) -> None:
         from tqdm.auto import tqdm
 
-        gather, idle = Gather(self.kept.tokens, writer.add), 0
+        gather = Gather(self.kept.tokens, writer.add)
         total, disable = len(self.batch.ids), quiet(self.settings.progress)
         with tqdm(total=total, unit="prompt", delay=1.0, leave=False, disable=disable) as bar:
-            for number, rows in enumerate(batches):
-                if number >= start.batch:
-                    real = self._real(rows)
-                    gather.start(max(start, Mark(number)), *self._where(rows, real), width=real.shape[-1])
-                    idle += self._batch(number, rows, gather)
-                    gather.end()
-                bar.update(len(rows))
+            bar.update(sum(map(len, batches[: start.batch])))
+            idle = self._run(batches, start, gather, bar)
         if idle:
             warnings.warn(
                 f"an operation found nothing to act on in {idle} of {len(batches)} batches; check noise= and tokens= "
                 f"against the prompts",
                 UnfiredWarning,
-                stacklevel=6,
+                stacklevel=5,
             )
 
-    def _where(self, rows: Sequence[int], real: TokenMask) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The prompts of a batch, the first column of each, and what is kept where that does not change."""
-        return torch.tensor(rows), (~real).sum(-1), fixed_mask(self.kept.tokens, real, strict=False)
+    def _run(self, batches: Sequence[Sequence[int]], start: Mark, gather: Gather, bar: Any) -> int:
+        """Run what is left; in how many batches an operation found nothing to act on."""
+        if start.batch == len(batches):
+            return 0
+        left = self._left(batches, start, gather, bar)
+        generation = self.settings.generation
+        if generation is not None:
+            return sum(self._generate(number, batch, gather, generation) for number, batch in left)
+        # What is known of the first batch holds for all of them, but for the positions that the chain names.
+        first = self.batch.of(batches[start.batch])
+        chain = self.model, self.target, self.kept.ops
+        return run_forwards(prepare(*chain, self._shape(first), self._plan(first), gather), (part for _, part in left))
 
-    def _batch(self, number: int, rows: Sequence[int], gather: Gather) -> bool:
-        """Run a batch; whether an operation found nothing to act on in it."""
-        settings, generation = self.settings, self.settings.generation
-        if settings.cancel is not None and settings.cancel.is_set():
+    def _left(
+        self, batches: Sequence[Sequence[int]], start: Mark, gather: Gather, bar: Any
+    ) -> Iterator[tuple[int, Batch]]:
+        """Each batch that is left, by its number; its run is over when the next one is asked for."""
+        for number, rows in enumerate(batches[start.batch :], start.batch):
+            self._refuse_cancelled(number)
+            batch = self.batch.of(rows)
+            real = self._real(batch)
+            # Which positions are kept where that does not change over a run.
+            fixed = fixed_mask(self.kept.tokens, real, strict=False)
+            begin = max(start, Mark(number))
+            gather.start(begin, torch.tensor(rows), (~real).sum(-1), fixed, width=real.shape[-1])
+            yield number, batch
+            gather.end()
+            bar.update(len(rows))
+
+    def _refuse_cancelled(self, number: int) -> None:
+        if self.settings.cancel is not None and self.settings.cancel.is_set():
             raise Cancelled(
                 f"the stream was cancelled before batch {number}; what {self.folder} holds stays; stream again to go on"
             )
-        ids = [self.batch.ids[row][self.batch.real[row]] for row in rows]
+
+    def _generate(self, number: int, batch: Batch, gather: Gather, generation: RunSettings) -> bool:
+        """Decode a batch; whether an operation found nothing to act on in it."""
+        own = replace(generation, gather=gather, seed=(generation.seed + number) % _SEEDS)
         try:
-            if generation is None:
-                run_forward(self.model, self.target, self.kept.ops, ids, sys.maxsize, gather=gather)
-            else:
-                own = replace(generation, gather=gather, seed=(generation.seed + number) % _SEEDS)
-                run_generation(self.model, self.target, self.kept.ops, ids, own)
+            run_generation(self.model, self.target, self.kept.ops, batch, own)
         except NeverFired:
             return True
         return False

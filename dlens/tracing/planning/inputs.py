@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from dlens.axes import TokenIds, TokenMask
 from dlens.models.model import Model
 from dlens.ops.base.given import as_index
 
-__all__ = ["Batch", "as_batch", "refuse_masks", "refuse_too_long"]
+__all__ = ["Batch", "as_batch", "refuse_masks", "refuse_too_long", "sent"]
 
 
 @dataclass(frozen=True)
@@ -22,14 +23,14 @@ class Batch:
     """Prompts as one left-padded tensor.
 
     Args:
-        ids: [batch, position], on the model's device.
+        ids: [batch, position], on the model's device where a run has it.
         real: [batch, position], what is not padding.
     """
 
     ids: TokenIds
     real: TokenMask
 
-    @property
+    @cached_property
     def lengths(self) -> list[int]:
         """Real tokens per row."""
         return self.real.sum(-1).tolist()
@@ -38,6 +39,22 @@ class Batch:
     def padded(self) -> bool:
         """Whether any row is padded."""
         return not bool(self.real.all())
+
+    def of(self, rows: Sequence[int]) -> Batch:
+        """Some prompts, without the columns in which all of them are padded."""
+        width = max(self.lengths[row] for row in rows)
+        return Batch(self.ids[list(rows), -width:], self.real[list(rows), -width:])
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device, which is not waited for; itself where it is there."""
+        return self if self.ids.device == device else Batch(sent(self.ids, device), sent(self.real, device))
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on another device, without waiting for what that one computes."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def as_batch(model: Model, inputs: Any) -> Batch:
@@ -48,11 +65,14 @@ def as_batch(model: Model, inputs: Any) -> Batch:
         inputs: text, a list of token ids, a 1-d tensor or array, or a list of chat messages
             (`{"role", "content"}`): one row; or a list of any of these, a 2-d tensor, or what a tokenizer
             returns (`input_ids`, and `attention_mask` that says what is padding, on either side). Text gets the
-            special tokens that its tokenizer adds, but those that it begins or ends with itself.
+            special tokens that its tokenizer adds, but those that it begins or ends with itself. A batch that was
+            read before is taken as it is.
 
     Raises:
         ValueError: nothing to run, an empty row, ids outside the vocabulary, or text without a tokenizer.
     """
+    if isinstance(inputs, Batch):
+        return inputs.to(model.device)
     rows = _rows(inputs)
     if not rows:
         raise ValueError("got no prompts; expected at least one; pass a string or a list of strings")
@@ -112,6 +132,9 @@ def _row_ids(model: Model | None, row: Any) -> list[int]:
     if isinstance(row, (str, bytes, bytearray)) or not isinstance(row, (Sequence, Tensor, np.ndarray)):
         raise ValueError(f"{came}; expected text, token ids or chat messages; pass for example a string")
     entries = row.tolist() if isinstance(row, (Tensor, np.ndarray)) else row
+    # The usual case, and in a stream of many prompts most of what reading them takes.
+    if set(map(type, entries)) <= {int}:
+        return list(entries)
     fix = "token ids are whole numbers: pass ints, or text"
     return [as_index(entry, f"{came} with token id", fix) for entry in entries]
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 
+import torch
 from torch import Tensor
 
 from dlens.axes import TokenMask
@@ -13,6 +14,7 @@ from dlens.ops.base.op import Op, Structure, Touch
 from dlens.ops.base.target import Target
 from dlens.tracing.planning.contradictions import joined_places, refuse_pair, refuse_same_keys
 from dlens.tracing.planning.described import Described, describe
+from dlens.tracing.planning.inputs import sent
 from dlens.tracing.planning.tokens import fixed_mask
 
 __all__ = ["Plan", "Planned", "plan_run"]
@@ -21,9 +23,9 @@ __all__ = ["Plan", "Planned", "plan_run"]
 _CACHED_PARTS = ("block", "attn")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Planned:
-    """An operation of one run.
+    """An operation of one run; two are the same where they are one object.
 
     Args:
         index: its position in the chain.
@@ -72,6 +74,28 @@ class Plan:
         if point == "logits" and any(touch.use == "gradient" for planned in self.planned for touch in planned.touches):
             return True
         return any(touch.point == point for planned in self.planned for touch in planned.touches)
+
+    def of(self, real: TokenMask) -> Plan:
+        """The same plan for other prompts: where it names positions, these are theirs; else itself.
+
+        Args:
+            real: [batch, position] over the whole run of these prompts.
+        """
+        return self._with_masks(
+            lambda op: (fixed_mask(op.op.selection(), real, strict=False), fixed_mask(op.op.sources(), real, False))
+        )
+
+    def to(self, device: torch.device) -> Plan:
+        """The same plan with the positions that it names on a device, which is not waited for."""
+        return self._with_masks(
+            lambda op: tuple(None if mask is None else sent(mask, device) for mask in (op.fixed, op.fixed_sources))
+        )
+
+    def _with_masks(self, masks: Callable[[Planned], tuple[Tensor | None, ...]]) -> Plan:
+        if all(op.fixed is None and op.fixed_sources is None for op in self.planned):
+            return self
+        made = [(op, *masks(op)) for op in self.planned]
+        return replace(self, planned=tuple(replace(op, fixed=own, fixed_sources=keys) for op, own, keys in made))
 
     def always(self, planned: Planned) -> bool:
         """Whether an operation acts at every step, in every row."""

@@ -37,7 +37,8 @@ __all__ = ["Collector"]
 class Collector:
     """Receives from the engine what a run keeps; one for all groups of a run.
 
-    With `gather` captures go to a stream, and not into the record.
+    With `gather` captures go to a stream, and not into the record. With `told` whoever drives the run writes into
+    `fired` which edits act, and the device is not asked.
     """
 
     model: Model
@@ -55,6 +56,7 @@ class Collector:
     metric: Float[Tensor, "step batch"] | None = None
     gather: Gather | None = None
     edits: AbstractContextManager[Any] = field(default_factory=nullcontext)
+    told: bool = False
 
     def start(self) -> None:
         """Make empty sums before the run, so that a measure can refuse it."""
@@ -114,7 +116,7 @@ class Collector:
     def fire(self, active: Active, mask: Tensor | None) -> None:
         """An edit acts on the positions of `mask` (None: all); asked of the device only until it did once."""
         index = active.planned.index
-        if index not in self.fired and (mask is None or bool(mask.any())):
+        if not self.told and index not in self.fired and (mask is None or bool(mask.any())):
             self.fired.add(index)
 
     def read(self, group: MeasureGroup, value: Tensor, spot: Spot) -> None:

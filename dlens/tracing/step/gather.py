@@ -12,6 +12,7 @@ from torch import Tensor
 from dlens.axes import TokenIds, TokenMask, hook_name
 from dlens.ops.base.tokens import TokenSpec
 from dlens.ops.capture import Capture
+from dlens.tracing.planning.inputs import sent
 from dlens.tracing.step.program import Spot
 from dlens.tracing.step.state import StepState, step_mask
 from dlens.tracing.streams.places import Places
@@ -36,6 +37,7 @@ class Gather:
         self._tokens = tokens
         self._deliver = deliver
         self._sides: dict[torch.device, Any] = {}
+        self._known: tuple[StepState, TokenIds] | None = None
         self._begun = 0
 
     def start(
@@ -57,7 +59,12 @@ class Gather:
         """
         self._batch, self._done = begin.batch, begin.steps
         self._prompts, self._first, self._fixed, self._width = prompts, first, fixed, width
+        self._known = None
         self._forget(0)
+
+    def know(self, state: StepState, ids: TokenIds) -> None:
+        """What the batch's only forward is and reads, on the processor: no device is asked for it then."""
+        self._known = state, ids
 
     def begin(self, state: StepState, ids: TokenIds) -> None:
         """A forward begins.
@@ -68,7 +75,7 @@ class Gather:
         """
         self._hand_on(Mark(self._batch, self._begun))
         self._forget(self._begun + 1)
-        self._state, self._ids = state, ids
+        self._state, self._ids = self._known or (state, ids)
 
     def take(self, op: Capture, value: Tensor, spot: Spot) -> None:
         """Copy the chosen rows of a value.
@@ -82,8 +89,9 @@ class Gather:
             return
         if self._places is None:
             self._choose()
-        index = self._index.to(value.device)
-        rows = value.detach()[: len(spot.state.group.rows)].flatten(0, 1).index_select(0, index)
+        if self._index.device != value.device:
+            self._index = sent(self._index, value.device)
+        rows = value.detach()[: len(spot.state.group.rows)].flatten(0, 1).index_select(0, self._index)
         rows = rows if op.dtype is None else rows.to(op.dtype)
         self._values[hook_name(spot.point, spot.layer)] = self._off_device(rows)
 

@@ -163,7 +163,9 @@ def step_mask(tokens: TokenSpec, fixed: Tensor | None, state: StepState) -> Tens
         chosen = step_mask(tokens, fixed, state.whole)
         return None if chosen is None else state.window.take(chosen)
     if fixed is not None:
-        return fixed[list(state.group.rows)][:, state.full_columns]
+        rows = state.group.rows
+        # Numbers of rows would have to be sent to the device first.
+        return (fixed if len(rows) == len(fixed) else fixed[list(rows)])[:, state.full_columns]
     if tokens == "all":
         return None
     if tokens == "prompt":

@@ -190,3 +190,13 @@ def test_input_that_no_decoder_can_go_on_from(ar: dlens.Model, case: str) -> Non
     came, action = AR_REFUSED[case]
     with unchecked(), refused(ar, ValueError, came):
         action(ar)
+
+
+def test_a_batch_that_was_read_is_taken_as_it_is(ar: dlens.Model) -> None:
+    batch = as_batch(ar, [[5, 6, 7], [8], [9, 10]])
+    assert as_batch(ar, batch) is batch is batch.to(torch.device("cpu"))
+    part = batch.of([2, 1])
+    assert part.ids.tolist() == [[9, 10], [0, 8]] and part.real.tolist() == [[True, True], [False, True]]
+    assert part.lengths == [2, 1] and batch.lengths == [3, 1, 2]
+    away = batch.to(torch.device("meta"))
+    assert away.ids.device.type == away.real.device.type == "meta"

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 import dlens
 from dlens import trace
+from dlens.tracing.planning.plan import plan_run
 from tests.refusing import STORY, refused
 
 
@@ -39,3 +41,19 @@ def test_an_operation_acts_at_the_steps_that_it_names(diffusion: dlens.Model) ->
         STORY, 8
     )
     assert seen == [5, 6, 7]
+
+
+def test_a_plan_for_other_prompts_has_their_positions(diffusion: dlens.Model) -> None:
+    chain = trace(diffusion).steer([0.0] * 192, layers=1, tokens=[1]).knockout([2], source=[0]).skip([3])
+    plan = plan_run(chain.ops, chain.target, 1, torch.tensor([[True, True, True]]))
+    other = plan.of(torch.tensor([[False, True, True, True], [True, True, True, True]]))
+    steered, hidden, skipped = other.planned
+    assert steered.fixed is not None and hidden.fixed_sources is not None
+    assert steered.fixed.int().tolist() == [[0, 0, 1, 0], [0, 1, 0, 0]]
+    assert hidden.fixed_sources.int().tolist() == [[0, 1, 0, 0], [1, 0, 0, 0]]
+    assert hidden.fixed is skipped.fixed is skipped.fixed_sources is None
+    assert [planned.said for planned in other.planned] == [planned.said for planned in plan.planned]
+    there = other.to(torch.device("meta")).planned
+    assert [mask.device.type for mask in (there[0].fixed, there[1].fixed_sources) if mask is not None] == ["meta"] * 2
+    plain = plan_run(chain.ops[2:], chain.target, 1, torch.tensor([[True]]))
+    assert plain.of(torch.tensor([[True, True]])) is plain is plain.to(torch.device("meta"))

@@ -94,3 +94,16 @@ def test_rows_are_copies() -> None:
     live.zero_()
     gather.end()
     assert parts[0].values["blocks.0.hook_resid_post"][:, 0].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+
+
+def test_what_is_known_of_a_forward_is_not_read_off_it() -> None:
+    parts: list[Part] = []
+    gather, known = Gather("masked", parts.append), state(0)
+    for ids in (IDS, IDS + 100):
+        gather.start(Mark(0), torch.tensor([0, 1]), torch.tensor([1, 0]), None, 5)
+        if ids is not IDS:
+            gather.know(known, IDS)
+        gather.begin(known, ids if ids is IDS else ids.to("meta"))
+        gather.take(OP, VALUES, Spot("resid_post", 3, known))
+        gather.end()
+    assert [part.places.token.tolist() for part in parts] == [[99] * 3] * 2
