@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from math import nan
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,12 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from dlens.checks import quoted, several
+from dlens.checks import quoted, refuse, several
 from dlens.findings.scores.batches import batched
 from dlens.findings.scores.intervals import LEVEL, jackknife_interval, mean_interval
 from dlens.ops.base.given import as_count, as_ints
 from dlens.tracing.chain import Trace, trace
+from dlens.tracing.planning.inputs import as_batch, refuse_too_long
 from dlens.tracing.records.record import Record
 
 if TYPE_CHECKING:
@@ -55,7 +57,8 @@ def text_statistics(
         "..._low" and "..._high"; "n_texts".
 
     Raises:
-        ValueError: no texts, or records without any.
+        ValueError: no texts, or records without any; a text that the model that embeds cannot read; a layer without
+            such a model.
 
     Examples:
         >>> import dlens
@@ -70,7 +73,9 @@ def text_statistics(
     """
     sets = _sets(texts)
     sizes = tuple(as_count(size, "n") for size in as_ints(n, "n"))
-    read = _embedding(embed, layer, as_count(batch_size, "batch_size"))
+    if not sizes:
+        refuse("n", n, "one number of words at least", "give for example (1, 2, 3)")
+    read = _embedding(embed, layer, as_count(batch_size, "batch_size"), [text for own in sets.values() for text in own])
     found: dict[str, list[Any]] = {}
     for own in sets.values():
         for name, value in _statistics(own, sizes, read).items():
@@ -93,15 +98,20 @@ def _sets(texts: Any) -> dict[str, list[str]]:
     return {name: list(own) for name, own in found.items()}
 
 
-def _embedding(embed: Any, layer: int | None, batch_size: int) -> Embed | None:
-    """A function of texts that gives a vector for each."""
+def _embedding(embed: Any, layer: int | None, batch_size: int, texts: list[str]) -> Embed | None:
+    """A function of texts that gives a vector for each; refuses texts that a model cannot read."""
+    own = embed is None or callable(embed) and not isinstance(embed, torch.nn.Module)
+    if own and layer is not None:
+        refuse("layer", layer, "None, as no model embeds", "pass embed= a model, or leave layer out")
     if embed is None:
         return None
-    if callable(embed) and not isinstance(embed, torch.nn.Module):
+    if own:
         return lambda texts: _as_vectors(embed(texts), len(texts))
     base = embed if isinstance(embed, Trace) else trace(embed)
     at = base.target.n_layers // 2 if layer is None else base.target.layer(layer)
     chain = base.capture("resid_post", layers=at)
+    if filled := [text for text in texts if text.strip()]:
+        refuse_too_long(base.model, as_batch(base.model, filled), 0)
 
     def read(texts: list[str]) -> Float[np.ndarray, "text width"]:
         means = []
@@ -115,13 +125,16 @@ def _embedding(embed: Any, layer: int | None, batch_size: int) -> Embed | None:
 
 
 def _as_vectors(given: Any, count: int) -> Float[np.ndarray, "text width"]:
-    found = np.asarray(given.detach().cpu() if isinstance(given, torch.Tensor) else given, dtype=float)
-    if found.ndim != 2 or len(found) != count or not np.isfinite(found).all():
-        raise ValueError(
-            f"embed returned numbers of shape {found.shape} for {count} texts; expected a finite vector for each, "
-            f"[text, width]; return an array of them"
-        )
-    return found
+    came = quoted(given)
+    with suppress(TypeError, ValueError):
+        found = np.asarray(given.detach().double().cpu() if isinstance(given, torch.Tensor) else given, dtype=float)
+        if found.ndim == 2 and len(found) == count and np.isfinite(found).all():
+            return found
+        came = f"numbers of shape {found.shape}"
+    raise ValueError(
+        f"embed returned {came} for {count} texts; expected a finite vector for each, [text, width]; return an array "
+        f"of them"
+    )
 
 
 def _statistics(texts: list[str], sizes: Sequence[int], read: Embed | None) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from torch import Tensor
 from dlens.checks import quoted, refuse, several
 from dlens.findings.scores.batches import length_batches, rng, token_rows
 from dlens.measures.geometry.matrix_entropy import entropy_of
-from dlens.ops.base.given import as_index, as_number
+from dlens.ops.base.given import as_count, as_index, as_number, as_seed
 from dlens.ops.base.scope import Scope
 from dlens.tracing.chain import Trace, trace
+from dlens.tracing.planning.inputs import as_batch, refuse_too_long
 from dlens.tracing.probes.calibration import calibration_texts
 
 if TYPE_CHECKING:
@@ -100,9 +101,9 @@ def view_metrics(
 
     Args:
         model: anything `dlens.trace` takes, or a trace with operations.
-        texts: anything `Trace.forward` takes; the shipped calibration text by default.
-        views: the views themselves, at least two lists of as many texts, for models that have no masks, or for other
-            changes than masks.
+        texts: anything `Trace.forward` takes, two texts or more; the shipped calibration text by default.
+        views: in the place of texts the views themselves, at least two lists of as many texts, for models that have no
+            masks, or for other changes than masks.
         noise: shares of masked tokens.
         n_views: maskings of each text.
         permutations: of DiME.
@@ -114,7 +115,8 @@ def view_metrics(
         Over layer: "dime" in nats, "info_nce" in nats, "lidar", a number of directions.
 
     Raises:
-        ValueError: one view, views of unlike numbers of texts, or an autoregressive model without views.
+        ValueError: one view or one text, views of unlike numbers of texts, views and texts, or an autoregressive model
+            without views; before anything is computed.
 
     Examples:
         >>> import dlens
@@ -127,7 +129,10 @@ def view_metrics(
 
     base = model if isinstance(model, Trace) else trace(model)
     _check(permutations, temperature, n_views)
-    given = _given(base, views) if views is not None else _masked(base, texts, noise, n_views, seed)
+    as_count(batch_size, "batch_size")
+    as_seed(seed)
+    given = _given(base, texts, views) if views is not None else _masked(base, texts, noise, n_views, seed)
+    _check_rows(base, given)
     pooled = torch.stack([_pooled(base, rows, batch_size) for rows in given])
     layers = range(base.target.n_layers)
     found = {
@@ -171,7 +176,20 @@ def _check(permutations: int, temperature: float, n_views: int) -> None:
         refuse("n_views", n_views, "at least 2, as views are compared", "give for example 2")
 
 
-def _given(base: Trace, views: Any) -> list[list[list[int]]]:
+def _check_rows(base: Trace, views: list[list[list[int]]]) -> None:
+    """Refuse what a later forward would be refused for, and what has nothing to compare."""
+    if len(views[0]) < 2:
+        raise ValueError(
+            f"got {len(views[0])} text; expected at least two, as views of a text are told from those of others; pass "
+            f"more texts"
+        )
+    for rows in views:
+        refuse_too_long(base.model, as_batch(base.model, rows), 0)
+
+
+def _given(base: Trace, texts: Any, views: Any) -> list[list[list[int]]]:
+    if texts is not None:
+        refuse("views", views, "either texts or views of them", "pass views=[texts, the same texts changed] alone")
     if not several(views) or len(views) < 2:
         refuse("views", views, "at least two lists of texts", "pass [texts, the same texts changed]")
     found = [token_rows(base.model, view) for view in views]

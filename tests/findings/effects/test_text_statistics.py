@@ -13,6 +13,7 @@ import torch
 import dlens
 from dlens.findings.effects.text_statistics import text_statistics
 from tests.reference import shallow
+from tests.refusing import refused
 from tests.unchecked import unchecked
 
 
@@ -78,6 +79,22 @@ REFUSED: dict[str, tuple[str, Callable[[], Any]]] = {
         r"embed returned numbers of shape \(1,\) for 1 texts",
         lambda: text_statistics(["a b"], embed=lambda t: [1]),
     ),
+    "no n": (r"n=\[\]; expected one number of words at least", lambda: text_statistics(["a"], n=[])),
+    "words for n": ("n 'x'; expected a whole number", lambda: text_statistics(["a"], n="x")),
+    "batch": ("batch_size=0; expected at least 1", lambda: text_statistics(["a"], batch_size=0)),
+    "ragged": (
+        r"embed returned \[\[1\], \[1, 2\]\] for 2 texts; expected a finite vector",
+        lambda: text_statistics(["a", "b"], embed=lambda t: [[1], [1, 2]][: len(t)]),
+    ),
+    "endless": (
+        r"embed returned numbers of shape \(1, 1\) for 1 texts; expected a finite",
+        lambda: text_statistics(["a"], embed=lambda t: torch.tensor([[torch.inf]], dtype=torch.bfloat16)),
+    ),
+    "layer of nothing": ("layer=3; expected None, as no model", lambda: text_statistics(["a"], layer=3)),
+    "layer of a function": (
+        "layer=3; expected None, as no model",
+        lambda: text_statistics(["a"], embed=by_length, layer=3),
+    ),
     "layer": ("layer 'x'; expected a whole number", lambda: text_statistics(["a"], embed="trio/ar", layer="x")),
 }
 
@@ -87,3 +104,13 @@ def test_bad_input(case: str) -> None:
     message, action = REFUSED[case]
     with unchecked(), pytest.raises(ValueError, match=message):
         action()
+
+
+def test_what_a_model_cannot_embed_is_refused_before_it_reads_anything(ar: dlens.Model) -> None:
+    model, long = shallow(ar, 2), "the dog ran. " * 300
+    with refused(model, ValueError, "the longest prompt has"):
+        text_statistics({"short": ["The dog ran. It was cold."], "long": ["The dog ran.", long]}, embed=model)
+    with unchecked(), refused(model, IndexError, "layer 7"):
+        text_statistics(["The dog ran."], embed=model, layer=7)
+    with unchecked(), refused(model, ValueError, "texts of 'b'"):
+        text_statistics({"a": ["The dog ran."], "b": [3]}, embed=model)

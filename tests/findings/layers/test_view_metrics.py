@@ -101,17 +101,32 @@ def test_views_are_maskings(diffusion: dlens.Model) -> None:
 
 def test_what_makes_no_sense_is_refused(diffusion: dlens.Model, ar: dlens.Model) -> None:
     model = shallow(diffusion, 3)
+    views = {"texts": None, "views": [TEXTS, TEXTS[::-1]]}
     wrong: list[tuple[dict[str, Any], str]] = [
-        ({"views": [TEXTS]}, "views="),
-        ({"views": [TEXTS, TEXTS[:2]]}, "views of 3, 2 texts"),
+        (views | {"views": [TEXTS]}, "views="),
+        (views | {"views": [TEXTS, TEXTS[:2]]}, "views of 3, 2 texts"),
+        (views | {"views": "ab"}, "views='ab'"),
+        (views | {"texts": TEXTS}, "views="),
+        # What only the second view, or what is computed after all forwards, would stumble over.
+        (views | {"views": [TEXTS, [*TEXTS[:2], [5] * 600]]}, "the longest prompt has 600 tokens"),
+        (views | {"views": [TEXTS, [*TEXTS[:2], [9999]]]}, "prompt 2 holds token id 9999"),
+        (views | {"seed": -1}, "seed=-1"),
+        (views | {"seed": "x"}, "seed 'x'"),
+        (views | {"views": [TEXTS[:1], TEXTS[:1]]}, "got 1 text"),
+        ({"texts": TEXTS[:1]}, "got 1 text"),
+        ({"texts": []}, "got no prompts"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"batch_size": "x"}, "batch_size 'x'"),
         ({"noise": None}, "noise=None"),
         ({"noise": (0.5, 0.2)}, "noise="),
         ({"n_views": 1}, "n_views=1"),
         ({"permutations": 0}, "permutations=0"),
+        ({"permutations": 2.5}, "permutations 2.5"),
         ({"temperature": 0}, "temperature=0"),
+        ({"temperature": "x"}, "temperature"),
     ]
     for given, came in wrong:
         with unchecked(), refused(model, ValueError, came):
-            dlens.view_metrics(model, TEXTS, **given)
+            dlens.view_metrics(model, **{"texts": TEXTS} | given)
     with refused(ar, ValueError, "maskings of trio/ar"):
         dlens.view_metrics(ar, TEXTS)
