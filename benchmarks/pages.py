@@ -11,6 +11,7 @@ from benchmarks.caches import NAMES
 from benchmarks.compression import RANDOM
 from benchmarks.rows import Result, Row, read_result
 from benchmarks.saelens import READ, WRITTEN
+from benchmarks.streams import LARGE, MANY
 
 __all__ = ["PAGE", "RESULTS", "made"]
 
@@ -97,6 +98,13 @@ TABLES = {
         ("saelens-cpu",), (*(Column(model, (model,)) for model in (READ, WRITTEN)), Column("budget", (WRITTEN,), True))
     ),
     "streams": Table(("streams-cpu", "streams-memory"), _one("8 M trio")),
+    "streams-gpu": Table(
+        ("streams-h200",),
+        (
+            *(Column(head, (head,)) for head in ("8 M trio", "113 M", MANY, LARGE)),
+            Column("budget of the last two", (MANY, LARGE), True),
+        ),
+    ),
     "transformerlens": Table(("transformerlens-cpu",), (Column("113 M", ("113 M",)),)),
     "denoising-gpu": Table(
         ("gpu-h100", "measures-h100"),

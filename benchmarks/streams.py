@@ -14,12 +14,14 @@ from torch import Tensor
 import dlens
 from benchmarks.models import pair
 from benchmarks.rows import Row, publish
-from benchmarks.shapes import qwen2_like
+from benchmarks.shapes import llada_like, qwen2_like
 from benchmarks.timing import interleaved
 
-__all__ = ["main"]
+__all__ = ["LARGE", "MANY", "main"]
 
 MODEL, BATCH, WIDTH = "trio/diffusion", 16, 64
+MANY, LARGE = "8 M trio, 256 rows", "LLaDA-8B's shape"
+BUDGET = 1.25
 _GIB = 2**30
 
 
@@ -36,7 +38,7 @@ def main(
     Args:
         prompts: how many are streamed for the memory; 0 leaves that out.
         rounds: how often each way runs; 0 leaves that out.
-        small_only: leave out the 113 M model.
+        small_only: leave out the larger models.
         json: where to write the same as JSON.
         threads: of torch.
         device: where the models are.
@@ -76,51 +78,72 @@ def _peak(what: str, budget: float | None) -> Row:
 
 
 def _speed(rounds: int, device: str, small_only: bool) -> list[Row]:
-    """Seconds of a stream over those of the same forwards without a trace: 1.25 is 0.8 of their throughput."""
+    """Seconds of a stream over those of the same forwards without a trace: 1.25 is 0.8 of their throughput.
+
+    A GPU computes a small batch faster than a processor can launch it, so there the small models are for comparison,
+    and what has a budget is large.
+    """
     if rounds == 0:
         return []
-    small, plain = dlens.load(MODEL), dlens.load(MODEL, verify=False)
-    _to(device, small, plain)
-    rows = _ratios("8 M trio", small, plain, 8 * BATCH, rounds)
+    gpu, few = device != "cpu", max(3, rounds // 2)
+    trio = _on(device, (dlens.load(MODEL), dlens.load(MODEL, verify=False)))
+    rows = _ratios("8 M trio", trio, 100 if gpu else 8, BATCH, rounds, None if gpu else BUDGET)
+    if gpu:
+        rows += _ratios(MANY, trio, 20, 256, few, BUDGET)
     if small_only:
         return rows
-    large, plain = pair(qwen2_like())
-    _to(device, large, plain)
-    return rows + _ratios("113 M", large, plain, BATCH, max(3, rounds // 2))
+    rows += _ratios("113 M", _on(device, pair(qwen2_like())), 100 if gpu else 1, BATCH, few, None if gpu else BUDGET)
+    if gpu:
+        rows += _ratios(LARGE, pair(llada_like(device)), 20, BATCH, few, BUDGET)
+    return rows
 
 
-def _to(device: str, *models: dlens.Model) -> None:
+def _on(device: str, models: tuple[dlens.Model, dlens.Model]) -> tuple[dlens.Model, dlens.Model]:
     for model in models:
         model.module.to(device)
+    return models
 
 
-def _ratios(name: str, model: dlens.Model, plain: dlens.Model, n: int, rounds: int) -> list[Row]:
-    texts = sorted(_prompts(n, model.vocab_size), key=len, reverse=True)
+def _ratios(
+    name: str, models: tuple[dlens.Model, dlens.Model], batches: int, batch: int, rounds: int, budget: float | None
+) -> list[Row]:
+    """Rows of one model.
+
+    Args:
+        name: in the table.
+        models: traced, and never wrapped.
+        batches: how many.
+        batch: rows of each.
+        rounds: how often each way runs.
+        budget: of one layer.
+    """
+    model, plain = models
+    texts = sorted(_prompts(batches * batch, model.vocab_size), key=len, reverse=True)
     trace = dlens.trace(model)
-    cases: dict[str, Callable[[], object]] = {
-        "forwards": lambda: _forwards(plain, texts),
-        "one layer": lambda: _stream(trace.capture("resid_post", layers=8), texts),
-        "all layers": lambda: _stream(trace.capture("resid_post"), texts),
-    }
-    found = interleaved(cases, rounds)
-    budgets = {"one layer": 1.25, "all layers": None}
+    with tempfile.TemporaryDirectory() as kept:
+
+        def stream(chain: dlens.Trace) -> None:
+            chain.stream(texts, Path(kept) / "kept", batch_size=batch, progress=False)
+
+        one, all_layers = trace.capture("resid_post", layers=8), trace.capture("resid_post")
+        cases: dict[str, Callable[[], object]] = {
+            "forwards": lambda: _forwards(plain, texts, batch),
+            "one layer": lambda: stream(one),
+            "all layers": lambda: stream(all_layers),
+        }
+        found = interleaved(cases, rounds, after=lambda: shutil.rmtree(Path(kept) / "kept", ignore_errors=True))
+    budgets = {"one layer": budget, "all layers": None}
     return [
-        Row.of(f"stream of {what} / forwards alone", name, found.ratio(what, "forwards"), budget)
-        for what, budget in budgets.items()
+        Row.of(f"stream of {what} / forwards alone", name, found.ratio(what, "forwards"), own)
+        for what, own in budgets.items()
     ]
 
 
-def _stream(trace: dlens.Trace, texts: Sequence[list[int]]) -> None:
-    folder = Path(tempfile.mkdtemp())
-    trace.stream(texts, folder / "kept", batch_size=BATCH, progress=False)
-    shutil.rmtree(folder)
-
-
-def _forwards(plain: dlens.Model, texts: Sequence[list[int]]) -> None:
+def _forwards(plain: dlens.Model, texts: Sequence[list[int]], batch: int) -> None:
     """The same batches, left-padded, as one would write it."""
     with torch.no_grad():
-        for at in range(0, len(texts), BATCH):
-            ids, real = _padded(texts[at : at + BATCH])
+        for at in range(0, len(texts), batch):
+            ids, real = _padded(texts[at : at + batch])
             inputs = plain.family.inputs(ids.to(plain.device), None if bool(real.all()) else real.to(plain.device))
             plain.module(**inputs)
 

@@ -43,18 +43,26 @@ class Timings:
         return Ratio(middle, low, high, len(ratios))
 
 
-def interleaved(cases: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1) -> Timings:
+def interleaved(
+    cases: Mapping[str, Callable[[], object]],
+    rounds: int,
+    warmup: int = 1,
+    after: Callable[[], object] | None = None,
+) -> Timings:
     """Time each case once a round: A B C, A B C, and so on.
 
     Args:
         cases: name -> what to run.
         rounds: how often each runs.
         warmup: rounds before that, which do not count.
+        after: called after each case, and not timed.
     """
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for number in range(warmup + rounds):
         for name, case in cases.items():
             elapsed = _timed(case)
+            if after is not None:
+                after()
             if number >= warmup:
                 seconds[name].append(elapsed)
     return Timings(seconds)
