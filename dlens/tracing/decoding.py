@@ -18,7 +18,6 @@ from dlens.ops.base.op import Op
 from dlens.ops.base.target import Target
 from dlens.samplers.autoregressive import Autoregressive
 from dlens.tracing.finish import Outcome, finish
-from dlens.tracing.finite import broken, broken_notes
 from dlens.tracing.planning.inputs import as_batch, refuse_too_long
 from dlens.tracing.planning.kv_cache import cache_policy, fullest_cache
 from dlens.tracing.planning.shape import run_shape
@@ -26,6 +25,7 @@ from dlens.tracing.planning.tokens import after
 from dlens.tracing.prepare import check_run, prepare
 from dlens.tracing.probes.flops import StepCost
 from dlens.tracing.progress import Watch, hold, refuse_stray_call
+from dlens.tracing.records.finite import broken, broken_notes
 from dlens.tracing.records.record import Record
 from dlens.tracing.records.text import drafts, end_ids
 from dlens.tracing.settings import RunSettings, watch_of

@@ -17,13 +17,13 @@ from dlens.ops.base.target import Target
 from dlens.samplers.sampler import Denoiser, Tokens
 from dlens.tracing.denoising_run import DenoisingRun
 from dlens.tracing.finish import Outcome, finish
-from dlens.tracing.finite import broken_notes
 from dlens.tracing.planning.inputs import Batch, as_batch, refuse_masks, refuse_too_long
 from dlens.tracing.planning.kv_cache import canvas_cache
 from dlens.tracing.planning.plan import Plan
 from dlens.tracing.planning.shape import run_shape
 from dlens.tracing.prepare import Prepared, check_run, groups, prepare
 from dlens.tracing.progress import hold
+from dlens.tracing.records.finite import broken_notes
 from dlens.tracing.records.record import Record
 from dlens.tracing.records.text import MASK_SIGN, drafts, end_ids
 from dlens.tracing.replay.recorder import recorder_for

@@ -15,10 +15,10 @@ from dlens.caches.cache import Cache
 from dlens.caches.course import Course
 from dlens.models.model import Model
 from dlens.samplers.sampler import Columns, Denoiser, Tokens
-from dlens.tracing.finite import broken
 from dlens.tracing.planning.alignment import aligned, at_columns, source_columns
 from dlens.tracing.probes.flops import StepCost
 from dlens.tracing.progress import Watch, refuse_stray_call
+from dlens.tracing.records.finite import broken
 from dlens.tracing.replay.replays import Replays
 from dlens.tracing.step.canvas import CanvasKeys
 from dlens.tracing.step.halves import HalfOutputs

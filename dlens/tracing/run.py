@@ -17,12 +17,12 @@ from dlens.ops.base.target import Target
 from dlens.tracing.decoding import run_decoding
 from dlens.tracing.denoising import run_denoising
 from dlens.tracing.finish import Outcome, finish
-from dlens.tracing.finite import broken_forward, broken_notes
 from dlens.tracing.planning.inputs import as_batch, refuse_too_long
 from dlens.tracing.planning.shape import run_shape
 from dlens.tracing.prepare import Prepared, check_run, groups, prepare
 from dlens.tracing.probes.flops import StepCost
 from dlens.tracing.progress import hold
+from dlens.tracing.records.finite import broken_forward, broken_notes
 from dlens.tracing.records.record import Record
 from dlens.tracing.settings import RunSettings, check_settings
 from dlens.tracing.step.state import Group, forward_state

@@ -8,7 +8,7 @@ from torch import Tensor
 
 import dlens
 from dlens.samplers import Autoregressive, LLaDA
-from dlens.tracing.finite import broken, broken_notes
+from dlens.tracing.records.finite import broken, broken_notes
 
 NAN, INF = float("nan"), float("inf")
 
