@@ -38,6 +38,8 @@ _ROUNDINGS = 4
 # What the last projection of a half reads -> what it adds to the stream: the one decides the other.
 _LAST = {"z": "attn_out", "mlp_post": "mlp_out"}
 QKV = ("q", "k", "v")
+# The points at which the second and the third of three texts have what the first one has.
+_SHARED = (tuple(_LAST), QKV)
 _OPTIONAL = tuple(name for name, point in POINTS.items() if point.where in ("attn", "mlp") and not point.in_stream)
 
 
@@ -177,8 +179,8 @@ def shared_by_rows(model: Model, ids: TokenIds) -> Seen:
         model: what was loaded.
         ids: one row of unlike tokens.
     """
-    shared = (tuple(_LAST), QKV)
-    return observe(model, torch.cat([ids, *[ids.flip(-1)] * len(shared)]), {"block", "z", *_LAST.values()}, shared)
+    rows = torch.cat([ids, *[ids.flip(-1)] * len(_SHARED)])
+    return observe(model, rows, {"block", "z", *_LAST.values()}, _SHARED)
 
 
 def undecided(model: Model, seen: Seen, shared: Seen) -> dict[str, str]:
@@ -211,10 +213,10 @@ def undecided(model: Model, seen: Seen, shared: Seen) -> dict[str, str]:
 
 
 def same_rows(added: Tensor, block: Any, row: int) -> bool:
-    """Whether a row is the first one, up to the rounding of a block."""
-    largest = float(hidden_of(block)[[0, row]].abs().max())
-    tolerance = 16 * torch.finfo(added.dtype).eps * largest
-    return bool(((added[row] - added[0]).abs() <= tolerance).all())
+    """Whether a row of `shared_by_rows` is the first one, up to the rounding of a block."""
+    rows, whole = (value.reshape(1 + len(_SHARED), -1) for value in (added, hidden_of(block)))
+    tolerance = 16 * torch.finfo(added.dtype).eps * float(whole[[0, row]].abs().max())
+    return bool(((rows[row] - rows[0]).abs() <= tolerance).all())
 
 
 def observe(
