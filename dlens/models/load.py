@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from dlens.axes import Logits
 from dlens.checks import as_flag, quoted
 from dlens.models.compression import read_compression
 from dlens.models.families.fitting import fitting, placed
@@ -162,10 +163,11 @@ def _build(module: nn.Module, tokenizer: Any, family: Family, mask: int | None, 
     model = replace(model, family=replace(complete, end_token_ids=ends))
     if not verify:
         return replace(model, honours_padding=not is_remote(module))
-    return _padding(replace(model, family=replace(model.family, layout=prove(model))))
+    layout, logits = prove(model)
+    return _padding(replace(model, family=replace(model.family, layout=layout)), logits)
 
 
-def _padding(model: Model) -> Model:
+def _padding(model: Model, logits: Logits) -> Model:
     """The model with whether it hides padding, and where it counts its positions from.
 
     Code that counts them from after the padding token's number (RoBERTa) is told them so: left to itself it would take
@@ -173,9 +175,10 @@ def _padding(model: Model) -> Model:
     """
     start = (getattr(model.config, "pad_token_id", None) or 0) + 1
     told = replace(model, family=replace(model.family, inputs=placed(model.family.inputs, start)))
-    if not probe_padding(model) and told.family.inputs is not model.family.inputs and alike(model, told):
-        model = told
-    return replace(model, honours_padding=probe_padding(model))
+    hides = probe_padding(model, logits)
+    if not hides and told.family.inputs is not model.family.inputs and alike(model, told):
+        model, hides = told, probe_padding(told, logits)
+    return replace(model, honours_padding=hides)
 
 
 def _mask_token(family: Family, asked: int | None, config: Any, tokenizer: Any) -> int | None:

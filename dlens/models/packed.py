@@ -56,9 +56,10 @@ def is_packed(part: nn.Module) -> bool:
 
     One without a weight is packed where it holds other numbers, and else computes with what it says.
     """
-    linear = [inner for inner in part.modules() if getattr(inner, "in_features", None) is not None]
+    if getattr(part, "in_features", None) is None:
+        return False
     # One that holds others, such as an adapter around its layer, leaves the work to them.
-    if linear != [part]:
+    if [inner for inner in part.modules() if getattr(inner, "in_features", None) is not None] != [part]:
         return False
     weight = getattr(part, "weight", None)
     if isinstance(weight, Tensor):

@@ -108,6 +108,15 @@ def test_verify_false_runs_what_finds_the_layout_alone(llada_folder: Path) -> No
     assert not dlens.load(llada_folder, trust_remote_code=True, verify=False).honours_padding
 
 
+def test_proofs_that_ask_for_nothing_else_look_at_one_forward() -> None:
+    module, runs = build("qwen2"), list[int]()
+    module.register_forward_pre_hook(lambda _m, _a: runs.append(1))
+    assert dlens.load(module).honours_padding
+    # To find the layout; what it says, three texts of which two share values, other tokens; without attention, MLPs,
+    # every second block, the others; attention step by step; padding hidden and not.
+    assert len(runs) == 11
+
+
 def test_unknown_family() -> None:
     with pytest.raises(
         ValueError, match="family 'maskd'; expected one of autoregressive, masked, .*; did you mean 'masked'"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, final
 
 import torch
@@ -72,11 +75,22 @@ class Forward:
     calls: tuple[Call, ...]
     logits: Tensor
 
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [call.start for call in self.calls]
+
+    @cached_property
+    def _within(self) -> dict[Call, tuple[Call, ...]]:
+        return {}
+
     def within(self, call: Call) -> tuple[Call, ...]:
         """The calls made within a call, of modules below it that ran once there."""
-        found = [c for c in self.calls if call.holds(c) and c.path.startswith(f"{call.path}.")]
-        parts = [c.part for c in found]
-        return tuple(c for c in found if parts.count(c.part) == 1)
+        if call not in self._within:
+            here = self.calls[bisect_right(self._starts, call.start) : bisect_left(self._starts, call.end)]
+            found = [c for c in here if c.path.startswith(f"{call.path}.")]
+            runs = Counter(c.part for c in found)
+            self._within[call] = tuple(c for c in found if runs[c.part] == 1)
+        return self._within[call]
 
 
 @final

@@ -190,10 +190,12 @@ def _reads_ids(call: Call, forward: Forward) -> bool:
 def is_norm(call: Call, stream: Tensor) -> bool:
     """Whether a call norms the stream: it reads that alone, gives something else of its shape, and has no matrix."""
     tensors = list(call.ins.values())
-    if len(tensors) != 1 or call.length is not None or any(weight.ndim > 1 for weight in _weights(call.part)):
+    if len(tensors) != 1 or call.length is not None:
         return False
     entered, left = aligned(tensors[0], stream), aligned(call.outs[0], stream) if 0 in call.outs else None
-    return left is not None and same(entered, stream) and not same(left, stream)
+    if left is None or not same(entered, stream) or same(left, stream):
+        return False
+    return not any(weight.ndim > 1 for weight in _weights(call.part))
 
 
 def _weights(part: nn.Module) -> Iterator[Tensor]:

@@ -75,8 +75,9 @@ def find_layout(module: nn.Module, inputs: Callable[[TokenIds, None], dict[str, 
         forward = _watched(module, inputs(ids, None))
         chain = find_chain(module, forward)
         ends = find_ends(module, forward, chain)
-        roles = Roles()
-        found = [_of_block(module, forward, block, roles) for block in chain.blocks]
+        roles, config = Roles(), module.config.get_text_config()  # pyright: ignore
+        settings = tuple(config.to_dict().values())
+        found = [_of_block(config, settings, forward, block, roles) for block in chain.blocks]
     return _together(module, chain, ends, found)
 
 
@@ -104,9 +105,8 @@ def few_tokens(module: Any) -> TokenIds:
     return torch.tensor([chosen], device=device)
 
 
-def _of_block(module: Any, forward: Forward, block: Call, roles: Roles) -> _Found:
-    config = module.config.get_text_config()
-    halves = find_halves(forward, block, _numbers(config, block.part))
+def _of_block(config: Any, settings: tuple[Any, ...], forward: Forward, block: Call, roles: Roles) -> _Found:
+    halves = find_halves(forward, block, _numbers(config, settings, block.part))
     if isinstance(halves, str):
         return _Found(block.length, {}, dict.fromkeys(_inner(), halves))
     heads = n_heads(config)
@@ -144,9 +144,9 @@ def _inner() -> tuple[str, ...]:
     return tuple(name for name, point in POINTS.items() if point.inner and not point.kernel and name != "result")
 
 
-def _numbers(config: Any, part: nn.Module) -> tuple[float, ...]:
+def _numbers(config: Any, settings: tuple[Any, ...], part: nn.Module) -> tuple[float, ...]:
     """The numbers that a config and the modules of a block hold, with those that are made of them."""
-    held = [*config.to_dict().values(), *(value for inner in part.modules() for value in vars(inner).values())]
+    held = [*settings, *(value for inner in part.modules() for value in vars(inner).values())]
     numbers = {float(value) for value in held if isinstance(value, float) and value not in (0.0, 1.0)}
     depth = getattr(config, "num_hidden_layers", None) or 1
     return tuple(sorted(numbers | {number / math.sqrt(depth) for number in numbers}))

@@ -25,7 +25,7 @@ def same(one: Tensor | None, other: Tensor | None) -> bool:
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
-    return torch.equal(one, other.to(one.device))
+    return torch.equal(one, other if other.device == one.device else other.to(one.device))
 
 
 def aligned(value: Tensor, stream: Tensor) -> Tensor | None:
@@ -38,7 +38,8 @@ def aligned(value: Tensor, stream: Tensor) -> Tensor | None:
     """
     if not value.is_floating_point() or value.shape[-1:] != stream.shape[-1:] or value.numel() != stream.numel():
         return None
-    return value.reshape(stream.shape).to(stream.device)
+    whole = value if value.shape == stream.shape else value.reshape(stream.shape)
+    return whole if whole.device == stream.device else whole.to(stream.device)
 
 
 def adds_up(parts: tuple[Tensor, ...], stream: Tensor, exact: bool = False) -> bool:

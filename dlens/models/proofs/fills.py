@@ -14,20 +14,21 @@ from dlens.axes import HALVES, Half, Resid, TokenIds
 from dlens.models.family import Fill, Layout, hidden_in
 from dlens.models.model import Model
 from dlens.models.proofs.blocks import standing_in
-from dlens.models.proofs.sites import observe
+from dlens.models.proofs.sites import Seen, form, observe
 
 __all__ = ["as_spelled"]
 
 
-def as_spelled(model: Model, ids: TokenIds) -> Layout:
+def as_spelled(model: Model, ids: TokenIds, seen: Seen) -> Layout:
     """The layout without the halves that cannot be left out by what it names.
 
     Args:
         model: what was loaded and proved.
         ids: tokens to run.
+        seen: the same tokens, at every point.
     """
     layout = model.layout
-    lacking = _other_forms(model, ids)
+    lacking = _other_forms(model, seen)
     lacking |= {half for half in HALVES if half not in lacking and layout.skips(half) and _adds(model, ids, half)}
 
     def change(own: Layout) -> Layout:
@@ -40,46 +41,26 @@ def as_spelled(model: Model, ids: TokenIds) -> Layout:
     return layout.changed(change)
 
 
-def _other_forms(model: Model, ids: TokenIds) -> set[Half]:
+def _other_forms(model: Model, seen: Seen) -> set[Half]:
     """The halves of which a module returns another form than what would stand in, such as a longer tuple."""
     found: set[Half] = set()
-    handles, streams = [], {}
-
-    def entered(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        streams[block] = hidden_in(args, kwargs)
-
-    def returned(half: Half, fill: Fill, block: nn.Module, output: Any) -> None:
-        if _form(fill.make(streams[block], block)) != _form(output):
-            found.add(half)
-
     for index, block in enumerate(model.blocks):
-        handles.append(block.register_forward_pre_hook(entered, with_kwargs=True))
         for half in HALVES:
             for fill in model.layout.at(index).skips(half):
-                hook = partial(returned, half, fill, block)
-                part = block.get_submodule(fill.path)
-                handles.append(part.register_forward_hook(lambda _m, _a, out, hook=hook: hook(out)))
-    try:
-        model.module(**model.family.inputs(ids, None))
-    finally:
-        for handle in handles:
-            handle.remove()
+                forms = seen.forms.get((index, fill.path))
+                if forms and forms != {form(fill.make(seen.values[index, "resid_pre"], block))}:
+                    found.add(half)
     return found
-
-
-def _form(value: Any) -> int | None:
-    return len(value) if isinstance(value, tuple) else None
 
 
 def _adds(model: Model, ids: TokenIds, half: Half) -> bool:
     """Whether a half still adds something where its stand-ins stand in every block, or the model does not run so."""
     try:
         with _left_out(model, half):
-            values = observe(model, ids).values
+            values = observe(model, ids, {f"{half}_out"}).values
     except Exception:
         return True
-    added = (values.get((layer, f"{half}_out")) for layer in range(model.n_layers))
-    return any(value is not None and bool(value.any()) for value in added)
+    return any(bool(value.any()) for value in values.values())
 
 
 @contextmanager

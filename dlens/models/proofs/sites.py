@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, final
 
 import torch
-from einops import repeat
 from torch import Tensor, nn
 
-from dlens.axes import POINTS, TokenIds
+from dlens.axes import POINTS, Logits, TokenIds
 from dlens.errors import VerificationError
 from dlens.models.family import Layout, Site, hidden_in, hidden_of
 from dlens.models.identity import structure
 from dlens.models.model import Model
 
 __all__ = [
+    "QKV",
     "Seen",
     "as_built",
     "check_sites",
+    "form",
     "inner_widths",
     "observe",
     "point_widths",
     "same_rows",
+    "shared_by_rows",
     "undecided",
+    "widths",
     "without",
 ]
 
@@ -34,17 +37,32 @@ _POINTS = ("attn_out", "resid_mid", "mlp_out")
 _ROUNDINGS = 4
 # What the last projection of a half reads -> what it adds to the stream: the one decides the other.
 _LAST = {"z": "attn_out", "mlp_post": "mlp_out"}
+QKV = ("q", "k", "v")
+# The points at which the second and the third of three texts have what the first one has.
+_SHARED = (tuple(_LAST), QKV)
 _OPTIONAL = tuple(name for name, point in POINTS.items() if point.where in ("attn", "mlp") and not point.in_stream)
 
 
 @final
 class Seen:
-    """What one forward showed: values by (layer, point), and how often each module ran."""
+    """What one forward showed.
+
+    Args:
+        positions: of a row.
+
+    Attributes:
+        values: (layer, point) -> what was there.
+        counts: (layer, path) -> how often a module ran.
+        forms: (layer, path) -> the lengths of the tuples that a module returned, None for a bare value.
+        logits: of every row.
+    """
 
     def __init__(self, positions: int) -> None:
         self.values: dict[tuple[int, str], Any] = {}
         self.counts: Counter[tuple[int, str]] = Counter()
+        self.forms: defaultdict[tuple[int, str], set[int | None]] = defaultdict(set)
         self.positions = positions
+        self.logits: Logits = torch.empty(0, 0, 0)
 
     def keep(self, layer: int, point: str, site: Site, value: Any) -> None:
         """Put a value aside, with the axes of the stream where the module joins them."""
@@ -86,18 +104,17 @@ def without(layout: Layout, absent: Mapping[str, str]) -> Layout:
     return layout.changed(change)
 
 
-def check_sites(model: Model, ids: TokenIds) -> None:
+def check_sites(model: Model, seen: Seen) -> None:
     """Each block and hook site runs once a forward, returns what the layout says, and the stream adds up.
 
     Args:
         model: what was loaded.
-        ids: tokens to run.
+        seen: one row of unlike tokens, at every point.
 
     Raises:
         VerificationError: a module ran more or less than once, a block returns something else, or
             pre + attn_out is not mid, or mid + mlp_out is not post.
     """
-    seen = observe(model, ids)
     for (layer, place), count in seen.counts.items():
         sites = model.layout.at(layer).sites.items()
         must = {site.path for point, site in sites if point not in _OPTIONAL or point in _LAST} | {""}
@@ -109,7 +126,7 @@ def check_sites(model: Model, ids: TokenIds) -> None:
     for layer in range(model.n_layers):
         _check_block_value(model, layer, seen.values[layer, "block"])
         _check_sum(model, layer, seen.values)
-    _kept_widths(model)["all"] = _widths(seen)
+    _kept_widths(model)["all"] = widths(seen)
 
 
 def inner_widths(model: Model) -> dict[tuple[int, str], int]:
@@ -120,7 +137,7 @@ def inner_widths(model: Model) -> dict[tuple[int, str], int]:
     kept = _kept_widths(model)
     if not kept:
         with model.lock, torch.no_grad():
-            kept["all"] = _widths(observe(model, torch.zeros(1, 1, dtype=torch.long, device=model.device)))
+            kept["all"] = widths(observe(model, torch.zeros(1, 1, dtype=torch.long, device=model.device)))
     return kept["all"]
 
 
@@ -147,30 +164,45 @@ def _kept_widths(model: Model) -> dict[str, dict[tuple[int, str], int]]:
     return model.kept("inner widths", structure(model.module))
 
 
-def _widths(seen: Seen) -> dict[tuple[int, str], int]:
+def widths(seen: Seen) -> dict[tuple[int, str], int]:
+    """(layer, point) -> the width of what a module within a half has there."""
     return {(layer, at): int(value.shape[-1]) for (layer, at), value in seen.values.items() if at in _OPTIONAL}
 
 
-def undecided(model: Model, ids: TokenIds) -> dict[str, str]:
+def shared_by_rows(model: Model, ids: TokenIds) -> Seen:
+    """Three texts in one forward: one as it is, and the same tokens in another order twice.
+
+    The second has what the first one has where each half reads last (`z`, `mlp_post`), the third has its queries, keys
+    and values.
+
+    Args:
+        model: what was loaded.
+        ids: one row of unlike tokens.
+    """
+    rows = torch.cat([ids, *[ids.flip(-1)] * len(_SHARED)])
+    return observe(model, rows, {"block", "z", *_LAST.values()}, _SHARED)
+
+
+def undecided(model: Model, seen: Seen, shared: Seen) -> dict[str, str]:
     """`z` and `mlp_post` where they do not decide all that their half adds: two texts that share them get the same.
 
     Args:
         model: what was loaded.
-        ids: one row of unlike tokens; the other text holds them in another order.
+        seen: one row of unlike tokens, at every point.
+        shared: of `shared_by_rows`.
 
     Returns:
         Hook point -> what is wrong with it.
     """
     found: dict[str, str] = {}
-    shared = tuple(point for point in model.layout.sites if point in _LAST)
-    for (_, point), wide in inner_widths(model).items():
-        if point in shared and model.layout.sites[point].heads and wide % model.n_heads:
+    points = tuple(point for point in model.layout.sites if point in _LAST)
+    for (_, point), wide in widths(seen).items():
+        if point in points and model.layout.sites[point].heads and wide % model.n_heads:
             found[point] = f"{point} of {model.name} is not as wide as {model.n_heads} heads"
-    values = observe(model, torch.cat([ids, ids.flip(-1)]), shared=shared).values
-    for point in shared:
+    for point in points:
         for layer in range(model.n_layers):
-            added = values.get((layer, _LAST[point]))
-            if added is not None and not same_rows(added, values[layer, "block"]):
+            added = shared.values.get((layer, _LAST[point]))
+            if added is not None and not same_rows(added, shared.values[layer, "block"], 1):
                 path = model.layout.at(layer).sites[point].path
                 found.setdefault(
                     point,
@@ -180,25 +212,39 @@ def undecided(model: Model, ids: TokenIds) -> dict[str, str]:
     return found
 
 
-def same_rows(added: Tensor, block: Any) -> bool:
-    """Whether two rows are equal up to the rounding of a block."""
-    tolerance = 16 * torch.finfo(added.dtype).eps * float(hidden_of(block).abs().max())
-    return bool(((added[1] - added[0]).abs() <= tolerance).all())
+def same_rows(added: Tensor, block: Any, row: int) -> bool:
+    """Whether a row of `shared_by_rows` is the first one, up to the rounding of a block."""
+    rows, whole = (value.reshape(1 + len(_SHARED), -1) for value in (added, hidden_of(block)))
+    tolerance = 16 * torch.finfo(added.dtype).eps * float(whole[[0, row]].abs().max())
+    return bool(((rows[row] - rows[0]).abs() <= tolerance).all())
 
 
-def observe(model: Model, ids: TokenIds, shared: Collection[str] = ()) -> Seen:
-    """What one forward shows under plain hooks; at the points `shared` all rows get what the first one has."""
+def observe(
+    model: Model, ids: TokenIds, points: Collection[str] | None = None, shared: Sequence[Collection[str]] = ()
+) -> Seen:
+    """What one forward shows under plain hooks.
+
+    Args:
+        model: whose module runs.
+        ids: tokens to run.
+        points: where to look; None is everywhere, the modules that stand in for halves among it.
+        shared: for each row but the first, the points at which it gets what the first one has.
+    """
     seen, handles = Seen(ids.shape[-1]), []
     try:
         for layer, block in enumerate(model.blocks):
             layout = model.layout.at(layer)
-            sites = {**layout.sites, **_sums(layout)}
-            handles += _watch(block, "", layer, {"resid_pre": Site("", "input"), "block": Site("")}, seen)
-            for path in dict.fromkeys(site.path for site in sites.values()):
-                here = {point: site for point, site in sites.items() if site.path == path}
+            sites = {"resid_pre": Site("", "input"), "block": Site(""), **layout.sites, **_sums(layout)}
+            watched = {point: site for point, site in sites.items() if points is None or point in points}
+            fills = () if points is not None else (*layout.attn_skip, *layout.mlp_skip)
+            for path in dict.fromkeys(place.path for place in (*watched.values(), *fills)):
+                here = {point: site for point, site in watched.items() if site.path == path}
                 handles += _watch(block.get_submodule(path), path, layer, here, seen)
-            handles += [_share(block.get_submodule(sites[point].path), sites[point]) for point in shared]
-        model.module(**model.family.inputs(ids, None))
+            # What a row shares is put there after it was looked at.
+            for row, names in enumerate(shared, start=1):
+                for site in (sites[name] for name in names if name in sites):
+                    handles.append(_share(block.get_submodule(site.path), site, row, len(ids), ids.numel()))
+        seen.logits = model.module(**model.family.inputs(ids, None)).logits
     finally:
         for handle in handles:
             handle.remove()
@@ -215,41 +261,53 @@ def _sums(layout: Layout) -> dict[str, Site]:
     return {name: Site(paths[name], end) for name, end in places.items()}  # pyright: ignore
 
 
-def _share(part: nn.Module, site: Site) -> Any:
-    """Give every row the value that the first one has at a site."""
+def _share(part: nn.Module, site: Site, row: int, rows: int, tokens: int) -> Any:
+    """Give a row the value that the first one has at a site."""
+
+    def shared(value: Tensor) -> Tensor:
+        if len(value) not in (rows, tokens):  # of no rows that can be told apart
+            return value[:1].expand_as(value).contiguous()
+        value = value.clone(memory_format=torch.contiguous_format)
+        of_rows = value.view(rows, -1)
+        of_rows[row] = of_rows[0]
+        return value
+
     if site.end == "input":
-        return part.register_forward_pre_hook(lambda _m, args: (_first_row(args[0]), *args[1:]))
-    return part.register_forward_hook(lambda _m, _a, out: _first_row(out))
-
-
-def _first_row(value: Any) -> Tensor:
-    return repeat(value[0], "... -> batch ...", batch=len(value)).contiguous()
+        return part.register_forward_pre_hook(lambda _m, args: (shared(args[0]), *args[1:]))
+    return part.register_forward_hook(lambda _m, _a, out: shared(out))  # pyright: ignore
 
 
 def _watch(part: nn.Module, path: str, layer: int, points: dict[str, Site], seen: Seen) -> list[Any]:
     """Count the calls of a module and keep its values at these points."""
     seen.counts[layer, path] = 0
+    entering = {point: site for point, site in points.items() if site.end == "input"}
+    leaving = {point: site for point, site in points.items() if site.end == "output"}
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        for point, site in points.items():
-            if site.end == "input":
-                # A part of a half may be given the tokens of all rows as one list.
-                first = hidden_in(args, kwargs) if not path else args[0] if args else next(iter(kwargs.values()))
-                seen.keep(layer, point, site, first)
+        # A part of a half may be given the tokens of all rows as one list.
+        first = hidden_in(args, kwargs) if not path else args[0] if args else next(iter(kwargs.values()))
+        for point, site in entering.items():
+            seen.keep(layer, point, site, first)
 
     def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         seen.counts[layer, path] += 1
-        for point, site in points.items():
-            if site.end == "output":
-                whole = point == "block" or not isinstance(output, tuple)
-                seen.keep(layer, point, site, output if whole else output[site.index])
+        seen.forms[layer, path].add(form(output))
+        for point, site in leaving.items():
+            whole = point == "block" or not isinstance(output, tuple)
+            seen.keep(layer, point, site, output if whole else output[site.index])
 
-    return [part.register_forward_pre_hook(before, with_kwargs=True), part.register_forward_hook(after)]
+    handles: list[Any] = [part.register_forward_hook(after)]
+    return [part.register_forward_pre_hook(before, with_kwargs=True), *handles] if entering else handles
+
+
+def form(value: Any) -> int | None:
+    """The length of a tuple; None for a bare value."""
+    return len(value) if isinstance(value, tuple) else None
 
 
 def _check_block_value(model: Model, layer: int, value: Any) -> None:
     expected = model.layout.at(layer).block_tuple
-    length = len(value) if isinstance(value, tuple) else None
+    length = form(value)
     if length != expected or (length is None and not isinstance(value, Tensor)):
         came = type(value).__name__ if length is None else f"a tuple of {length}"
         wanted = "a tensor" if expected is None else f"a tuple of {expected}"

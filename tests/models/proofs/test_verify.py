@@ -14,7 +14,7 @@ from torch import nn
 import dlens
 from dlens.models.families.decoder import MASKED, MASKED_SHIFTED, llama_like
 from dlens.models.family import Family, Layout, Site
-from dlens.models.proofs.verify import VerificationError, check_blocks
+from dlens.models.proofs.verify import VerificationError, check_blocks, check_finite
 from tests.models.conftest import SIZE, build
 from tests.standins import save_llada
 
@@ -109,6 +109,17 @@ def test_a_weight_that_is_not_finite() -> None:
     module.model.layers[2].mlp.up_proj.weight.data[0, 0] = float("nan")
     with pytest.raises(VerificationError, match=r"model.layers.2.mlp.up_proj.weight of .* is not finite; expected"):
         dlens.load(module)
+
+
+def test_weights_whose_sum_is_too_large_are_finite() -> None:
+    module = build("qwen2")
+    module.lm_head.weight.data[:8] = 0
+    module.lm_head.weight.data[:2, 0] = 3e38
+    assert not module.lm_head.weight.sum().isfinite()
+    check_finite(dlens.load(module, verify=False))
+    module.lm_head.weight.data[0, 1], module.lm_head.weight.data[0, 2] = torch.inf, -torch.inf
+    with pytest.raises(VerificationError, match="lm_head.weight of .* is not finite"):
+        check_finite(dlens.load(module, verify=False))
 
 
 def test_an_output_that_is_not_finite() -> None:
