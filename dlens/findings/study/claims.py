@@ -318,10 +318,10 @@ CLAIMS: Sequence[Claim] = (
     ),
     Claim(
         "Without that channel the model breaks",
-        "Does the model break without the channel that is largest over all blocks?",
+        "Does the model break without the channel that is largest in early layers?",
         COLLAPSE,
-        "accuracy with the channel of the largest share over all blocks but the last set to zero after each of them, "
-        "as a share of the accuracy with it",
+        "accuracy with the channel of the largest share in the first third of the blocks set to zero after every block "
+        "but the last, as a share of the accuracy with it",
         {
             "diffusion": Bar(
                 "yes, it falls apart: less than {percent} is kept",

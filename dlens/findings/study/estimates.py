@@ -13,7 +13,7 @@ from jaxtyping import Float
 from dlens.findings.layers.compare import relative_depth, third
 from dlens.findings.scores.estimate import Estimate, kept_less, kept_share, mean_of
 from dlens.findings.scores.intervals import jackknife_interval
-from dlens.findings.study.results import Compressed, ModelKind, ModelStudy, Reading, TextReading
+from dlens.findings.study.results import Compressed, ModelKind, ModelStudy, TextReading
 from dlens.findings.study.study import Study
 
 __all__ = [
@@ -122,17 +122,19 @@ def _told(
     beside = {**parts, f"loss, {_NATS}": loss}
     if change == "early run" and "late run" in model.answers:
         beside["kept where as many late blocks are skipped"] = _kept(study, name, "late run")
+    other: dict[str, Estimate] = {}
     if change == "no outlier":
-        beside["kept without a random channel"] = _kept(study, name, "no random")
+        other = _without_largest(study, name)
+        beside |= other | {"kept without a random channel": _kept(study, name, "no random")}
         if "no next" in model.answers:
             beside["kept without the next largest"] = _kept(study, name, "no next")
     n = len(model.answers["whole"].correct)
     problems = f"the verdict is about {n} problems"
     what = _blocks(model, change) + model.changes[change].words
     if change == "no outlier":
-        what += f", the largest over all blocks but the last{_not_early(model.reading)}"
+        what += ", the largest of the first third of the blocks"
     why = "; ".join(filter(None, [what, problems, effect.why]))
-    shown = {**parts, f"rise of the loss, {_NATS}": loss}
+    shown = {**parts, f"rise of the loss, {_NATS}": loss, **other}
     return replace(effect, why=why, beside=tuple(beside.items()), shown=tuple(shown.items()))
 
 
@@ -142,15 +144,22 @@ def early_channel(study: Study, name: str) -> str:
 
 
 def removed_channel(study: Study, name: str) -> str:
-    """The channel that an ablation sets to zero, the largest over all blocks but the last."""
+    """The channel that an ablation sets to zero, the largest of the first third of the blocks."""
     reading = study.models[name].reading
-    return f"channel {reading.channel} removed{_not_early(reading)}"
-
-
-def _not_early(reading: Reading) -> str:
-    """That the largest channel of the early blocks is another, where it is."""
     early = reading.early_channels[0]
-    return "" if early == reading.channel else f", not the early {early}"
+    return f"channel {early} removed" + (
+        "" if early == reading.channel else f", not {reading.channel}, larger over all"
+    )
+
+
+def _without_largest(study: Study, name: str) -> dict[str, Estimate]:
+    """What is left without the channel that is the largest over all blocks but the last, where it is another."""
+    model = study.models[name]
+    if model.reading.channel == model.reading.early_channels[0]:
+        return {}
+    which = f"without channel {model.reading.channel}, the largest over all blocks but the last"
+    kept = {f"kept {which}": _kept(study, name, "no largest")} if "no largest" in model.answers else {}
+    return kept | {f"rise of the loss {which}, {_NATS}": loss_change(study, name, "no largest")}
 
 
 def _blocks(model: ModelStudy, change: str) -> str:

@@ -28,10 +28,11 @@ _CHANGES = {
     "apart": "skips {apart}, no two neighbours",
     "early run": "skips as many in a row, early",
     "late run": "skips as many in a row, late",
-    "no outlier": "the channel that is the largest over all blocks but the last to zero",
+    "no outlier": "the channel that is the largest in the first third of the blocks to zero",
     "no random": "a random channel to zero",
-    "mean outlier": "the largest channel to its mean",
+    "mean outlier": "the same channel as in no outlier to its mean",
     "no next": "the next largest to zero, of as much energy together",
+    "no largest": "the channel that is the largest over all blocks but the last to zero, where it is another",
 }
 
 
@@ -75,7 +76,7 @@ def _by_layer(found: Study, name: str, title: str, text: str, first: int = 0) ->
 
 
 def _largest_channels(found: Study) -> Section:
-    """The channel that is removed, and that of the early blocks where it is another."""
+    """The channel that is the largest over all, and that of the early blocks where it is another; both are removed."""
     series = []
     for model, own in found.models.items():
         channel, early = own.reading.channel, own.reading.early_channels[0]
@@ -84,10 +85,13 @@ def _largest_channels(found: Study) -> Section:
             series.append(_Line(model, own.reading.clean.early_share, f", channel {early}, early", dashed=True))
     text = (
         "Share of the stream's energy that one channel holds after each block, without masks. Solid: of the channel "
-        "that is the largest over all blocks but the last, which is the one that is removed."
+        "that is the largest over all blocks but the last."
     )
     if any(line.dashed for line in series):
-        text += " Dashed: of that which is the largest in the first third of the blocks, where it is another."
+        text += (
+            " Dashed: of that which is the largest in the first third of the blocks, where it is another: the verdict "
+            "on what is left without an outlier is about this one, and the other is removed as well."
+        )
     return _profiles(found, "The largest channel", text, series, "energy share", ends=(0.0, 1.0))
 
 

@@ -121,7 +121,8 @@ def method(found: Study) -> str:
         f"{noise} of the tokens masked at random: masks alone would make early layers look alike. Layers are read at "
         f"resid_pre and resid_post, never at the output of the final norm. Cosine per token, averaged over positions; "
         f"recency from the cosine of two positions of a text, not from attention; the largest channel is the one with "
-        f"the largest share of the energy over all blocks but the last, on the whole calibration text.",
+        f"the largest share of the energy, on the whole calibration text: of early layers over the first third of the "
+        f"blocks, else over all blocks but the last.",
         f"Loss: {estimators}; the same masks for every change.",
         f"Accuracy: {settings.problems} test problems of {found.task}, the same for every model and change, greedy; "
         f"diffusion models with LLaDA's sampler, at half as many steps as tokens. A share of nothing is not "

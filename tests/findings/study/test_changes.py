@@ -10,6 +10,7 @@ import pytest
 import dlens
 from dlens.findings.study import parts
 from dlens.findings.study.changes import changes, runs_of_blocks
+from dlens.tracing.probes.outlier import channel_shares
 
 
 def test_changes_skip_and_set_what_they_say(ar: dlens.Model) -> None:
@@ -22,6 +23,22 @@ def test_changes_skip_and_set_what_they_say(ar: dlens.Model) -> None:
     assert outlier != random and outlier not in found["no next"].channels
     record = found["no outlier"].applied(chain).capture("resid_post").forward("Once upon a time")
     assert not record["resid_post"][:-1, ..., outlier].any() and record["resid_post"][-1, ..., outlier].all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_outlier_is_that_of_early_blocks_and_the_largest_is_taken_out_where_it_is_another(
+    seed: int, ar: dlens.Model
+) -> None:
+    chain = dlens.trace(ar)
+    reading = parts.reading(chain, [[5, 6, 7, 8]])
+    shares = channel_shares(ar, chain.target).argsort(descending=True).tolist()
+    apart = changes(chain, replace(reading, channel=shares[0], early_channels=(shares[1], shares[2])), seed)
+    alike = changes(chain, replace(reading, channel=shares[0], early_channels=(shares[0], shares[1])), seed)
+    assert apart.keys() - alike.keys() == {"no largest"} and apart["no largest"].channels == (shares[0],)
+    assert apart["no outlier"].channels == apart["mean outlier"].channels == (shares[1],)
+    assert alike["no outlier"].channels == alike["mean outlier"].channels == (shares[0],)
+    assert apart["no next"].channels[0] == shares[2] and alike["no next"].channels[0] == shares[1]
+    assert not {*apart["no random"].channels, *apart["no next"].channels} & {shares[0], shares[1]}
 
 
 @pytest.mark.parametrize("n_layers", range(3, 40))

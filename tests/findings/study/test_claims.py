@@ -155,15 +155,22 @@ def test_undecided_cells_say_whether_texts_or_problems_would_decide() -> None:
     assert all(cell.more == "" for row in full for cell in row.cells if cell.verdict != "undecided")
 
 
-def test_a_channel_that_is_removed_is_not_the_early_one_unless_it_is() -> None:
-    model = made_model("diffusion", EVEN)
+def test_the_early_channel_is_removed_and_what_the_largest_leaves_stands_with_it() -> None:
+    kept = solved(no_outlier="1" * 9 + "0" * 27, no_largest="1" * 27 + "0" * 9)
+    model = made_model("diffusion", EVEN, solved=kept, losses={"no largest": 0.25})
     same = replace(model, reading=replace(model.reading, channel=6))
     rows = claims(made_study({"other": model, "same": same}))
     assert [cell.note for cell in rows[6].cells] == ["channel 6", "channel 6"]
-    assert [cell.note for cell in rows[7].cells] == ["channel 5 removed, not the early 6", "channel 6 removed"]
-    other, alike = (cell.effect.why for cell in rows[7].cells)
-    assert ", the largest over all blocks but the last, not the early 6; " in other
-    assert ", the largest over all blocks but the last; " in alike
+    notes = ["channel 6 removed, not 5, larger over all", "channel 6 removed"]
+    assert [cell.note for cell in rows[7].cells] == notes
+    assert all(", the largest of the first third of the blocks; " in cell.effect.why for cell in rows[7].cells)
+    assert [cell.effect.value for cell in rows[7].cells] == [0.25, 0.25]
+    other, alike = (dict(cell.effect.shown) for cell in rows[7].cells)
+    which = "without channel 5, the largest over all blocks but the last"
+    assert other[f"kept {which}"].value == 0.75
+    assert other[f"rise of the loss {which}, nats a token"].value == pytest.approx(0.25)
+    assert other.items() - dict(rows[7].cells[0].effect.beside).items() == alike.items()
+    assert list(alike) == ["rise of the loss, nats a token"]
 
 
 def test_every_effect_has_a_unit() -> None:

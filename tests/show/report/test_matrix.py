@@ -53,7 +53,7 @@ def test_each_cell_answers_in_a_word() -> None:
 
 def test_units_and_channels_are_named() -> None:
     assert "share of the accuracy or difference of shares; <a " in HTML and "nats a token; <a " in HTML
-    assert "channel 6</small>" in CELLS[18] and "channel 5 removed, not the early 6</small>" in CELLS[21]
+    assert "channel 6</small>" in CELLS[18] and "channel 6 removed, not 5, larger over all</small>" in CELLS[21]
 
 
 def test_what_only_compression_asks_is_named() -> None:

@@ -133,7 +133,7 @@ def test_models_of_unlike_depth_share_an_axis_of_depth() -> None:
 def test_what_is_kept_is_drawn_without_the_model_as_it_is(shown: dict[str, Section]) -> None:
     section = shown["What is kept of the accuracy"]
     line = drawn(section)[0]
-    assert [name for name, *_ in line.customdata] == ["apart", "early run", "no outlier", "no random"]
+    assert [name for name, *_ in line.customdata] == ["apart", "early run", "no outlier", "no random", "no largest"]
     assert [row[:2] for row in section.rows[:2]] == [["ar", "whole"], ["ar", "apart"]]
     assert section.rows[0][3:5] == [0.5, 1.0] and section.rows[0][7] == 8
 
