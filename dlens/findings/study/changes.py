@@ -45,7 +45,7 @@ def changes(chain: Trace, reading: Reading, seed: int = 0) -> dict[str, Change]:
         Change("no outlier", f"channel {outlier} to zero", channels=(outlier,)),
         Change("no random", f"channel {random} to zero: chosen at random", channels=(random,)),
         Change("mean outlier", f"channel {outlier} to its mean", channels=(outlier,), value="mean"),
-        Change("no next", f"the next {len(following)} channels, of as much energy, to zero", channels=following),
+        Change("no next", f"the next {_several(following)}, of as much energy, to zero", channels=following),
     ]
     if largest != outlier:
         found.append(Change("no largest", f"channel {largest} to zero: the largest over all", channels=(largest,)))
@@ -77,6 +77,10 @@ def _apart(reading: Reading, n_layers: int, n: int) -> tuple[tuple[int, ...], st
     if threshold is None:
         why += f", as too few are above {PAPER_THRESHOLD:g}"
     return tuple(sorted(chosen)), why
+
+
+def _several(channels: Sequence[int]) -> str:
+    return "channel" if len(channels) == 1 else f"{len(channels)} channels"
 
 
 def _listed(layers: Sequence[int]) -> str:
