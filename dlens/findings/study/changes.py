@@ -45,7 +45,7 @@ def changes(chain: Trace, reading: Reading, seed: int = 0) -> dict[str, Change]:
         Change("no outlier", f"channel {outlier} to zero", channels=(outlier,)),
         Change("no random", f"channel {random} to zero: chosen at random", channels=(random,)),
         Change("mean outlier", f"channel {outlier} to its mean", channels=(outlier,), value="mean"),
-        Change("no next", f"the next {_several(following)}, of as much energy, to zero", channels=following),
+        Change("no next", _next(len(following)), channels=following),
     ]
     if largest != outlier:
         found.append(Change("no largest", f"channel {largest} to zero: the largest over all", channels=(largest,)))
@@ -73,14 +73,21 @@ def _apart(reading: Reading, n_layers: int, n: int) -> tuple[tuple[int, ...], st
         chosen, _ = paper_rule(cosine, range(n_layers), n, threshold)
         if len(chosen) == n:
             break
-    why = "the most similar, no two neighbours"
+    rates = [f"{100 * rate:g}" for rate in sorted(reading.noise)]
+    masked = f" by the cosine averaged over {', '.join(rates[:-1])} and {rates[-1]} % of the tokens masked"
+    why = f"the most similar{masked if len(rates) > 1 else ''}, no two neighbours"
     if threshold is None:
         why += f", as too few are above {PAPER_THRESHOLD:g}"
     return tuple(sorted(chosen)), why
 
 
-def _several(channels: Sequence[int]) -> str:
-    return "channel" if len(channels) == 1 else f"{len(channels)} channels"
+def _next(n: int) -> str:
+    """What is set to zero as a control of equal energy."""
+    if not n:
+        return "nothing to zero, as half of all channels hold too little to be a control of equal energy"
+    if n == 1:
+        return "the next channel to zero: alone it comes closest in energy on the calibration texts"
+    return f"the next {n} channels to zero: as many as come closest in energy on the calibration texts"
 
 
 def _listed(layers: Sequence[int]) -> str:
