@@ -29,6 +29,7 @@ import dlens.measures
 import dlens.samplers
 import dlens.tasks
 import dlens.widgets
+from tests.browser import faults
 
 ROOT = Path(__file__).parents[1]
 MODULES = (dlens, dlens.caches, dlens.measures, dlens.samplers, dlens.tasks, dlens.widgets)
@@ -162,3 +163,13 @@ def test_pages_and_search_work_in_a_browser(site: Path, address: str, page: Any)
     page.keyboard.press("/")
     page.keyboard.type("outlier channel")
     page.locator(".md-search-result__link").first.wait_for()
+
+
+SEEN = ("index", "404", "widgets", "gallery", "report", "api/index", "api/traces", "tutorials/1_first_trace")
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_axe_finds_no_fault(name: str, address: str, page: Any) -> None:
+    page.goto(f"{address}/{name}.html")
+    page.locator(".md-content").wait_for()
+    assert faults(page) == []

@@ -168,7 +168,7 @@ effect_bars([found], "loss")
 # Compare a row with the controls before you blame the outlier:
 #
 # - A *random channel* holds little energy. It shows what any ablation of one channel costs.
-# - *next channels* are as many of the next-largest as hold the same energy. If these cost more than the outlier, then
+# - *next channels* are as many of the next-largest as come closest to the same energy. If these cost more, then
 #   the energy of a channel does not tell how much the model needs it.
 # - *zero* and *mean* differ in what they remove. A channel that is nearly constant acts as a bias: its mean keeps the
 #   bias and removes what varies, zero removes both. If zero costs little and the mean much, or the other way round,

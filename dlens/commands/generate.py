@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from dlens.commands.options import LoadOptions, SamplerOptions, named, numbers, parse_layers, print_notes
+from dlens.commands.options import (
+    CacheName,
+    LoadOptions,
+    SamplerOptions,
+    cache_of,
+    named,
+    numbers,
+    parse_layers,
+    print_notes,
+)
 
 __all__ = ["generate"]
 
@@ -20,6 +29,7 @@ def generate(
     max_new_tokens: int = 64,
     seed: int = 0,
     skip: str | None = None,
+    cache: CacheName | None = None,
     watch: bool = False,
     json: Path | None = None,
 ) -> None:
@@ -33,6 +43,7 @@ def generate(
         max_new_tokens: length of the continuation.
         seed: of the random draws, where the sampler makes any.
         skip: layers not to run, such as 3,4,5.
+        cache: prefix, dual, delayed, adaptive or blocks: what a diffusion model decodes with.
         watch: show the text while it is being decoded.
         json: a .json file for text, FLOPs and notes; - is the output, and nothing else then.
     """
@@ -52,6 +63,7 @@ def generate(
             max_new_tokens=max_new_tokens,
             sampler=sampler.build(loaded),
             seed=seed,
+            cache=cache_of(cache),
             progress=not watch,
             on_step=view,
         )
@@ -61,3 +73,4 @@ def generate(
         if json is not None:
             found |= {"model": loaded.name, "prompt": prompt, "text": record.text[0], "plan": list(record.plan)}
             found |= {"flops": record.flops, "saved_flops": record.saved_flops, "notes": list(record.notes)}
+            found["cache"] = record.settings["cache"]

@@ -6,7 +6,7 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from dlens.commands.options import LoadOptions, named, numbers, parse_layers, print_notes
+from dlens.commands.options import CacheName, LoadOptions, cache_of, named, numbers, parse_layers, print_notes
 
 if TYPE_CHECKING:
     from dlens.findings.scores.loss import TextLoss
@@ -27,6 +27,7 @@ def skip(
     prompt: str = "Once upon a time, there was a",
     max_new_tokens: int = 64,
     seed: int = 0,
+    cache: CacheName | None = None,
     task: str | None = None,
     problems: int = 64,
     shots: int | None = None,
@@ -45,6 +46,7 @@ def skip(
         prompt: text to continue with and without them.
         max_new_tokens: length of the continuation.
         seed: of the random draws, the masks and the problems.
+        cache: prefix, dual, delayed, adaptive or blocks: what a diffusion model decodes with, skipped or not.
         task: trio-math, trio-code, or gsm8k, math500, humaneval, mbpp or mbpp_sanitized with :PATH.
         problems: of the task.
         shots: worked examples in each prompt (all but humaneval); the format's by default.
@@ -69,15 +71,16 @@ def skip(
     with numbers(json) as found:
         texts, losses = [], []
         for name, trace in (("all layers", plain), ("skipped", skipped)):
-            record = trace.generate(prompt, max_new_tokens=max_new_tokens, seed=seed)
+            record = trace.generate(prompt, max_new_tokens=max_new_tokens, seed=seed, cache=cache_of(cache))
             losses.append(text_loss(trace, seed=seed))
             texts.append(record.text[0])
             print(printable(f"{name}: {prompt}{record.text[0]}\n"))
         found |= {"model": plain.model.name, "plan": skipped.ops[0].words(), "prompt": prompt, "texts": texts}
-        found |= {"losses": [loss.value for loss in losses], "flops": record.flops, "saved_flops": record.saved_flops}
+        found |= {"losses": [loss.value for loss in losses], "cache": record.settings["cache"]}
+        found |= {"flops": record.flops, "saved_flops": record.saved_flops}
         _print_costs(losses[0], losses[1], record)
         if asked is not None:
-            kept = dlens.retention(skipped, task=asked, n=problems, seed=seed)
+            kept = dlens.retention(skipped, task=asked, n=problems, seed=seed, cache=cache_of(cache))
             found["retention"] = kept.row()
             _print_retention(kept)
 

@@ -127,7 +127,8 @@ class Trace(Verbs):
             infill: fill the mask tokens that prompts hold, too.
             cache: AR decoding keeps its KV cache unless an operation forbids it ("auto"); "require" makes
                 that an error, "off" always computes every position again. Diffusion models compute every position at
-                every step, or what one of `dlens.caches` says: then captured tensors are NaN at the other positions.
+                every step, or what one of `dlens.caches` says: then captured tensors are NaN at the other positions;
+                "off" is no cache for them, too.
             capture_limit: most bytes that captured tensors may take.
             progress: show a progress bar when the run takes longer than a second.
             on_step: called with a `StepView` after every step.

@@ -54,8 +54,10 @@ function side(model, number) {
       span.textContent = masked ? MASK_SIGN : model.get("pieces")[token].replace(/\n/g, "⏎\n");
       const breaks = !masked && model.get("pieces")[token].includes("\n");
       span.className = [breaks && "break", masked && "masked", fresh && "fresh", unlike && "unlike", dim && "still", frames.kind[p] === 0 && "prompt"].filter(Boolean).join(" ");
-      span.style.background = back ? paint(back) : "";
-      span.style.color = back ? inkOn(back) : "";
+      // What is not computed has its colour below it, on the page's own ground.
+      span.style.background = back && !dim ? paint(back) : "";
+      span.style.color = back && !dim ? inkOn(back) : "";
+      span.style.setProperty("--own", back && dim ? paint(back) : "");
       span.setAttribute("aria-selected", p === chosen);
       span.setAttribute("aria-label", words(p, token, masked, fresh, unlike, dim));
     });

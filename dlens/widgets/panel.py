@@ -171,8 +171,8 @@ def esm(name: str) -> str:
 
 
 def css(name: str) -> str:
-    """The style of a widget, after what all of them share."""
-    return _text("shared.css") + "\n" + _text(f"{name}.css")
+    """The style of a widget, between what all of them share, on a screen and on paper."""
+    return "\n".join(map(_text, ("shared.css", f"{name}.css", "print.css")))
 
 
 def _text(name: str) -> str:

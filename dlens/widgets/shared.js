@@ -110,14 +110,14 @@ function numbers(contents) {
   return { node, fill };
 }
 
-// A canvas as wide as its place, sharp on every screen, drawn again when its size or the colour scheme changes.
+// A canvas as wide as its place, sharp on every screen and on paper, drawn again when its size or the colours change.
 function surface(attributes, height, draw) {
-  const canvas = make("canvas", attributes);
+  const canvas = make("canvas", attributes), printed = matchMedia("print"), dark = matchMedia("(prefers-color-scheme: dark)");
   const node = make("div", { class: "surface" }, canvas);
   const redraw = () => {
     const width = node.clientWidth;
     if (!width) return;
-    const density = window.devicePixelRatio || 1, tall = height(width);
+    const density = Math.max(window.devicePixelRatio || 1, printed.matches ? 3 : 1), tall = height(width);
     canvas.width = Math.round(width * density);
     canvas.height = Math.round(tall * density);
     canvas.style.height = `${tall}px`;
@@ -130,9 +130,11 @@ function surface(attributes, height, draw) {
   };
   const sizes = new ResizeObserver(redraw);
   sizes.observe(node);
-  const scheme = matchMedia("(prefers-color-scheme: dark)");
-  scheme.addEventListener("change", redraw);
-  return { node, canvas, redraw, stop: () => { sizes.disconnect(); scheme.removeEventListener("change", redraw); } };
+  // A browser lays pages out before it says that it prints: a map that changed its size by then would be cut.
+  const paper = ({ type }) => { node.closest(".dlens")?.classList.toggle("paper", type === "beforeprint"); redraw(); };
+  const heard = [[printed, "change", redraw], [dark, "change", redraw], [window, "beforeprint", paper], [window, "afterprint", paper]];
+  for (const [from, name, call] of heard) from.addEventListener(name, call);
+  return { node, canvas, redraw, stop: () => { sizes.disconnect(); for (const [from, name, call] of heard) from.removeEventListener(name, call); } };
 }
 
 // Where to write numbers along an axis: round ones, so few that each has `gap` of `room`, and at least `least` apart.

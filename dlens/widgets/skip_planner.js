@@ -107,6 +107,8 @@ function render({ model, el }) {
   const status = make("span", { class: "quiet", role: "status" });
   const cards = make("div", { class: "cards" }), about = make("p", { class: "quiet", role: "status" });
   const code = make("input", { readonly: true, class: "token code", "aria-label": "the plan as Python", onfocus: () => code.select() });
+  // An input would be cut at its end on paper.
+  const printed = make("code", { class: "token printed", "aria-hidden": "true" });
   const copy = make("button", { onclick: async () => {
     code.select();
     try { await navigator.clipboard.writeText(code.value); } catch { document.execCommand("copy"); }
@@ -124,7 +126,7 @@ function render({ model, el }) {
     reason,
     make("div", { class: "controls" }, bar, status),
     about, cards,
-    make("div", { class: "controls export" }, code, copy),
+    make("div", { class: "controls export" }, code, printed, copy),
     picture.node, make("h3", {}, "Plans measured"), before));
   // Without a kernel: what was measured of the plan when the page was written.
   if (model.alone) for (const name of ["plan", "part", "steps"]) model.on(`change:${name}`, () => {
@@ -151,7 +153,7 @@ function render({ model, el }) {
     suggest.disabled = !values.length;
     part.select.value = model.get("part");
     steps.select.value = model.get("steps") ?? "";
-    code.value = model.get("code");
+    code.value = printed.textContent = model.get("code");
   };
   const percent = (value) => (value == null ? "–" : `${(100 * value).toFixed(1)} %`);
   const card = (title, value, more, extra = []) => make("div", { class: "card" }, make("h4", {}, title), make("p", { class: "value" }, value), make("p", { class: "quiet" }, more), ...extra);

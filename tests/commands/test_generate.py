@@ -3,7 +3,10 @@ import json
 
 import pytest
 
+import dlens
+from dlens.caches import Dual
 from dlens.cli import main
+from dlens.samplers import LLaDA
 
 
 def test_generate_prints_the_prompt_and_its_continuation(capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,3 +68,29 @@ def test_a_run_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(capsys.readouterr().out)
     assert found["text"].startswith(" time") and found["prompt"] == "Once upon a" and found["flops"] > 0
     assert [entry["words"] for entry in found["plan"]] == ["skip layers 3"]
+
+
+def test_a_run_with_a_cache(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["generate", "trio/diffusion", "Once upon a", "--max-new-tokens", "4", "--block-length", "2"]
+    found = []
+    for own in ([], ["--cache", "dual"]):
+        main([*asked, *own, "--json", "-"])
+        found.append(json.loads(capsys.readouterr().out))
+    record = dlens.trace("trio/diffusion").generate("Once upon a", 4, sampler=LLaDA(block_length=2), cache=Dual())
+    assert [each["cache"] for each in found] == ["auto", "Dual()"]
+    assert found[1]["text"] == record.text[0] and found[1]["flops"] == record.flops < found[0]["flops"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        (["trio/ar", "Once", "--cache", "dual"], "cache=Dual on trio/ar; expected 'auto', 'require' or 'off'"),
+        (["trio/diffusion", "Once", "--cache", "blocks"], "Blocks on a model in which every position"),
+        (["trio/diffusion", "Once", "--cache", "double"], "--cache"),
+    ],
+)
+def test_a_cache_that_does_not_fit(asked: list[str], why: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["generate", *asked])
+    said = capsys.readouterr()
+    assert stopped.value.code == 2 and why in said.err and len(said.err.splitlines()) == 1 and not said.out

@@ -1,13 +1,16 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scipy.stats import binomtest
 
 import dlens
+from dlens.caches import Dual
 from dlens.cli import main
 from dlens.commands.skip import _print_retention
 from dlens.findings.effects.retention import judged
+from dlens.tracing.chain import Trace
 from tests.commands.problems import gsm8k
 from tests.findings.answers import answers
 
@@ -70,3 +73,26 @@ def test_numbers_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     found = json.loads(path.read_text())
     assert found["plan"] == "skip layers 3" and found["losses"][1] > found["losses"][0] and len(found["texts"]) == 2
     assert "retention" not in found and 0 < found["saved_flops"] < found["flops"]
+
+
+def test_both_texts_and_all_answers_have_the_cache(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[object] = []
+    generate = Trace.generate
+
+    def watched(self: Trace, *args: Any, **settings: Any) -> dlens.Record:
+        used.append(settings["cache"])
+        return generate(self, *args, **settings)
+
+    monkeypatch.setattr(Trace, "generate", watched)
+    asked = ["--layers", "5", "--max-new-tokens", "2", "--task", "trio-code", "--problems", "2", "--cache", "dual"]
+    main(["skip", "trio/diffusion", *asked, "--json", "-"])
+    assert used == [Dual()] * 4
+    assert json.loads(capsys.readouterr().out)["cache"] == "Dual()"
+
+
+def test_a_cache_of_an_autoregressive_model_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["skip", "trio/ar", "--layers", "5", "--cache", "prefix"])
+    assert stopped.value.code == 2 and "cache=Prefix on trio/ar" in capsys.readouterr().err

@@ -28,9 +28,19 @@ from dlens.ops.base.scope import Third
 
 __all__ = ["ANSWERED", "CHANGES", "EARLY", "EVEN", "TRIO", "deep", "made_model", "made_study", "small"]
 
-CHANGES = ("whole", "apart", "early run", "late run", "no outlier", "no random", "mean outlier", "no next")
+CHANGES = (
+    "whole",
+    "apart",
+    "early run",
+    "late run",
+    "no outlier",
+    "no random",
+    "mean outlier",
+    "no next",
+    "no largest",
+)
 SKIPS = ("apart", "early run", "late run")
-ANSWERED = ("whole", "apart", "early run", "no outlier", "no random")
+ANSWERED = ("whole", "apart", "early run", "no outlier", "no random", "no largest")
 
 
 def made_model(

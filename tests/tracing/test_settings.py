@@ -32,8 +32,7 @@ SAMPLERS: dict[str, tuple[str, Action]] = {
     "infinity to add": ("scale=inf", lambda m: trace(m).steer(torch.ones(192), 3, float("inf"))),
     "nothing to add": ("vector holds 1 numbers", lambda m: trace(m).steer([float("nan")] + [0.0] * 191, 3)),
     "infinity to set": ("value holds 1 numbers", lambda m: trace(m).ablate(3, 5, float("inf"))),
-    "a cache": ("cache='off' on trio/diffusion", lambda m: trace(m).generate(STORY, 4, cache="off")),
-    "a required cache": ("cache='require' on", lambda m: trace(m).generate(STORY, 4, cache="require")),
+    "a required cache": ("cache='require' on trio/diffusion", lambda m: trace(m).generate(STORY, 4, cache="require")),
 }
 
 
@@ -65,6 +64,12 @@ def test_the_sampler_of_the_family_where_none_is_named(ar: dlens.Model, diffusio
     assert sampler_for(ar, None) == Autoregressive() and sampler_for(diffusion, None) == LLaDA()
     named = LLaDA(steps=4)
     assert sampler_for(diffusion, named) is named
+
+
+def test_no_cache_may_be_asked_for_where_there_is_none(diffusion: dlens.Model) -> None:
+    asked, plain = (trace(diffusion).generate(STORY, 4, cache=cache) for cache in ("off", "auto"))
+    assert torch.equal(asked.tokens, plain.tokens) and asked.flops == plain.flops and asked.computed is None
+    assert asked.settings["cache"] == "off" and asked.notes == plain.notes
 
 
 def test_settings_stand_in_the_record(diffusion: dlens.Model) -> None:

@@ -134,6 +134,7 @@ def test_plans_are_explored_without_a_kernel(page: Any, tmp_path: Path, ar: dlen
     page.locator("[data-layer='3']").click()
     page.get_by_text("this plan was not measured").first.wait_for()
     page.get_by_label("Part").select_option("mlp")
+    page.wait_for_function("document.querySelector('.code').value.includes('mlp')")
     assert page.locator(".code").input_value() == 'dlens.trace("trio/ar").skip([2, 3], part="mlp")'
     assert page.get_by_role("button", name="Measure").count() == 0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, final
@@ -65,17 +65,17 @@ class Change:
         return nullcontext() if self.weights is None else without_weights(chain.model, self.channels[0], self.weights)
 
 
-def equal_energy(shares: Float[Tensor, " d_model"], channel: int) -> tuple[int, ...]:
+def equal_energy(shares: Float[Tensor, " d_model"], channel: int, besides: Collection[int] = ()) -> tuple[int, ...]:
     """The largest channels but one, as many as come closest to its share of the energy.
 
-    Empty where half of all channels hold less than nine tenths of it together: without so many, nothing is left
-    to compare with.
+    Those of `besides` are not among them. Empty where half of all channels hold less than nine tenths of it together:
+    without so many, nothing is left to compare with.
 
     Examples:
         >>> equal_energy(torch.tensor([0.1, 0.4, 0.3, 0.15, 0.05]), 1)
         (2, 3)
     """
-    others = _others(channel, shares.argsort(descending=True).tolist())
+    others = _others({channel, *besides}, shares.argsort(descending=True).tolist())
     total = shares[others].cumsum(0)[: max(1, len(shares) // 2)]
     if total[-1] < _ENOUGH_ENERGY * shares[channel]:
         return ()
@@ -89,12 +89,12 @@ def random_channels(channel: int, d_model: int, n: int, seed: int) -> tuple[int,
         >>> random_channels(2, 5, 4, seed=0)
         (0, 1, 4, 3)
     """
-    others = torch.tensor(_others(channel, range(d_model)))
+    others = torch.tensor(_others({channel}, range(d_model)))
     return tuple(others[torch.randperm(len(others), generator=rng(seed))[:n]].tolist())
 
 
-def random_channel(channel: int, d_model: int, seed: int) -> int:
-    """One channel drawn at random from all but one; that one where there is no other.
+def random_channel(channel: int, d_model: int, seed: int, besides: Collection[int] = ()) -> int:
+    """One channel drawn at random from all but one and those of `besides`; that one where there is no other.
 
     A draw of its own, not the first of `random_channels`: reports of every version name the same channel.
 
@@ -102,9 +102,9 @@ def random_channel(channel: int, d_model: int, seed: int) -> int:
         >>> random_channel(2, 5, seed=0)
         4
     """
-    others = _others(channel, range(d_model))
+    others = _others({channel, *besides}, range(d_model))
     return others[int(np.random.default_rng(seed).integers(len(others)))] if others else channel
 
 
-def _others(channel: int, channels: Sequence[int]) -> list[int]:
-    return [other for other in channels if other != channel]
+def _others(left_out: Collection[int], channels: Sequence[int]) -> list[int]:
+    return [other for other in channels if other not in left_out]

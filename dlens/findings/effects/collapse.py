@@ -13,6 +13,7 @@ from dlens.findings.effects.change import Change, Where, equal_energy, random_ch
 from dlens.findings.effects.residence import residence
 from dlens.findings.effects.retention import Retention, asked_of_both, judged
 from dlens.findings.effects.weights import Side, channel_weights
+from dlens.findings.layers.compare import third
 from dlens.findings.scores.accuracy import Scores, answer_tokens, refuse_other_answers, score_problems
 from dlens.findings.scores.canvases import Canvases, text_canvases
 from dlens.findings.scores.decoding import Decoding
@@ -97,7 +98,8 @@ class Collapse:
         share: that share, averaged over all blocks but the last.
         where: by layer, state, noise and step, as `dlens.findings.effects.residence.residence` returns it.
         layers: where it is the largest channel at more than half of the positions.
-        effects: the model as it is, then without the channel, then without others.
+        effects: the model as it is, then without the channel, then without others, first that of the early blocks
+            where it is another.
         notes: what a reader must know to read the numbers.
 
     Examples:
@@ -162,14 +164,16 @@ def collapse(
     """Find the super-outlier channel, say where it lives, and measure what breaks without it.
 
     It is set to zero and to its mean after every block but the last, and the weights that write to it
-    (rows) or read from it (columns) are set to zero in every block. Controls set to zero single channels at
+    (rows) or read from it (columns) are set to zero in every block. Where another channel is the largest of the
+    first third of the blocks, it is set to zero and to its mean, too: arXiv 2605.06366 speaks of an outlier of early
+    layers. Controls set to zero single channels at
     random, and the next-largest channels that together hold as much energy.
     How arXiv 2605.06366 prunes the channel is not public, so each of these is its own row.
 
     Args:
         model: anything `dlens.trace` takes; its weights are afterwards bit for bit what they were.
         task, n, seed, baseline, split, sampler, max_new_tokens, batch_size, progress: as in `retention`.
-        channel: the channel, where it is known; found on the shipped calibration text by default.
+        channel: the channel, where it is known, and then no other; found on the shipped calibration text by default.
         n_random: how many random channels.
         prompts: where the channel lives is read while these are continued; see `residence`.
         texts, draws: of the loss; see `dlens.findings.scores.loss.text_loss`.
@@ -193,7 +197,8 @@ def collapse(
     exam = _Exam(chain, task, problems, canvases, decoding)
     shares = _shares(chain)
     found = int(shares.argmax()) if channel is None else channel
-    changes, notes = _changes(chain, found, shares, n_random, seed)
+    early = _early(chain) if channel is None else found
+    changes, notes = _changes(chain, found, early, shares, n_random, seed)
     # The default sampler, as one for the answers may not fit another number of tokens.
     where = residence(chain, found, prompts, seed=seed)
     before = exam.answers(chain) if baseline is None else baseline
@@ -249,7 +254,7 @@ class _Exam:
 
 
 def _changes(
-    chain: Trace, channel: int, shares: Float[Tensor, " d_model"], n_random: int, seed: int
+    chain: Trace, channel: int, early: int, shares: Float[Tensor, " d_model"], n_random: int, seed: int
 ) -> tuple[list[Change], tuple[str, ...]]:
     """Every change, and notes on what the controls are."""
     changes = [
@@ -265,7 +270,14 @@ def _changes(
             notes.append(f"no {side} to zero: {error}")
         else:
             changes.append(Change(f"outlier's {side} to zero", channels=(channel,), weights=side))
-    for other in random_channels(channel, len(shares), n_random, seed):
+    if early != channel:
+        changes.append(Change("early outlier to zero", channels=(early,)))
+        changes.append(Change("early outlier to mean", channels=(early,), value="mean"))
+        notes.append(
+            f"channel {early} is the largest of the first third of the blocks, {channel} over all but the last"
+        )
+    drawn = [other for other in random_channels(channel, len(shares), n_random + 1, seed) if other != early]
+    for other in drawn[:n_random]:
         changes.append(Change(f"random channel {other} to zero", channels=(other,)))
     next_largest = equal_energy(shares, channel)
     if not next_largest:
@@ -277,6 +289,11 @@ def _changes(
         f"the outlier {shares[channel]:.1%}"
     )
     return changes, tuple(notes)
+
+
+def _early(chain: Trace) -> int:
+    """The channel with the largest share of the energy in the first third of the blocks."""
+    return int(channel_shares(chain.model, chain.target, third(chain.target.n_layers)).argmax())
 
 
 def _check_size(chain: Trace, channel: int | None, n_random: int) -> None:

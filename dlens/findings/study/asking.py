@@ -49,7 +49,8 @@ from dlens.workers.unit import Unit
 __all__ = ["COMPRESSED", "FULL", "QUICK", "Asking", "StudySettings", "model_identity", "n_parts"]
 
 P = TypeVar("P", bound=Part)
-_N_CHANGES = 8
+# The last of them is made only where the largest channel is not that of the early blocks.
+_N_CHANGES = 9
 
 
 @final
@@ -61,7 +62,7 @@ class StudySettings:
         problems: of the task, each answered by every model with every change in `answered`.
         texts: of the shipped calibration text.
         draws: how often each text is masked for the loss (diffusion only).
-        answered: the changes whose accuracy is measured; the loss is measured for all.
+        answered: the changes whose accuracy is measured, as far as a model has them; the loss is measured for all.
         deep: also compare representations with and without a skip at matched points of decoding, and skip in
             one third of decoding only.
         seed: of the problems, masks and random channels.
@@ -101,7 +102,7 @@ class StudySettings:
 
 COMPRESSED = dict(zip(("3 bits", "half, even", "half, early sparser", "half, late sparser"), PAPER, strict=True))
 """What is done to the weights, by name."""
-_NEEDED = ("whole", "apart", "early run", "no outlier", "no random")
+_NEEDED = ("whole", "apart", "early run", "no outlier", "no random", "no largest")
 QUICK = StudySettings(problems=12, texts=8, draws=2, answered=_NEEDED, deep=False)
 FULL = StudySettings(problems=64, texts=24, draws=4, answered=(*_NEEDED, "late run", "no next"), deep=True)
 
@@ -320,7 +321,7 @@ def model_identity(model: Model) -> list[Any]:
 
 
 def n_parts(settings: StudySettings) -> int:
-    """How many parts a model has."""
+    """How many parts a model has at most: without two of them where one channel is the largest throughout."""
     compression = (len(COMPRESSED) + 1) * settings.compression
     return 1 + _N_CHANGES + len(settings.answered) + 2 * settings.deep + compression
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isfinite
@@ -35,6 +37,7 @@ class Bar:
         measure: the effect, where it is another than that of the claim's other kinds.
         unit: of that effect.
         otherwise: what is so on the other side of the margin, where that is not the opposite of what is claimed.
+        inferred: from what it follows, where the papers say it of no such model; empty where they say it.
     """
 
     words: str
@@ -46,6 +49,7 @@ class Bar:
     measure: Measure | None = None
     unit: str = ""
     otherwise: str = ""
+    inferred: str = ""
 
     @property
     def says(self) -> str:
@@ -64,14 +68,42 @@ class Bar:
             return verdict
         # What nobody claims is asked as it is of native diffusion, of which it is so.
         claimed = self.says.partition(",")[0] if self.claimed else "yes"
-        found = claimed if verdict == "holds" else self._with_margin(self.otherwise) or _OPPOSITES[claimed]
-        return f"{found}, {'as claimed' if verdict == 'holds' else 'against the claim'}" if self.claimed else found
+        found = claimed if verdict == "holds" else self._with_margin(self.otherwise) or _opposite(claimed)
+        as_said, against = (
+            ("as inferred", "against what is inferred") if self.inferred else ("as claimed", "against the claim")
+        )
+        return f"{found}, {as_said if verdict == 'holds' else against}" if self.claimed else found
+
+    def beyond(self) -> str:
+        """Which of the papers' own shares are not on the side of the margin that they claim; empty where none is.
+
+        Examples:
+            >>> Bar("no, less than {percent}", "<", 0.5, reported="A: 34.9 % of GSM8K, 64.7 % of HumanEval").beyond()
+            "the papers' own 64.7 % of HumanEval is not below this bar"
+        """
+        if self.measure is not None or "{percent}" not in self.words:
+            return ""
+        own = re.findall(r"(([\d.]+) % of [\w-]+)", self.reported)
+        over = [words for words, share in own if (float(share) / 100 > self.margin) != (self.sign == ">")]
+        side = "below" if self.sign == "<" else "above"
+        return f"the papers' own {_and(over)} {'is' if len(over) == 1 else 'are'} not {side} this bar" * bool(over)
 
     def _with_margin(self, words: str) -> str:
         return words.format(margin=f"{self.margin:g}", percent=f"{100 * self.margin:g} %")
 
     def __str__(self) -> str:
         return f"{self.sign} {self.margin:g}" + (" (our bar)" if self.ours else "")
+
+
+def _opposite(claimed: str) -> str:
+    """The same of the opposite of its first word."""
+    word, space, rest = claimed.partition(" ")
+    return _OPPOSITES[word] + space + rest
+
+
+def _and(parts: Sequence[str]) -> str:
+    *first, last = parts or [""]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def verdict_of(effect: Estimate, bar: Bar) -> Verdict:
@@ -90,14 +122,20 @@ def verdict_of(effect: Estimate, bar: Bar) -> Verdict:
     return "undecided"
 
 
-def limit_of(effect: Estimate, bar: Bar) -> str:
+def limit_of(effect: Estimate, bar: Bar, solved: int) -> str:
     """Why no answers to as many problems could put the interval on one side of the margin, and how many could.
 
     Empty where some could.
 
+    Args:
+        effect: a share of the accuracy.
+        bar: the margin.
+        solved: how many of the problems the model solves as it is.
+
     Examples:
-        >>> limit_of(Estimate(1.0, 0.7, 1.4, n=12, extremes=(0.5, 0.7)), Bar("", ">", 0.9))
-        'cannot be confirmed with 12 problems, whatever the answers: it takes 45 solved ones that all stay solved'
+        >>> limit = limit_of(Estimate(1.0, 0.7, 1.4, n=12, extremes=(0.5, 0.7)), Bar("", ">", 0.9), 11)
+        >>> limit.partition(": it")[0]
+        'cannot be confirmed with 12 problems of which 11 are solved without the change, whatever the answers with it'
     """
     least, most = effect.extremes
     below, above = least >= bar.margin, most <= bar.margin
@@ -110,7 +148,8 @@ def limit_of(effect: Estimate, bar: Bar) -> str:
         *_takes(bar.margin, False, "that are all lost") * below,
     ]
     needed = f": it takes {' or '.join(takes)}" if takes else ""
-    return f"cannot be {what} with {effect.n} problems, whatever the answers{needed}"
+    before = f"of which {solved} {'is' if solved == 1 else 'are'} solved without the change"
+    return f"cannot be {what} with {effect.n} problems {before}, whatever the answers with it{needed}"
 
 
 def _takes(margin: float, kept: bool, words: str) -> list[str]:

@@ -22,28 +22,33 @@ SHARE = 0.1875
 def changes(chain: Trace, reading: Reading, seed: int = 0) -> dict[str, Change]:
     """Every change by its name, chosen from what `dlens.findings.study.parts.reading` found.
 
+    The outlier is the largest channel of the early blocks, which arXiv 2605.06366 speaks of. Where another is the
+    largest over all blocks but the last, that one is taken out, too, and stands in no control.
+
     Args:
         chain: the model.
         reading: of this model.
         seed: of the random channel.
     """
-    n_layers, channel = chain.target.n_layers, reading.channel
+    n_layers, largest, outlier = chain.target.n_layers, reading.channel, reading.early_channels[0]
     n = max(1, round(SHARE * n_layers))
     apart, why = _apart(reading, n_layers, n)
     early, late = runs_of_blocks(n_layers, n)
     shares = channel_shares(chain.model, chain.target)
-    random = random_channel(channel, len(shares), seed)
-    following = equal_energy(shares, channel)
+    random = random_channel(outlier, len(shares), seed, besides=(largest,))
+    following = equal_energy(shares, outlier, besides=(largest,))
     found = [
         Change("whole", "as it is"),
         Change("apart", f"skip {_listed(apart)}: {why}", apart),
         Change("early run", f"skip {_listed(early)}: consecutive, early", early),
         Change("late run", f"skip {_listed(late)}: consecutive, late", late),
-        Change("no outlier", f"channel {channel} to zero", channels=(channel,)),
+        Change("no outlier", f"channel {outlier} to zero", channels=(outlier,)),
         Change("no random", f"channel {random} to zero: chosen at random", channels=(random,)),
-        Change("mean outlier", f"channel {channel} to its mean", channels=(channel,), value="mean"),
-        Change("no next", f"the next {len(following)} channels, of as much energy, to zero", channels=following),
+        Change("mean outlier", f"channel {outlier} to its mean", channels=(outlier,), value="mean"),
+        Change("no next", _next(len(following)), channels=following),
     ]
+    if largest != outlier:
+        found.append(Change("no largest", f"channel {largest} to zero: the largest over all", channels=(largest,)))
     return {change.name: change for change in found}
 
 
@@ -68,10 +73,21 @@ def _apart(reading: Reading, n_layers: int, n: int) -> tuple[tuple[int, ...], st
         chosen, _ = paper_rule(cosine, range(n_layers), n, threshold)
         if len(chosen) == n:
             break
-    why = "the most similar, no two neighbours"
+    rates = [f"{100 * rate:g}" for rate in sorted(reading.noise)]
+    masked = f" by the cosine averaged over {', '.join(rates[:-1])} and {rates[-1]} % of the tokens masked"
+    why = f"the most similar{masked if len(rates) > 1 else ''}, no two neighbours"
     if threshold is None:
         why += f", as too few are above {PAPER_THRESHOLD:g}"
     return tuple(sorted(chosen)), why
+
+
+def _next(n: int) -> str:
+    """What is set to zero as a control of equal energy."""
+    if not n:
+        return "nothing to zero, as half of all channels hold too little to be a control of equal energy"
+    if n == 1:
+        return "the next channel to zero: alone it comes closest in energy on the calibration texts"
+    return f"the next {n} channels to zero: as many as come closest in energy on the calibration texts"
 
 
 def _listed(layers: Sequence[int]) -> str:

@@ -8,7 +8,8 @@ from math import isfinite, nan
 from typing import Any, Literal, final
 
 from dlens.findings.scores.estimate import Estimate
-from dlens.findings.study import estimates
+from dlens.findings.study import asides, estimates
+from dlens.findings.study.asides import Aside
 from dlens.findings.study.bars import Bar, Verdict, limit_of, verdict_of
 from dlens.findings.study.estimates import Measure
 from dlens.findings.study.results import ModelKind
@@ -32,7 +33,7 @@ PAPERS = {
 }
 UNCLAIMED = "no claim; judged as native diffusion"
 # What a page says of a cell, beside its numbers.
-_SHOWN = ("margin", "answer", "unit", "note", "more")
+_SHOWN = ("margin", "answer", "unit", "note", "more", "asides", "tied")
 
 
 @final
@@ -51,6 +52,8 @@ class Claim:
         over: what its interval is over.
         change: whose blocks are meant.
         note: what else is said of a model at a glance.
+        aside: what the verdict alone would not tell of a model.
+        tied: why the verdict on a model is no finding of its own; empty where it is one.
     """
 
     title: str
@@ -63,6 +66,8 @@ class Claim:
     over: Literal["texts", "problems", "matrices"] = "texts"
     change: str = "apart"
     note: Callable[[Study, str], str] | None = None
+    aside: Aside | None = None
+    tied: Callable[[Study, str], str] | None = None
 
 
 @final
@@ -84,6 +89,9 @@ class Cell:
         unit: of the effect.
         note: which channel is meant, where one is.
         more: what would narrow the interval of a verdict that is undecided.
+        inferred: from what the claim follows, where the papers do not make it of this kind of model themselves.
+        asides: what the verdict alone would not tell.
+        tied: why the verdict is no finding of its own; empty where it is one.
     """
 
     model: str
@@ -100,6 +108,9 @@ class Cell:
     unit: str = ""
     note: str = ""
     more: str = ""
+    inferred: str = ""
+    asides: tuple[str, ...] = ()
+    tied: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The numbers and the verdict as plain data; the rest follows from them."""
@@ -143,6 +154,8 @@ def _cell(claim: Claim, found: Study, name: str) -> Cell:
     effect = (bar.measure or claim.measure)(found, name)
     verdict = verdict_of(effect, bar)
     undecided = verdict == "undecided"
+    said = (bar.beyond(), claim.aside(found, name, bar, verdict) if claim.aside else "")
+    solved = sum(found.models[name].answers["whole"].correct)
     return Cell(
         model=name,
         kind=kind,
@@ -152,12 +165,15 @@ def _cell(claim: Claim, found: Study, name: str) -> Cell:
         verdict=verdict,
         claimed=bar.claimed,
         reported=bar.reported,
-        limit=limit_of(effect, bar) if undecided else "",
+        limit=limit_of(effect, bar, solved) if undecided else "",
         margin=bar.margin,
         answer=bar.answer(verdict),
         unit=bar.unit or claim.unit,
         note=claim.note(found, name) if claim.note else "",
         more=_more(claim, effect, found) if undecided else "",
+        inferred=bar.inferred,
+        asides=tuple(line for line in said if line),
+        tied=claim.tied(found, name) if claim.tied else "",
     )
 
 
@@ -199,6 +215,7 @@ CLAIMS: Sequence[Claim] = (
         },
         estimates.early_redundancy,
         "difference of cosines",
+        aside=asides.one_early_block,
     ),
     Claim(
         "Recency bias",
@@ -209,12 +226,13 @@ CLAIMS: Sequence[Claim] = (
         "positions d tokens apart; the model's minus that of the other kind on the same texts (diffusion against AR, "
         "AR and AR-initialised against diffusion)",
         {
-            "diffusion": Bar("weaker, compared with an autoregressive model", "<", 0.0),
-            "ar": Bar("stronger, compared with a native diffusion model", ">", 0.0),
-            "ar-init": Bar("stronger, compared with a native diffusion model", ">", 0.0),
+            "diffusion": Bar("weaker than in AR", "<", 0.0),
+            "ar": Bar("stronger than in native diffusion", ">", 0.0),
+            "ar-init": Bar("stronger than in native diffusion", ">", 0.0),
         },
         estimates.recency,
         "difference of recency indices",
+        tied=asides.one_number,
     ),
     Claim(
         "AR-initialised models keep AR dynamics",
@@ -230,6 +248,7 @@ CLAIMS: Sequence[Claim] = (
         },
         estimates.dynamics,
         "from 0, native diffusion, to 1, AR",
+        tied=asides.end_of_the_line,
     ),
     Claim(
         "Skipping 18.75 % of the blocks, no two neighbours",
@@ -270,9 +289,10 @@ CLAIMS: Sequence[Claim] = (
                 "no, less than {percent} where neighbours are skipped",
                 "<",
                 0.9,
+                ours=True,
                 reported="LLaDA-8B, 6 of 32 blocks, neighbours allowed: 75.3 % of GSM8K, 64.7 % of HumanEval",
             ),
-            "ar": COLLAPSES,
+            "ar": replace(COLLAPSES, inferred="what is claimed of blocks of which no two are neighbours"),
             "ar-init": replace(COLLAPSES, reported="Dream-7B, 2 of 28 blocks, neighbours allowed: 14.1 % of GSM8K"),
         },
         estimates.kept("early run"),
@@ -288,7 +308,7 @@ CLAIMS: Sequence[Claim] = (
         {
             "diffusion": Bar("yes, the loss rises less without early blocks than without late ones", ">", 0.0),
             "ar": LATE_EASIER,
-            "ar-init": LATE_EASIER,
+            "ar-init": replace(LATE_EASIER, inferred="the claim that such models keep AR dynamics"),
         },
         estimates.late_minus_early,
         "nats a token",
@@ -318,24 +338,24 @@ CLAIMS: Sequence[Claim] = (
     ),
     Claim(
         "Without that channel the model breaks",
-        "Does the model break without the channel that is largest over all blocks?",
+        "Does the model break without the channel that is largest in early layers?",
         COLLAPSE,
-        "accuracy with the channel of the largest share over all blocks but the last set to zero after each of them, "
-        "as a share of the accuracy with it",
+        "accuracy with the channel of the largest share in the first third of the blocks set to zero after every block "
+        "but the last, as a share of the accuracy with it",
         {
             "diffusion": Bar(
                 "yes, it falls apart: less than {percent} is kept",
                 "<",
                 0.5,
                 ours=True,
-                reported="LLaDA-8B: 17 % of GSM8K is kept",
+                reported="LLaDA-8B −83 % on GSM8K, read as relative: 17 % is kept",
             ),
             "ar": Bar(
                 "no, more than {percent} is kept",
                 ">",
                 0.9,
                 ours=True,
-                reported="Llama-3.1-8B: 96 % of GSM8K is kept",
+                reported="AR −4 % on GSM8K, read as relative: 96 % is kept",
                 otherwise="under {percent} kept",
             ),
             "ar-init": Bar(UNCLAIMED, "<", 0.5, ours=True, claimed=False),
@@ -344,6 +364,7 @@ CLAIMS: Sequence[Claim] = (
         _SHARE,
         over="problems",
         note=estimates.removed_channel,
+        aside=asides.answers_alone,
     ),
 )
 
@@ -359,9 +380,9 @@ COMPRESSION_CLAIMS: Sequence[Claim] = (
                 ">",
                 0.9,
                 ours=True,
-                reported="LLaDA-8B: 98.2 % of GSM8K is kept",
+                reported="LLaDA-8B −1.8 % on GSM8K, read as relative: 98.2 % is kept",
             ),
-            "ar": replace(COLLAPSES, reported="Llama-3.1-8B: 35.3 % of GSM8K is kept"),
+            "ar": replace(COLLAPSES, reported="Llama-3.1-8B −64.7 % on GSM8K, read as relative: 35.3 % is kept"),
             "ar-init": Bar(UNCLAIMED, ">", 0.9, ours=True, claimed=False),
         },
         estimates.kept_compressed("3 bits"),
@@ -379,10 +400,13 @@ COMPRESSION_CLAIMS: Sequence[Claim] = (
                 "yes, more is solved with sparser early layers",
                 ">",
                 0.0,
-                reported="LLaDA-8B: sparser early layers gain 8.4 % at a mean sparsity of one half",
+                reported="LLaDA: +8.4 % with sparser early layers at a mean sparsity of one half, read as a difference",
             ),
             "ar": Bar(
-                "no, less is solved with them", "<", 0.0, reported="Llama-3.1-8B: sparser early layers lose 8.4 %"
+                "no, less is solved with them",
+                "<",
+                0.0,
+                reported="Llama: −8.4 % with sparser early layers, read as a difference",
             ),
             "ar-init": Bar(UNCLAIMED, ">", 0.0, claimed=False),
         },

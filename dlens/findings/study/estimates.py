@@ -15,8 +15,10 @@ from dlens.findings.scores.estimate import Estimate, kept_less, kept_share, mean
 from dlens.findings.scores.intervals import jackknife_interval
 from dlens.findings.study.results import Compressed, ModelKind, ModelStudy, Reading, TextReading
 from dlens.findings.study.study import Study
+from dlens.tracing.probes.outlier import CALIBRATION_ROWS
 
 __all__ = [
+    "KEPT",
     "Measure",
     "dynamics",
     "early_channel",
@@ -30,10 +32,13 @@ __all__ = [
     "loss_change",
     "loss_compressed",
     "outlier_share",
+    "overall",
     "recency",
     "removed_channel",
 ]
 
+# Of the accuracy, where it is said to stay.
+KEPT = 0.95
 _DEPTHS = 16
 # Profiles nearer than single precision tells cosines apart are one.
 _SAME = 1e-6
@@ -122,17 +127,19 @@ def _told(
     beside = {**parts, f"loss, {_NATS}": loss}
     if change == "early run" and "late run" in model.answers:
         beside["kept where as many late blocks are skipped"] = _kept(study, name, "late run")
+    other: dict[str, Estimate] = {}
     if change == "no outlier":
-        beside["kept without a random channel"] = _kept(study, name, "no random")
+        other = _without_largest(study, name)
+        beside |= other | {"kept without a random channel": _kept(study, name, "no random")}
         if "no next" in model.answers:
             beside["kept without the next largest"] = _kept(study, name, "no next")
     n = len(model.answers["whole"].correct)
     problems = f"the verdict is about {n} problems"
     what = _blocks(model, change) + model.changes[change].words
     if change == "no outlier":
-        what += f", the largest over all blocks but the last{_not_early(model.reading)}"
+        what += ", the largest of the first third of the blocks on calibration texts"
     why = "; ".join(filter(None, [what, problems, effect.why]))
-    shown = {**parts, f"rise of the loss, {_NATS}": loss}
+    shown = {**parts, f"rise of the loss, {_NATS}": loss, **other}
     return replace(effect, why=why, beside=tuple(beside.items()), shown=tuple(shown.items()))
 
 
@@ -142,15 +149,22 @@ def early_channel(study: Study, name: str) -> str:
 
 
 def removed_channel(study: Study, name: str) -> str:
-    """The channel that an ablation sets to zero, the largest over all blocks but the last."""
+    """The channel that an ablation sets to zero, the largest of the first third of the blocks."""
     reading = study.models[name].reading
-    return f"channel {reading.channel} removed{_not_early(reading)}"
-
-
-def _not_early(reading: Reading) -> str:
-    """That the largest channel of the early blocks is another, where it is."""
     early = reading.early_channels[0]
-    return "" if early == reading.channel else f", not the early {early}"
+    return f"channel {early} removed" + (
+        "" if early == reading.channel else f", not {reading.channel}, larger over all"
+    )
+
+
+def _without_largest(study: Study, name: str) -> dict[str, Estimate]:
+    """What is left without the channel that is the largest over all blocks but the last, where it is another."""
+    model = study.models[name]
+    if model.reading.channel == model.reading.early_channels[0]:
+        return {}
+    which = f"without channel {model.reading.channel}, the largest over all blocks but the last on calibration texts"
+    kept = {f"kept {which}": _kept(study, name, "no largest")} if "no largest" in model.answers else {}
+    return kept | {f"rise of the loss {which}, {_NATS}": loss_change(study, name, "no largest")}
 
 
 def _blocks(model: ModelStudy, change: str) -> str:
@@ -247,16 +261,45 @@ def outlier_share(study: Study, name: str) -> Estimate:
 
     channel, following = reading.early_channels
     masked = {rate: at(own.early_share) for rate, own in reading.masked.items()}
-    beside = {"in all blocks but the last": at(clean.early_share, n_layers - 1)}
+    beside = {_over_all(channel): at(clean.early_share, n_layers - 1)}
+    if channel != reading.channel:
+        beside[_over_all(reading.channel)] = at(clean.share, n_layers - 1)
     beside |= {_masked(rate): own for rate, own in masked.items()}
     shown = {f"with {rate:.0%} of the tokens masked": own for rate, own in masked.items()}
     effect, second = at(clean.early_share), at(clean.early_next_share)
     if second.value >= effect.value / 2:
         beside, shown = (own | {f"channel {following}, the next": second} for own in (beside, shown))
-    why = f"channel {channel}"
-    if channel != reading.channel:
-        why += f"; over all blocks but the last channel {reading.channel} holds more"
+    why = "; ".join(filter(None, [f"channel {channel}", overall(reading)]))
     return replace(effect, why=why, beside=tuple(beside.items()), shown=tuple(shown.items()))
+
+
+def _over_all(channel: int) -> str:
+    return f"channel {channel}, in all blocks but the last"
+
+
+def overall(reading: Reading) -> str:
+    """Which channel is larger over all blocks but the last than that of the early blocks, and on which texts.
+
+    It is found by the energy of calibration texts together, the numbers of a report are means of the shares of its
+    texts: the two may disagree. Empty where one channel is the largest throughout.
+    """
+    early, channel = reading.early_channels[0], reading.channel
+    if early == channel:
+        return ""
+    own, other = (float(part[:, :-1].mean()) for part in (reading.clean.early_share, reading.clean.share))
+    found = f"channel {channel} has the larger share of the energy of {CALIBRATION_ROWS} calibration texts together"
+    here = f"the {len(reading.clean.share)} texts here"
+    if own > other:
+        mean = f"but on {here} channel {early} holds more ({_apart(own, other)})"
+    else:
+        mean = f"as on {here} ({_apart(other, own)})" if own < other else f"on {here} both hold as much ({own:.3f})"
+    return f"over all blocks but the last {found} ({reading.share:.3f}), {mean}"
+
+
+def _apart(larger: float, smaller: float) -> str:
+    """Two shares, to as many digits as tell them apart."""
+    digits = next((n for n in range(3, 9) if round(larger, n) != round(smaller, n)), 9)
+    return f"{larger:.{digits}f} against {smaller:.{digits}f}"
 
 
 def _beside(effect: Estimate, others: Mapping[str, Estimate]) -> Estimate:

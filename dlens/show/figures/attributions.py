@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dlens.findings.circuits.attribute import Attribution
+from dlens.show.figures.captions import captioned
 from dlens.show.figures.style import spelt, styled
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def attribution_heat(found: Attribution) -> go.Figure:
         hovertemplate=_hover(along, up),
     )
     figure = styled(go.Figure(heat), _NAMES.get(along, along), _NAMES.get(up, up), yaxis={"type": "category"})
-    return figure.update_xaxes(tickmode="array", tickvals=list(range(len(places))), ticktext=words)
+    figure.update_xaxes(tickmode="array", tickvals=list(range(len(places))), ticktext=words)
+    return captioned(figure, [(found.model, found)])
 
 
 def _checked(found: Any) -> xr.DataArray:

@@ -11,6 +11,7 @@ from dlens.findings.effects.disruption import Disruption
 from dlens.findings.effects.phases import Phases
 from dlens.findings.effects.retention import Retention
 from dlens.findings.layers.compare import Comparison, relative_depth
+from dlens.show.figures.captions import captioned
 from dlens.show.figures.statistics import Statistic, bands, lines, whiskers
 from dlens.show.figures.style import all_of, nth_colour, spelt, styled
 
@@ -57,12 +58,16 @@ def retention_points(kept: Mapping[str, Retention]) -> go.Figure:
         "n = %{customdata[2]}, p = %{customdata[3]:.3g}<extra></extra>",
     )
     figure = styled(go.Figure(points), own.axis, "", yaxis={"type": "category", "autorange": "reversed"})
-    return figure.add_vline(x=1, line={"dash": "dot", "color": "grey"})
+    return captioned(figure.add_vline(x=1, line={"dash": "dot", "color": "grey"}), list(kept.items()))
 
 
 def _several(found: Any, kind: type[T]) -> Sequence[T]:
     """Several results; one alone may stand without a list."""
     return all_of(kind, found, f"pass a list of what dlens.{kind.__name__.lower()} returned")
+
+
+def _by_model(found: Sequence[Any]) -> list[tuple[str, Any]]:
+    return [(own.model, own) for own in found]
 
 
 def _kept(name: str, along: str, kept: Mapping[Any, Retention]) -> Statistic:
@@ -80,7 +85,9 @@ def phases_points(found: Sequence[Phases]) -> go.Figure:
         >>> phases_points([found]).data[0].x
         ('early', 'middle', 'late')
     """
-    return lines([_kept(own.model, "third in which blocks are skipped", own.thirds) for own in _several(found, Phases)])
+    found = _several(found, Phases)
+    drawn = lines([_kept(own.model, "third in which blocks are skipped", own.thirds) for own in found])
+    return captioned(drawn, _by_model(found))
 
 
 def disruption_by_layer(
@@ -100,11 +107,11 @@ def disruption_by_layer(
         >>> disruption_by_layer([found], fraction=0.5).layout.xaxis.title.text
         'layer'
     """
-    drawn = []
-    for own in _several(found, Disruption):
+    drawn, found = [], _several(found, Disruption)
+    for own in found:
         data = _at(_at(own.data, "fraction", fraction), "positions", positions)
         drawn.append(_cosines(own.model, "cosine with the run as it is", *_places(own.n_layers, axis), data))
-    return bands(drawn)
+    return captioned(bands(drawn), _by_model(found))
 
 
 def _at(data: Any, dim: str, label: Any) -> Any:
@@ -143,12 +150,12 @@ def disruption_by_fraction(found: Sequence[Disruption], positions: str = "decidi
         >>> list(disruption_by_fraction([found]).data[-1].x)
         [0.0, 0.5]
     """
-    drawn = []
-    for own in _several(found, Disruption):
+    drawn, found = [], _several(found, Disruption)
+    for own in found:
         data = _at(own.data, "positions", positions).isel(layer=-1)
         places = data["fraction"].values.tolist()
         drawn.append(_cosines(own.model, "cosine after the last block", "share of tokens decided", places, data))
-    return lines(drawn)
+    return captioned(lines(drawn), _by_model(found))
 
 
 def effect_bars(found: Sequence[Collapse], value: str = "accuracy") -> go.Figure:
@@ -183,7 +190,8 @@ def effect_bars(found: Sequence[Collapse], value: str = "accuracy") -> go.Figure
         )
     title = value.replace("_", "-")
     figure = styled(figure, title, "", yaxis={"type": "category", "autorange": "reversed"})
-    return figure.update_layout(height=max(380, 40 * sum(len(own.effects) for own in found)))
+    figure.update_layout(height=max(380, 40 * sum(len(own.effects) for own in found)))
+    return captioned(figure, _by_model(found))
 
 
 def channel_by_layer(found: Sequence[Collapse], value: str = "energy_share", axis: str = "layer") -> go.Figure:
@@ -200,13 +208,19 @@ def channel_by_layer(found: Sequence[Collapse], value: str = "energy_share", axi
         >>> len(channel_by_layer([found]).data[0].y)
         16
     """
-    drawn = []
-    for own in _several(found, Collapse):
+    drawn, found = [], _several(found, Collapse)
+    for own in found:
         require_word("value", value, map(str, own.where.data_vars))
         values = own.where[value].values.tolist()
         name = f"{own.model}, channel {own.channel}"
         drawn.append(Statistic(name, value.replace("_", " "), *_places(len(values), axis), values, digits=4))
-    return lines(drawn)
+    return captioned(lines(drawn), [(own.model, _continued(own.where.attrs)) for own in found])
+
+
+def _continued(about: Mapping[Any, Any]) -> str:
+    """What a model decoded while it was seen where its channel lives."""
+    n = about["n_prompts"]
+    return f"{n} text{'s' * (n != 1)}, continued by {about['new_tokens']} tokens, seed {about['seed']}"
 
 
 def comparison_lines(table: Comparison, value: str, axis: str = "depth") -> go.Figure:
@@ -231,4 +245,4 @@ def comparison_lines(table: Comparison, value: str, axis: str = "depth") -> go.F
         rows = [row for row in table.table() if row["model"] == name and value in row]
         values = [row[value] for row in rows]
         drawn.append(Statistic(name, value.replace("_", " "), *_places(len(rows), axis), values, digits=4))
-    return lines(drawn)
+    return captioned(lines(drawn), list(table.profiles.items()))

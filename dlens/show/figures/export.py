@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dlens.checks import as_path, refuse, require_word
 from dlens.files import check_file, write_text, written
+from dlens.show.figures.captions import caption_of
 from dlens.show.figures.drawing import INKS, Area, Box, Dot, Drawing, Line, Mark, Words, svg
 from dlens.show.figures.layout import drawn
 
@@ -31,7 +32,8 @@ _FINER = 4
 def save_figure(figure: go.Figure, path: str | Path, look: Look = "page") -> Path:
     """Write a figure as a file for a paper, a slide or a page; offline, without a browser.
 
-    SVG is written by dlens itself; PDF, with its words as text, and PNG need matplotlib.
+    Below stands what is shown, where the figure's results know it: the text or the task, how much of it, and the
+    operations. SVG is written by dlens itself; PDF, with its words as text, and PNG need matplotlib.
 
     Args:
         figure: what a function of `dlens.show.figures` returned, or another of lines, markers, bars and heat maps.
@@ -62,7 +64,7 @@ def save_figure(figure: go.Figure, path: str | Path, look: Look = "page") -> Pat
     place = check_file(given, given.suffix)
     drawing = drawn(figure, *_LOOKS[look])
     if ending == ".svg":
-        return write_text(place, str(svg(drawing, alone=True)))
+        return write_text(place, str(svg(drawing, caption_of(figure), alone=True)))
     painted = _painted(drawing)
     with written(place) as beside:
         painted.savefig(beside, format=ending[1:], dpi=_PIXELS * _FINER, transparent=ending == ".pdf")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dlens.findings.layers.compare import Comparison
 from dlens.findings.layers.profile import Profile
 from dlens.measures import pool
+from dlens.show.figures.captions import captioned
 from dlens.show.figures.statistics import Statistic, lines
 from dlens.show.figures.style import noise_words, styled
 from dlens.tracing.records.record import Record
@@ -48,10 +49,9 @@ def cosine_by_layer(profiles: SeveralMeasured) -> go.Figure:
         >>> [line.name for line in cosine_by_layer(profiles).data]
         ['trio/ar, clean', 'trio/diffusion, 20% to 80% masked']
     """
-    drawn = [
-        _by_layer(_label(name, p, "cosine"), _COSINE, _pooled(p, "cosine", "cosine")) for name, p in _named(profiles)
-    ]
-    return _without_first_layer(_with_legend(lines(drawn)))
+    named = _named(profiles)
+    drawn = [_by_layer(_label(name, p, "cosine"), _COSINE, _pooled(p, "cosine", "cosine")) for name, p in named]
+    return captioned(_without_first_layer(_with_legend(lines(drawn))), named)
 
 
 def largest_share(profiles: SeveralMeasured) -> go.Figure:
@@ -70,13 +70,13 @@ def largest_share(profiles: SeveralMeasured) -> go.Figure:
         >>> [line.name for line in largest_share(profiles).data]
         ['trio/ar, clean', 'trio/diffusion, 20% to 80% masked']
     """
-    drawn = []
-    for name, p in _named(profiles):
+    drawn, named = [], _named(profiles)
+    for name, p in named:
         data = _measure(p, "outliers")
         channels = [f"channel {channel}" for channel in data["top_channel"].values]
         label = "energy share of the largest channel"
         drawn.append(_by_layer(_label(name, p, "outliers"), label, data["top_share"], channels))
-    return _with_legend(lines(drawn))
+    return captioned(_with_legend(lines(drawn)), named)
 
 
 def channel_share(profile: MeasuredLayers) -> go.Figure:
@@ -100,9 +100,10 @@ def channel_share(profile: MeasuredLayers) -> go.Figure:
         colorbar={"title": {"text": "share"}, "thickness": 12},
         hovertemplate="layer %{x}, channel %{y}: %{z:.3f}<extra></extra>",
     )
-    return styled(
+    figure = styled(
         go.Figure(heat), "layer", f"channel of {profile.model}", yaxis={"type": "category", "autorange": "reversed"}
     )
+    return captioned(figure, [("", profile)])
 
 
 def cosine_by_noise(profile: MeasuredLayers) -> go.Figure:
@@ -115,7 +116,7 @@ def cosine_by_noise(profile: MeasuredLayers) -> go.Figure:
         ['20% to 30% masked', '70% to 80% masked']
     """
     values = _pooled(profile, "cosine", "cosine", ["noise"])
-    return _without_first_layer(_noise_lines(values, f"{_COSINE}, {profile.model}"))
+    return captioned(_without_first_layer(_noise_lines(values, f"{_COSINE}, {profile.model}")), [("", profile)])
 
 
 def share_by_noise(profile: MeasuredLayers) -> go.Figure:
@@ -128,7 +129,8 @@ def share_by_noise(profile: MeasuredLayers) -> go.Figure:
         ['20% to 30% masked', '70% to 80% masked']
     """
     share = _pooled(profile, "outliers", "energy_share", ["noise"]).isel(channel=0)
-    return _noise_lines(share, f"energy share of channel {int(share['channel'])}, {profile.model}")
+    figure = _noise_lines(share, f"energy share of channel {int(share['channel'])}, {profile.model}")
+    return captioned(figure, [("", profile)])
 
 
 def _named(profiles: SeveralMeasured) -> list[tuple[str, MeasuredLayers]]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from dlens.checks import refuse
+from dlens.show.figures.captions import caption_of
 from dlens.show.figures.drawing import Box, Dot, Drawing, Key, Line, Mark, Series, Words
 from dlens.show.figures.scales import Scale, finite_of, scale_of
 from dlens.show.figures.traced import BACK, DASHES, MARKS, Page, colour_bars, name_of, values_of
@@ -18,14 +20,18 @@ if TYPE_CHECKING:
 __all__ = ["drawn"]
 
 _SCALE = 64
+# How far lines of a caption are apart, in sizes of its words, and how many there are at most.
+_LINE, _MOST_LINES = 1.3, 3
 
 
 def drawn(figure: go.Figure, width: float = 720, height: float | None = None, size: float = 12) -> Drawing:
     """Lay out a figure of `dlens.show.figures`, or another of lines, markers, bars and heat maps.
 
+    Below it stands what it is of, where it says so.
+
     Args:
         figure: of plotly.
-        width, height: in pixels; the figure's own height by default.
+        width, height: in pixels; the figure's own height by default. What stands below comes on top of it.
         size: of words, in pixels.
 
     Raises:
@@ -39,18 +45,24 @@ def drawn(figure: go.Figure, width: float = 720, height: float | None = None, si
     """
     traces = _checked(figure)
     layout: Any = figure.layout
-    height = float(height or layout.height or 380)
+    foot = _wrapped(caption_of(figure), width, size)
+    below = _LINE * size * len(foot) + bool(foot) * 0.5 * size
+    height = float(height or layout.height or 380) + below
     across, up = _scales(traces, layout)
     owners = [name_of(trace) for trace in traces]
     # Bands have the name of their line.
     names = list(dict.fromkeys(owners))
     rows = _legend_rows(names, width, size) if layout.showlegend else []
-    page = _placed(across, up, width, height, size, len(rows), any(trace.type == "heatmap" for trace in traces))
+    page = _placed(across, up, width, height - below, size, len(rows), any(trace.type == "heatmap" for trace in traces))
     marks = {name: [] for name in names}
     for number, trace in enumerate(traces):
         marks[owners[number]] += MARKS[trace.type](page, traces, number)
     series = [Series(name, own) for name, own in marks.items()]
     back = [*_furniture(page, width), *_guides(page, layout), *colour_bars(page, traces)]
+    back += [
+        Words(8, height - _LINE * size * (len(foot) - line - 0.5), text, size, ink="quiet")
+        for line, text in enumerate(foot)
+    ]
     return Drawing(width, height, back, series, list(_keys(rows, names, dict(zip(owners, traces, strict=True)), size)))
 
 
@@ -99,6 +111,13 @@ def _wide(text: str, size: float) -> float:
     return 0.56 * size * len(text)
 
 
+def _wrapped(text: str, width: float, size: float) -> list[str]:
+    """Words in lines that fit, and an ellipsis where they are too many."""
+    if not text:
+        return []
+    return wrap(text, max(20, int((width - 16) / _wide("x", size))), max_lines=_MOST_LINES, placeholder=" …")
+
+
 def _placed(across: Scale, up: Scale, width: float, height: float, size: float, n_rows: int, barred: bool) -> Page:
     left = max((_wide(text, size) for _, text in up.ticks), default=0) + 8
     left += 1.6 * size if up.title else 0
@@ -143,7 +162,9 @@ def _furniture(page: Page, width: float) -> Iterator[Mark]:
     if page.across.title:
         yield Words(page.x + page.width / 2, end_y + below + 0.6 * page.size, page.across.title, page.size, "middle")
     if page.up.title:
-        yield Words(0.8 * page.size, page.y + page.height / 2, page.up.title, page.size, "middle", turned=True)
+        # A title that is longer than its axis goes on below it, not into the legend.
+        middle = max(page.y + page.height / 2, page.y + _wide(page.up.title, page.size) / 2)
+        yield Words(0.8 * page.size, middle, page.up.title, page.size, "middle", turned=True)
 
 
 def _spaced(scale: Scale, room: float, least: float) -> Sequence[tuple[float, str]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dlens.findings.study.claims import COMPRESSION_CLAIMS, Cell, Row
 from dlens.html import rendered
 from dlens.show.report.published import ADDRESSES, PUBLISHED, Published
-from dlens.show.report.words import colour_of, number, shown_number
+from dlens.show.report.words import claimed_word, colour_of, number, shown_number
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -26,7 +26,7 @@ class _Picture:
 
     Args:
         bar: the claimed margin.
-        side: where the claimed side of it begins and how wide it is.
+        side: where the claimed side of it begins and how wide it is, where one is claimed.
         low, high: the interval.
         value: the effect.
         paper: the paper's own number.
@@ -34,7 +34,7 @@ class _Picture:
     """
 
     bar: float
-    side: tuple[float, float]
+    side: tuple[float, float] | None
     low: float | None
     high: float | None
     value: float | None
@@ -77,7 +77,7 @@ def _claimed(cell: Cell) -> list[str]:
     """What is claimed, where the answer does not say it."""
     if not cell.claimed:
         return ["no claim of this kind"]
-    return [f"claimed: {cell.says.partition(',')[0]}"] if cell.verdict == "undecided" else []
+    return [f"{claimed_word(cell)}: {cell.says.partition(',')[0]}"] if cell.verdict == "undecided" else []
 
 
 def _beside(cell: Cell, paper: Published | None) -> list[str]:
@@ -120,7 +120,7 @@ def _picture(row: Row, cell: Cell, low: float, high: float) -> _Picture:
         return round(_MARGIN + share * (_WIDTH - 2 * _MARGIN), 1) if isfinite(value) else None
 
     bar, effect, paper = at(cell.margin), cell.effect, _published(row, cell)
-    side = (0.0, bar) if "<" in cell.bar else (bar, _WIDTH - bar)
+    side = ((0.0, bar) if "<" in cell.bar else (bar, _WIDTH - bar)) if cell.claimed else None
     words = f"{number(effect, cell.margin) or 'not measurable'}; bar {cell.bar}"
     if paper:
         words += f"; the paper's {shown_number(paper.value)}"

@@ -197,8 +197,8 @@ def _model_sections(p: Profile) -> list[Section]:
         sections += [
             Section(
                 f"{p.model}: cosine by noise level",
-                "The same cosine at each share of masked tokens: a canvas of masks alone makes the first blocks "
-                "look alike. The axis is fitted to layer 1 and later.",
+                "The same cosine at each share of masked tokens. Masks enter all alike, so levels are shown apart. The "
+                "axis is fitted to layer 1 and later.",
                 figures.cosine_by_noise(p),
                 *_by_noise(p.pooled("cosine", "cosine", by=["noise"])),
             ),

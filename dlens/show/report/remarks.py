@@ -3,43 +3,86 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import nan
 
 import numpy as np
 from jaxtyping import Float
 
 from dlens.findings.scores.estimate import Estimate, kept_share, mean_of
-from dlens.findings.study.estimates import loss_change
+from dlens.findings.study.estimates import KEPT, loss_change
 from dlens.findings.study.results import ModelStudy
 from dlens.findings.study.study import Study
+from dlens.show.report.seeds import SEEDS_TASK, kept_in_a_row
 from dlens.show.report.words import number
 
 __all__ = ["remarks"]
 
-_KEPT = 0.95
 _SKIPS = {"apart": "no two neighbours", "early run": "consecutive and early"}
 # A line jumps where one block moves it by as much of its whole range, in all likelihood, and the range is worth a word.
 _JUMP, _RANGE = 0.5, 0.05
 
 
 def remarks(found: Study) -> list[str]:
-    """Sentences on loss that rises while the accuracy stays, on models in another order by loss, and on jumps."""
-    return [*_dearer_but_solved(found), *_other_order(found), *_jumps(found)]
+    """Sentences on loss that rises while the accuracy stays or says the reverse, on other orders, and on jumps."""
+    return [*_dearer_but_solved(found), *_other_end(found), *_other_order(found), *_jumps(found)]
 
 
 def _dearer_but_solved(found: Study) -> Iterator[str]:
     """The loss rises, and as many problems are solved."""
     for name, own in found.models.items():
         said = [
-            f"{own.changes[change].words} (rise {number(loss)}, kept {number(kept)})"
+            f"{own.changes[change].words} (rise {number(loss)}; {_stays(own, change, kept)})"
             for change, (loss, kept) in _effects(found, name, own).items()
-            if loss.low > 0 and kept.value >= _KEPT
+            if loss.low > 0 and kept.value >= KEPT
         ]
         if said:
             yield (
-                f"{name}: the loss of text rises and the accuracy on {found.task} stays with {'; '.join(said)}. Loss "
-                f"counts the probability of every token of running text; accuracy asks only whether decoded answers "
-                f"are right, which the likeliest tokens decide. A model can become less sure without becoming wrong."
+                f"{name}: the loss of text rises while problems of {found.task} stay solved with {'; '.join(said)}. "
+                f"Loss counts the probability of every token of running text; accuracy asks only whether decoded "
+                f"answers are right, which the likeliest tokens decide. "
+                f"A model can become less sure without becoming wrong."
             )
+
+
+def _stays(own: ModelStudy, change: str, kept: Estimate) -> str:
+    """How many problems stay solved, and how large a loss of accuracy the interval still has room for."""
+    before, after = own.answers["whole"].correct, own.answers[change].correct
+    stay, more = sum(map(min, before, after)), sum(b < a for b, a in zip(before, after, strict=True))
+    words = f"{stay} of {sum(before)} stay solved" + (f", {more} more are" if more else "")
+    room = f", which leaves room for a loss of {100 * (1 - kept.low):.0f} % of the accuracy" if kept.low < 1 else ""
+    return words + room
+
+
+def _other_end(found: Study) -> Iterator[str]:
+    """By loss early blocks are the dearer to skip, by accuracy late ones, or the reverse."""
+    for name, own in found.models.items():
+        loss = loss_change(found, name, "late run", "early run")
+        pairs = {f"in this report ({len(own.answers['whole'].correct)} problems)": _kept_here(own)}
+        if found.task == SEEDS_TASK and (shipped := kept_in_a_row(name)):
+            pairs[f"in the table of training seeds ({shipped[0].n} problems, another sampler)"] = shipped
+        said = [
+            f"{number(early)} without early ones and {number(late)} without late ones {where}"
+            for where, (early, late) in pairs.items()
+            if (loss.high < 0 and early.low > late.high) or (loss.low > 0 and early.high < late.low)
+        ]
+        if said:
+            early, late = (", ".join(map(str, own.changes[f"{part} run"].layers)) for part in ("early", "late"))
+            dearer, cheaper = ("early", "late") if loss.high < 0 else ("late", "early")
+            yield (
+                f"{name}: by the loss of text {dearer} blocks cost more than {cheaper} ones (late minus early "
+                f"{number(loss)} nats a token; early are {early}, late {late}), and by the accuracy on {found.task} "
+                f"less: kept is {'; '.join(said)}. The verdict is about the loss."
+            )
+
+
+def _kept_here(own: ModelStudy) -> tuple[Estimate, Estimate]:
+    """What is kept without early blocks and without late ones; nothing where one of them was not answered."""
+    before = own.answers["whole"].correct
+    early, late = (
+        kept_share(before, own.answers[run].correct) if run in own.answers else Estimate(nan, nan, nan)
+        for run in ("early run", "late run")
+    )
+    return early, late
 
 
 def _other_order(found: Study) -> Iterator[str]:
@@ -86,7 +129,7 @@ def _jumps(found: Study) -> Iterator[str]:
         place = _jump(line)
         if place and _same_way(mean_of(share[:, place] - share[:, place - 1])):
             yield (
-                f"The energy share of channel {own.reading.channel}, the largest of {name}, jumps from "
+                f"The energy share of channel {own.reading.channel} of {name} jumps from "
                 f"{_written(line[place - 1])} after layer {place - 1} to {_written(line[place])} after layer {place}: "
                 f"one block writes most of it, which a mean over a third of the blocks hides. Whether another run of "
                 f"training has it there cannot be said from one."

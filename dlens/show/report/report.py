@@ -14,6 +14,7 @@ from dlens.findings.study.claims import Row, claims
 from dlens.findings.study.study import FULL, QUICK, Study, StudySettings, plain, study
 from dlens.models.source import TRIO
 from dlens.show.report.example import example
+from dlens.show.report.glossary import glossary
 from dlens.show.report.matrix import matrix
 from dlens.show.report.page import page, save_page
 from dlens.show.report.remarks import remarks
@@ -138,7 +139,7 @@ def report_page(found: Study, rows: Sequence[Row], run: str = "") -> str:
         sections(found, rows),
         method(found),
         top=summary(_asked(found), rows, remarks(found), run),
-        opening=matrix(rows),
+        opening=glossary(found) + matrix(rows),
         end=cited(found),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import inf
+from math import inf, nan
 
 import numpy as np
 from jaxtyping import Float
@@ -12,14 +12,14 @@ from jaxtyping import Float
 from dlens.findings.layers.compare import relative_depth
 from dlens.findings.scores.estimate import Curve, Estimate, kept_share, mean_curve
 from dlens.findings.study.claims import Row
-from dlens.findings.study.estimates import loss_change, loss_compressed
+from dlens.findings.study.estimates import loss_change, loss_compressed, overall
 from dlens.findings.study.study import Study
 from dlens.models.source import TRIO
 from dlens.show.figures.statistics import Statistic, bands, points, statistics_table
 from dlens.show.figures.style import COLOURS
 from dlens.show.report.page import Section
 from dlens.show.report.seeds import seeds_section
-from dlens.show.report.words import margin
+from dlens.show.report.words import margin, side
 
 __all__ = ["sections"]
 
@@ -28,10 +28,11 @@ _CHANGES = {
     "apart": "skips {apart}, no two neighbours",
     "early run": "skips as many in a row, early",
     "late run": "skips as many in a row, late",
-    "no outlier": "the channel that is the largest over all blocks but the last to zero",
+    "no outlier": "the channel that is the largest in the first third of the blocks to zero",
     "no random": "a random channel to zero",
-    "mean outlier": "the largest channel to its mean",
-    "no next": "the next largest to zero, of as much energy together",
+    "mean outlier": "the same channel as in no outlier to its mean",
+    "no next": "the next largest to zero, as many as come closest to its energy on the calibration texts",
+    "no largest": "the channel that is the largest over all blocks but the last to zero, where it is another",
 }
 
 
@@ -75,7 +76,7 @@ def _by_layer(found: Study, name: str, title: str, text: str, first: int = 0) ->
 
 
 def _largest_channels(found: Study) -> Section:
-    """The channel that is removed, and that of the early blocks where it is another."""
+    """The channel that is the largest over all, and that of the early blocks where it is another; both are removed."""
     series = []
     for model, own in found.models.items():
         channel, early = own.reading.channel, own.reading.early_channels[0]
@@ -84,10 +85,15 @@ def _largest_channels(found: Study) -> Section:
             series.append(_Line(model, own.reading.clean.early_share, f", channel {early}, early", dashed=True))
     text = (
         "Share of the stream's energy that one channel holds after each block, without masks. Solid: of the channel "
-        "that is the largest over all blocks but the last, which is the one that is removed."
+        "that is the largest over all blocks but the last."
     )
     if any(line.dashed for line in series):
-        text += " Dashed: of that which is the largest in the first third of the blocks, where it is another."
+        text += (
+            " Dashed: of that which is the largest in the first third of the blocks, where it is another: the verdict "
+            "on what is left without an outlier is about this one, and the other is removed as well."
+        )
+    texts = {model: words for model, own in found.models.items() if (words := overall(own.reading))}
+    text += f" {'. '.join(f'{model}: {words}' for model, words in texts.items())}." if texts else ""
     return _profiles(found, "The largest channel", text, series, "energy share", ends=(0.0, 1.0))
 
 
@@ -164,8 +170,8 @@ def _masked(found: Study) -> Iterator[Section]:
             series.append(_Line(name, texts.cosine_unmasked, ", other positions", dashed=True))
     if series:
         text = (
-            "The same cosine with half of the tokens masked, masks and other positions apart: masks enter all alike, "
-            "which lifts the cosine of early layers by construction."
+            "The same cosine with half of the tokens masked. Masks enter all alike, so they are shown apart from other "
+            "positions."
         )
         yield _profiles(found, "What each block changes, half of the text masked", text, series, "cosine", 1)
 
@@ -191,6 +197,9 @@ def _accuracies(found: Study) -> Section:
             n, solved = len(before), sum(answers.correct)
             words = own.changes[change].words
             rows.append([name, change, words, solved / n, effect.value, effect.low, effect.high, n])
+            if change == "whole":
+                # What is kept of the model as it is, is all of it, whatever the problems.
+                rows[-1][5:7] = [nan, nan]
             rows[-1] += [answers.repetition, " ⏎ ".join(answers.examples[0].splitlines()[:2])]
             if change != "whole":
                 effects.append((change, effect))
@@ -307,7 +316,12 @@ def _spectra(found: Study) -> Iterator[Section]:
 
 
 def _seeds(found: Study) -> Iterator[Section]:
-    section = seeds_section()
+    changed = ("no outlier", "no largest")
+    removed = {
+        name: [channel for key in changed if key in own.changes for channel in own.changes[key].channels]
+        for name, own in found.models.items()
+    }
+    section = seeds_section(removed)
     if section is not None and set(found.models) & set(TRIO):
         yield section
 
@@ -317,12 +331,13 @@ def _behind(rows: Sequence[Row]) -> Section:
     for row in rows:
         for cell in row.cells:
             effect = cell.effect
-            table.append([row.question, cell.model, margin(cell), effect.value, effect.low, effect.high, cell.verdict])
+            table.append([row.question, cell.model, margin(cell), effect.value, effect.low, effect.high, side(cell)])
             for words, other in effect.beside:
                 table.append([row.question, cell.model, words, other.value, other.low, other.high, ""])
     columns = ["question", "model", "what", "value", "low", "high", "verdict"]
     text = (
         "Every effect of the summary, with further numbers that a reader needs to judge it. A verdict is about what is "
-        "claimed of the model, not an answer to the question."
+        "claimed of the model, not an answer to the question; where no paper claims anything, it says on which side of "
+        "the bar the effect lies."
     )
     return Section("The numbers behind the summary", text, None, columns, table)

@@ -4,64 +4,112 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import nan
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from dlens.findings.layers.compare import third
-from dlens.models.source import TRIO_FOLDER
+from dlens.findings.scores.estimate import Estimate
+from dlens.models.source import TRIO, TRIO_FOLDER
 from dlens.show.report.page import Section
 
-__all__ = ["seeds_section"]
+__all__ = ["SEEDS_TASK", "kept_in_a_row", "seeds_section"]
 
 _RUN = re.compile(r"(ar-init|ar|diffusion)(?:-(s?)(\d+))?")
-_TASK = "trio-code"
+SEEDS_TASK = "trio-code"
 _TEXTS = "16 held-out texts of each of four domains, without masks"
 _COLUMNS = (
     "run",
     "step",
     "cosine, early minus late",
     "largest channel, first third",
-    f"{_TASK} accuracy",
+    f"{SEEDS_TASK} accuracy",
     "kept, early non-adjacent",
     "kept, early consecutive",
     "kept, late consecutive",
-    "kept without the largest channel",
+    "largest channel, all blocks but the last",
+    "kept without that channel",
 )
+# What is skipped in three blocks in a row, by the names of effects.json.
+_EARLY, _LATE = "skip early consecutive", "skip late consecutive"
 
 
-def seeds_section(folder: Path = TRIO_FOLDER) -> Section | None:
+def seeds_section(removed: Mapping[str, Sequence[int]] | None = None, folder: Path = TRIO_FOLDER) -> Section | None:
     """A row for each run of the trio: the shipped ones, checkpoints on the way, and further seeds.
 
     Args:
+        removed: the channels that a report sets to zero, by model.
         folder: where training.json and effects.json are.
 
     Returns:
         None where the files are not there.
     """
-    training, effects = folder / "training.json", folder / "effects.json"
-    if not (training.exists() and effects.exists()):
+    training, measured = folder / "training.json", _effects(folder)
+    if not (training.exists() and measured):
         return None
     trained = json.loads(training.read_text(encoding="utf-8"))
-    measured = json.loads(effects.read_text(encoding="utf-8"))
     runs = {name: match for name in measured if (match := _RUN.fullmatch(name))}
     order = sorted(runs, key=lambda name: (runs[name][1], runs[name][2] or "", int(runs[name][3] or 0)))
     rows = [[_words(runs[name]), _step(runs[name], trained), *_numbers(measured[name])] for name in order]
-    return Section("The trio over training seeds", _text(measured), None, _COLUMNS, rows, folded=False)
+    return Section("The trio over training seeds", _text(measured, removed or {}), None, _COLUMNS, rows, folded=False)
 
 
-def _text(measured: Mapping[str, Any]) -> str:
-    problems = sorted({run["accuracy"][_TASK]["none"]["n"] for run in measured.values()})
+def kept_in_a_row(model: str, folder: Path = TRIO_FOLDER) -> tuple[Estimate, Estimate] | None:
+    """What a shipped model of the trio keeps of the accuracy without three blocks in a row, early and late.
+
+    The interval is that of the accuracy, over the accuracy of the model as it is.
+
+    Returns:
+        None for other models, and where the file is not there.
+    """
+    run = _effects(folder).get(model.removeprefix("trio/")) if model in TRIO else None
+    if run is None:
+        return None
+    solved = run["accuracy"][SEEDS_TASK]
+    whole = solved["none"]["value"]
+    if not whole:
+        return None
+    early, late = (
+        Estimate(*(solved[name][part] / whole for part in ("value", "low", "high")), n=solved[name]["n"])
+        for name in (_EARLY, _LATE)
+    )
+    return early, late
+
+
+def _effects(folder: Path) -> dict[str, Any]:
+    file = folder / "effects.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def _text(measured: Mapping[str, Any], removed: Mapping[str, Sequence[int]]) -> str:
+    problems = sorted({run["accuracy"][SEEDS_TASK]["none"]["n"] for run in measured.values()})
     return (
         "The intervals above cover texts and problems, for one training run of each model. How far runs with other "
         "training seeds differ from each other is what they do not cover; compare runs of the same step. These numbers "
         "come with the trio and were taken in another way than those above, so that they differ for the shipped "
-        f"models, too: on {_TEXTS} and {' or '.join(map(str, problems))} problems of {_TASK}, whatever the report's, "
-        "with a sampler that decodes one token a step where the report's decodes two. Skipped are blocks 1, 3, 5 "
-        "(early non-adjacent), 2, 3, 4 (early consecutive) and 11, 12, 13 (late consecutive) of every run, where the "
-        "report chooses the non-adjacent blocks for each model. The share is that of each layer's own largest channel."
+        f"models, too: on {_TEXTS} and {' or '.join(map(str, problems))} problems of {SEEDS_TASK}, whatever the "
+        "report's, with a sampler that decodes one token a step where the report's decodes two. Skipped are blocks 1, "
+        "3, 5 (early non-adjacent), 2, 3, 4 (early consecutive) and 11, 12, 13 (late consecutive) of every run, where "
+        "the report chooses the non-adjacent blocks for each model. The share is that of each layer's own largest "
+        "channel. The channel that is set to zero is the largest over all blocks but the last on these texts"
+        f"{_other_channels(measured, removed)}."
     )
+
+
+def _other_channels(measured: Mapping[str, Any], removed: Mapping[str, Sequence[int]]) -> str:
+    """Where the report removes others than the one that was removed from the same model here."""
+    said = []
+    for model, channels in removed.items():
+        own = _channel(measured.get(model.removeprefix("trio/"))) if model in TRIO else None
+        if own is not None and channels and list(channels) != [own]:
+            said.append(f"{' and '.join(map(str, channels))} from {model}, where it is {own} here")
+    return f"; the report removes {', '.join(said)}" if said else ""
+
+
+def _channel(run: Mapping[str, Any] | None) -> int | None:
+    return run["channels"]["top"][0] if run else None
 
 
 def _words(run: re.Match[str]) -> str:
@@ -79,11 +127,12 @@ def _step(run: re.Match[str], trained: Mapping[str, Any]) -> Any:
     return own["points"][-1]["step"] if own else "–"
 
 
-def _numbers(measured: Mapping[str, Any]) -> list[float]:
-    clean, solved = measured["depth"]["0.0"], measured["accuracy"][_TASK]
+def _numbers(measured: Mapping[str, Any]) -> list[Any]:
+    clean, solved = measured["depth"]["0.0"], measured["accuracy"][SEEDS_TASK]
     cosine, share = clean["cosine"]["mean"], clean["top_share"]["mean"]
     n = third(len(cosine))
     whole = solved["none"]["value"]
-    changed = ("skip early non-adjacent", "skip early consecutive", "skip late consecutive", "zero top channel")
-    kept = [solved[name]["value"] / whole if whole and name in solved else float("nan") for name in changed]
-    return [fmean(cosine[1 : 1 + n]) - fmean(cosine[-n:]), fmean(share[:n]), whole, *kept]
+    changed = ("skip early non-adjacent", _EARLY, _LATE, "zero top channel")
+    *skipped, zeroed = [solved[name]["value"] / whole if whole and name in solved else nan for name in changed]
+    channel = _channel(measured)
+    return [fmean(cosine[1 : 1 + n]) - fmean(cosine[-n:]), fmean(share[:n]), whole, *skipped, channel, zeroed]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dlens.caches.cache import Cache
 from dlens.findings.scores.estimate import Estimate
 from dlens.findings.scores.intervals import LEVEL
+from dlens.findings.study.asides import MIRRORED
 from dlens.findings.study.claims import PAPERS, Cell, Row
 from dlens.findings.study.parts import NEW_TOKENS, PROMPT_TOKENS, PROMPTS, READING_RATES
 from dlens.findings.study.results import ModelKind
@@ -17,8 +18,9 @@ from dlens.findings.study.study import Study
 from dlens.html import rendered
 from dlens.show.report.matrix import row_anchor
 from dlens.show.report.published import ADDRESSES, UNTESTED
-from dlens.show.report.words import CLASSES, colour_of, margin, number
+from dlens.show.report.words import CLASSES, claimed_word, colour_of, margin, number
 from dlens.tracing.probes.calibration import calibration_texts
+from dlens.tracing.probes.outlier import CALIBRATION_POSITIONS, CALIBRATION_ROWS
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -36,7 +38,8 @@ def lead(found: Study, rows: Sequence[Row]) -> str:
     return (
         f"Two papers compare diffusion and autoregressive language models layer by layer: {papers}. Here "
         f"{len(rows)} questions that they answer are asked of {_count(len(found.models), 'model')}. "
-        f"{_outcome([cell for row in rows for cell in row.cells])} {_size(found)}"
+        f"{_outcome([cell for row in rows for cell in row.cells])} {''.join(f'{line} ' for line in _tied(rows))}"
+        f"{_size(found)}"
     )
 
 
@@ -49,8 +52,28 @@ def _outcome(cells: Sequence[Cell]) -> str:
     return (
         f"Of {_count(len(claimed), 'verdict')} on what they claim of each kind of model, {holds} "
         f"{'holds' if holds == 1 else 'hold'}, {fails} {'does' if fails == 1 else 'do'} not hold and {undecided} "
-        f"{'is' if undecided == 1 else 'are'} undecided.{besides if others else ''}"
+        f"{'is' if undecided == 1 else 'are'} undecided.{_inferred(cells)}{besides if others else ''}"
     )
+
+
+def _inferred(cells: Sequence[Cell]) -> str:
+    n = sum(bool(cell.inferred) for cell in cells)
+    return f" {n} of them {'is' if n == 1 else 'are'} on what follows from other claims." if n else ""
+
+
+def _tied(rows: Sequence[Row]) -> list[str]:
+    """Which verdicts are no findings of their own: a sentence for those that hold, and one for the others."""
+    lines = []
+    for verdict, words in (("holds", "hold"), ("does not hold", "do not")):
+        shared = Counter((cell.tied, row.title) for row in rows for cell in row.cells if _is_tied(cell, verdict))
+        said = [f"{n} {'is' if n == 1 else 'are'} {tied} (“{title}”)" for (tied, title), n in shared.items()]
+        lines += [f"Of those that {words}, {' and '.join(said)}."] if said else []
+    return lines
+
+
+def _is_tied(cell: Cell, verdict: str) -> bool:
+    # What is so by construction cannot be against the claim by construction.
+    return bool(cell.tied) and cell.verdict == verdict and (cell.tied == MIRRORED or verdict == "holds")
 
 
 def _size(found: Study) -> str:
@@ -88,7 +111,7 @@ def cited(found: Study) -> Markup:
 
 
 def _says(cell: Cell) -> str:
-    return f"claimed of {_OF[cell.kind]}: {cell.says}" if cell.claimed else cell.says
+    return f"{claimed_word(cell)} of {_OF[cell.kind]}: {cell.says}" if cell.claimed else cell.says
 
 
 def _unit(cell: Cell) -> str:
@@ -102,7 +125,9 @@ def _about(effect: Estimate) -> list[str]:
 
 
 def _beside(cell: Cell) -> list[str]:
-    return [line for line in (cell.limit, cell.more, cell.reported and f"reported: {cell.reported}") if line]
+    reported = f"reported: {cell.reported}" if cell.reported else ""
+    inferred = f"inferred from {cell.inferred}" if cell.inferred else ""
+    return [line for line in (cell.limit, cell.more, reported, inferred, *cell.asides) if line]
 
 
 def method(found: Study) -> str:
@@ -118,10 +143,12 @@ def method(found: Study) -> str:
     lines = [
         f"Texts: {_n_texts(found)} of the {len(calibration_texts())} that ship with dlens, stories, word problems and "
         f"code, the same for all models, each read in a forward of its own, clean, and by diffusion models also with "
-        f"{noise} of the tokens masked at random: masks alone would make early layers look alike. Layers are read at "
+        f"{noise} of the tokens masked at random: masks enter all alike, so they are shown apart. Layers are read at "
         f"resid_pre and resid_post, never at the output of the final norm. Cosine per token, averaged over positions; "
         f"recency from the cosine of two positions of a text, not from attention; the largest channel is the one with "
-        f"the largest share of the energy over all blocks but the last, on the whole calibration text.",
+        f"the largest share of the energy of the first {CALIBRATION_POSITIONS} tokens of {CALIBRATION_ROWS} of the "
+        f"{len(calibration_texts())} texts together: of early layers over the first third of the blocks, else over all "
+        f"blocks but the last.",
         f"Loss: {estimators}; the same masks for every change.",
         f"Accuracy: {settings.problems} test problems of {found.task}, the same for every model and change, greedy; "
         f"diffusion models with LLaDA's sampler, at half as many steps as tokens. A share of nothing is not "
@@ -134,7 +161,8 @@ def method(found: Study) -> str:
         f"profiles: jackknife over texts. They are taken to hold in 95 of 100 cases; simulations in dlens's tests say "
         f"how often they do: means over 8 to 64 normal, uniform or exponential values in 93 to 98, kept shares of 12 "
         f"to 256 problems in 93 or more at each of the ratios tried, places between profiles of 4 or 12 texts in 92 or "
-        f"more. Of other data, such as texts of which few differ much from the rest, they say nothing.",
+        f"more. Of other data, such as texts of which few differ much from the rest, they say nothing. Of so few texts "
+        f"as 8 an end of an interval may lie beyond all the values that it is made of.",
         "Figures after “reported” are of the papers' models, problems and samplers, as others who wrote of the papers "
         "give them.",
         "Kinds: a diffusion model whose logits are shifted by one is taken to have started from an autoregressive "

@@ -9,10 +9,11 @@ from dlens.findings.scores.estimate import Estimate
 from dlens.findings.study.bars import Verdict
 from dlens.findings.study.claims import Cell
 
-__all__ = ["CLASSES", "colour_of", "margin", "number", "shown_number"]
+__all__ = ["CLASSES", "claimed_word", "colour_of", "margin", "number", "shown_number", "side"]
 
 # As many as a float32 tells apart.
 _MOST_DIGITS = 6
+_SIDES: Mapping[Verdict, str] = {"holds": "{bar}", "does not hold": "not {bar}", "undecided": "undecided"}
 CLASSES: Mapping[Verdict, str] = {"holds": "holds", "does not hold": "not", "undecided": "undecided"}
 
 
@@ -23,7 +24,20 @@ def colour_of(cell: Cell) -> str:
 
 def margin(cell: Cell) -> str:
     """On which side of what number the effect is to lie."""
-    return f"claimed {cell.bar}" if cell.claimed else f"judged by {cell.bar}"
+    return f"{claimed_word(cell)} {cell.bar}" if cell.claimed else f"judged by {cell.bar}"
+
+
+def claimed_word(cell: Cell) -> str:
+    """Whether a claim is made of this kind of model, or follows from others."""
+    return "inferred" if cell.inferred else "claimed"
+
+
+def side(cell: Cell) -> str:
+    """A verdict in a table of numbers: where nobody claims anything, on which side of the bar the effect lies."""
+    if cell.claimed:
+        return cell.verdict
+    bar = cell.bar.removesuffix(" (our bar)").replace("<", "below").replace(">", "above")
+    return f"no claim; {_SIDES[cell.verdict].format(bar=bar)}"
 
 
 def number(effect: Estimate, margin: float = nan) -> str:

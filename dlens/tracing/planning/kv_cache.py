@@ -55,10 +55,11 @@ def check_caching(model: Model, target: Target, cache: Any) -> None:
     """
     check_cache(cache)
     if not isinstance(cache, Cache):
-        if cache != "auto" and target.has_noise and model.family.block_length is None:
+        # Without a cache is how such a model decodes anyway, so "off" asks for nothing else.
+        if cache == "require" and target.has_noise and model.family.block_length is None:
             raise ValueError(
-                f"cache={cache!r} on {model.name}; expected 'auto', as every position attends to every other, and no "
-                f"cache leaves the numbers as they are; leave it out, or give one that does not, such as "
+                f"cache='require' on {model.name}; expected 'auto' or 'off', as every position attends to every other, "
+                f"and no cache leaves the numbers as they are; leave it out, or give one that does not, such as "
                 f"dlens.caches.Dual()"
             )
     elif not target.has_noise:

@@ -19,9 +19,10 @@ from dlens.tracing.planning.plan import plan_run
 from dlens.tracing.probes.calibration import calibration_texts
 from dlens.tracing.probes.probe import probe
 
-__all__ = ["Calibrated", "channel_shares"]
+__all__ = ["CALIBRATION_POSITIONS", "CALIBRATION_ROWS", "Calibrated", "channel_shares"]
 
-_ROWS, _POSITIONS = 12, 64
+# How many of the shipped texts are read, and how much of each.
+CALIBRATION_ROWS, CALIBRATION_POSITIONS = 12, 64
 _OUTLIER = "the outlier channel is found on text; load with tokenizer=, or name the channel"
 _MEAN = "value='mean' is measured on text; load with tokenizer=, or give the value as a tensor"
 
@@ -105,6 +106,6 @@ def _measure(model: Model, target: Target, point: str, batch: Batch) -> dict[str
 def _calibration_batch(model: Model, why: str) -> Batch:
     if model.tokenizer is None:
         raise ValueError(f"{model.name} has no tokenizer to read the calibration text with; expected one, as {why}")
-    limit = min(_POSITIONS, model.n_positions or _POSITIONS)
-    texts = calibration_texts()[:_ROWS]
+    limit = min(CALIBRATION_POSITIONS, model.n_positions or CALIBRATION_POSITIONS)
+    texts = calibration_texts()[:CALIBRATION_ROWS]
     return as_batch(model, [list(model.tokenizer(text)["input_ids"])[:limit] for text in texts])

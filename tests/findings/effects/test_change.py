@@ -38,15 +38,16 @@ def test_channels_are_drawn_from_the_others(seed: int) -> None:
     assert random_channel(3, 8, seed) == others[int(np.random.default_rng(seed).integers(7))]
     order = torch.randperm(7, generator=torch.Generator().manual_seed(seed)).tolist()
     assert list(drawn) == [others[i] for i in order]
+    assert random_channel(3, 8, seed, besides=(0, 5)) in (1, 2, 4, 6, 7)
 
 
 def test_where_there_is_no_other_channel() -> None:
-    assert random_channel(0, 1, 0) == 0 and random_channels(0, 1, 0, 0) == ()
+    assert random_channel(0, 1, 0) == 0 == random_channel(0, 2, 0, besides=(1,)) and random_channels(0, 1, 0, 0) == ()
 
 
 def test_the_next_channels_come_closest_in_energy() -> None:
     shares = torch.tensor([0.02, 0.30, 0.12, 0.11, 0.10, 0.05, 0.09, 0.21])
-    assert equal_energy(shares, 1) == (7, 2)
+    assert equal_energy(shares, 1) == (7, 2) and equal_energy(shares, 1, besides=(7,)) == (2, 3, 4)
     assert equal_energy(shares / 0.3, 7) == (1,)
     # What the outlier holds, no set of the others does.
     assert equal_energy(torch.tensor([0.9, 0.04, 0.03, 0.02, 0.01, 0.0]), 0) == ()

@@ -85,6 +85,26 @@ def test_controls_are_other_channels(found: dlens.Collapse) -> None:
     assert "hold" in found.notes[-1]
 
 
+def test_the_largest_channel_of_early_blocks_has_rows_where_it_is_another(ar: dlens.Model) -> None:
+    early, late = copy.deepcopy(ar), 2
+    early.embed.weight.data[:, CHANNEL] = 20.0
+    for place, block in enumerate(early.blocks):
+        weight: Any = block.get_submodule(early.layout.writes[-1]).weight
+        weight.data[CHANNEL] = 0
+        if place == 5:
+            weight.data[late] = 40.0
+    options = {"texts": TEXTS, "n_random": 1, "prompts": ["Once"], **OPTIONS}
+    found = dlens.collapse(early, **options)
+    own = {effect.name: effect for effect in found.effects if effect.name.startswith("early outlier")}
+    assert found.channel == late and [effect.channels for effect in own.values()] == [(CHANNEL,)] * 2
+    zeroed = dlens.trace(early).ablate(range(15), [CHANNEL])
+    assert own["early outlier to zero"].loss == text_loss(zeroed, TEXTS, seed=3).value
+    assert own["early outlier to mean"].value == "mean"
+    assert f"channel {CHANNEL} is the largest of the first third of the blocks" in " ".join(found.notes)
+    named = dlens.collapse(early, channel=late, **options)
+    assert not any(effect.name.startswith("early") for effect in named.effects)
+
+
 @pytest.mark.parametrize(
     ("error", "message", "options"),
     [

@@ -43,9 +43,10 @@ def test_a_verdict_needs_the_whole_interval(low: float, high: float, above: str,
     ],
 )
 def test_a_bar_that_so_few_problems_cannot_reach_is_said(extremes: tuple[float, float], sign: str, words: str) -> None:
-    found = limit_of(Estimate(0.8, 0.5, 1.1, n=12, extremes=extremes), Bar("", sign, 0.9))  # pyright: ignore
+    found = limit_of(Estimate(0.8, 0.5, 1.1, n=12, extremes=extremes), Bar("", sign, 0.9), 11)  # pyright: ignore
     what, _, takes = words.partition(" ")
-    assert found == (f"cannot be {what} with 12 problems, whatever the answers: it takes {takes}" if words else "")
+    of = "of which 11 are solved without the change, whatever the answers with it"
+    assert found == (f"cannot be {what} with 12 problems {of}: it takes {takes}" if words else "")
 
 
 def test_as_many_as_it_takes_are_the_fewest_that_decide() -> None:
@@ -56,17 +57,44 @@ def test_as_many_as_it_takes_are_the_fewest_that_decide() -> None:
     assert [n for n, end in enumerate(low, 1) if end > 0.9][0] == 45
     # No answers show that more is kept than there was.
     never = Bar("", ">", 1.0)
-    assert limit_of(Estimate(1.0, 0.7, 1.4, n=12, extremes=(0.5, 0.7)), never).endswith("whatever the answers")
+    limit = limit_of(Estimate(1.0, 0.7, 1.4, n=12, extremes=(0.5, 0.7)), never, 1)
+    assert limit.endswith("of which 1 is solved without the change, whatever the answers with it")
 
 
 @pytest.mark.parametrize(
     ("bar", "holds", "fails"),
     [
         (Bar("no, {percent}", "<", 0.5), "no, as claimed", "yes, against the claim"),
-        (Bar("weaker, than others", "<", 0.5), "weaker, as claimed", "stronger, against the claim"),
+        (
+            Bar("weaker than others, by far", "<", 0),
+            "weaker than others, as claimed",
+            "stronger than others, against the claim",
+        ),
+        (Bar("no, it", "<", 0.5, inferred="others"), "no, as inferred", "yes, against what is inferred"),
         (Bar("no, it", "<", 0.5, otherwise="over {percent}"), "no, as claimed", "over 50 %, against the claim"),
         (Bar("no claim", "<", 0.5, claimed=False), "yes", "no"),
     ],
 )
 def test_a_verdict_is_said_as_an_answer(bar: Bar, holds: str, fails: str) -> None:
     assert [bar.answer(verdict) for verdict in ("holds", "does not hold", "undecided")] == [holds, fails, "undecided"]
+
+
+@pytest.mark.parametrize(
+    ("bar", "words"),
+    [
+        (
+            Bar("{percent}", "<", 0.5, reported="A: 34.9 % of X, 64.7 % of Y-1"),
+            "64.7 % of Y-1 is not below this bar",
+        ),
+        (
+            Bar("{percent}", ">", 0.9, reported="A: 80 % of X, 88 % of Y, 91 % of Z"),
+            "80 % of X and 88 % of Y are not above",
+        ),
+        (Bar("{percent}", "<", 0.5, reported="A −83 % on X, read as relative: 17 % is kept"), ""),
+        (Bar("{margin}", "<", 0.5, reported="A: 64.7 % of X"), ""),
+        (Bar("{percent}", "<", 0.5), ""),
+    ],
+)
+def test_shares_of_the_papers_beyond_the_bar_are_named(bar: Bar, words: str) -> None:
+    found = bar.beyond()
+    assert (words in found and found.startswith("the papers' own ")) if words else found == ""

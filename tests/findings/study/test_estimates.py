@@ -16,6 +16,7 @@ from dlens.findings.study.estimates import (
     late_minus_early,
     loss_change,
     outlier_share,
+    overall,
     recency,
 )
 from tests.findings.studies import EARLY, EVEN, TRIO, made_model, made_study
@@ -80,7 +81,7 @@ def test_a_second_channel_of_half_the_share_is_shown() -> None:
     second = dict(effect.beside)["channel 7, the next"]
     assert second == dict(effect.shown)["channel 7, the next"]
     assert second.value == pytest.approx(0.31, abs=0.01)
-    assert effect.why == "channel 6; over all blocks but the last channel 5 holds more"
+    assert effect.why.startswith("channel 6; over all blocks but the last channel 5 has the larger share")
     small = outlier_share(made_study({"dllm": made_model("diffusion", EARLY, share=0.6, next_share=0.29)}), "dllm")
     assert not any("the next" in words for words, _ in (*small.beside, *small.shown))
     assert outlier_share(made_study({"ar": made_model("ar", EVEN, share=0.6)}), "ar").shown == ()
@@ -93,3 +94,27 @@ def test_late_blocks_against_early_ones_in_loss() -> None:
     assert dict(effect.beside)["without late blocks"].value == pytest.approx(0.5)
     rise = loss_change(study, "dllm", "late run")
     assert (rise.n, rise.unit) == (6, "nats a token") and rise.low == pytest.approx(0.5) == rise.high
+
+
+@pytest.mark.parametrize(
+    ("early", "other", "words"),
+    [
+        (0.30, 0.20, "(0.100), but on the 6 texts here channel 6 holds more (0.300 against 0.200)"),
+        (0.20, 0.30, "(0.100), as on the 6 texts here (0.300 against 0.200)"),
+        (0.2002, 0.2001, "but on the 6 texts here channel 6 holds more (0.2002 against 0.2001)"),
+        (0.25, 0.25, "(0.100), on the 6 texts here both hold as much (0.250)"),
+    ],
+)
+def test_whose_numbers_say_which_channel_is_larger(early: float, other: float, words: str) -> None:
+    """The channel is found on calibration texts; the texts of a study may say the reverse."""
+    model = made_model("ar", EVEN)
+    read = replace(model.reading.clean, early_share=np.full((6, 7), early), share=np.full((6, 7), other))
+    reading = replace(model.reading, noise={0.0: read})
+    effect = outlier_share(made_study({"ar": replace(model, reading=reading)}), "ar")
+    found = "over all blocks but the last channel 5 has the larger share of the energy of 12 calibration texts together"
+    assert effect.why == f"channel 6; {overall(reading)}" and overall(reading).startswith(found)
+    assert overall(reading).endswith(words)
+    means = {words: own.value for words, own in effect.beside}
+    assert means["channel 6, in all blocks but the last"] == pytest.approx(early)
+    assert means["channel 5, in all blocks but the last"] == pytest.approx(other)
+    assert overall(replace(reading, channel=6)) == ""

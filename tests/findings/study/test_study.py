@@ -24,7 +24,7 @@ from tests.standins import save_dream, save_llada
 
 CODE = tasks.get("trio-code")
 SMALL = StudySettings(problems=2, texts=2, draws=1, answered=("whole", "apart"), deep=False)
-ALL = replace(SMALL, answered=("whole", "apart", "early run", "no outlier", "no random"), deep=True)
+ALL = replace(SMALL, answered=("whole", "apart", "early run", "no outlier", "no random", "no largest"), deep=True)
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_computed(
         ("kind 'dllm'; expected one of diffusion, ar, ar-init", [ar], {"kinds": ["dllm"]}),
         (r"cache=Dual\(\) for models that are all autoreg", [ar], {"settings": replace(SMALL, cache=Dual())}),
         ("Blocks on a model in which every position", [ar, diffusion], {"settings": replace(SMALL, cache=Blocks())}),
-        ("cache='off' on .*; expected 'auto'", [ar, diffusion], {"settings": replace(SMALL, cache="off")}),
+        ("cache='require' on .*; expected 'auto'", [ar, diffusion], {"settings": replace(SMALL, cache="require")}),
     ]
     for message, models, options in refused:
         with pytest.raises(ValueError, match=message):

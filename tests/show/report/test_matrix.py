@@ -45,15 +45,17 @@ def test_each_cell_answers_in_a_word() -> None:
     answers = re.findall(r'class="verdict \w+">([^<]+)<', "".join(CELLS[:6]))
     assert answers == [
         *("no, as claimed", "yes, as claimed", "no, as claimed"),
-        *("stronger, as claimed", "weaker, as claimed", "undecided"),
+        *("stronger than in native diffusion, as claimed", "weaker than in AR, as claimed", "undecided"),
     ]
     # An answer says the claim, so that it is not said again.
-    assert "claimed:" not in CELLS[0] and "claimed: stronger</span>" in CELLS[5]
+    assert "claimed:" not in CELLS[0] and "claimed: stronger than in native diffusion</span>" in CELLS[5]
+    # What no paper says of a kind is not said to be claimed.
+    assert "inferred: no</span>" in CELLS[17] and "claimed:" not in CELLS[17]
 
 
 def test_units_and_channels_are_named() -> None:
     assert "share of the accuracy or difference of shares; <a " in HTML and "nats a token; <a " in HTML
-    assert "channel 6</small>" in CELLS[18] and "channel 5 removed, not the early 6</small>" in CELLS[21]
+    assert "channel 6</small>" in CELLS[18] and "channel 6 removed, not 5, larger over all</small>" in CELLS[21]
 
 
 def test_what_only_compression_asks_is_named() -> None:
@@ -71,6 +73,8 @@ def test_pictures_of_a_row_share_an_axis_and_shade_the_claimed_side() -> None:
     # Claimed to be below the bar of the AR model, and above that of the diffusion model.
     assert places(ar, r'class="side" x="([\d.]+)"') == [0.0]
     assert places(dllm, r'class="side" x="([\d.]+)"') == [bar_dllm]
+    # Nothing is claimed of the third.
+    assert 'class="side"' not in CELLS[20] and 'class="bar"' in CELLS[20]
     (low,), (high,) = (places(cell, r'cx="([\d.]+)"') for cell in (ar, dllm))
     assert low < bar_ar < high
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from dlens.findings.study.results import ModelStudy
 from dlens.findings.study.study import Study
 from dlens.show.report.remarks import remarks
 from tests.findings.studies import EVEN, made_model, made_study
@@ -22,8 +23,10 @@ def test_a_dearer_loss_with_all_problems_solved_is_explained() -> None:
     model = made_model("ar", EVEN, losses={"apart": 0.5, "early run": 0.5}, solved=solved)
     (line,) = remarks(made_study({"ar": model}))
     assert line.startswith(
-        "ar: the loss of text rises and the accuracy on trio-code stays with apart <in words> (rise 0.50"
+        "ar: the loss of text rises while problems of trio-code stay solved with apart <in words> (rise 0.50"
     )
+    # An interval that begins at 0.60 says less than that all stays.
+    assert "; 8 of 8 stay solved, which leaves room for a loss of 40 % of the accuracy)" in line
     assert "early run" not in line
 
 
@@ -52,10 +55,48 @@ def shares(share: np.ndarray) -> Study:
 def test_a_jump_is_named_with_its_layers() -> None:
     share = np.tile([0.5, 0.1, 0.1, 0.12, 0.4, 0.42, 0.4], (6, 1))
     (line,) = remarks(shares(share))
-    assert "channel 5, the largest of ar, jumps from 0.12 after layer 3 to 0.40 after layer 4" in line
+    assert "channel 5 of ar jumps from 0.12 after layer 3 to 0.40 after layer 4" in line
 
 
 def test_a_jump_of_one_text_alone_is_none() -> None:
     share = np.tile([0.5, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1], (6, 1))
     share[0, 4:] = 0.9
     assert remarks(shares(share)) == []
+
+
+def test_problems_that_are_solved_besides_are_counted() -> None:
+    solved = {"whole": "1" * 7 + "0", "apart": "0" + "1" * 7}
+    (line,) = remarks(made_study({"ar": made_model("ar", EVEN, losses={"apart": 0.5}, solved=solved)}))
+    assert "; 6 of 7 stay solved, 1 more are, which" in line
+
+
+def runs(early: float, late: float, **solved: str) -> ModelStudy:
+    answers = {"whole": "1" * 16} | {name.replace("_", " "): digits for name, digits in solved.items()}
+    return made_model("diffusion", LEVEL, losses={"early run": early, "late run": late}, solved=answers)
+
+
+def test_loss_and_accuracy_that_name_other_ends_are_said() -> None:
+    half, none = "1" * 10 + "0" * 6, "0" * 16
+    (line,) = remarks(made_study({"dllm": runs(0.5, 0.3, early_run=half, late_run=none)}))
+    assert line.startswith("dllm: by the loss of text early blocks cost more than late ones (late minus early −0.20 [")
+    assert "by the accuracy on trio-code less: kept is 0.62 [" in line
+    assert " without late ones in this report (16 problems). The verdict is about the loss." in line
+    (line,) = remarks(made_study({"dllm": runs(0.3, 0.5, early_run=none, late_run=half)}))
+    assert line.startswith("dllm: by the loss of text late blocks cost more than early ones")
+    # Both say the same; the loss does not decide; intervals overlap; nothing was answered.
+    for model in (
+        runs(0.5, 0.3, early_run=none, late_run=half),
+        runs(0.5, 0.5, early_run=half, late_run=none),
+        runs(0.5, 0.3, early_run=half, late_run="1" * 9 + "0" * 7),
+        runs(0.5, 0.3),
+    ):
+        assert remarks(made_study({"dllm": model})) == []
+
+
+def test_the_trio_is_compared_with_its_own_table_of_seeds() -> None:
+    model = runs(0.5, 0.3)
+    (line,) = remarks(made_study({"trio/diffusion": model}))
+    assert "kept is 0.17 [" in line and "in the table of training seeds (500 problems, another sampler)." in line
+    # trio/ar keeps less without early blocks, as its loss says; other tasks are not in the table.
+    assert remarks(made_study({"trio/ar": model})) == []
+    assert remarks(replace(made_study({"trio/diffusion": model}), task="trio-math")) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from dlens.findings.scores.intervals import mean_interval
 from dlens.findings.study.asking import COMPRESSED
 from dlens.findings.study.claims import claims
+from dlens.findings.study.estimates import overall
 from dlens.findings.study.results import Disrupted, Solved, Thirds
 from dlens.findings.study.study import Study
 from dlens.ops.base.scope import Third
@@ -75,6 +77,10 @@ def test_masks_and_other_positions_have_the_colour_of_their_model(shown: dict[st
     masks, others = drawn(shown["What each block changes, half of the text masked"])
     assert (masks.name, others.name) == ("dllm, masks", "dllm, other positions")
     assert (masks.line.dash, others.line.dash) == ("solid", "dash")
+    # Which of them turns the stream more is in the numbers, not in the caption.
+    assert shown["What each block changes, half of the text masked"].text.endswith(
+        "Masks enter all alike, so they are shown apart from other positions."
+    )
     assert masks.line.color == others.line.color == drawn(shown["What each block changes"])[1].line.color
 
 
@@ -92,6 +98,9 @@ def test_both_largest_channels_are_drawn_and_named(shown: dict[str, Section], st
     alone = sections(same, claims(same))[3]
     assert [line.name for line in drawn(alone)] == ["ar, channel 6"]
     assert "Dashed: " in section.text and "Dashed: " not in alone.text
+    for name, own in study.models.items():
+        assert f" {name}: {overall(own.reading)}." in section.text
+    assert "calibration texts" not in alone.text
 
 
 def test_no_interval_of_a_share_goes_below_nothing() -> None:
@@ -133,9 +142,11 @@ def test_models_of_unlike_depth_share_an_axis_of_depth() -> None:
 def test_what_is_kept_is_drawn_without_the_model_as_it_is(shown: dict[str, Section]) -> None:
     section = shown["What is kept of the accuracy"]
     line = drawn(section)[0]
-    assert [name for name, *_ in line.customdata] == ["apart", "early run", "no outlier", "no random"]
+    assert [name for name, *_ in line.customdata] == ["apart", "early run", "no outlier", "no random", "no largest"]
     assert [row[:2] for row in section.rows[:2]] == [["ar", "whole"], ["ar", "apart"]]
     assert section.rows[0][3:5] == [0.5, 1.0] and section.rows[0][7] == 8
+    # All of the model as it is, is kept: there is nothing to be unsure of.
+    assert [isnan(end) for end in section.rows[0][5:7]] == [True] * 2 and section.rows[1][5] < section.rows[1][4]
 
 
 def test_the_loss_rises_from_the_model_as_it_is(shown: dict[str, Section]) -> None:
@@ -163,11 +174,25 @@ def test_every_effect_of_the_summary_is_behind_it(shown: dict[str, Section], stu
     assert [row[6] for row in judged] == [cell.verdict for cell in cells] and len(rows) > len(judged) == 16
 
 
+def test_where_nothing_is_claimed_the_side_of_the_bar_is_said() -> None:
+    study = made_study({"init": made_model("ar-init", SHORT, share=0.1)})
+    rows = [row for row in sections(study, claims(study))[-1].rows if row[6]]
+    assert [row[6] for row in rows[6:8]] == ["no claim; not above 0.25", "no claim; undecided"]
+    assert "no claim" not in "".join(row[6] for row in rows[:6])
+
+
 def test_the_seeds_are_those_of_the_trio() -> None:
     titles = [
         [section.title for section in sections(study, claims(study))]
         for study in (made_study({name: made_model("ar", SHORT)}) for name in ("trio/ar", "other/ar"))
     ]
+    model = made_model("ar", SHORT)
+    removed = replace(
+        model, changes=model.changes | {"no outlier": replace(model.changes["no outlier"], channels=(7,))}
+    )
+    study = made_study({"trio/ar": removed})
+    (seeds,) = [each for each in sections(study, claims(study)) if each.title == "The trio over training seeds"]
+    assert seeds.text.endswith("; the report removes 7 from trio/ar, where it is 1 here.")
     assert "The trio over training seeds" in titles[0] and "The trio over training seeds" not in titles[1]
 
 

@@ -40,7 +40,9 @@ def test_the_summary_has_a_verdict_and_numbers_for_every_model(html: str, found:
     for cell, own in zip(cells, [cell for row in claims(found) for cell in row.cells], strict=True):
         assert f">{own.answer}</span>" in cell
         assert f"{number(own.effect, own.margin)}, {own.unit}</span>" in cell and html_of(own.effect.why) in cell
-        assert html_of(f"claimed of {'AR' if own.kind == 'ar' else 'native diffusion'}: {own.says}\u00a0— ") in cell
+        word = "inferred" if own.inferred else "claimed"
+        assert html_of(f"{word} of {'AR' if own.kind == 'ar' else 'native diffusion'}: {own.says}\u00a0— ") in cell
+        assert all(f"<small>{escape(line)}</small>" in cell for line in own.asides)
     assert "not training runs" in html.split('<table class="claims">')[0]
 
 
@@ -49,7 +51,11 @@ def test_rows_ask_and_cells_say_what_is_claimed_before_the_verdict(html: str, fo
     assert all(f'<th scope="row">{html_of(row.question)}<small>' in table for row in claims(found))
     assert all(row.question.endswith("?") and row.title != row.question for row in claims(found))
     for cell in table.split("<td ")[1:]:
-        assert cell.index("claimed of") < cell.index('class="verdict') < cell.index('class="number"')
+        assert (
+            min(place for word in ("claimed of", "inferred of") if (place := cell.find(word)) >= 0)
+            < cell.index('class="verdict')
+            < cell.index('class="number"')
+        )
 
 
 def test_what_is_claimed_of_no_such_model_is_judged_without_colour() -> None:
@@ -108,11 +114,16 @@ def test_counts_leave_out_what_no_paper_claims() -> None:
 def test_what_so_few_problems_cannot_decide_and_what_is_reported_is_in_the_cell() -> None:
     study = made_study({"dllm": made_model("diffusion", EARLY, solved=dict.fromkeys(ANSWERED, "1" * 12))})
     cell = report_page(study, claims(study)).split('<table class="claims">')[1].split("<td ")[4]
-    limit = "cannot be confirmed with 12 problems, whatever the answers: it takes 45 solved ones that all stay solved"
+    limit = (
+        "cannot be confirmed with 12 problems of which 12 are solved without the change, whatever the answers with it"
+    )
+    limit += ": it takes 45 solved ones that all stay solved"
     assert f"<small>{limit}</small><small>more problems, with --problems, narrow the interval</small>" in cell
     assert "<small>reported: LLaDA-8B, 6 of 32 blocks: 91.8 % of GSM8K" in cell
     assert "our bar" not in cell
-    assert "(our bar)" in report_page(study, claims(study)).split("<td ")[1]
+    page = report_page(study, claims(study))
+    assert "(our bar)" in page.split("<td ")[1]
+    assert "Our bar: a number that dlens chose; the papers give\nnone." in page and "called ours" not in page
 
 
 def test_what_is_not_tested_is_open_and_in_the_contents(html: str) -> None:
@@ -174,3 +185,42 @@ def test_a_cache_is_named_on_top_and_in_the_method(found: Study, cache: Cache, n
     assert f"with {cache}, which {numbers}. Texts are read without it" in method(cached)
     assert cached.numbers()["settings"]["cache"] == str(cache)
     assert "decoded by" not in lead(found, claims(found)) and "Cache: " not in method(found)
+
+
+def test_the_count_says_which_verdicts_share_a_number_or_are_so_by_construction() -> None:
+    models = {"ar": made_model("ar", EVEN, 0.3), "dllm": made_model("diffusion", EARLY)}
+    both = made_study(models)
+    rows = claims(both)
+    assert [cell.verdict for row in rows[1:3] for cell in row.cells] == ["holds"] * 4
+    words = lead(both, rows)
+    line = "2 are so by construction, at an end of the line on which models are placed"
+    assert (
+        "Of those that hold, 2 are one number with its sign turned (“Recency bias”) and "
+        f"{line} (“AR-initialised models keep AR dynamics”)." in words
+    )
+    # Neither is so where there are two of a kind and the texts decide, nor of one model alone.
+    for study in (made_study({"ar": models["ar"]}), made_study(models | {"other": made_model("diffusion", EARLY)})):
+        assert "sign turned" not in lead(study, claims(study)) and "2 are so by" not in lead(study, claims(study))
+    turned = made_study({"ar": made_model("ar", EVEN, 0.1), "dllm": made_model("diffusion", EARLY, 0.3)})
+    assert "Of those that do not, 2 are one number with its sign turned (“Recency bias”)." in lead(
+        turned, claims(turned)
+    )
+
+
+def test_what_is_inferred_says_from_what_and_is_counted() -> None:
+    study = made_study({"ar": made_model("ar", EVEN), "init": made_model("ar-init", EVEN)})
+    rows = claims(study)
+    assert " 2 of them are on what follows from other claims." in lead(study, rows)
+    cells = report_page(study, rows).split('<table class="claims">')[1].split("<td ")[1:]
+    assert "inferred of AR: no, it collapses" in cells[8] and "inferred &lt; 0.5 (our bar)" in cells[8]
+    assert "<small>inferred from the claim that such models keep AR dynamics</small>" in cells[11]
+    assert sum("inferred" in cell.split("</td>")[0] for cell in cells) == 2
+
+
+def test_masks_are_apart_and_nothing_is_said_of_what_they_do(found: Study) -> None:
+    """On trio/diffusion masks have the lower cosine in early blocks, not the higher one."""
+    words = method(found)
+    assert "masks enter all alike, so they are shown apart" in words and "look alike" not in words
+    # No more is read of the text to find the largest channel.
+    assert "of the first 64 tokens of 12 of the 24 texts together" in words and "whole calibration" not in words
+    assert "Of so few texts as 8 an end of an interval may lie beyond all the values" in words
