@@ -1,5 +1,6 @@
 """What every test needs: shapes checked, no network, and the models, loaded once."""
 
+import gc
 import os
 import sys
 from dataclasses import replace
@@ -14,11 +15,12 @@ sys.argv = [argument for argument in sys.argv if argument not in ("-v", "--verbo
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TQDM_DISABLE"] = "1"
 
-from jaxtyping import install_import_hook  # noqa: E402
+import jaxtyping  # noqa: E402
 
-import tests.typecheck  # noqa: E402, F401
+from tests.typecheck import checked  # noqa: E402
 
-install_import_hook("dlens", "tests.typecheck.check")
+jaxtyping.jaxtyped = checked
+jaxtyping.install_import_hook("dlens", "tests.typecheck.checked")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -32,6 +34,14 @@ from tests.reference import fresh  # noqa: E402
 
 # Models of a few million parameters run no faster on more threads, and workers may share the cores.
 torch.set_num_threads(1)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Leave all that stands for good, some million objects, to no later collection of garbage."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 @pytest.hookimpl(trylast=True)
