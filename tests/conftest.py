@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
@@ -54,6 +55,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 _READ: dict[str, torch.nn.Module] = {}
 _BUILT: dict[Any, dlens.Model] = {}
+# What a test was handed, as it was then.
+_HANDED: dict[str, list[Any]] = {}
+
+
+def _marks(module: torch.nn.Module) -> list[Any]:
+    """What would tell that a module was written to, or hooked into."""
+    tensors = [(name, id(tensor), tensor._version) for name, tensor in module.state_dict(keep_vars=True).items()]
+    hooks = [len(part._forward_hooks) + len(part._forward_pre_hooks) for part in module.modules()]
+    return [tensors, hooks, [part.training for part in module.modules()]]
 
 
 def read_once(source: str, trust_remote_code: bool, kwargs: dict[str, Any]) -> torch.nn.Module:
@@ -62,6 +72,7 @@ def read_once(source: str, trust_remote_code: bool, kwargs: dict[str, Any]) -> t
         return read_checkpoint(source, trust_remote_code, kwargs)
     if source not in _READ:
         _READ[source] = read_checkpoint(source, trust_remote_code, kwargs)
+    _HANDED.setdefault(source, _marks(_READ[source]))
     return _READ[source]
 
 
@@ -77,12 +88,27 @@ def build_once(
     return replace(_BUILT[key], tokenizer=tokenizer)
 
 
+# Tests that ask for the shipped models by name, and look at something else than how they load.
+_SHARING = ("commands", "evaluation", "recipes", "show", "sweeps", "test_cli.py", "test_docs.py")
+
+
+def _shares(item: pytest.Item) -> bool:
+    if isinstance(item, pytest.DoctestItem):
+        return True
+    return item.path.relative_to(Path(__file__).parent).parts[0] in _SHARING
+
+
 @pytest.fixture(autouse=True)
-def examples_share_the_shipped_weights(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Examples of docstrings and pages load the shipped models by name, some hundred times in all."""
-    if isinstance(request.node, pytest.DoctestItem) or request.node.path.name == "test_docs.py":
-        monkeypatch.setattr("dlens.models.load.read_checkpoint", read_once)
-        monkeypatch.setattr("dlens.models.load._build", build_once)
+def tests_share_the_shipped_weights(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tests, and examples of docstrings and pages, load the shipped models by name, some hundred times in all."""
+    if not _shares(request.node):
+        yield
+        return
+    monkeypatch.setattr("dlens.models.load.read_checkpoint", read_once)
+    monkeypatch.setattr("dlens.models.load._build", build_once)
+    _HANDED.clear()
+    yield
+    assert {name: _marks(_READ[name]) for name in _HANDED} == _HANDED, "a model that tests share was changed"
 
 
 @pytest.fixture(scope="session")

@@ -24,8 +24,6 @@ Checks = tuple[Callable[..., Any], Callable[[Any], Any], bool]
 
 # An int is taken wherever a float is asked for.
 _BEARTYPE: Any = beartype(conf=BeartypeConf(is_pep484_tower=True))
-# What stands around a function is a library's to those that read what functions do: they look through it.
-__name__ = "jaxtyping"
 # By the code of a function, which is kept, so that no other gets its id.
 _MADE: dict[int, tuple[CodeType, dict[str, Any], Checks]] = {}
 
@@ -145,3 +143,7 @@ def _named(check: Any, function: Callable[..., Any]) -> Callable[..., Any]:
     for name in ("__module__", "__name__", "__qualname__"):
         setattr(check, name, getattr(function, name))
     return _BEARTYPE(check)
+
+
+# What stands around a function is a library's to those that read what functions do: they look through it.
+__name__ = "jaxtyping"
