@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+# What is imported and collected, some million objects, stands for good: garbage among it is looked for once, below.
+gc.set_threshold(100_000, 100, 100)
 # nnsight takes a -v among the arguments of the process, as in `pytest -v`, for its debug mode.
 sys.argv = [argument for argument in sys.argv if argument not in ("-v", "--verbose")]
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -39,7 +41,7 @@ torch.set_num_threads(1)
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
-    """Leave all that stands for good, some million objects, to no later collection of garbage."""
+    """Let no later collection of garbage look at what stands for good."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
