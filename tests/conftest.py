@@ -44,7 +44,7 @@ def pytest_collection_finish() -> None:
     """Let no later collection of garbage look at what stands for good."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
+    gc.set_threshold(5_000, 10, 10)
 
 
 @pytest.hookimpl(trylast=True)
