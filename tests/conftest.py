@@ -57,13 +57,21 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 _READ: dict[str, torch.nn.Module] = {}
 _BUILT: dict[Any, dlens.Model] = {}
+_HELD: dict[str, list[int]] = {}
 # What a test was handed, as it was then.
 _HANDED: dict[str, list[Any]] = {}
 
 
-def _marks(module: torch.nn.Module) -> list[Any]:
-    """What would tell that a module was written to, or hooked into."""
-    tensors = [(name, id(tensor), tensor._version) for name, tensor in module.state_dict(keep_vars=True).items()]
+def _bytes(module: torch.nn.Module) -> list[int]:
+    return [hash(tensor.numpy().tobytes()) for tensor in module.state_dict().values()]
+
+
+def _marks(source: str) -> list[Any]:
+    """What would tell that a module was changed, or hooked into; what is put back after a write is as it was."""
+    module = _READ[source]
+    state = module.state_dict(keep_vars=True)
+    written = any(tensor._version for tensor in state.values()) and _bytes(module) != _HELD[source]
+    tensors = [written, *((name, id(tensor)) for name, tensor in state.items())]
     hooks = [len(part._forward_hooks) + len(part._forward_pre_hooks) for part in module.modules()]
     return [tensors, hooks, [part.training for part in module.modules()]]
 
@@ -74,7 +82,8 @@ def read_once(source: str, trust_remote_code: bool, kwargs: dict[str, Any]) -> t
         return read_checkpoint(source, trust_remote_code, kwargs)
     if source not in _READ:
         _READ[source] = read_checkpoint(source, trust_remote_code, kwargs)
-    _HANDED.setdefault(source, _marks(_READ[source]))
+        _HELD[source] = _bytes(_READ[source])
+    _HANDED.setdefault(source, _marks(source))
     return _READ[source]
 
 
@@ -110,7 +119,7 @@ def tests_share_the_shipped_weights(request: pytest.FixtureRequest, monkeypatch:
     monkeypatch.setattr("dlens.models.load._build", build_once)
     _HANDED.clear()
     yield
-    assert {name: _marks(_READ[name]) for name in _HANDED} == _HANDED, "a model that tests share was changed"
+    assert {name: _marks(name) for name in _HANDED} == _HANDED, "a model that tests share was changed"
 
 
 @pytest.fixture(scope="session")
