@@ -1,7 +1,9 @@
 """What every test needs: shapes checked, no network, and the models, loaded once."""
 
+import gc
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
@@ -9,16 +11,19 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+# What is imported and collected, some million objects, stands for good: garbage among it is looked for once, below.
+gc.set_threshold(100_000, 100, 100)
 # nnsight takes a -v among the arguments of the process, as in `pytest -v`, for its debug mode.
 sys.argv = [argument for argument in sys.argv if argument not in ("-v", "--verbose")]
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TQDM_DISABLE"] = "1"
 
-from jaxtyping import install_import_hook  # noqa: E402
+import jaxtyping  # noqa: E402
 
-import tests.typecheck  # noqa: E402, F401
+from tests.typecheck import checked  # noqa: E402
 
-install_import_hook("dlens", "tests.typecheck.check")
+jaxtyping.jaxtyped = checked
+jaxtyping.install_import_hook("dlens", "tests.typecheck.checked")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -35,6 +40,14 @@ torch.set_num_threads(1)
 
 
 @pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Let no later collection of garbage look at what stands for good."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(5_000, 10, 10)
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say loudly that the tests in a browser did not run."""
     if browser_path() is None:
@@ -44,6 +57,23 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 _READ: dict[str, torch.nn.Module] = {}
 _BUILT: dict[Any, dlens.Model] = {}
+_HELD: dict[str, list[int]] = {}
+# What a test was handed, as it was then.
+_HANDED: dict[str, list[Any]] = {}
+
+
+def _bytes(module: torch.nn.Module) -> list[int]:
+    return [hash(tensor.numpy().tobytes()) for tensor in module.state_dict().values()]
+
+
+def _marks(source: str) -> list[Any]:
+    """What would tell that a module was changed, or hooked into; what is put back after a write is as it was."""
+    module = _READ[source]
+    state = module.state_dict(keep_vars=True)
+    written = any(tensor._version for tensor in state.values()) and _bytes(module) != _HELD[source]
+    tensors = [written, *((name, id(tensor)) for name, tensor in state.items())]
+    hooks = [len(part._forward_hooks) + len(part._forward_pre_hooks) for part in module.modules()]
+    return [tensors, hooks, [part.training for part in module.modules()]]
 
 
 def read_once(source: str, trust_remote_code: bool, kwargs: dict[str, Any]) -> torch.nn.Module:
@@ -52,6 +82,8 @@ def read_once(source: str, trust_remote_code: bool, kwargs: dict[str, Any]) -> t
         return read_checkpoint(source, trust_remote_code, kwargs)
     if source not in _READ:
         _READ[source] = read_checkpoint(source, trust_remote_code, kwargs)
+        _HELD[source] = _bytes(_READ[source])
+    _HANDED.setdefault(source, _marks(source))
     return _READ[source]
 
 
@@ -67,12 +99,27 @@ def build_once(
     return replace(_BUILT[key], tokenizer=tokenizer)
 
 
+# Tests that ask for the shipped models by name, and look at something else than how they load.
+_SHARING = ("commands", "evaluation", "recipes", "show", "sweeps", "test_cli.py", "test_docs.py")
+
+
+def _shares(item: pytest.Item) -> bool:
+    if isinstance(item, pytest.DoctestItem):
+        return True
+    return item.path.relative_to(Path(__file__).parent).parts[0] in _SHARING
+
+
 @pytest.fixture(autouse=True)
-def examples_share_the_shipped_weights(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Examples of docstrings and pages load the shipped models by name, some hundred times in all."""
-    if isinstance(request.node, pytest.DoctestItem) or request.node.path.name == "test_docs.py":
-        monkeypatch.setattr("dlens.models.load.read_checkpoint", read_once)
-        monkeypatch.setattr("dlens.models.load._build", build_once)
+def tests_share_the_shipped_weights(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tests, and examples of docstrings and pages, load the shipped models by name, some hundred times in all."""
+    if not _shares(request.node):
+        yield
+        return
+    monkeypatch.setattr("dlens.models.load.read_checkpoint", read_once)
+    monkeypatch.setattr("dlens.models.load._build", build_once)
+    _HANDED.clear()
+    yield
+    assert {name: _marks(name) for name in _HANDED} == _HANDED, "a model that tests share was changed"
 
 
 @pytest.fixture(scope="session")

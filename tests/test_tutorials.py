@@ -1,11 +1,14 @@
 """The tutorials run from top to bottom, without a word on stderr, and leave what a static page can show."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jupytext
 import pytest
+from jupyter_client.manager import AsyncKernelManager
+from nbclient.util import run_sync
 from nbformat import NotebookNode
 
 from tests.widgets.notebooks import built
@@ -40,9 +43,17 @@ def outputs(notebook: NotebookNode) -> list[NotebookNode]:
     return [output.data for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
 
 
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[AsyncKernelManager]:
+    """One kernel for all tutorials, as importing everything takes longer than most of them."""
+    kernel = AsyncKernelManager(kernel_name="python3", transport_encryption="auto")
+    yield kernel
+    run_sync(kernel.shutdown_kernel)(now=True)
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
-def test_tutorials_run(script: Path) -> None:
-    notebook = executed(script, OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
+def test_tutorials_run(script: Path, kernel: AsyncKernelManager) -> None:
+    notebook = executed(script, kernel, OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
     assert complaints(notebook) == []
     shown = outputs(notebook)
     widgets = [data for data in shown if WIDGET in data]

@@ -11,6 +11,7 @@ from typing import Any
 
 import jupytext
 import nbformat
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 from traitlets.config import Config
@@ -46,12 +47,14 @@ def build(script: Path, folder: Path) -> Path:
     return folder / f"{script.stem}.ipynb"
 
 
-def executed(script: Path, **environment: str) -> NotebookNode:
+def executed(script: Path, kernel: AsyncKernelManager | None = None, **environment: str) -> NotebookNode:
     """A tutorial as a notebook, run from top to bottom in an empty folder.
 
     Args:
         script: in jupytext's percent format.
-        environment: variables for its kernel, beside those of this process.
+        kernel: what runs it, started if it is not running, and left so; all names in it are forgotten first. By
+            default the tutorial has a kernel of its own.
+        environment: variables for a kernel that is started, beside those of this process.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell failed.
@@ -60,15 +63,24 @@ def executed(script: Path, **environment: str) -> NotebookNode:
     notebook.metadata["kernelspec"] = KERNEL
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     with tempfile.TemporaryDirectory() as folder:
+        if kernel is not None:
+            notebook.cells.insert(0, nbformat.v4.new_code_cell(f"__import__('os').chdir({folder!r})\n%reset -f"))
         client = NotebookClient(
             notebook,
+            km=kernel,
             timeout=600,
             # Widgets whose state is stored show up empty on static pages; without it their plain picture does.
             store_widget_state=False,
             resources={"metadata": {"path": folder}},
             config=Config({"KernelManager": {"transport_encryption": "auto"}}),
         )
-        client.execute(env=os.environ | {"PYTHONPATH": path} | environment)
+        try:
+            client.execute(env=os.environ | {"PYTHONPATH": path} | environment)
+        finally:
+            if kernel is not None and client.kc is not None:
+                client.kc.stop_channels()
+    if kernel is not None:
+        del notebook.cells[0]
     _drop_progress_bars(notebook)
     return notebook
 

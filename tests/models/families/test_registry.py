@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import doctest
-
 import pytest
 
 import dlens
-from dlens.models import load
-from dlens.models.families import known, registry
+from dlens.models.families import registry
 from dlens.models.families.decoder import llama_like
 from dlens.models.family import Family
 from tests.models.conftest import build
@@ -34,12 +31,6 @@ def test_a_registered_family_is_found_by_name_and_by_model_type() -> None:
 def test_a_name_that_is_taken() -> None:
     with pytest.raises(ValueError, match="a family named 'llada' is known already; expected .*; give another name"):
         dlens.register_family(Family(name="llada", objective="diffusion", shift=0))
-
-
-@pytest.mark.parametrize("module", [registry, known, load])
-def test_examples(module: object) -> None:
-    result = doctest.testmod(module)  # pyright: ignore
-    assert result.attempted and not result.failed
 
 
 def test_the_example_of_a_family_is_under_twenty_lines() -> None:

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import doctest
 from types import SimpleNamespace
 
 import transformers
 
 from dlens.models.layout import config
-
-
-def test_examples() -> None:
-    result = doctest.testmod(config)
-    assert result.attempted and not result.failed
 
 
 def test_names_of_several_architectures() -> None:

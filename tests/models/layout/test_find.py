@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import transformers
 import dlens
 from dlens.models.families.decoder import llama_like
 from dlens.models.family import Fill, Layout, Site, Zeros, native_inputs
-from dlens.models.layout import find
 from dlens.models.layout.find import few_tokens, find_layout
 from tests.models.conftest import SIZE, build
 from tests.models.layout.written import WRITTEN, dream
@@ -26,11 +24,6 @@ def found(module: Any) -> Layout:
 def bare(layout: Layout) -> Layout:
     """Without what a layout only says in words."""
     return replace(layout, absent={})
-
-
-def test_examples() -> None:
-    result = doctest.testmod(find)
-    assert result.attempted and not result.failed
 
 
 @pytest.mark.parametrize("name", WRITTEN)

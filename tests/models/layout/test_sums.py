@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-import doctest
-
 import torch
 
-from dlens.models.layout import sums
 from dlens.models.layout.sums import adds_up, aligned, same, scale_between
-
-
-def test_examples() -> None:
-    result = doctest.testmod(sums)
-    assert result.attempted and not result.failed
 
 
 def test_a_sum_holds_number_by_number() -> None:

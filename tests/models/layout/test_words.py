@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-import doctest
-
 import dlens
-from dlens.models.layout import words
 from dlens.models.layout.words import places
 from tests.models.conftest import build
-
-
-def test_examples() -> None:
-    result = doctest.testmod(words)
-    assert result.attempted and not result.failed
 
 
 def test_every_point_has_a_place_or_a_reason() -> None:
