@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import sys
 from collections.abc import Callable, Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +58,9 @@ def main(
     trio = dlens.load("trio/diffusion", device_map=device)
     model, plain = pair(llada_like(device, layers))
     if check:
-        rows = [*_checked(trio, "trio", chains, 64), *_checked(model, NAME, max(1, chains // 5), width)]
+        rows = itertools.chain(_checked(trio, "trio", chains, 64), _checked(model, NAME, max(1, chains // 5), width))
     else:
-        rows = [*_large(model, plain, rounds, steps, width), *_small(trio, rounds, steps)]
+        rows = itertools.chain(_large(model, plain, rounds, steps, width), _small(trio, rounds, steps))
     options = {"rounds": rounds, "steps": steps, "layers": layers, "width": width, "check": check, "chains": chains}
     publish(rows, json, "benchmarks.replay", device, **options)
 
@@ -123,7 +123,7 @@ def _checked(model: dlens.Model, name: str, chains: int, width: int) -> Iterator
     same = played = 0
     largest = usual = 0.0
     tried = 0
-    for number in count():
+    for number in itertools.count():
         if tried == chains:
             break
         new, batch = width // 2, source.choice([1, 1, 2, 4])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.timing import Ratio
 
-__all__ = ["Result", "Row", "publish", "read_result", "table"]
+__all__ = ["Result", "Row", "publish", "read_result"]
 
 _PACKAGES = ("dlens", "torch", "transformers", "nnsight", "transformer-lens", "llmcompressor", "sae-lens")
 
@@ -78,26 +78,28 @@ class Result:
     rows: list[Row]
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The rows as a markdown table."""
-    head = ["what", "model", "measured", "quartiles", "budget", ""]
-    lines = [head, ["---"] * len(head), *(row.cells() for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def publish(rows: list[Row], json: Path | None, module: str, device: str = "cpu", **options: object) -> None:
-    """Print the rows, and write them with what is needed to measure them again.
+def publish(rows: Iterable[Row], json: Path | None, module: str, device: str = "cpu", **options: object) -> None:
+    """Print the rows as a markdown table, each as soon as it is found; write them with what measures them again.
 
     Args:
-        rows: what was found.
+        rows: what is found.
         json: the file to write; None writes none.
         module: that ran, such as "benchmarks.tracing".
         device: where it ran.
         options: of its command line, as they held.
     """
-    print(table(rows))
+    head, found = ["what", "model", "measured", "quartiles", "budget", ""], []
+    _print(head)
+    _print(["---"] * len(head))
+    for row in rows:
+        _print(row.cells())
+        found.append(row)
     if json is not None:
-        write_result(json, Result(_command(module, options), f"{date.today()}", _machine(device), _versions(), rows))
+        write_result(json, Result(_command(module, options), f"{date.today()}", _machine(device), _versions(), found))
+
+
+def _print(cells: Sequence[str]) -> None:
+    print("| " + " | ".join(cells) + " |", flush=True)
 
 
 def write_result(path: Path, result: Result) -> None:
