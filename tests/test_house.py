@@ -94,6 +94,7 @@ WHOLE = (
     "test_tutorials.py",
     "widgets/test_jupyterlab.py",
     "widgets/test_keyboard.py",
+    "widgets/test_printed.py",
     "widgets/test_saved.py",
 )
 HEAVY = (

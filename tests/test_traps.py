@@ -749,7 +749,7 @@ def test_trap_36_a_recorded_step_that_plays_what_was(diffusion: dlens.Model) -> 
                 for replay in ("off", "auto")
             )
             assert torch.equal(off.canvas, played.canvas) and torch.equal(off.tokens, played.tokens)
-            assert "4 of 6 steps were played" in played.notes[-1]
+            assert "5 of 6 steps were played" in played.notes[-1]
 
 
 @pytest.mark.parametrize("settings", [{"method": "gptq", "bits": 3}, {"method": "wanda", "sparsity": 0.5}])

@@ -152,7 +152,7 @@ def settings_words(settings: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _of(found: Mapping[str, Any]) -> Compression:
+def _of(found: Any) -> Compression:
     treated = tuple(Treated(**one) for one in found["treated"])
     before = found["before"] and _of(found["before"])
     return Compression(**{**found, "treated": treated, "before": before})

@@ -63,7 +63,8 @@ def test_losses_are_those_of_each_text(ar: dlens.Model) -> None:
     trace = dlens.trace(ar).skip([5])
     found = parts.losses(trace, [text_canvases(ar, [text]) for text in texts])
     assert 0 < found.flops_saved < 1 / 16
-    assert list(found.losses) == pytest.approx([text_loss(trace, [text]).value for text in texts])
+    # Both texts in one forward, and each in its own: products of other sizes are rounded otherwise.
+    assert list(found.losses) == pytest.approx([text_loss(trace, [text]).value for text in texts], rel=2e-5)
 
 
 def test_answers_are_those_of_score_task(diffusion: dlens.Model) -> None:
