@@ -97,7 +97,10 @@ TABLES = {
     "saelens": Table(
         ("saelens-cpu",), (*(Column(model, (model,)) for model in (READ, WRITTEN)), Column("budget", (WRITTEN,), True))
     ),
-    "streams": Table(("streams-cpu", "streams-memory"), _one("8 M trio")),
+    "streams": Table(
+        ("streams-cpu", "streams-memory"),
+        (*(Column(name, (name,)) for name in ("8 M trio", "113 M")), Column("budget", ("8 M trio", "113 M"), True)),
+    ),
     "streams-gpu": Table(
         ("streams-h200",),
         (
