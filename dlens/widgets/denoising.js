@@ -181,7 +181,7 @@ function answers(model) {
       if (!own) return { ...nothing, message: first[i].message };
       const [, layers, positions, ranks] = own.ids.shape;
       const at = (l) => ((step * layers + l) * positions + position) * ranks;
-      if (own.ids.values[at(0)] < 0) return { ...nothing, message: "Nothing was measured here: padding, or after the end of the row." };
+      if (own.ids.values[at(0)] < 0) return { ...nothing, message: "Nothing was measured here: padding, after the end of the row, or not computed by this step." };
       const pair = (n) => [own.words[own.ids.values[n]], own.chances[n]];
       const lens = own.layers.map((l, n) => [l, ...pair(at(n))]), here = own.layers.indexOf(layer);
       if (here < 0) return { ...nothing, lens, message: `Layer ${layer} was not measured.` };

@@ -166,7 +166,7 @@ def thoughts(record: Record, row: int, step: int, position: int, layer: int) -> 
     here = data.sel(step=step, batch=row, position=position)
     tokens, chances = here["token"].values.tolist(), here["probability"].values.tolist()
     if all(first < 0 for first, *_ in tokens):
-        return nothing | {"message": "Nothing was measured here: padding, or after the end of the row."}
+        return nothing | {"message": "Nothing was measured here: padding, after the end of the row, or not computed by this step."}
     layers = here["layer"].values.tolist()
     lens = [[place, piece(record, t[0]), p[0]] for place, t, p in zip(layers, tokens, chances, strict=True)]
     if layer not in layers:
