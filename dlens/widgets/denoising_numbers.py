@@ -30,6 +30,7 @@ __all__ = [
 
 POSITION_KINDS = ("prompt", "generated", "padding")
 
+_UNMEASURED = "Nothing was measured here: padding, after the end of the row, or not computed by this step."
 _ADVICE = "measure it: .measure(dlens.TopTokens()), with layers=[-1] for the alternatives alone"
 
 
@@ -166,7 +167,7 @@ def thoughts(record: Record, row: int, step: int, position: int, layer: int) -> 
     here = data.sel(step=step, batch=row, position=position)
     tokens, chances = here["token"].values.tolist(), here["probability"].values.tolist()
     if all(first < 0 for first, *_ in tokens):
-        return nothing | {"message": "Nothing was measured here: padding, after the end of the row, or not computed by this step."}
+        return nothing | {"message": _UNMEASURED}
     layers = here["layer"].values.tolist()
     lens = [[place, piece(record, t[0]), p[0]] for place, t, p in zip(layers, tokens, chances, strict=True)]
     if layer not in layers:
