@@ -104,9 +104,9 @@ def _other_blocks(found: Study) -> Iterator[str]:
             said.append(f"{name} keeps {number(here)} without {blocks_words(layers)} and {number(shipped)} there")
     if said:
         yield (
-            f"“No two neighbours” is not one skip: in this report the blocks are chosen for each model, in the table of "
-            f"training seeds they are {blocks_words(SEEDS_APART)}. {'; '.join(said)}. The table has other problems and "
-            f"another sampler, too."
+            f"“No two neighbours” is not one skip: in this report blocks are chosen for each model, in the table of "
+            f"training seeds they are {blocks_words(SEEDS_APART)}. {'; '.join(said)}. The table was also made with "
+            f"another sampler and another number of problems."
         )
 
 
