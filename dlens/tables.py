@@ -10,9 +10,17 @@ if TYPE_CHECKING:
 
 __all__ = ["table_html", "table_text"]
 
+# Texts of more letters are wrapped.
+_SENTENCE = 32
+
 
 def table_html(
-    columns: Sequence[str], rows: Sequence[Sequence[Any]], digits: int = 4, head: str = "", cell: str = ""
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    digits: int = 4,
+    head: str = "",
+    cell: str = "",
+    words: bool = False,
 ) -> Markup:
     """A table as HTML; its texts are escaped, and negative numbers have a sign for minus.
 
@@ -21,6 +29,7 @@ def table_html(
         rows: as many values each.
         digits: that a float is rounded to.
         head, cell: style of every heading and of every cell.
+        words: give columns that hold text the class "words", and "long" too where a text has room for a sentence.
 
     Examples:
         >>> "<td>&lt;b&gt;</td>" in table_html(["token", "share"], [["<b>", 0.12345]])
@@ -33,9 +42,19 @@ def table_html(
     frame = pd.DataFrame(shown, columns=list(columns), dtype=object)
     with pd.option_context("display.max_colwidth", None):
         html = frame.to_html(index=False, border=0, justify="unset", escape=True)
-    # pandas gives cells no attributes. As texts are escaped, these are its own tags.
-    html = html.replace("<th>", f'<th scope="col"{_styled(head)}>').replace("<td>", f"<td{_styled(cell)}>")
+    # pandas gives cells no attributes. As texts are escaped, these are its own tags, row by row.
+    classes = [_classed(column) if words else "" for column in zip(*rows, strict=True)] or [""] * len(columns)
+    for tag, given in ("th", f' scope="col"{_styled(head)}'), ("td", _styled(cell)):
+        first, *rest = html.split(f"<{tag}>")
+        own = [f"<{tag}{given}{classes[n % len(columns)]}>{part}" for n, part in enumerate(rest)]
+        html = first + "".join(own)
     return Markup(html)
+
+
+def _classed(column: Sequence[Any]) -> str:
+    """The class of the cells of a column."""
+    longest = max((len(value) for value in column if isinstance(value, str)), default=0)
+    return f' class="words{" long" * (longest > _SENTENCE)}"' if longest else ""
 
 
 def table_text(columns: Sequence[str], rows: Sequence[Sequence[Any]], digits: int = 4) -> str:

@@ -36,6 +36,18 @@ def test_styles_and_digits_are_given() -> None:
     assert '<th scope="col" style="color:red">loss</th>' in html and '<td style="color:blue">0.12</td>' in html
 
 
+def test_columns_of_text_are_told_from_those_of_numbers() -> None:
+    html = lines(table_html(["what", "change", "kept"], [[LONG.strip(), "no", 0.5], [NAN, "yes", NAN]], words=True))
+    assert html[3:6] == [
+        '<th scope="col" class="words long">what</th>',
+        '<th scope="col" class="words">change</th>',
+        '<th scope="col">kept</th>',
+    ]
+    assert html[10:13] == [f'<td class="words long">{LONG.strip()}</td>', '<td class="words">no</td>', "<td>0.5</td>"]
+    assert html[15:18] == ['<td class="words long">–</td>', '<td class="words">yes</td>', "<td>–</td>"]
+    assert '<th scope="col">what</th>' in table_html(["what"], [], words=True)
+
+
 def test_text_that_looks_like_a_tag_stays_text() -> None:
     html = table_html(["<th>"], [["<td>"]])
     assert html.count("<th ") == html.count("<td>") == 1

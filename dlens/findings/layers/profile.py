@@ -92,7 +92,9 @@ class Profile:
         object.__setattr__(self, "measures", Measures(self.measures))
 
     def __str__(self) -> str:
-        head = f"Profile of {self.model} on {self.inputs} inputs (prompts: {self.n_prompts}): {self.n_layers} layers"
+        # What has no masks reads clean what others read masked.
+        inputs = "clean" if self.inputs == "masked" and self.objective == "autoregressive" else self.inputs
+        head = f"Profile of {self.model} on {inputs} inputs (prompts: {self.n_prompts}): {self.n_layers} layers"
         return "; ".join([head, *(entry["words"] for entry in self.plan), f"measures: {', '.join(self.measures)}"])
 
     __repr__ = __str__

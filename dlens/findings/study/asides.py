@@ -18,7 +18,7 @@ __all__ = ["MIRRORED", "PLACED", "Aside", "answers_alone", "end_of_the_line", "o
 Aside = Callable[[Study, str, Bar, Verdict], str]
 """What is said of one model beside a verdict; empty where nothing is to say."""
 MIRRORED = "one number with its sign turned"
-PLACED = "so by construction, at an end of the line on which models are placed"
+PLACED = "an end of the line on which models are placed"
 
 
 def one_number(study: Study, name: str) -> str:

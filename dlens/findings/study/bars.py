@@ -14,10 +14,13 @@ from dlens.findings.scores.estimate import Estimate
 from dlens.findings.scores.intervals import ratio_interval
 from dlens.findings.study.estimates import Measure
 
-__all__ = ["Bar", "Verdict", "limit_of", "verdict_of"]
+__all__ = ["OURS", "Bar", "Verdict", "limit_of", "verdict_of"]
 
 Verdict = Literal["holds", "does not hold", "undecided"]
-_OPPOSITES = {"yes": "no", "no": "yes", "weaker": "stronger", "stronger": "weaker"}
+_PAIRS = (("yes", "no"), ("kept", "not kept"), ("breaks", "does not break"), ("more", "less"))
+_OPPOSITES = {a: b for pair in _PAIRS for a, b in (pair, pair[::-1])}
+OURS = " (our bar)"
+"""After an inequality whose margin is dlens's."""
 # No report asks as many.
 _MOST_PROBLEMS = 10_000
 
@@ -38,6 +41,7 @@ class Bar:
         unit: of that effect.
         otherwise: what is so on the other side of the margin, where that is not the opposite of what is claimed.
         inferred: from what it follows, where the papers say it of no such model; empty where they say it.
+        found: what is so on this side of the margin, where nobody claims it.
     """
 
     words: str
@@ -50,6 +54,7 @@ class Bar:
     unit: str = ""
     otherwise: str = ""
     inferred: str = ""
+    found: str = "yes"
 
     @property
     def says(self) -> str:
@@ -63,11 +68,12 @@ class Bar:
             >>> bar = Bar("no, less than {percent} is kept", "<", 0.9)
             >>> [bar.answer(verdict) for verdict in ("holds", "does not hold", "undecided")]
             ['no, as claimed', 'yes, against the claim', 'undecided']
+            >>> Bar("not kept, less than {percent}", "<", 0.9).answer("does not hold")
+            'kept, against the claim'
         """
         if verdict == "undecided":
             return verdict
-        # What nobody claims is asked as it is of native diffusion, of which it is so.
-        claimed = self.says.partition(",")[0] if self.claimed else "yes"
+        claimed = self.says.partition(",")[0] if self.claimed else self.found
         found = claimed if verdict == "holds" else self._with_margin(self.otherwise) or _opposite(claimed)
         as_said, against = (
             ("as inferred", "against what is inferred") if self.inferred else ("as claimed", "against the claim")
@@ -92,11 +98,13 @@ class Bar:
         return words.format(margin=f"{self.margin:g}", percent=f"{100 * self.margin:g} %")
 
     def __str__(self) -> str:
-        return f"{self.sign} {self.margin:g}" + (" (our bar)" if self.ours else "")
+        return f"{self.sign} {self.margin:g}" + (OURS if self.ours else "")
 
 
 def _opposite(claimed: str) -> str:
-    """The same of the opposite of its first word."""
+    """The opposite, or the same of the opposite of its first word."""
+    if claimed in _OPPOSITES:
+        return _OPPOSITES[claimed]
     word, space, rest = claimed.partition(" ")
     return _OPPOSITES[word] + space + rest
 

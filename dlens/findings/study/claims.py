@@ -7,18 +7,21 @@ from dataclasses import dataclass, replace
 from math import isfinite, nan
 from typing import Any, Literal, final
 
+from dlens.findings.layers.compare import third
 from dlens.findings.scores.estimate import Estimate
 from dlens.findings.study import asides, estimates
 from dlens.findings.study.asides import Aside
 from dlens.findings.study.bars import Bar, Verdict, limit_of, verdict_of
-from dlens.findings.study.estimates import Measure
+from dlens.findings.study.estimates import Measure, blocks_words
 from dlens.findings.study.results import ModelKind
 from dlens.findings.study.study import Study
 
 __all__ = [
+    "BY_LOSS",
     "CLAIMS",
     "COMPRESSION_CLAIMS",
     "PAPERS",
+    "SHARE",
     "Cell",
     "Claim",
     "Row",
@@ -43,7 +46,8 @@ class Claim:
 
     Args:
         title: in a few words.
-        question: what is asked of every kind of model, of {blocks} of `change`; the papers' answers differ by kind.
+        question: what is asked of every kind of model, of {blocks} of `change` and of blocks by what `_where` calls
+            them; the papers' answers differ by kind.
         source: which paper.
         effect: what is measured.
         bars: for each kind of model what the paper says of it, as an answer to the question.
@@ -142,10 +146,21 @@ def claims(found: Study) -> tuple[Row, ...]:
 
 def _row(claim: Claim, found: Study) -> Row:
     blocks = found.skipped(claim.change)
+    question = claim.question.format(blocks=blocks, **_where(found))
     cells = tuple(_cell(claim, found, name) for name in found.models)
-    return Row(
-        claim.title, claim.source, claim.effect.format(blocks=blocks), cells, claim.question.format(blocks=blocks)
-    )
+    return Row(claim.title, claim.source, claim.effect.format(blocks=blocks), cells, question)
+
+
+def _where(found: Study) -> dict[str, str]:
+    """Which blocks are called early and late, which differs by question; of models that differ, each."""
+    sizes = {name: third(own.n_layers) for name, own in found.models.items()}
+    places = {
+        "first": [range(n) for n in sizes.values()],
+        "after_first": [range(1, 1 + n) for n in sizes.values()],
+        "early_run": [own.changes["early run"].layers for own in found.models.values()],
+        "late_run": [own.changes["late run"].layers for own in found.models.values()],
+    }
+    return {name: " or ".join(dict.fromkeys(map(blocks_words, own))) for name, own in places.items()}
 
 
 def _cell(claim: Claim, found: Study, name: str) -> Cell:
@@ -188,17 +203,21 @@ def _more(claim: Claim, effect: Estimate, found: Study) -> str:
     return f"more than {found.settings.texts} texts, without --quick, narrow the interval; problems do not matter here"
 
 
-COLLAPSES = Bar("no, it collapses: less than {percent} is kept", "<", 0.5, ours=True, otherwise="over {percent}")
+COLLAPSES = Bar(
+    "not kept, it collapses: less than {percent} is left", "<", 0.5, ours=True, otherwise="over {percent} kept"
+)
 EARLY_LIKE_LATE = Bar(
     "no, the cosine of early blocks is at most {margin} above that of late ones", "<", 0.02, ours=True
 )
-_SHARE = "share of the accuracy"
+SHARE = "share of the accuracy"
+BY_LOSS = "Early blocks are easier to skip than late ones"
+"""The claim that the loss decides, of which accuracy may say the reverse."""
 LATE_EASIER = Bar("no, the reverse: the loss rises less without late blocks than without early ones", "<", 0.0)
 
 CLAIMS: Sequence[Claim] = (
     Claim(
         "Early layers are redundant",
-        "Are early layers redundant?",
+        "Are early layers ({after_first}) redundant?",
         SKIPPING,
         "cosine of what enters with what leaves a block: mean over the first third of the blocks after block 0 minus "
         "mean over as many last ones, on text without masks",
@@ -219,19 +238,20 @@ CLAIMS: Sequence[Claim] = (
     ),
     Claim(
         "Recency bias",
-        "How strong is recency bias of similarity, not attention?",
+        "Are neighbouring tokens more alike than distant ones (similarity, not attention)?",
         SKIPPING,
         "how alike representations are by their distance, not what attention reads: recency index, averaged over "
         "layers: P(1) minus the mean of P(d) over d of half the text and more, where P(d) is the mean cosine of two "
         "positions d tokens apart; the model's minus that of the other kind on the same texts (diffusion against AR, "
         "AR and AR-initialised against diffusion)",
         {
-            "diffusion": Bar("weaker than in AR", "<", 0.0),
-            "ar": Bar("stronger than in native diffusion", ">", 0.0),
-            "ar-init": Bar("stronger than in native diffusion", ">", 0.0),
+            "diffusion": Bar("less than in AR", "<", 0.0),
+            "ar": Bar("more than in native diffusion", ">", 0.0),
+            "ar-init": Bar("more than in native diffusion", ">", 0.0),
         },
         estimates.recency,
         "difference of recency indices",
+        note=estimates.own_index,
         tied=asides.one_number,
     ),
     Claim(
@@ -258,35 +278,36 @@ CLAIMS: Sequence[Claim] = (
         "share of native diffusion",
         {
             "diffusion": Bar(
-                "yes, more than {percent}",
+                "kept, more than {percent}",
                 ">",
                 0.9,
                 reported="LLaDA-8B, 6 of 32 blocks: 91.8 % of GSM8K, 88.2 % of HumanEval, 102.1 % of MATH500",
             ),
             "ar": replace(COLLAPSES, reported="Qwen2.5-7B, 2 of 28 blocks: 34.9 % of GSM8K, 64.7 % of HumanEval"),
             "ar-init": Bar(
-                "no, less is kept than in native diffusion",
+                "less is kept than in native diffusion",
                 "<",
                 0.0,
                 reported="Dream-7B, 2 of 28 blocks: 76.8 % of GSM8K, 66.2 % of HumanEval, 81.4 % of MATH500; LLaDA-8B, "
                 "2 of 32: 101.3 %, 100 %, 108.5 %",
                 measure=estimates.kept_beside_diffusion("apart"),
                 unit="difference of shares",
-                otherwise="more is kept",
+                otherwise="more is kept than in native diffusion",
             ),
         },
         estimates.kept("apart"),
-        _SHARE,
+        SHARE,
         over="problems",
+        note=estimates.blocks_apart,
     ),
     Claim(
         "Skipping 18.75 % of the blocks, consecutive and early",
-        "Skipping {blocks}, consecutive and early: is the accuracy kept?",
+        "Skipping {blocks}, consecutive and early ({early_run}): is the accuracy kept?",
         SKIPPING,
         "accuracy with the blocks skipped, as a share of the accuracy without",
         {
             "diffusion": Bar(
-                "no, less than {percent} where neighbours are skipped",
+                "not kept, less than {percent} where neighbours are skipped",
                 "<",
                 0.9,
                 ours=True,
@@ -296,13 +317,13 @@ CLAIMS: Sequence[Claim] = (
             "ar-init": replace(COLLAPSES, reported="Dream-7B, 2 of 28 blocks, neighbours allowed: 14.1 % of GSM8K"),
         },
         estimates.kept("early run"),
-        _SHARE,
+        SHARE,
         over="problems",
         change="early run",
     ),
     Claim(
-        "Early blocks are easier to skip than late ones",
-        "Are early blocks easier to skip than late ones?",
+        BY_LOSS,
+        "Are early layers ({early_run}) easier to skip than late ones ({late_run})?",
         f"{SKIPPING}, {COLLAPSE}",
         "loss of text without {blocks} in a row late in depth, minus the loss without as many early; nats a token",
         {
@@ -316,7 +337,7 @@ CLAIMS: Sequence[Claim] = (
     ),
     Claim(
         "One channel dominates early layers",
-        "Does one channel dominate early layers?",
+        "Does one channel dominate early layers ({first})?",
         COLLAPSE,
         "share of the stream's energy in the largest channel, averaged over what leaves the first third of the blocks, "
         "on text without masks",
@@ -338,30 +359,30 @@ CLAIMS: Sequence[Claim] = (
     ),
     Claim(
         "Without that channel the model breaks",
-        "Does the model break without the channel that is largest in early layers?",
+        "Does the model break without the channel that is largest in early layers ({first})?",
         COLLAPSE,
         "accuracy with the channel of the largest share in the first third of the blocks set to zero after every block "
         "but the last, as a share of the accuracy with it",
         {
             "diffusion": Bar(
-                "yes, it falls apart: less than {percent} is kept",
+                "breaks, it falls apart: less than {percent} is kept",
                 "<",
                 0.5,
                 ours=True,
                 reported="LLaDA-8B −83 % on GSM8K, read as relative: 17 % is kept",
             ),
             "ar": Bar(
-                "no, more than {percent} is kept",
+                "does not break, more than {percent} is kept",
                 ">",
                 0.9,
                 ours=True,
                 reported="AR −4 % on GSM8K, read as relative: 96 % is kept",
                 otherwise="under {percent} kept",
             ),
-            "ar-init": Bar(UNCLAIMED, "<", 0.5, ours=True, claimed=False),
+            "ar-init": Bar(UNCLAIMED, "<", 0.5, ours=True, claimed=False, found="breaks"),
         },
         estimates.kept("no outlier"),
-        _SHARE,
+        SHARE,
         over="problems",
         note=estimates.removed_channel,
         aside=asides.answers_alone,
@@ -382,11 +403,16 @@ COMPRESSION_CLAIMS: Sequence[Claim] = (
                 ours=True,
                 reported="LLaDA-8B −1.8 % on GSM8K, read as relative: 98.2 % is kept",
             ),
-            "ar": replace(COLLAPSES, reported="Llama-3.1-8B −64.7 % on GSM8K, read as relative: 35.3 % is kept"),
+            "ar": replace(
+                COLLAPSES,
+                words="no, it collapses: less than {percent} is kept",
+                otherwise="over {percent}",
+                reported="Llama-3.1-8B −64.7 % on GSM8K, read as relative: 35.3 % is kept",
+            ),
             "ar-init": Bar(UNCLAIMED, ">", 0.9, ours=True, claimed=False),
         },
         estimates.kept_compressed("3 bits"),
-        _SHARE,
+        SHARE,
         over="problems",
     ),
     Claim(

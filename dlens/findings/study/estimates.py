@@ -20,6 +20,8 @@ from dlens.tracing.probes.outlier import CALIBRATION_ROWS
 __all__ = [
     "KEPT",
     "Measure",
+    "blocks_apart",
+    "blocks_words",
     "dynamics",
     "early_channel",
     "early_minus_late_alpha",
@@ -33,6 +35,7 @@ __all__ = [
     "loss_compressed",
     "outlier_share",
     "overall",
+    "own_index",
     "recency",
     "removed_channel",
 ]
@@ -141,6 +144,29 @@ def _told(
     why = "; ".join(filter(None, [what, problems, effect.why]))
     shown = {**parts, f"rise of the loss, {_NATS}": loss, **other}
     return replace(effect, why=why, beside=tuple(beside.items()), shown=tuple(shown.items()))
+
+
+def own_index(study: Study, name: str) -> str:
+    """The recency index of the model itself, of which the effect is a difference."""
+    return f"its own index: {np.mean(_index(study.models[name])):.3f}".replace("-", "−")
+
+
+def blocks_apart(study: Study, name: str) -> str:
+    """Which blocks are skipped, which differs by model."""
+    return blocks_words(study.models[name].changes["apart"].layers)
+
+
+def blocks_words(layers: Sequence[int]) -> str:
+    """Which blocks, in words.
+
+    Examples:
+        >>> blocks_words(range(1, 6)), blocks_words([7, 9, 12]), blocks_words([2])
+        ('blocks 1 to 5', 'blocks 7, 9, 12', 'block 2')
+    """
+    if len(layers) == 1:
+        return f"block {layers[0]}"
+    in_a_row = len(layers) > 2 and list(layers) == list(range(layers[0], layers[-1] + 1))
+    return f"blocks {f'{layers[0]} to {layers[-1]}' if in_a_row else ', '.join(map(str, layers))}"
 
 
 def early_channel(study: Study, name: str) -> str:

@@ -214,7 +214,7 @@ def _without_first_layer(figure: go.Figure) -> go.Figure:
     if later:
         margin = 0.05 * (max(later) - min(later)) + 1e-3
         figure.update_yaxes(range=[min(later) - margin, max(later) + margin])
-        figure.update_xaxes(title_text="layer (0 is off the axis: it builds the stream)")
+        figure.update_xaxes(title_text="layer (block 0 is not drawn: it builds the stream)")
     return figure
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from dlens.findings.study.claims import COMPRESSION_CLAIMS, Cell, Row
+from dlens.findings.study.bars import OURS
+from dlens.findings.study.claims import BY_LOSS, COMPRESSION_CLAIMS, SHARE, Cell, Row
 from dlens.html import rendered
 from dlens.show.report.published import ADDRESSES, PUBLISHED, Published
 from dlens.show.report.words import claimed_word, colour_of, number, shown_number
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["matrix", "row_anchor"]
 
-_WIDTH, _HEIGHT, _MARGIN = 240, 20, 6
+_WIDTH, _HEIGHT, _MARGIN = 240, 16, 6
 
 
 @dataclass(frozen=True)
@@ -42,20 +43,30 @@ class _Picture:
     words: str
 
 
-def matrix(rows: Sequence[Row]) -> Markup:
-    """What a study states of which model, at a glance."""
+def matrix(rows: Sequence[Row], reversed_by_accuracy: Collection[str] = ()) -> Markup:
+    """What a study states of which model, at a glance.
+
+    Args:
+        rows: what it states.
+        reversed_by_accuracy: the models of which accuracy says the reverse of the loss on early and late blocks.
+    """
+
+    def beside(row: Row, cell: Cell) -> list[str]:
+        return _beside(row, cell, cell.model in reversed_by_accuracy)
+
     return rendered(
         "show/report/matrix.html.j2",
         rows=rows,
         unasked=_unasked(rows),
         anchor=row_anchor,
         address=_references,
-        beside=_beside,
+        beside=beside,
+        beyond=_beyond(rows),
         claimed=_claimed,
         colour=colour_of,
         number=number,
+        ours=_ours,
         picture=_pictures,
-        published=_published,
         unit=_unit,
         width=_WIDTH,
         height=_HEIGHT,
@@ -80,10 +91,22 @@ def _claimed(cell: Cell) -> list[str]:
     return [f"{claimed_word(cell)}: {cell.says.partition(',')[0]}"] if cell.verdict == "undecided" else []
 
 
-def _beside(cell: Cell, paper: Published | None) -> list[str]:
-    """Which channel is meant, and the paper's own number."""
+def _beside(row: Row, cell: Cell, reverse: bool) -> list[str]:
+    """Which channel or blocks are meant, by what it is so, and the paper's own number."""
+    paper = _published(row, cell)
+    by = "by loss; accuracy says the reverse" if reverse and row.title == BY_LOSS else ""
     own = f"paper: {shown_number(paper.value)} ({paper.words})" if paper else ""
-    return list(filter(None, [cell.note, own]))
+    return list(filter(None, ["; ".join(filter(None, [cell.note, by])), own]))
+
+
+def _ours(cell: Cell) -> bool:
+    """Whether its bar is dlens's."""
+    return cell.bar.endswith(OURS)
+
+
+def _beyond(rows: Sequence[Row]) -> bool:
+    """Whether an interval of a share ends above all that there was."""
+    return any(cell.unit == SHARE and cell.effect.high > 1 for row in rows for cell in row.cells)
 
 
 def _unit(row: Row) -> str:

@@ -8,6 +8,7 @@ import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import unescape
 from io import StringIO
 from pathlib import Path
@@ -96,7 +97,7 @@ def page(
         anchor=anchors.__getitem__,
         drawing=_drawing,
         csv=_csv,
-        table=table_html,
+        table=partial(table_html, words=True),
     )
     return str(html)
 

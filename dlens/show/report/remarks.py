@@ -9,13 +9,13 @@ import numpy as np
 from jaxtyping import Float
 
 from dlens.findings.scores.estimate import Estimate, kept_share, mean_of
-from dlens.findings.study.estimates import KEPT, loss_change
+from dlens.findings.study.estimates import KEPT, blocks_words, loss_change
 from dlens.findings.study.results import ModelStudy
 from dlens.findings.study.study import Study
-from dlens.show.report.seeds import SEEDS_TASK, kept_in_a_row
+from dlens.show.report.seeds import SEEDS_APART, SEEDS_TASK, kept_apart, kept_in_a_row
 from dlens.show.report.words import number
 
-__all__ = ["remarks"]
+__all__ = ["remarks", "reversed_by_accuracy"]
 
 _SKIPS = {"apart": "no two neighbours", "early run": "consecutive and early"}
 # A line jumps where one block moves it by as much of its whole range, in all likelihood, and the range is worth a word.
@@ -23,8 +23,19 @@ _JUMP, _RANGE = 0.5, 0.05
 
 
 def remarks(found: Study) -> list[str]:
-    """Sentences on loss that rises while the accuracy stays or says the reverse, on other orders, and on jumps."""
-    return [*_dearer_but_solved(found), *_other_end(found), *_other_order(found), *_jumps(found)]
+    """Sentences on loss that rises while the accuracy stays or says the reverse, on other orders, blocks and jumps."""
+    return [
+        *_dearer_but_solved(found),
+        *_other_end(found),
+        *_other_order(found),
+        *_other_blocks(found),
+        *_jumps(found),
+    ]
+
+
+def reversed_by_accuracy(found: Study) -> list[str]:
+    """The models of which the accuracy says the reverse of the loss on early and late blocks."""
+    return [name for name in found.models if _ends(found, name)]
 
 
 def _dearer_but_solved(found: Study) -> Iterator[str]:
@@ -56,16 +67,8 @@ def _stays(own: ModelStudy, change: str, kept: Estimate) -> str:
 def _other_end(found: Study) -> Iterator[str]:
     """By loss early blocks are the dearer to skip, by accuracy late ones, or the reverse."""
     for name, own in found.models.items():
-        loss = loss_change(found, name, "late run", "early run")
-        pairs = {f"in this report ({len(own.answers['whole'].correct)} problems)": _kept_here(own)}
-        if found.task == SEEDS_TASK and (shipped := kept_in_a_row(name)):
-            pairs[f"in the table of training seeds ({shipped[0].n} problems, another sampler)"] = shipped
-        said = [
-            f"{number(early)} without early ones and {number(late)} without late ones {where}"
-            for where, (early, late) in pairs.items()
-            if (loss.high < 0 and early.low > late.high) or (loss.low > 0 and early.high < late.low)
-        ]
-        if said:
+        if said := _ends(found, name):
+            loss = loss_change(found, name, "late run", "early run")
             early, late = (", ".join(map(str, own.changes[f"{part} run"].layers)) for part in ("early", "late"))
             dearer, cheaper = ("early", "late") if loss.high < 0 else ("late", "early")
             yield (
@@ -73,6 +76,38 @@ def _other_end(found: Study) -> Iterator[str]:
                 f"{number(loss)} nats a token; early are {early}, late {late}), and by the accuracy on {found.task} "
                 f"less: kept is {'; '.join(said)}. The verdict is about the loss."
             )
+
+
+def _ends(found: Study, name: str) -> list[str]:
+    """Where the accuracy says the reverse of the loss: in this report, in the table of training seeds, or nowhere."""
+    own, loss = found.models[name], loss_change(found, name, "late run", "early run")
+    pairs = {f"in this report ({len(own.answers['whole'].correct)} problems)": _kept_here(own)}
+    if found.task == SEEDS_TASK and (shipped := kept_in_a_row(name)):
+        pairs[f"in the table of training seeds ({shipped[0].n} problems, another sampler)"] = shipped
+    return [
+        f"{number(early)} without early ones and {number(late)} without late ones {where}"
+        for where, (early, late) in pairs.items()
+        if (loss.high < 0 and early.low > late.high) or (loss.low > 0 and early.high < late.low)
+    ]
+
+
+def _other_blocks(found: Study) -> Iterator[str]:
+    """As many blocks, no two neighbours, keep another share here than in the table of training seeds."""
+    said = []
+    for name, own in found.models.items():
+        shipped = kept_apart(name) if found.task == SEEDS_TASK else None
+        layers = own.changes["apart"].layers
+        if shipped is None or "apart" not in own.answers or layers == SEEDS_APART:
+            continue
+        here = kept_share(own.answers["whole"].correct, own.answers["apart"].correct)
+        if here.low > shipped.high or here.high < shipped.low:
+            said.append(f"{name} keeps {number(here)} without {blocks_words(layers)} and {number(shipped)} there")
+    if said:
+        yield (
+            f"“No two neighbours” is not one skip: in this report blocks are chosen for each model, in the table of "
+            f"training seeds they are {blocks_words(SEEDS_APART)}. {'; '.join(said)}. The table was also made with "
+            f"another sampler and another number of problems."
+        )
 
 
 def _kept_here(own: ModelStudy) -> tuple[Estimate, Estimate]:

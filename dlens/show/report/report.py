@@ -17,7 +17,7 @@ from dlens.show.report.example import example
 from dlens.show.report.glossary import glossary
 from dlens.show.report.matrix import matrix
 from dlens.show.report.page import page, save_page
-from dlens.show.report.remarks import remarks
+from dlens.show.report.remarks import remarks, reversed_by_accuracy
 from dlens.show.report.sections import sections
 from dlens.show.report.summary import cited, lead, method, summary
 from dlens.tasks import Task, get
@@ -139,7 +139,7 @@ def report_page(found: Study, rows: Sequence[Row], run: str = "") -> str:
         sections(found, rows),
         method(found),
         top=summary(_asked(found), rows, remarks(found), run),
-        opening=glossary(found) + matrix(rows),
+        opening=glossary(found) + matrix(rows, reversed_by_accuracy(found)),
         end=cited(found),
     )
 

@@ -24,15 +24,23 @@ from dlens.show.report.words import margin, side
 __all__ = ["sections"]
 
 _HALF = 0.5
+# What changes are called in figures and tables.
+_LABELS = {
+    "whole": "as it is",
+    "apart": "skip {n} apart",
+    "early run": "skip {n} in a row, early",
+    "late run": "skip {n} in a row, late",
+    "no outlier": "largest early channel to zero",
+    "no random": "random channel to zero",
+    "mean outlier": "largest early channel to its mean",
+    "no next": "next ones to zero",
+    "no largest": "largest channel to zero",
+}
 _CHANGES = {
-    "apart": "skips {apart}, no two neighbours",
-    "early run": "skips as many in a row, early",
-    "late run": "skips as many in a row, late",
-    "no outlier": "the channel that is the largest in the first third of the blocks to zero",
-    "no random": "a random channel to zero",
-    "mean outlier": "the same channel as in no outlier to its mean",
-    "no next": "the next largest to zero, as many as come closest to its energy on the calibration texts",
-    "no largest": "the channel that is the largest over all blocks but the last to zero, where it is another",
+    "apart": "{apart}, no two neighbours",
+    "no outlier": "of the first third of the blocks",
+    "no next": "the next largest, as many as come closest to its energy on the calibration texts",
+    "no largest": "the largest over all blocks but the last, where it is another",
 }
 
 
@@ -44,7 +52,7 @@ def sections(found: Study, rows: Sequence[Row]) -> list[Section]:
             "cosine",
             "What each block changes",
             "Cosine of what enters a block with what leaves it, on text without masks: near 1, the block turns the "
-            "stream little. Block 0, which builds the stream, is in the table only.",
+            "stream little. Block 0, which builds the stream, is in the table only. " + _bands(found),
             first=1,
         ),
         *_masked(found),
@@ -67,6 +75,18 @@ def sections(found: Study, rows: Sequence[Row]) -> list[Section]:
         _behind(rows),
     ]
     return shown
+
+
+def _bands(found: Study) -> str:
+    """What the band of a line is, said once."""
+    n = min(len(own.reading.clean.cosine) for own in found.models.values())
+    return f"Bands, here and below: 95 % intervals over {n} texts; wide where one text differs from the rest."
+
+
+def _label(found: Study, change: str) -> str:
+    """What a change is called; of models that skip several numbers of blocks without one."""
+    sizes = {len(own.changes[change].layers) for own in found.models.values() if change in own.changes}
+    return _LABELS[change].format(n=sizes.pop() if len(sizes) == 1 else "blocks")
 
 
 def _by_layer(found: Study, name: str, title: str, text: str, first: int = 0) -> Section:
@@ -196,13 +216,13 @@ def _accuracies(found: Study) -> Section:
             effect = kept_share(before, answers.correct)
             n, solved = len(before), sum(answers.correct)
             words = own.changes[change].words
-            rows.append([name, change, words, solved / n, effect.value, effect.low, effect.high, n])
+            rows.append([name, _label(found, change), words, solved / n, effect.value, effect.low, effect.high, n])
             if change == "whole":
                 # What is kept of the model as it is, is all of it, whatever the problems.
                 rows[-1][5:7] = [nan, nan]
             rows[-1] += [answers.repetition, " ⏎ ".join(answers.examples[0].splitlines()[:2])]
             if change != "whole":
-                effects.append((change, effect))
+                effects.append((_label(found, change), effect))
         series.append(_estimated(name, "accuracy kept", effects))
     columns = [
         "model",
@@ -223,13 +243,14 @@ def _accuracies(found: Study) -> Section:
 def _losses(found: Study) -> Section:
     series, rows = [], []
     for name, own in found.models.items():
-        effects = [(change, loss_change(found, name, change)) for change in own.losses if change != "whole"]
+        changes = [change for change in own.losses if change != "whole"]
+        effects = [(_label(found, change), loss_change(found, name, change)) for change in changes]
         whole = float(np.mean(own.losses["whole"].losses))
-        rows.append([name, "whole", "as it is", whole, *[float("nan")] * 3, 0.0])
-        for change, effect in effects:
+        rows.append([name, _label(found, "whole"), "as it is", whole, *[float("nan")] * 3, 0.0])
+        for change, (label, effect) in zip(changes, effects, strict=True):
             mean, saved = float(np.mean(own.losses[change].losses)), own.losses[change].flops_saved
             words = own.changes[change].words
-            rows.append([name, change, words, mean, effect.value, effect.low, effect.high, saved])
+            rows.append([name, label, words, mean, effect.value, effect.low, effect.high, saved])
         series.append(_estimated(name, "increase of the loss", effects))
     columns = ["model", "change", "what", "loss", "increase", "low", "high", "FLOPs saved"]
     text = (
@@ -243,8 +264,10 @@ def _losses(found: Study) -> Section:
 def _drawn(found: Study, series: Sequence[Statistic]) -> str:
     """What the changes are that a figure shows."""
     shown = {change for own in series for change in own.places}
-    words = [f"{name}: {words}" for name, words in _CHANGES.items() if name in shown]
-    return f"{'; '.join(words)}.".format(apart=found.skipped("apart"))
+    labels = {name: _label(found, name) for name in _CHANGES}
+    words = [f"{label}: {_CHANGES[name]}" for name, label in labels.items() if label in shown]
+    said = "; ".join(words).format(apart=found.skipped("apart"))
+    return f"{said[:1].upper()}{said[1:]}."
 
 
 def _disruption(found: Study) -> Iterator[Section]:

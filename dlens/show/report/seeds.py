@@ -15,10 +15,11 @@ from dlens.findings.scores.estimate import Estimate
 from dlens.models.source import TRIO, TRIO_FOLDER
 from dlens.show.report.page import Section
 
-__all__ = ["SEEDS_TASK", "kept_in_a_row", "seeds_section"]
+__all__ = ["SEEDS_APART", "SEEDS_TASK", "kept_apart", "kept_in_a_row", "seeds_section"]
 
 _RUN = re.compile(r"(ar-init|ar|diffusion)(?:-(s?)(\d+))?")
 SEEDS_TASK = "trio-code"
+SEEDS_APART = (1, 3, 5)
 _TEXTS = "16 held-out texts of each of four domains, without masks"
 _COLUMNS = (
     "run",
@@ -34,6 +35,7 @@ _COLUMNS = (
 )
 # What is skipped in three blocks in a row, by the names of effects.json.
 _EARLY, _LATE = "skip early consecutive", "skip late consecutive"
+_APART = "skip early non-adjacent"
 
 
 def seeds_section(removed: Mapping[str, Sequence[int]] | None = None, folder: Path = TRIO_FOLDER) -> Section | None:
@@ -64,18 +66,29 @@ def kept_in_a_row(model: str, folder: Path = TRIO_FOLDER) -> tuple[Estimate, Est
     Returns:
         None for other models, and where the file is not there.
     """
+    found = _kept(model, folder, (_EARLY, _LATE))
+    return (found[0], found[1]) if found else None
+
+
+def kept_apart(model: str, folder: Path = TRIO_FOLDER) -> Estimate | None:
+    """The same without three blocks of which no two are neighbours."""
+    found = _kept(model, folder, (_APART,))
+    return found[0] if found else None
+
+
+def _kept(model: str, folder: Path, changes: Sequence[str]) -> list[Estimate]:
+    """What is kept after changes by the names of effects.json; nothing where that is not known."""
     run = _effects(folder).get(model.removeprefix("trio/")) if model in TRIO else None
     if run is None:
-        return None
+        return []
     solved = run["accuracy"][SEEDS_TASK]
     whole = solved["none"]["value"]
     if not whole:
-        return None
-    early, late = (
+        return []
+    return [
         Estimate(*(solved[name][part] / whole for part in ("value", "low", "high")), n=solved[name]["n"])
-        for name in (_EARLY, _LATE)
-    )
-    return early, late
+        for name in changes
+    ]
 
 
 def _effects(folder: Path) -> dict[str, Any]:
@@ -90,10 +103,11 @@ def _text(measured: Mapping[str, Any], removed: Mapping[str, Sequence[int]]) -> 
         "training seeds differ from each other is what they do not cover; compare runs of the same step. These numbers "
         "come with the trio and were taken in another way than those above, so that they differ for the shipped "
         f"models, too: on {_TEXTS} and {' or '.join(map(str, problems))} problems of {SEEDS_TASK}, whatever the "
-        "report's, with a sampler that decodes one token a step where the report's decodes two. Skipped are blocks 1, "
-        "3, 5 (early non-adjacent), 2, 3, 4 (early consecutive) and 11, 12, 13 (late consecutive) of every run, where "
-        "the report chooses the non-adjacent blocks for each model. The share is that of each layer's own largest "
-        "channel. The channel that is set to zero is the largest over all blocks but the last on these texts"
+        "report's, with a sampler that decodes one token a step where the report's decodes two. Skipped are blocks "
+        f"{', '.join(map(str, SEEDS_APART))} (early non-adjacent), 2, 3, 4 (early consecutive) and 11, 12, 13 (late "
+        "consecutive) of every run, where the report chooses the non-adjacent blocks for each model. The share is that "
+        "of each layer's own largest channel. The channel that is set to zero is the largest over all blocks but the "
+        "last on these texts"
         f"{_other_channels(measured, removed)}."
     )
 
@@ -132,7 +146,7 @@ def _numbers(measured: Mapping[str, Any]) -> list[Any]:
     cosine, share = clean["cosine"]["mean"], clean["top_share"]["mean"]
     n = third(len(cosine))
     whole = solved["none"]["value"]
-    changed = ("skip early non-adjacent", _EARLY, _LATE, "zero top channel")
+    changed = (_APART, _EARLY, _LATE, "zero top channel")
     *skipped, zeroed = [solved[name]["value"] / whole if whole and name in solved else nan for name in changed]
     channel = _channel(measured)
     return [fmean(cosine[1 : 1 + n]) - fmean(cosine[-n:]), fmean(share[:n]), whole, *skipped, channel, zeroed]

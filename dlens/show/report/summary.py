@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dlens.caches.cache import Cache
 from dlens.findings.scores.estimate import Estimate
 from dlens.findings.scores.intervals import LEVEL
-from dlens.findings.study.asides import MIRRORED
+from dlens.findings.study.asides import MIRRORED, PLACED
 from dlens.findings.study.claims import PAPERS, Cell, Row
 from dlens.findings.study.parts import NEW_TOKENS, PROMPT_TOKENS, PROMPTS, READING_RATES
 from dlens.findings.study.results import ModelKind
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["cited", "lead", "method", "number", "summary"]
 
+# A model of each kind.
+_BOTH = 2
 # As many have room for their sentences beside each other.
 _SIDE_BY_SIDE = 4
 _OF: Mapping[ModelKind, str] = {"diffusion": "native diffusion", "ar": "AR", "ar-init": "AR-initialised"}
@@ -58,22 +60,24 @@ def _outcome(cells: Sequence[Cell]) -> str:
 
 def _inferred(cells: Sequence[Cell]) -> str:
     n = sum(bool(cell.inferred) for cell in cells)
-    return f" {n} of them {'is' if n == 1 else 'are'} on what follows from other claims." if n else ""
+    verdicts = sum(cell.claimed for cell in cells)
+    return f" {n} of these {verdicts} verdicts {'is' if n == 1 else 'are'} on what follows from other claims." * bool(n)
 
 
 def _tied(rows: Sequence[Row]) -> list[str]:
-    """Which verdicts are no findings of their own: a sentence for those that hold, and one for the others."""
+    """Which verdicts are no findings of their own, a sentence for each question."""
     lines = []
-    for verdict, words in (("holds", "hold"), ("does not hold", "do not")):
-        shared = Counter((cell.tied, row.title) for row in rows for cell in row.cells if _is_tied(cell, verdict))
-        said = [f"{n} {'is' if n == 1 else 'are'} {tied} (“{title}”)" for (tied, title), n in shared.items()]
-        lines += [f"Of those that {words}, {' and '.join(said)}."] if said else []
+    for row in rows:
+        mirrored = [cell for cell in row.cells if cell.tied == MIRRORED and cell.verdict != "undecided"]
+        # What is so by construction cannot be against the claim by construction.
+        placed = sum(cell.tied == PLACED and cell.verdict == "holds" for cell in row.cells)
+        if len(mirrored) == _BOTH:
+            lines.append(f"Two verdicts on “{row.question}” are one number with its sign turned.")
+        if placed == _BOTH:
+            lines.append(f"Two verdicts on “{row.question}” are trivial, as the two models define the ends.")
+        elif placed:
+            lines.append(f"One verdict on “{row.question}” is trivial, as the model defines an end.")
     return lines
-
-
-def _is_tied(cell: Cell, verdict: str) -> bool:
-    # What is so by construction cannot be against the claim by construction.
-    return bool(cell.tied) and cell.verdict == verdict and (cell.tied == MIRRORED or verdict == "holds")
 
 
 def _size(found: Study) -> str:

@@ -146,3 +146,8 @@ def test_one_measure_needs_no_list(ar: dlens.Model) -> None:
             dlens.profile(ar, ["Once"], measures=wrong)
     with unchecked(), refused(ar, ValueError, "rates='0.5'"):
         dlens.profile(ar, ["Once"], rates="0.5")
+
+
+def test_what_has_no_masks_is_not_said_to_read_masked_text() -> None:
+    assert str(profile("trio/ar", ["Once upon a time"])).startswith("Profile of trio/ar on clean inputs (prompts: 1)")
+    assert "on masked inputs" in str(profile("trio/diffusion", ["Once upon a time"]))

@@ -66,13 +66,15 @@ def test_as_many_as_it_takes_are_the_fewest_that_decide() -> None:
     [
         (Bar("no, {percent}", "<", 0.5), "no, as claimed", "yes, against the claim"),
         (
-            Bar("weaker than others, by far", "<", 0),
-            "weaker than others, as claimed",
-            "stronger than others, against the claim",
+            Bar("less than others, by far", "<", 0),
+            "less than others, as claimed",
+            "more than others, against the claim",
         ),
         (Bar("no, it", "<", 0.5, inferred="others"), "no, as inferred", "yes, against what is inferred"),
         (Bar("no, it", "<", 0.5, otherwise="over {percent}"), "no, as claimed", "over 50 %, against the claim"),
+        (Bar("not kept, it", "<", 0.5), "not kept, as claimed", "kept, against the claim"),
         (Bar("no claim", "<", 0.5, claimed=False), "yes", "no"),
+        (Bar("no claim", "<", 0.5, claimed=False, found="breaks"), "breaks", "does not break"),
     ],
 )
 def test_a_verdict_is_said_as_an_answer(bar: Bar, holds: str, fails: str) -> None:

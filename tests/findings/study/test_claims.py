@@ -11,7 +11,7 @@ import pytest
 
 from dlens.findings.study.bars import Bar
 from dlens.findings.study.claims import CLAIMS, COMPRESSION_CLAIMS, claims
-from dlens.findings.study.results import KINDS
+from dlens.findings.study.results import KINDS, ModelKind
 from dlens.findings.study.study import QUICK
 from tests.findings.studies import ANSWERED, EVEN, TRIO, made_model, made_study, small
 
@@ -58,7 +58,7 @@ def test_less_than_native_diffusion_is_decided_against_native_diffusion() -> Non
     init = made_model("ar-init", EVEN, solved=solved(apart="1" * 21 + "0" * 15))
     cells = {cell.model: cell for cell in claims(made_study({"dllm": dllm, "init": init}))[3].cells}
     cell = cells["init"]
-    assert (cell.says, cell.bar) == ("no, less is kept than in native diffusion", "< 0")
+    assert (cell.says, cell.bar) == ("less is kept than in native diffusion", "< 0")
     assert cell.effect.value == pytest.approx(21 / 36 - 9 / 36) and cell.effect.low > 0
     assert cell.verdict == "does not hold"
     shown = {words: own.value for words, own in cell.effect.shown}
@@ -79,7 +79,7 @@ def test_a_sentence_names_the_margin_that_decides_it() -> None:
             assert set(numbers) <= expected, (claim.title, kind)
             if bar.claimed and not numbers:
                 assert bar.margin in (0.0, 0.5) and not bar.ours, (claim.title, kind)
-                assert re.search("nearer|less|weaker|stronger|more|smaller", bar.says), (claim.title, kind)
+                assert re.search("nearer|less|more|smaller", bar.says), (claim.title, kind)
 
 
 def test_a_bar_is_ours_unless_a_paper_names_it_or_the_sentence_compares() -> None:
@@ -99,7 +99,7 @@ def test_what_collapses_keeps_less_than_half() -> None:
     """Where 0.69 is kept, less than 0.9 is, and nothing collapsed."""
     model = made_model("ar", EVEN, solved=solved(apart="1" * 25 + "0" * 11, early_run="1" * 5 + "0" * 31))
     apart, run = (row.cells[0] for row in claims(made_study({"ar": model}))[3:5])
-    assert apart.says == run.says == "no, it collapses: less than 50 % is kept"
+    assert apart.says == run.says == "not kept, it collapses: less than 50 % is left"
     assert apart.bar == "< 0.5 (our bar)"
     assert (apart.verdict, run.verdict) == ("does not hold", "holds")
 
@@ -200,7 +200,7 @@ def test_what_follows_from_other_claims_is_inferred() -> None:
     assert set(inferred) == {(4, "ar"), (5, "ar-init")}
     assert inferred[5, "ar-init"].inferred == "the claim that such models keep AR dynamics"
     held = made_model("ar", EVEN, solved=solved(early_run="0" * 36))
-    assert claims(made_study({"ar": held}))[4].cells[0].answer == "no, as inferred"
+    assert claims(made_study({"ar": held}))[4].cells[0].answer == "not kept, as inferred"
 
 
 def test_a_papers_own_share_beyond_the_bar_is_named() -> None:
@@ -214,6 +214,36 @@ def test_a_papers_own_share_beyond_the_bar_is_named() -> None:
 def test_recency_says_than_what() -> None:
     rows = claims(made_study(TRIO | {"init": made_model("ar-init", EVEN)}))
     assert [cell.answer for cell in rows[1].cells[:2]] == [
-        "stronger than in native diffusion, as claimed",
-        "weaker than in AR, as claimed",
+        "more than in native diffusion, as claimed",
+        "less than in AR, as claimed",
     ]
+
+
+def test_the_cells_of_recency_say_the_index_of_the_model_itself() -> None:
+    cells = claims(made_study(TRIO))[1].cells
+    for cell in cells:
+        itself = dict(cell.effect.beside)["the index itself"]
+        assert cell.note == f"its own index: {itself.value:.3f}" and itself.value != cell.effect.value
+
+
+def test_each_question_says_which_blocks_are_early() -> None:
+    own = made_model("ar", [0.1, *[0.9] * 15])
+    runs = {"apart": (7, 9, 12), "early run": (2, 3, 4), "late run": (11, 12, 13)}
+    changes = {name: replace(change, layers=runs.get(name, ())) for name, change in own.changes.items()}
+    rows = claims(made_study({"ar": replace(own, changes=changes)}))
+    questions = [row.question for row in rows]
+    assert questions[0] == "Are early layers (blocks 1 to 5) redundant?"
+    assert ", consecutive and early (blocks 2 to 4): " in questions[4]
+    assert questions[5] == "Are early layers (blocks 2 to 4) easier to skip than late ones (blocks 11 to 13)?"
+    assert all("(blocks 0 to 4)?" in question for question in questions[6:])
+    assert rows[3].cells[0].note == "blocks 7, 9, 12"
+    shallow = made_study({"ar": replace(own, changes=changes), "other": made_model("ar", EVEN)})
+    assert "(blocks 0 to 4 or blocks 0, 1)" in claims(shallow)[6].question
+
+
+def test_a_model_breaks_or_does_not_and_accuracy_is_kept_or_not() -> None:
+    """So that "no" is not harm in one row and health in another."""
+    kinds: tuple[ModelKind, ...] = ("ar", "diffusion", "ar-init")
+    rows = claims(made_study({kind: made_model(kind, EVEN, solved=solved()) for kind in kinds}))
+    answers = {cell.answer.partition(",")[0] for row in (*rows[3:5], rows[7]) for cell in row.cells}
+    assert not answers & {"yes", "no"} and rows[7].cells[2].answer == "does not break"

@@ -72,7 +72,7 @@ def test_a_figure_alone_says_whose_it_is_and_where_layer_0_went(profiles: list[P
         assert [mark.text for key in drawn(figure).keys for mark in key.marks if isinstance(mark, Words)] == [
             "trio/ar, clean"
         ]
-    assert "0 is off the axis" in cosine.layout.xaxis.title.text and share.layout.xaxis.title.text == "layer"
+    assert "block 0 is not drawn" in cosine.layout.xaxis.title.text and share.layout.xaxis.title.text == "layer"
     assert cosine.data[0].y[0] < cosine.layout.yaxis.range[0]
     for draw in (figures.channel_share, figures.cosine_by_noise, figures.share_by_noise):
         assert "trio/diffusion" in draw(profiles[1]).layout.yaxis.title.text

@@ -9,7 +9,8 @@ import pytest
 
 from dlens.findings.layers.profile import Profile
 from dlens.findings.study.claims import claims
-from dlens.show.report.page import profile_page, save_page
+from dlens.show.report.page import Section, profile_page, save_page
+from dlens.show.report.page import page as page_of
 from dlens.show.report.report import report_page
 from tests.browser import faults
 from tests.findings.studies import made_model, made_study
@@ -30,7 +31,7 @@ def report_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_page(report_page(study, claims(study)), tmp_path_factory.mktemp("report") / "report.html")
 
 
-def opened(chromium: Any, path: Path, width: int) -> Any:
+def opened(chromium: Any, path: Path, width: int, drawn: bool = True) -> Any:
     """A page, with what went wrong while it was opened in `page.wrong`."""
     page = chromium.new_page(viewport={"width": width, "height": 900})
     page.wrong = []
@@ -40,7 +41,8 @@ def opened(chromium: Any, path: Path, width: int) -> Any:
     page.on("pageerror", lambda error: page.wrong.append(str(error)))
     page.on("request", lambda asked: None if asked.url == path.as_uri() else page.wrong.append(asked.url))
     page.goto(path.as_uri())
-    page.locator("figure svg").last.wait_for(state="attached")
+    if drawn:
+        page.locator("figure svg").last.wait_for(state="attached")
     return page
 
 
@@ -91,6 +93,40 @@ def test_what_holds_is_on_the_first_screen(chromium: Any, report_file: Path) -> 
     page.locator(".matrix a[href='#question-4']").click()
     row = page.locator("#question-4").bounding_box()
     assert -1 < row["y"] < 900
+    page.close()
+
+
+def test_nothing_of_a_cell_lies_under_its_question_on_a_narrow_screen(chromium: Any, report_file: Path) -> None:
+    page = opened(chromium, report_file, 390)
+    page.locator(".matrix").evaluate("table => { table.parentElement.scrollLeft = 10000 }")
+    covered = page.evaluate("""[...document.querySelectorAll(".matrix tbody tr")].flatMap((row) => {
+        const question = row.querySelector("th").getBoundingClientRect();
+        return [...row.querySelectorAll("td")].map((cell) => {
+            const range = document.createRange();
+            range.selectNodeContents(cell);
+            const own = range.getBoundingClientRect();
+            return own.left < question.right && own.right > question.left && own.top < question.bottom - 1
+                || own.left < 0 || own.right > innerWidth;
+        });
+    })""")
+    assert covered == [False] * 8 * 3
+    # A cell says of which model it is.
+    assert not page.locator(".matrix thead").is_visible()
+    named = page.locator(".matrix td").first.evaluate("cell => getComputedStyle(cell, '::before').content")
+    assert named == '"trio/ar"'
+    page.close()
+
+
+def test_the_numbers_of_a_table_with_sentences_are_on_the_screen(chromium: Any, tmp_path: Path) -> None:
+    words = "the most similar by the cosine averaged over 25, 50 and 75 % of the tokens masked, no two neighbours " * 2
+    columns = ["model", "change", "what", "accuracy", "kept", "low", "high", "problems", "repeated", "an answer"]
+    row = ["trio/diffusion", "skip 3 apart", words, 0.5, 0.83, 0.51, 1.28, 12, 0.1, words]
+    section = Section("Accuracy", "What is kept.", None, columns, [row], folded=False)
+    page = opened(chromium, save_page(page_of("Page", "", [section], ""), tmp_path / "page.html"), 1280, drawn=False)
+    cells = page.locator("section#accuracy td")
+    places = [cell.bounding_box() for cell in cells.all()]
+    assert all(box["x"] + box["width"] <= 1280 for box in places[:8])
+    assert cells.nth(2).evaluate("cell => getComputedStyle(cell).textAlign") == "left"
     page.close()
 
 

@@ -32,7 +32,7 @@ def test_the_papers_number_stands_beside_ours_and_on_its_axis() -> None:
     apart = CELLS[9 + 1]
     assert (
         ">undecided</span>" in apart
-        and "claimed: yes</span>" in apart
+        and "claimed: kept</span>" in apart
         and "paper: 0.918 (LLaDA-8B, 6 of 32, GSM8K)" in apart
         and 'class="paper"' in apart
     )
@@ -45,10 +45,10 @@ def test_each_cell_answers_in_a_word() -> None:
     answers = re.findall(r'class="verdict \w+">([^<]+)<', "".join(CELLS[:6]))
     assert answers == [
         *("no, as claimed", "yes, as claimed", "no, as claimed"),
-        *("stronger than in native diffusion, as claimed", "weaker than in AR, as claimed", "undecided"),
+        *("more than in native diffusion, as claimed", "less than in AR, as claimed", "undecided"),
     ]
     # An answer says the claim, so that it is not said again.
-    assert "claimed:" not in CELLS[0] and "claimed: stronger than in native diffusion</span>" in CELLS[5]
+    assert "claimed:" not in CELLS[0] and "claimed: more than in native diffusion</span>" in CELLS[5]
     # What no paper says of a kind is not said to be claimed.
     assert "inferred: no</span>" in CELLS[17] and "claimed:" not in CELLS[17]
 
@@ -68,13 +68,13 @@ def places(cell: str, pattern: str) -> list[float]:
 
 def test_pictures_of_a_row_share_an_axis_and_shade_the_claimed_side() -> None:
     ar, dllm = CELLS[18], CELLS[19]
-    (bar_ar,), (bar_dllm,) = (places(cell, r'class="bar" x1="([\d.]+)"') for cell in (ar, dllm))
+    (bar_ar,), (bar_dllm,) = (places(cell, r'class="bar ours" x1="([\d.]+)"') for cell in (ar, dllm))
     assert bar_ar == bar_dllm
     # Claimed to be below the bar of the AR model, and above that of the diffusion model.
     assert places(ar, r'class="side" x="([\d.]+)"') == [0.0]
     assert places(dllm, r'class="side" x="([\d.]+)"') == [bar_dllm]
     # Nothing is claimed of the third.
-    assert 'class="side"' not in CELLS[20] and 'class="bar"' in CELLS[20]
+    assert 'class="side"' not in CELLS[20] and 'class="bar ours"' in CELLS[20]
     (low,), (high,) = (places(cell, r'cx="([\d.]+)"') for cell in (ar, dllm))
     assert low < bar_ar < high
 
@@ -84,3 +84,26 @@ def test_what_is_not_measurable_has_no_dot() -> None:
     rows = claims(made_study({"ar": made_model("ar", EVEN, solved=nothing)}))
     cell = str(matrix(rows)).split("<td ")[4]
     assert "<circle" not in cell and ">not measurable</span>" in cell
+
+
+def test_where_accuracy_says_the_reverse_of_the_loss_the_cell_says_by_what_it_is() -> None:
+    cells = str(matrix(ROWS, ["dllm"])).split("<td ")[1:]
+    assert [number for number, cell in enumerate(cells) if "by loss; accuracy says the reverse" in cell] == [16]
+    assert "accuracy says the reverse" not in HTML
+
+
+def test_bars_of_ours_are_told_from_those_of_papers() -> None:
+    drawn = re.findall(r'class="bar( ours)?"', "".join(CELLS))
+    assert [bool(ours) for ours in drawn] == ["(our bar)" in cell.bar for row in ROWS for cell in row.cells]
+    assert "dotted our bar, a number that dlens chose" in HTML
+
+
+def test_the_number_of_a_paper_is_said_to_be_as_others_give_it() -> None:
+    assert "as others who wrote of the paper give it" in " ".join(HTML.split())
+
+
+def test_a_share_above_all_is_explained_where_there_is_one() -> None:
+    words = "Where the interval of a share ends above 1"
+    assert words in HTML
+    nothing = dict.fromkeys(("whole", "apart", "early run", "no outlier", "no random"), "0000")
+    assert words not in str(matrix(claims(made_study({"ar": made_model("ar", EVEN, solved=nothing)}))))

@@ -8,7 +8,7 @@ import numpy as np
 
 from dlens.findings.study.results import ModelStudy
 from dlens.findings.study.study import Study
-from dlens.show.report.remarks import remarks
+from dlens.show.report.remarks import remarks, reversed_by_accuracy
 from tests.findings.studies import EVEN, made_model, made_study
 
 LEVEL = [0.1, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9]
@@ -100,3 +100,27 @@ def test_the_trio_is_compared_with_its_own_table_of_seeds() -> None:
     # trio/ar keeps less without early blocks, as its loss says; other tasks are not in the table.
     assert remarks(made_study({"trio/ar": model})) == []
     assert remarks(replace(made_study({"trio/diffusion": model}), task="trio-math")) == []
+    assert reversed_by_accuracy(made_study({"trio/diffusion": model, "trio/ar": model})) == ["trio/diffusion"]
+
+
+def test_other_blocks_of_the_same_question_are_named_where_they_keep_another_share() -> None:
+    own = made_model("ar", LEVEL, solved={"whole": "1" * 12, "apart": "1" * 11 + "0"})
+    changes = own.changes | {"apart": replace(own.changes["apart"], layers=(7, 9, 12))}
+    chosen = replace(own, changes=changes)
+    (line,) = remarks(made_study({"trio/ar": chosen}))
+    assert "in the table of training seeds they are blocks 1, 3, 5. trio/ar keeps 0.92 [" in line
+    assert "] without blocks 7, 9, 12 and 0.000 [" in line
+    (both,) = remarks(made_study({"trio/ar": chosen, "trio/ar-init": replace(chosen, kind="ar-init")}))
+    assert "; trio/ar-init keeps 0.92 [" in both
+    # The same blocks, another model, another task, nothing answered, or too few problems to tell.
+    same = replace(own, changes=own.changes | {"apart": replace(own.changes["apart"], layers=(1, 3, 5))})
+    few = made_model("ar", LEVEL, solved={"whole": "11", "apart": "00"}).answers
+    none = replace(chosen, answers={"whole": own.answers["whole"]})
+    for study in (
+        made_study({"trio/ar": same}),
+        made_study({"other": chosen}),
+        replace(made_study({"trio/ar": chosen}), task="trio-math"),
+        made_study({"trio/ar": none}),
+        made_study({"trio/ar": replace(chosen, answers=few)}),
+    ):
+        assert remarks(study) == []

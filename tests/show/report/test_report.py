@@ -52,7 +52,7 @@ def test_names_and_answers_are_escaped() -> None:
     assert "<title>Diffusion and autoregressive models, layer by layer: model &lt;b&gt;&amp;&#34;&#39;</title>" in html
     assert '<td data-model="model &lt;b&gt;&amp;&#34;&#39;">' in html
     assert "problems of task &lt;b&gt;&amp;&#34;&#39;" in html
-    assert "<td>an answer &lt;b&gt;&amp;\"'</td>" in html
+    assert '<td class="words">an answer &lt;b&gt;&amp;"\'</td>' in html
 
 
 def test_a_deep_study_has_the_same_skip_at_matched_points_and_in_thirds() -> None:

@@ -116,9 +116,21 @@ def test_no_interval_of_a_share_goes_below_nothing() -> None:
 
 def test_captions_explain_what_is_drawn(shown: dict[str, Section]) -> None:
     kept, costs = shown["What is kept of the accuracy"].text, shown["What it costs in loss"].text
-    assert "apart: skips 1 of 7 blocks (14.29 %), no two neighbours; early run: " in kept
-    assert "late run: " not in kept and "no next: " not in kept
-    assert "late run: " in costs and "no next: " in costs and "mean outlier: " in costs
+    assert "Skip 1 apart: 1 of 7 blocks (14.29 %), no two neighbours; largest early channel to zero: of the " in kept
+    assert "next ones to zero: " not in kept and "next ones to zero: the next largest" in costs
+
+
+def test_bands_are_explained_once(shown: dict[str, Section]) -> None:
+    words = "Bands, here and below: 95 % intervals over 6 texts; wide where one text differs"
+    assert [title for title, section in shown.items() if words in section.text] == ["What each block changes"]
+
+
+def test_models_that_skip_several_numbers_of_blocks_share_a_row() -> None:
+    own = made_model("ar", SHORT)
+    changes = {name: replace(change, layers=(1, 3) * bool(change.layers)) for name, change in own.changes.items()}
+    study = made_study({"a": own, "b": replace(own, changes=changes)})
+    section = next(each for each in sections(study, claims(study)) if each.title == "What is kept of the accuracy")
+    assert [line.customdata[0][0] for line in drawn(section)] == ["skip blocks apart"] * 2
 
 
 def test_distances_count_from_1(shown: dict[str, Section]) -> None:
@@ -142,8 +154,14 @@ def test_models_of_unlike_depth_share_an_axis_of_depth() -> None:
 def test_what_is_kept_is_drawn_without_the_model_as_it_is(shown: dict[str, Section]) -> None:
     section = shown["What is kept of the accuracy"]
     line = drawn(section)[0]
-    assert [name for name, *_ in line.customdata] == ["apart", "early run", "no outlier", "no random", "no largest"]
-    assert [row[:2] for row in section.rows[:2]] == [["ar", "whole"], ["ar", "apart"]]
+    assert [name for name, *_ in line.customdata] == [
+        "skip 1 apart",
+        "skip 1 in a row, early",
+        "largest early channel to zero",
+        "random channel to zero",
+        "largest channel to zero",
+    ]
+    assert [row[:2] for row in section.rows[:2]] == [["ar", "as it is"], ["ar", "skip 1 apart"]]
     assert section.rows[0][3:5] == [0.5, 1.0] and section.rows[0][7] == 8
     # All of the model as it is, is kept: there is nothing to be unsure of.
     assert [isnan(end) for end in section.rows[0][5:7]] == [True] * 2 and section.rows[1][5] < section.rows[1][4]
@@ -151,8 +169,8 @@ def test_what_is_kept_is_drawn_without_the_model_as_it_is(shown: dict[str, Secti
 
 def test_the_loss_rises_from_the_model_as_it_is(shown: dict[str, Section]) -> None:
     rows = shown["What it costs in loss"].rows
-    assert rows[0][:3] == ["ar", "whole", "as it is"] and rows[0][7] == 0.0
-    assert rows[1][:2] == ["ar", "apart"] and rows[1][3:5] == [rows[0][3], 0.0] and rows[1][7] == 0.125
+    assert rows[0][:3] == ["ar", "as it is", "as it is"] and rows[0][7] == 0.0
+    assert rows[1][:2] == ["ar", "skip 1 apart"] and rows[1][3:5] == [rows[0][3], 0.0] and rows[1][7] == 0.125
 
 
 def test_the_matched_point_is_where_half_is_decided(shown: dict[str, Section]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dlens.models.source import TRIO_FOLDER
-from dlens.show.report.seeds import kept_in_a_row, seeds_section
+from dlens.show.report.seeds import SEEDS_APART, kept_apart, kept_in_a_row, seeds_section
 from recipes.trio import effects
 
 EARLY = [0.1, 0.99, 0.99, 0.95, 0.9, 0.9, 0.8]
@@ -72,3 +72,10 @@ def test_what_is_kept_in_a_row_is_that_of_the_shipped_models() -> None:
     assert (round(early.value, 3), round(late.value, 3), early.n) == (0.168, 0.034, 500)
     assert early.low < early.value < early.high and late.high < early.low
     assert kept_in_a_row("other/diffusion") is None and kept_in_a_row("trio/ar", TRIO_FOLDER / "none") is None
+
+
+def test_what_is_kept_apart_is_that_of_the_shipped_models() -> None:
+    found = kept_apart("trio/ar")
+    assert found is not None and found.n == 500 and found.low <= found.value < found.high < 0.05
+    assert tuple(effects.SKIPS["early non-adjacent"]) == SEEDS_APART
+    assert kept_apart("other/ar") is None and kept_apart("trio/ar", TRIO_FOLDER / "none") is None

@@ -193,28 +193,29 @@ def test_the_count_says_which_verdicts_share_a_number_or_are_so_by_construction(
     rows = claims(both)
     assert [cell.verdict for row in rows[1:3] for cell in row.cells] == ["holds"] * 4
     words = lead(both, rows)
-    line = "2 are so by construction, at an end of the line on which models are placed"
+    recency, dynamics = (row.question for row in rows[1:3])
     assert (
-        "Of those that hold, 2 are one number with its sign turned (“Recency bias”) and "
-        f"{line} (“AR-initialised models keep AR dynamics”)." in words
+        f"Two verdicts on “{recency}” are one number with its sign turned. "
+        f"Two verdicts on “{dynamics}” are trivial, as the two models define the ends." in words
     )
     # Neither is so where there are two of a kind and the texts decide, nor of one model alone.
     for study in (made_study({"ar": models["ar"]}), made_study(models | {"other": made_model("diffusion", EARLY)})):
-        assert "sign turned" not in lead(study, claims(study)) and "2 are so by" not in lead(study, claims(study))
+        assert "sign turned" not in (said := lead(study, claims(study))) and "Two verdicts" not in said
     turned = made_study({"ar": made_model("ar", EVEN, 0.1), "dllm": made_model("diffusion", EARLY, 0.3)})
-    assert "Of those that do not, 2 are one number with its sign turned (“Recency bias”)." in lead(
-        turned, claims(turned)
-    )
+    assert f"Two verdicts on “{recency}” are one number with its sign turned." in lead(turned, claims(turned))
+    two_of_one = made_study(models | {"other": made_model("diffusion", EARLY)})
+    said = lead(two_of_one, claims(two_of_one))
+    assert f"One verdict on “{dynamics}” is trivial, as the model defines an end." in said
 
 
 def test_what_is_inferred_says_from_what_and_is_counted() -> None:
     study = made_study({"ar": made_model("ar", EVEN), "init": made_model("ar-init", EVEN)})
     rows = claims(study)
-    assert " 2 of them are on what follows from other claims." in lead(study, rows)
+    assert " 2 of these 14 verdicts are on what follows from other claims." in lead(study, rows)
     cells = report_page(study, rows).split('<table class="claims">')[1].split("<td ")[1:]
-    assert "inferred of AR: no, it collapses" in cells[8] and "inferred &lt; 0.5 (our bar)" in cells[8]
+    assert "inferred of AR: not kept, it collapses" in cells[8] and "inferred &lt; 0.5 (our bar)" in cells[8]
     assert "<small>inferred from the claim that such models keep AR dynamics</small>" in cells[11]
-    assert sum("inferred" in cell.split("</td>")[0] for cell in cells) == 2
+    assert sum("inferred" in cell.split("</td>")[0] for cell in cells[: 8 * 2]) == 2
 
 
 def test_masks_are_apart_and_nothing_is_said_of_what_they_do(found: Study) -> None:
