@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 
 from dlens.checks import quoted, refuse
-from dlens.findings.layers.profile import Profile, profile
+from dlens.findings.layers.profile import Profile, inputs_read, profile
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -36,7 +36,7 @@ class Comparison:
         >>> dict(table.to_xarray().sizes), dict(table.by_depth(points=5).sizes)
         ({'model': 2, 'layer': 16}, {'model': 2, 'depth': 5})
         >>> print(table)
-        Comparison of 2 models on masked inputs (prompts: 1)
+        Comparison of 2 models on clean and masked inputs (prompts: 1)
           ar: trio/ar, 16 layers
           dllm: trio/diffusion, 16 layers
     """
@@ -99,7 +99,8 @@ class Comparison:
 
     def __str__(self) -> str:
         first = next(iter(self.profiles.values()))
-        head = f"Comparison of {len(self.profiles)} models on {first.inputs} inputs (prompts: {first.n_prompts})"
+        read = " and ".join(dict.fromkeys(inputs_read(own) for own in self.profiles.values()))
+        head = f"Comparison of {len(self.profiles)} models on {read} inputs (prompts: {first.n_prompts})"
         return "\n".join(
             [head, *(f"  {name}: {own.model}, {own.n_layers} layers" for name, own in self.profiles.items())]
         )

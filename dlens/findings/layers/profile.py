@@ -33,6 +33,7 @@ __all__ = [
     "Running",
     "dataset_from_json",
     "dataset_to_json",
+    "inputs_read",
     "profile",
 ]
 
@@ -92,9 +93,8 @@ class Profile:
         object.__setattr__(self, "measures", Measures(self.measures))
 
     def __str__(self) -> str:
-        # What has no masks reads clean what others read masked.
-        inputs = "clean" if self.inputs == "masked" and self.objective == "autoregressive" else self.inputs
-        head = f"Profile of {self.model} on {inputs} inputs (prompts: {self.n_prompts}): {self.n_layers} layers"
+        read = f"{inputs_read(self)} inputs (prompts: {self.n_prompts})"
+        head = f"Profile of {self.model} on {read}: {self.n_layers} layers"
         return "; ".join([head, *(entry["words"] for entry in self.plan), f"measures: {', '.join(self.measures)}"])
 
     __repr__ = __str__
@@ -155,6 +155,11 @@ class Profile:
     def save(self, path: str | Path) -> Path:
         """Write it as JSON, whole or not at all."""
         return write_text(as_path(path, "path"), self.to_json())
+
+
+def inputs_read(own: Profile) -> str:
+    """The inputs of a profile in a word: what has no masks reads clean what others read masked."""
+    return "clean" if own.inputs == "masked" and own.objective == "autoregressive" else own.inputs
 
 
 def dataset_to_json(dataset: xr.Dataset) -> dict[str, Any]:
