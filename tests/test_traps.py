@@ -585,7 +585,7 @@ def test_trap_27_a_claim_is_decided_by_what_its_sentence_says() -> None:
     rows = claims(study)
     less = rows[3].cells[1]
     # 0.58 of the accuracy is less than 0.9, and more than the 0.25 of native diffusion.
-    assert less.says == "no, less is kept than in native diffusion" and less.verdict == "does not hold"
+    assert less.says == "less is kept than in native diffusion" and less.verdict == "does not hold"
     claimed = [cell.verdict for row in rows for cell in row.cells if cell.claimed]
     assert len(claimed) == 2 * 8 - 2
     assert f"Of 14 verdicts on what they claim of each kind of model, {claimed.count('holds')} hold" in lead(
