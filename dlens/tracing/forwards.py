@@ -8,6 +8,7 @@ from typing import Any, final
 
 import torch
 
+from dlens.axes import TokenIds, TokenMask
 from dlens.ops.base.edit import Edit
 from dlens.tracing.planning.inputs import Batch
 from dlens.tracing.prepare import Prepared
@@ -16,7 +17,7 @@ from dlens.tracing.step.gather import Gather
 from dlens.tracing.step.program import Active
 from dlens.tracing.step.state import Group, StepState, forward_state, step_mask
 
-__all__ = ["Forwards", "run_forwards"]
+__all__ = ["Forwards", "run_forwards", "state_of"]
 
 
 def run_forwards(prepared: Prepared, batches: Iterable[Batch]) -> int:
@@ -79,7 +80,8 @@ class Forwards:
     def _begin(self, batch: Batch) -> dict[str, Any]:
         """Note what is known of a forward; what to call the module with."""
         model, collector = self.prepared.model, self.prepared.collector
-        here, plan = self._state(batch), self.prepared.plan.of(batch.real)
+        group, plan = Group(tuple(range(len(batch.ids))), 0), self.prepared.plan.of(batch.real)
+        here = state_of(self.prepared, group, batch.ids, batch.real)
         actives = active_at(plan, here)
         collector.fired = {active.planned.index for active in actives if _acts(active, here)}
         assert isinstance(collector.gather, Gather)
@@ -87,13 +89,16 @@ class Forwards:
         there = batch.to(model.device)
         self._now, self._actives, self._begun = here, actives, self._begun + 1
         if there is not batch:
-            self._now, self._actives = self._state(there), active_at(plan.to(model.device), here)
+            self._now = state_of(self.prepared, group, there.ids, there.real)
+            self._actives = active_at(plan.to(model.device), here)
         return model.family.inputs(there.ids, there.real if batch.padded else None)
 
-    def _state(self, batch: Batch) -> StepState:
-        has_noise, mask = self.prepared.target.has_noise, self.prepared.model.family.mask_token_id
-        masked = batch.ids == mask if has_noise else torch.zeros_like(batch.real)
-        return forward_state(Group(tuple(range(len(batch.ids))), 0), batch.real, masked, has_noise)
+
+def state_of(prepared: Prepared, group: Group, ids: TokenIds, real: TokenMask) -> StepState:
+    """What is known of a forward, where its prompts are."""
+    has_noise, mask = prepared.target.has_noise, prepared.model.family.mask_token_id
+    masked = ids == mask if has_noise else torch.zeros_like(real)
+    return forward_state(group, real, masked, has_noise)
 
 
 def _acts(active: Active, state: StepState) -> bool:

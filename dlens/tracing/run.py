@@ -17,6 +17,7 @@ from dlens.ops.base.target import Target
 from dlens.tracing.decoding import run_decoding
 from dlens.tracing.denoising import run_denoising
 from dlens.tracing.finish import Outcome, finish
+from dlens.tracing.forwards import state_of
 from dlens.tracing.planning.inputs import as_batch, refuse_too_long
 from dlens.tracing.planning.shape import run_shape
 from dlens.tracing.prepare import Prepared, check_run, groups, prepare
@@ -25,7 +26,7 @@ from dlens.tracing.progress import hold
 from dlens.tracing.records.finite import broken_forward, broken_notes
 from dlens.tracing.records.record import Record
 from dlens.tracing.settings import RunSettings, check_settings
-from dlens.tracing.step.state import Group, forward_state
+from dlens.tracing.step.state import Group
 
 __all__ = ["run_forward", "run_generation"]
 
@@ -56,9 +57,7 @@ def run_forward(
 def _forward_group(
     prepared: Prepared, group: Group, ids: TokenIds, real: TokenMask
 ) -> tuple[StepCost, Bool[Tensor, ""]]:
-    model, has_noise = prepared.model, prepared.target.has_noise
-    masked = ids == model.family.mask_token_id if has_noise else torch.zeros_like(real)
-    state = forward_state(group, real, masked, has_noise)
+    model, state = prepared.model, state_of(prepared, group, ids, real)
     inputs = model.family.inputs(ids, None if bool(real.all()) else real)
     logits = prepared.run(lambda step, args, kwargs: state, lambda: model.module(**inputs).logits)
     return StepCost(len(ids), ids.shape[-1]), broken_forward(logits, real)

@@ -17,7 +17,7 @@ from dlens.tracing.records.record import Record
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["caption_of", "captioned"]
+__all__ = ["caption_of", "captioned", "counted"]
 
 # As much of a text as tells it from others.
 _LENGTH = 60
@@ -65,10 +65,10 @@ def _(found: str) -> str:
 @_words.register
 def _(found: Record) -> str:
     texts = [_text(found, row) for row in range(len(found.tokens))]
-    shown = _quoted([text for text in texts if text]) or _count(len(texts), "text")
+    shown = _quoted([text for text in texts if text]) or counted(len(texts), "text")
     if found.kind != "forward":
         new = int((~found.is_prompt & ~found.is_pad).sum(-1).max())
-        shown = f"{_count(new, 'new token')} after {shown}"
+        shown = f"{counted(new, 'new token')} after {shown}"
     return _with_plan(shown, found.plan)
 
 
@@ -79,7 +79,7 @@ def _text(record: Record, row: int) -> str:
 
 @_words.register
 def _(found: Profile) -> str:
-    return _with_plan(f"{_count(found.n_prompts, 'text')}, {_count(found.n_tokens, 'token')}", found.plan)
+    return _with_plan(f"{counted(found.n_prompts, 'text')}, {counted(found.n_tokens, 'token')}", found.plan)
 
 
 @_words.register
@@ -100,18 +100,18 @@ def _(found: Phases) -> str:
 
 
 def _problems(found: Retention | Collapse) -> str:
-    return f"{_count(found.n, 'problem')} of {found.task}, seed {found.seed}"
+    return f"{counted(found.n, 'problem')} of {found.task}, seed {found.seed}"
 
 
 @_words.register
 def _(found: Disruption) -> str:
-    return _with_plan(_count(found.n_prompts, "text"), found.plan)
+    return _with_plan(counted(found.n_prompts, "text"), found.plan)
 
 
 @_words.register
 def _(found: Attribution) -> str:
     masked = "" if found.noise is None else f", {found.noise:.0%} masked"
-    pairs = f"{_count(found.n, 'pair')} of texts" if found.n > 1 else "a pair of texts"
+    pairs = f"{counted(found.n, 'pair')} of texts" if found.n > 1 else "a pair of texts"
     return _with_plan(f"{found.model}, {found.method} at {found.at}, {pairs}{masked}", found.plan)
 
 
@@ -120,7 +120,13 @@ def _with_plan(words: str, plan: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join([words, *(entry["words"] for entry in plan if entry.get("op") not in _READING)])
 
 
-def _count(n: int, what: str) -> str:
+def counted(n: int, what: str) -> str:
+    """A number of things in words.
+
+    Examples:
+        >>> counted(1, "text"), counted(3, "text")
+        ('1 text', '3 texts')
+    """
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
@@ -130,4 +136,4 @@ def _quoted(texts: Sequence[str]) -> str:
         return ""
     flat = " ".join(texts[0].split())
     first = f"“{flat if len(flat) <= _LENGTH else flat[: _LENGTH - 1].rstrip() + '…'}”"
-    return first if len(texts) == 1 else f"{_count(len(texts), 'text')}, the first {first}"
+    return first if len(texts) == 1 else f"{counted(len(texts), 'text')}, the first {first}"

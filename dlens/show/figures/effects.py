@@ -11,7 +11,7 @@ from dlens.findings.effects.disruption import Disruption
 from dlens.findings.effects.phases import Phases
 from dlens.findings.effects.retention import Retention
 from dlens.findings.layers.compare import Comparison, relative_depth
-from dlens.show.figures.captions import captioned
+from dlens.show.figures.captions import captioned, counted
 from dlens.show.figures.statistics import Statistic, bands, lines, whiskers
 from dlens.show.figures.style import all_of, nth_colour, spelt, styled
 
@@ -219,8 +219,8 @@ def channel_by_layer(found: Sequence[Collapse], value: str = "energy_share", axi
 
 def _continued(about: Mapping[Any, Any]) -> str:
     """What a model decoded while it was seen where its channel lives."""
-    n = about["n_prompts"]
-    return f"{n} text{'s' * (n != 1)}, continued by {about['new_tokens']} tokens, seed {about['seed']}"
+    texts = counted(about["n_prompts"], "text")
+    return f"{texts}, continued by {about['new_tokens']} tokens, seed {about['seed']}"
 
 
 def comparison_lines(table: Comparison, value: str, axis: str = "depth") -> go.Figure:

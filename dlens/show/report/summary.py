@@ -16,6 +16,7 @@ from dlens.findings.study.parts import NEW_TOKENS, PROMPT_TOKENS, PROMPTS, READI
 from dlens.findings.study.results import ModelKind
 from dlens.findings.study.study import Study
 from dlens.html import rendered
+from dlens.show.figures.captions import counted
 from dlens.show.report.matrix import row_anchor
 from dlens.show.report.published import ADDRESSES, UNTESTED
 from dlens.show.report.words import CLASSES, claimed_word, colour_of, margin, number
@@ -39,7 +40,7 @@ def lead(found: Study, rows: Sequence[Row]) -> str:
     papers = " and ".join(f"“{title}” ({number})" for number, title in PAPERS.items())
     return (
         f"Two papers compare diffusion and autoregressive language models layer by layer: {papers}. Here "
-        f"{len(rows)} questions that they answer are asked of {_count(len(found.models), 'model')}. "
+        f"{len(rows)} questions that they answer are asked of {counted(len(found.models), 'model')}. "
         f"{_outcome([cell for row in rows for cell in row.cells])} {''.join(f'{line} ' for line in _tied(rows))}"
         f"{_size(found)}"
     )
@@ -47,12 +48,12 @@ def lead(found: Study, rows: Sequence[Row]) -> str:
 
 def _outcome(cells: Sequence[Cell]) -> str:
     claimed = [cell.verdict for cell in cells if cell.claimed]
-    counted = Counter(claimed)
-    holds, fails, undecided = (counted[verdict] for verdict in CLASSES)
+    classes = Counter(claimed)
+    holds, fails, undecided = (classes[verdict] for verdict in CLASSES)
     others = len(cells) - len(claimed)
-    besides = f" {_count(others, 'more cell')} {'is' if others == 1 else 'are'} about what the papers do not claim."
+    besides = f" {counted(others, 'more cell')} {'is' if others == 1 else 'are'} about what the papers do not claim."
     return (
-        f"Of {_count(len(claimed), 'verdict')} on what they claim of each kind of model, {holds} "
+        f"Of {counted(len(claimed), 'verdict')} on what they claim of each kind of model, {holds} "
         f"{'holds' if holds == 1 else 'hold'}, {fails} {'does' if fails == 1 else 'do'} not hold and {undecided} "
         f"{'is' if undecided == 1 else 'are'} undecided.{_inferred(cells)}{besides if others else ''}"
     )
@@ -82,15 +83,11 @@ def _tied(rows: Sequence[Row]) -> list[str]:
 
 def _size(found: Study) -> str:
     settings = found.settings
-    much = f"{_count(_n_texts(found), 'text')} and {_count(settings.problems, 'problem')} of {found.task}"
+    much = f"{counted(_n_texts(found), 'text')} and {counted(settings.problems, 'problem')} of {found.task}"
     much += f", decoded by diffusion models with {settings.cache}" if isinstance(settings.cache, Cache) else ""
     if settings.deep:
         return f"Measured on {much}."
     return f"This is a quick run: {much}; run without --quick for narrower intervals."
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def summary(asked: str, rows: Sequence[Row], odd: Sequence[str] = (), example: str = "") -> Markup:
@@ -191,7 +188,7 @@ def _cached(cache: Cache) -> str:
 def _deep(found: Study) -> str:
     prompts = min(PROMPTS, _n_texts(found))
     return (
-        f"Matched points: the model as it is continues the first {PROMPT_TOKENS} tokens of {_count(prompts, 'text')} "
+        f"Matched points: the model as it is continues the first {PROMPT_TOKENS} tokens of {counted(prompts, 'text')} "
         f"by {NEW_TOKENS} tokens; where half of these are decided, its canvas is read with and without the skip. "
         f"Thirds: {found.settings.n_thirds} of the problems, thirds of the planned steps of a diffusion model, and of "
         f"an autoregressive model's own answer."
