@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,25 @@ def _large(model: dlens.Model, plain: dlens.Model, rounds: int, steps: int, widt
                 yield Row.of(f"{rows}: {what} / the published loop", NAME, ratio, BUDGETS.get((batch, what)))
         extra = (peak_bytes(cases["all four measures"]) - peak_bytes(cases["all four measures, eager"])) / 2**30
         yield Row(f"{rows}: memory of all four measures, above eager", NAME, extra, 1.0, unit="GiB")
+        if ids.is_cuda:
+            waits = _waits(chains["all four measures"], ids, new)
+            yield Row(f"{rows}: a further step waits for the GPU", NAME, waits, 0.0, unit="times")
+
+
+def _waits(chain: dlens.Trace, ids: Tensor, new: int) -> float:
+    """How often a further step waits for what the GPU computes: that of 64 steps less that of 32, a step."""
+    found = []
+    for steps in (32, 64):
+        sampler = dlens.samplers.LLaDA(steps=steps, block_length=32)
+        with warnings.catch_warnings(record=True) as waits:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                chain.generate(ids, new, sampler=sampler, progress=False)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        found.append(sum("synchronizing" in str(wait.message) for wait in waits))
+    return (found[1] - found[0]) / 32
 
 
 def _small(model: dlens.Model, rounds: int, steps: int) -> Iterator[Row]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import resource
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -44,7 +45,7 @@ def main(
         device: where the models are.
     """
     torch.set_num_threads(threads)
-    rows = [*_memory(prompts), *_speed(rounds, device, small_only)]
+    rows = itertools.chain(_memory(prompts), _speed(rounds, device, small_only))
     module = "benchmarks.streams" if device == "cpu" else f"benchmarks.streams --device {device}"
     publish(rows, json, module, device, prompts=prompts, rounds=rounds, small_only=small_only, threads=threads)
 
@@ -55,21 +56,21 @@ def _prompts(n: int, vocab: int, width: int = WIDTH) -> list[list[int]]:
     return [torch.randint(8, vocab, (length,), generator=generator).tolist() for length in lengths]
 
 
-def _memory(n: int) -> list[Row]:
+def _memory(n: int) -> Iterator[Row]:
     """The most memory that the process ever had, which is why it comes first and goes from little to much."""
     if n == 0:
-        return []
+        return
     # Most of the model is skipped, as memory is what matters.
     trace = dlens.trace(MODEL).skip(range(2, 16)).capture("resid_post", layers=1)
     prompts = _prompts(n, trace.model.vocab_size, width=16)
-    rows = [_peak("before", None)]
+    yield _peak("before", None)
     with tempfile.TemporaryDirectory() as folder:
         for part in (n // 10, n // 2, n):
             trace.stream(prompts[:part], Path(folder) / str(part), batch_size=64, progress=False)
-            rows.append(_peak(f"{part} prompts streamed", 1.0))
+            yield _peak(f"{part} prompts streamed", 1.0)
         for _ in dlens.load_activations(Path(folder) / str(n)).batches(4096, shuffle=0):
             pass
-    return [*rows, _peak("and read shuffled", 1.0)]
+    yield _peak("and read shuffled", 1.0)
 
 
 def _peak(what: str, budget: float | None) -> Row:
@@ -77,25 +78,24 @@ def _peak(what: str, budget: float | None) -> Row:
     return Row(f"memory of the process: {what}", "8 M trio", peak / _GIB, budget, unit="GiB")
 
 
-def _speed(rounds: int, device: str, small_only: bool) -> list[Row]:
+def _speed(rounds: int, device: str, small_only: bool) -> Iterator[Row]:
     """Seconds of a stream over those of the same forwards without a trace: 1.25 is 0.8 of their throughput.
 
     A GPU computes a small batch faster than a processor can launch it, so there the small models are for comparison,
     and what has a budget is large.
     """
     if rounds == 0:
-        return []
+        return
     gpu, few = device != "cpu", max(3, rounds // 2)
     trio = _on(device, (dlens.load(MODEL), dlens.load(MODEL, verify=False)))
-    rows = _ratios("8 M trio", trio, 100 if gpu else 8, BATCH, rounds, None if gpu else BUDGET)
+    yield from _ratios("8 M trio", trio, 100 if gpu else 8, BATCH, rounds, None if gpu else BUDGET)
     if gpu:
-        rows += _ratios(MANY, trio, 20, 256, few, BUDGET)
+        yield from _ratios(MANY, trio, 20, 256, few, BUDGET)
     if small_only:
-        return rows
-    rows += _ratios("113 M", _on(device, pair(qwen2_like())), 100 if gpu else 1, BATCH, few, None if gpu else BUDGET)
+        return
+    yield from _ratios("113 M", _on(device, pair(qwen2_like())), 100 if gpu else 1, BATCH, few, None if gpu else BUDGET)
     if gpu:
-        rows += _ratios(LARGE, pair(llada_like(device)), 20, BATCH, few, BUDGET)
-    return rows
+        yield from _ratios(LARGE, pair(llada_like(device)), 20, BATCH, few, BUDGET)
 
 
 def _on(device: str, models: tuple[dlens.Model, dlens.Model]) -> tuple[dlens.Model, dlens.Model]:

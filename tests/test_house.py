@@ -27,6 +27,7 @@ LEVELS = {
     "named": 0,
     "digest": 1,
     "errors": 0,
+    "devices": 0,
     "files": 0,
     "html": 0,
     "tables": 0,

@@ -14,7 +14,7 @@ from dlens.checks import plain_fields
 from dlens.samplers.blocks import block_columns
 from dlens.samplers.checks import Number, require_between, require_given, require_whole
 from dlens.samplers.commit import candidates, commit
-from dlens.samplers.read import Picked, Scores, gumbel, read
+from dlens.samplers.read import Candidates, Picked, Scores, gumbel, read
 from dlens.samplers.sampler import Denoiser, Draw, Forward, Tokens
 
 __all__ = ["Ancestral"]
@@ -70,20 +70,20 @@ class Ancestral(Denoiser):
 
         logits = None
         for t, s in zip(times, times[1:], strict=False):
-            open = candidates(canvas, generated, columns, tokens.mask)
-            if not open.any():
+            places = Candidates(candidates(canvas, generated, columns, tokens.mask))
+            if not places:
                 return canvas
             if logits is None:
                 logits = forward(canvas, columns=columns)
-            guess = read(logits, open, tokens.mask, _Reveal(t, s, tokens.mask), noise)
-            chosen = open & (guess.tokens != tokens.mask)
+            guess = read(logits, places, tokens.mask, _Reveal(t, s, tokens.mask), noise)
+            chosen = places.open & (guess.tokens != tokens.mask)
             if chosen.any():
                 canvas, logits = commit(canvas, columns, chosen, guess.tokens), None
-        open = candidates(canvas, generated, columns, tokens.mask)
-        if not open.any():
+        places = Candidates(candidates(canvas, generated, columns, tokens.mask))
+        if not places:
             return canvas
         logits = forward(canvas, columns=columns) if logits is None else logits
-        return commit(canvas, columns, open, read(logits, open, tokens.mask, _likeliest).tokens)
+        return commit(canvas, columns, places.open, read(logits, places, tokens.mask, _likeliest).tokens)
 
 
 @final

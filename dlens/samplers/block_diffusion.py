@@ -14,7 +14,7 @@ from dlens.axes import TokenIds, TokenMask
 from dlens.checks import as_flag, plain_fields, require_word
 from dlens.samplers.checks import Number, require_at_least, require_between, require_given, require_whole
 from dlens.samplers.commit import most_confident
-from dlens.samplers.read import Guess, Picked, Scores, invert, keep_top_k, keep_top_p, read
+from dlens.samplers.read import Candidates, Guess, Picked, Scores, invert, keep_top_k, keep_top_p, read
 from dlens.samplers.sampler import Denoiser, Draw, Forward, Tokens
 from dlens.samplers.walk import STOPS, BlockWalk, Place, filled_up, most_blocks
 
@@ -177,7 +177,8 @@ class BlockDiffusion(Denoiser):
         """One step: the new canvas, and per row whether a token was edited, and whether the first stood alone."""
         open, alone = self._now(place)
         editable = place.mine & ~place.open if self.edit_threshold is not None else torch.zeros_like(open)
-        guess = self._guess(forward(canvas, columns=place.asked), open | editable, alone, tokens, draw)
+        read_at = Candidates(open | editable)
+        guess = self._guess(forward(canvas, columns=place.asked), read_at, alone, tokens, draw)
         chosen = torch.where(alone[:, None], open, self._chosen(guess, open, due))
         old = canvas.gather(1, place.columns)
         edits = editable & self._above(guess, self.edit_threshold) & (guess.tokens != old)
@@ -207,18 +208,18 @@ class BlockDiffusion(Denoiser):
     def _guess(
         self,
         logits: Tensor,
-        read_at: Bool[Tensor, "batch column"],
+        read_at: Candidates,
         alone: Bool[Tensor, " batch"],
         tokens: Tokens,
         draw: Draw,
     ) -> Guess:
         def noise(n_columns: int, vocab: int) -> Tensor:
-            return draw((len(read_at), n_columns))
+            return draw((len(read_at.open), n_columns))
 
         if not self.temperature:
             return read(logits, read_at, tokens.mask, _likeliest)
         guess = read(logits, read_at, tokens.mask, self._drawn, noise, draws=self.block_length)
-        likeliest = read(logits, read_at & alone[:, None], tokens.mask, _likeliest)
+        likeliest = read(logits, Candidates(read_at.open & alone[:, None]), tokens.mask, _likeliest)
         return Guess(torch.where(alone[:, None], likeliest.tokens, guess.tokens), guess.confidence)
 
     def _drawn(self, scores: Scores, uniform: Tensor | None) -> Picked:

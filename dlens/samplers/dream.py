@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
@@ -20,7 +20,7 @@ from dlens.samplers.checks import (
     require_whole,
 )
 from dlens.samplers.commit import candidates, commit, most_confident
-from dlens.samplers.read import Guess, Picked, Scores, invert, keep_top_k, keep_top_p, read
+from dlens.samplers.read import Candidates, Guess, Picked, Scores, invert, keep_top_k, keep_top_p, read
 from dlens.samplers.sampler import Denoiser, Draw, Forward, Tokens
 
 __all__ = ["Dream"]
@@ -95,17 +95,15 @@ class Dream(Denoiser):
         n_steps = self.planned_steps(new_tokens, infilled(generated, new_tokens))
         [columns] = block_columns(generated, new_tokens, max(1, new_tokens))
         for step, share in enumerate(_shares(n_steps, self.eps)):
-            open = candidates(canvas, generated, columns, tokens.mask)
-            if not open.any():
+            places = Candidates(candidates(canvas, generated, columns, tokens.mask))
+            if not places:
                 break
-            logits = forward(canvas, columns=columns)
-            if self.algorithm == "origin":
-                chosen = open & (draw(tuple(open.shape)) < share)
-                guess = self._guess(logits, chosen, tokens, draw)
-            else:
-                guess = self._guess(logits, open, tokens, draw)
-                counts = self._counts(open.sum(dim=1), share, last=step == n_steps - 1)
-                chosen = most_confident(self._keys(guess.confidence, draw), open, counts)
+            open, drawn = places.open, self.algorithm == "origin"
+            if drawn:
+                places = Candidates(open & (draw(tuple(open.shape)) < share))
+            guess = self._guess(forward(canvas, columns=columns), places, tokens, draw)
+            counts = self._counts(open.sum(dim=1), share, last=step == n_steps - 1)
+            chosen = places.open if drawn else most_confident(self._keys(guess.confidence, draw), open, counts)
             canvas = commit(canvas, columns, chosen, guess.tokens)
         return canvas
 
@@ -123,11 +121,11 @@ class Dream(Denoiser):
             return confidence
         return confidence / self.alg_temp - torch.log(-torch.log(draw(tuple(confidence.shape))))
 
-    def _guess(self, logits: Tensor, open: Bool[Tensor, "batch column"], tokens: Tokens, draw: Draw) -> Guess:
+    def _guess(self, logits: Tensor, places: Candidates, tokens: Tokens, draw: Draw) -> Guess:
         def noise(n_columns: int, vocab: int) -> Tensor:
-            return draw((len(open), n_columns))
+            return draw((len(places.open), n_columns))
 
-        return read(logits, open, tokens.mask, self._pick, noise if self.temperature else None)
+        return read(logits, places, tokens.mask, self._pick, noise if self.temperature else None)
 
     def _pick(self, scores: Scores, uniform: Tensor | None) -> Picked:
         if self.temperature:

@@ -13,7 +13,7 @@ from dlens.axes import TokenIds, TokenMask
 from dlens.checks import plain_fields, require_word
 from dlens.samplers.checks import Number, require_between, require_given, require_whole
 from dlens.samplers.commit import rank
-from dlens.samplers.read import Picked, Scores, gumbel, keep_within_p, read
+from dlens.samplers.read import Candidates, Picked, Scores, gumbel, keep_within_p, read
 from dlens.samplers.sampler import Denoiser, Draw, Forward, Tokens
 from dlens.samplers.walk import STOPS, BlockWalk, filled_up
 
@@ -81,8 +81,9 @@ class FirstHitting(Denoiser):
             if any(over):
                 walk.move(over, canvas)
                 continue
+            places = Candidates(place.open)
             logits = forward(canvas, columns=place.asked)
-            guess = read(logits, place.open, tokens.mask, self._pick, noise, draws=self.block_length)
+            guess = read(logits, places, tokens.mask, self._pick, noise, draws=self.block_length)
             # From left to right, as no mask is surer than another.
             order = rank(torch.zeros_like(guess.confidence), place.open)
             picked = (draw((batch,)) * masks).long()

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
 from dlens.checks import as_flag, plain_fields, require_word
+from dlens.devices import sent
 from dlens.samplers.blocks import block_columns, infilled, resolve_block, resolve_steps
 from dlens.samplers.checks import Number, require_at_least, require_given, require_whole
 from dlens.samplers.commit import candidates, commit, most_confident
-from dlens.samplers.read import Guess, Picked, Scores, gumbel, read, without
+from dlens.samplers.read import Candidates, Guess, Picked, Scores, gumbel, read, without
 from dlens.samplers.sampler import Denoiser, Draw, Forward, Tokens
 
 __all__ = ["LLaDA"]
@@ -93,15 +94,14 @@ class LLaDA(Denoiser):
         self.planned_steps(new_tokens, infilled(generated, new_tokens))
         self._require_ends(tokens)
         blocks = block_columns(generated, new_tokens, resolve_block(self.block_length, new_tokens))
-        for columns in blocks:
-            masks = candidates(canvas, generated, columns, tokens.mask).sum(dim=1)
-            for counts in _quotas(masks, self.steps and self.steps // len(blocks)):
-                open = candidates(canvas, generated, columns, tokens.mask)
-                if not open.any():
-                    break
+        masks = [candidates(canvas, generated, columns, tokens.mask).sum(dim=1) for columns in blocks]
+        # Asked of the device once: what a block commits is known beforehand.
+        for columns, counts in zip(blocks, torch.stack(masks).tolist(), strict=True):
+            for quota in _quotas(counts, self.steps and self.steps // len(blocks)):
+                places = Candidates(candidates(canvas, generated, columns, tokens.mask))
                 logits = forward(canvas, self._unconditional(canvas, generated, tokens), columns)
-                guess = self._guess(logits, open, tokens, draw)
-                chosen = most_confident(guess.confidence, open, counts)
+                guess = self._guess(logits, places, tokens, draw)
+                chosen = most_confident(guess.confidence, places.open, sent(torch.tensor(quota), canvas.device))
                 canvas = commit(canvas, columns, chosen, guess.tokens)
         return canvas
 
@@ -118,17 +118,17 @@ class LLaDA(Denoiser):
         # Padding is masked too: nothing attends to it in either half.
         return canvas.where(generated, tokens.mask) if self.guidance else None
 
-    def _guess(self, logits: Tensor, open: Tensor, tokens: Tokens, draw: Draw) -> Guess:
+    def _guess(self, logits: Tensor, places: Candidates, tokens: Tokens, draw: Draw) -> Guess:
 
         def pick(scores: Scores, uniform: Tensor | None) -> Picked:
             return self._pick(scores, uniform, tokens)
 
         def noise(n_columns: int, vocab: int) -> Tensor:
-            return draw((len(open), n_columns, vocab))
+            return draw((len(places.open), n_columns, vocab))
 
-        guess = read(logits, open, tokens.mask, pick, noise if self.temperature else None, guidance=self.guidance)
+        guess = read(logits, places, tokens.mask, pick, noise if self.temperature else None, guidance=self.guidance)
         if self.remasking == "random":
-            return replace(guess, confidence=draw(tuple(open.shape)))
+            return replace(guess, confidence=draw(tuple(places.open.shape)))
         return guess
 
     def _pick(self, scores: Scores, uniform: Tensor | None, tokens: Tokens) -> Picked:
@@ -143,7 +143,7 @@ class LLaDA(Denoiser):
         return chosen, scores.softmax(dim=1).gather(1, chosen[:, None]).squeeze(1)
 
 
-def _quotas(masks: Int[Tensor, " batch"], steps: int | None) -> list[Int[Tensor, " batch"]]:
-    """How many tokens each row of a block commits at each step; None is one at a time."""
-    steps = int(masks.max()) if steps is None else steps
-    return [masks // steps + (step < masks % steps).long() for step in range(steps)]
+def _quotas(masks: Sequence[int], steps: int | None) -> list[list[int]]:
+    """How many tokens each row of a block commits at each step that any does; None is one at a time."""
+    steps = max(masks) if steps is None else steps
+    return [[n // steps + (step < n % steps) for n in masks] for step in range(min(steps, max(masks)))]

@@ -14,9 +14,11 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
+from dlens.devices import Fetched, sent
 from dlens.samplers.checks import Number
 
 __all__ = [
+    "Candidates",
     "Guess",
     "Noise",
     "Pick",
@@ -45,6 +47,32 @@ SCORES_AT_A_TIME = 2**22
 
 
 @final
+class Candidates:
+    """The places that a sampler wants guesses of; made before a step's forward, so that none is waited for after it.
+
+    Args:
+        open: which of the columns that are read, per row.
+
+    Examples:
+        >>> places = Candidates(torch.tensor([[True, False, True]]))
+        >>> bool(places), places.within(slice(1, 3))
+        (True, (tensor([0]), tensor([1])))
+    """
+
+    def __init__(self, open: Bool[Tensor, "batch column"]) -> None:
+        self.open = open
+        self._flags = Fetched(open)
+
+    def __bool__(self) -> bool:
+        return bool(self._flags.wait().any())
+
+    def within(self, part: slice) -> tuple[Int[Tensor, " candidate"], Int[Tensor, " candidate"]]:
+        """The row, and the column counted from the first of the part, of each candidate in a part of the columns."""
+        rows, offsets = self._flags.wait()[:, part].nonzero(as_tuple=True)
+        return sent(rows, self.open.device), sent(offsets, self.open.device)
+
+
+@final
 @dataclass(frozen=True)
 class Guess:
     """What a sampler would commit, per column of a block; meaningless where a column is no candidate."""
@@ -55,7 +83,7 @@ class Guess:
 
 def read(
     logits: Float[Tensor, "*half batch column vocab"],
-    candidates: Bool[Tensor, "batch column"],
+    candidates: Candidates,
     mask: int,
     pick: Pick,
     noise: Noise | None = None,
@@ -67,7 +95,7 @@ def read(
     Args:
         logits: what a step of the model gave for the columns that are read; the conditional and the unconditional
             half along a first axis under guidance.
-        candidates: which of the columns are open, per row.
+        candidates: which of the columns are wanted.
         mask: the mask token; it is never guessed.
         pick: the rule of the sampler.
         noise: source of the noise that `pick` wants, None where it wants none.
@@ -75,13 +103,14 @@ def read(
             not depend on the block that a run has reached.
         guidance: g in u + (g + 1)(c - u).
     """
-    guess = Guess(torch.zeros_like(candidates, dtype=torch.long), logits.new_zeros(candidates.shape).double())
-    width = max(candidates.shape[1], draws)
+    shape = candidates.open.shape
+    guess = Guess(candidates.open.new_zeros(shape, dtype=torch.long), logits.new_zeros(shape, dtype=torch.float64))
+    width = max(shape[1], draws)
     at_a_time = max(1, SCORES_AT_A_TIME // logits.shape[-1])
     for start in range(0, width, at_a_time):
         part = slice(start, start + at_a_time)
         drawn = noise(min(at_a_time, width - start), logits.shape[-1]) if noise else None
-        rows, offsets = candidates[:, part].nonzero(as_tuple=True)
+        rows, offsets = candidates.within(part)
         scores = without(_scores(logits, rows, start + offsets, guidance), [mask])
         tokens, confidence = pick(scores, None if drawn is None else drawn[rows, offsets])
         guess.tokens[rows, start + offsets] = tokens
@@ -98,8 +127,10 @@ def _scores(logits: Tensor, rows: Tensor, columns: Tensor, guidance: Number) -> 
 
 def without(scores: Scores, tokens: Sequence[int]) -> Scores:
     """The scores with some tokens at minus infinity."""
-    index = torch.tensor(tokens, dtype=torch.long, device=scores.device)
-    return scores.index_fill(1, index, -torch.inf)
+    kept = scores.clone()
+    for token in tokens:
+        kept[:, token] = -torch.inf
+    return kept
 
 
 def gumbel(scores: Tensor, temperature: Number, uniform: Tensor | None) -> Tensor:

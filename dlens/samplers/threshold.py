@@ -13,7 +13,7 @@ from dlens.checks import plain_fields
 from dlens.samplers.blocks import block_columns, infilled, resolve_block
 from dlens.samplers.checks import Number, require_at_least, require_between, require_given, require_whole
 from dlens.samplers.commit import candidates, commit, rank
-from dlens.samplers.read import Guess, Picked, Scores, gumbel, read
+from dlens.samplers.read import Candidates, Guess, Picked, Scores, gumbel, read
 from dlens.samplers.sampler import Denoiser, Draw, Forward, Tokens
 
 __all__ = ["Threshold"]
@@ -77,21 +77,21 @@ class Threshold(Denoiser):
         blocks = block_columns(generated, new_tokens, resolve_block(self.block_length, new_tokens))
         widest = max(map(len, blocks))
         for columns in blocks:
-            while (open := candidates(canvas, generated, columns, tokens.mask)).any():
-                guess = self._guess(forward(canvas, columns=columns), open, tokens, draw, widest)
-                canvas = commit(canvas, columns, self._chosen(guess, open), guess.tokens)
+            while places := Candidates(candidates(canvas, generated, columns, tokens.mask)):
+                guess = self._guess(forward(canvas, columns=columns), places, tokens, draw, widest)
+                canvas = commit(canvas, columns, self._chosen(guess, places.open), guess.tokens)
         return canvas
 
-    def _guess(self, logits: Tensor, open: Tensor, tokens: Tokens, draw: Draw, widest: int) -> Guess:
+    def _guess(self, logits: Tensor, places: Candidates, tokens: Tokens, draw: Draw, widest: int) -> Guess:
         def pick(scores: Scores, uniform: Tensor | None) -> Picked:
             chosen = gumbel(scores, self.temperature, uniform).argmax(dim=1)
             return chosen, scores.softmax(dim=1).gather(1, chosen[:, None]).squeeze(1)
 
         def noise(n_columns: int, vocab: int) -> Tensor:
-            return draw((len(open), n_columns, vocab))
+            return draw((len(places.open), n_columns, vocab))
 
         # Two runs may be in different blocks at one step; what a step draws must not depend on that.
-        return read(logits, open, tokens.mask, pick, noise if self.temperature else None, draws=widest)
+        return read(logits, places, tokens.mask, pick, noise if self.temperature else None, draws=widest)
 
     def _chosen(self, guess: Guess, open: Bool[Tensor, "batch column"]) -> Bool[Tensor, "batch column"]:
         ranks = rank(guess.confidence, open)

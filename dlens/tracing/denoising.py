@@ -167,8 +167,15 @@ def _replays(
         )
     if recorder is None or reason:
         return None, "" if recorder is None else reason
-    plan, collector = prepared.plan, prepared.collector
-    return Replays(recorder, plan, collector, run.forward, lambda: run.known(run.canvases[-1]), all_copies), ""
+    return Replays(
+        recorder=recorder,
+        plan=prepared.plan,
+        collector=prepared.collector,
+        forward=run.forward,
+        state=lambda: run.known(run.canvases[-1]),
+        rehearsed=run.model.kept("rehearsed", "steps"),
+        all_copies=all_copies,
+    ), ""
 
 
 def _played(runs: Sequence[tuple[DenoisingRun, Tensor]], plan: Plan, failed: str) -> tuple[str, ...]:
@@ -233,6 +240,9 @@ def _canvas(batch: Batch, new_tokens: int, mask: int) -> Batch:
 
 def _whole_canvas(canvas: TokenIds, runs: Sequence[tuple[DenoisingRun, Tensor]]) -> tuple[Tensor, TokenIds]:
     """The canvases of all groups as [step, batch, position], and the finished tokens."""
+    if len(runs) == 1 and not runs[0][0].group.offset:
+        [(run, done)] = runs
+        return torch.stack(run.canvases), done
     final = canvas.clone()
     history = canvas.repeat(max(len(run.canvases) for run, _ in runs), 1, 1)
     for run, done in runs:

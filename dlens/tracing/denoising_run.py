@@ -129,7 +129,7 @@ class DenoisingRun:
         self.windows.append(self._window(canvas, open, columns))
         logits = self._logits(ids, columns)
         logits = logits if unconditional is None else logits.unflatten(0, (2, len(canvas)))
-        self.broken.append(broken(logits[..., at_columns(open, columns), :]))
+        self.broken.append(broken(logits, at_columns(open, columns)))
         return logits
 
     def _window(self, canvas: TokenIds, open: TokenMask, columns: Columns | None) -> Window | None:

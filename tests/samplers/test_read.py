@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from dlens.samplers import LLaDA, Tokens
-from dlens.samplers.read import gumbel, invert, keep_top_k, keep_top_p, keep_within_p, read
+from dlens.samplers.read import Candidates, gumbel, invert, keep_top_k, keep_top_p, keep_within_p, read
 
 
 def scores(*values: float) -> torch.Tensor:
@@ -56,7 +56,7 @@ def test_a_large_vocabulary_is_read_in_parts() -> None:
         return torch.full((1, 1, 1), 0.5, dtype=torch.float64).expand(1, columns, vocab)
 
     open = torch.tensor([[True, False, True, True, True, True]])
-    guess = read(logits[:, 1:], open, 0, pick, noise, draws=9)
+    guess = read(logits[:, 1:], Candidates(open), 0, pick, noise, draws=9)
     assert guess.tokens[open].tolist() == [1005, 3005, 4005, 5005, 6005]
     assert guess.confidence[open].tolist() == [3, 5, 6, 7, 8]
     assert seen == [3, 2, 0] and shapes == [(4, vocab), (4, vocab), (1, vocab)]

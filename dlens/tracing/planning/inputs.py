@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
+from dlens.devices import sent
 from dlens.models.model import Model
 from dlens.ops.base.given import as_index
 
-__all__ = ["Batch", "as_batch", "refuse_masks", "refuse_too_long", "sent"]
+__all__ = ["Batch", "as_batch", "refuse_masks", "refuse_too_long"]
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,6 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The same on another device, which is not waited for; itself where it is there."""
         return self if self.ids.device == device else Batch(sent(self.ids, device), sent(self.real, device))
-
-
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor on another device, without waiting for what that one computes."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
 
 
 def as_batch(model: Model, inputs: Any) -> Batch:

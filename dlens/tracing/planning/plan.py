@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from dlens.axes import TokenMask
+from dlens.devices import sent
 from dlens.ops.base.op import Op, Structure, Touch
 from dlens.ops.base.target import Target
 from dlens.tracing.planning.contradictions import joined_places, refuse_pair, refuse_same_keys
 from dlens.tracing.planning.described import Described, describe
-from dlens.tracing.planning.inputs import sent
 from dlens.tracing.planning.tokens import fixed_mask
 
 __all__ = ["Plan", "Planned", "plan_run"]

@@ -13,14 +13,20 @@ from dlens.axes import Logits, TokenMask
 __all__ = ["broken", "broken_forward", "broken_notes"]
 
 
-def broken(scores: Float[Tensor, "*rows vocab"]) -> Bool[Tensor, ""]:
+def broken(scores: Float[Tensor, "*rows vocab"], where: TokenMask | None = None) -> Bool[Tensor, ""]:
     """Whether any row has no finite largest score.
 
+    Args:
+        scores: under guidance both halves, along a first axis.
+        where: [batch, column], which rows are looked at; None is all of them.
+
     Examples:
-        >>> broken(torch.tensor([[1.0, -torch.inf], [2.0, 3.0]])), broken(torch.tensor([[1.0, torch.nan]]))
+        >>> scores = torch.tensor([[[1.0, -torch.inf], [1.0, torch.nan]]])
+        >>> broken(scores, torch.tensor([[True, False]])), broken(scores)
         (tensor(False), tensor(True))
     """
-    return ~scores.amax(-1).isfinite().all()
+    found = ~scores.amax(-1).isfinite()
+    return (found if where is None else found & where).any()
 
 
 def broken_forward(logits: Logits, real: TokenMask) -> Bool[Tensor, ""]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
+from dlens.measures.base.measure import Sums
 from dlens.models.model import Model
+from dlens.ops.base.edit import Edit
 from dlens.ops.base.op import Op
 from dlens.tracing.planning.plan import Plan
 from dlens.tracing.replay.recorder import Constants, Recorder, Recording
@@ -42,14 +45,14 @@ class _Recorded:
     Args:
         recording: of its forward.
         ids: the canvas that it reads.
-        step: its number when it was recorded, where its sums are added.
+        step: the number of the step whose sums it adds to.
         structural: what is noted of each such step.
         constants: the memory that it reads, which is to stand as long as it is played.
     """
 
     recording: Recording
     ids: Tensor
-    step: int
+    step: Int[Tensor, " one"]
     structural: list[tuple[tuple[int, Rows], ...]]
     constants: Constants
 
@@ -65,6 +68,8 @@ class Replays:
         collector: what the run keeps.
         forward: compute a step from its canvas, as it is.
         state: what is known of the step that is being computed.
+        rehearsed: what steps a recording was made of before on this model, in any run: such a step finds kernels and
+            memory without being computed first.
         all_copies: whether the model too copies numbers from the processor's memory, and not the edits alone; to note
             those takes longer.
         played: how many steps were played.
@@ -75,6 +80,7 @@ class Replays:
     collector: Collector
     forward: Callable[[Tensor], Tensor]
     state: Callable[[], StepState]
+    rehearsed: dict[Any, bool] = field(default_factory=dict)
     all_copies: bool = False
     played: int = 0
     _recorded: dict[Kind, _Recorded] = field(default_factory=dict)
@@ -83,11 +89,12 @@ class Replays:
     def __post_init__(self) -> None:
         self._actives: tuple[Active, ...] | None = None
         self._by_noise = any(planned.op.scope.noise is not None for planned in self.plan.planned)
-        self._by_step = list(_by_step(self.collector))
 
     def __call__(self, ids: Tensor, step: int, halves: int) -> Tensor:
         """The logits of a step; the next play writes over them."""
         kind = halves, self._acting(step)
+        if kind not in self._recorded and self._known(kind, ids) and self._pays(kind, step):
+            self._recorded[kind] = self._record(kind, Constants(), ids, step)
         if kind in self._recorded:
             return self._play(self._recorded[kind], ids, step)
         # The step finds kernels and memory, and what is copied from the processor's memory is noted.
@@ -95,9 +102,9 @@ class Replays:
         with self.collector.around_edits(nullcontext() if self.all_copies else constants):
             with constants if self.all_copies else nullcontext():
                 logits = self.forward(ids)
-            if self._can(kind) and self._pays(kind, step):
+            if self._can(kind) and self._acted(kind) and self._pays(kind, step):
                 # While the device computes the step.
-                self._recorded[kind] = self._record(constants, ids, step)
+                self._recorded[kind] = self._record(kind, constants, ids, step)
         self._seen.add(kind)
         return logits
 
@@ -121,51 +128,86 @@ class Replays:
         return sum(self._planned(later) == kind[1] for later in range(step + 1, self.plan.n_steps)) >= LEAST_PLAYS
 
     def _can(self, kind: Kind) -> bool:
-        """Whether the step that was computed can be recorded: all of it acted, and knows how to be played."""
-        acting = {index for index, _ in kind[1]}
-        ops = [planned.op for planned in self.plan.planned if planned.index in acting]
-        return all(op.replays for op in ops) and acting <= self.collector.fired
+        """Whether all that acts at a step knows how to be played."""
+        return all(op.replays for op in self._ops(kind))
 
-    def _record(self, constants: Constants, ids: Tensor, step: int) -> _Recorded:
-        own, before = ids.clone(), len(self.collector.structural)
+    def _acted(self, kind: Kind) -> bool:
+        """Whether all of it has acted in this run: a played step notes nothing of the kind."""
+        return {index for index, _ in kind[1]} <= self.collector.fired
+
+    def _known(self, kind: Kind, ids: Tensor) -> bool:
+        """Whether a step can be recorded before any like it was computed: edits alone copy what has to be noted."""
+        edits = any(isinstance(op, Edit) for op in self._ops(kind))
+        return not edits and not self.all_copies and self._can(kind) and self._rehearsal(kind, ids) in self.rehearsed
+
+    def _rehearsal(self, kind: Kind, ids: Tensor) -> Any:
+        """What steps of any run have in common that need the same kernels."""
+        return kind[0], tuple(ids.shape), tuple(op.words() for op in self._ops(kind))
+
+    def _ops(self, kind: Kind) -> list[Op]:
+        acting = {index for index, _ in kind[1]}
+        return [planned.op for planned in self.plan.planned if planned.index in acting]
+
+    def _record(self, kind: Kind, constants: Constants, ids: Tensor, step: int) -> _Recorded:
+        own, number, before = ids.clone(), torch.full((1,), step, device=ids.device), len(self.collector.structural)
+        rehearsal = self._rehearsal(kind, ids)
         try:
             with self.collector.apart(), constants.given(), constants if self.all_copies else nullcontext():
-                recording = self.recorder.record(lambda: self.forward(own))
+                recording = self.recorder.record(lambda: self._anywhere(own, number, step))
+            self.rehearsed[rehearsal] = True
         except Exception as error:
+            self.rehearsed.pop(rehearsal, None)
             raise NotRecorded(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}") from error
         structural = self.collector.structural[before:]
         del self.collector.structural[before:]
-        return _Recorded(recording, own, step, structural, constants)
+        return _Recorded(recording, own, number, structural, constants)
+
+    def _anywhere(self, ids: Tensor, number: Tensor, step: int) -> Tensor:
+        """The logits of a step that adds to the sums of whichever step a number says."""
+        before = self.collector.sums
+        # Beyond the plan nothing acts, and nothing is measured.
+        kept = list(_by_step(self.collector)) if step < self.collector.shape.n_steps else []
+        aside = [torch.empty_like(one.sums) for one in kept]
+        self.collector.sums = _replaced(before, kept, aside)
+        here = [own.narrow(one.axis, step, 1) for one, own in zip(kept, aside, strict=True)]
+        try:
+            for one, own in zip(kept, here, strict=True):
+                own.copy_(one.sums.index_select(one.axis, number))
+            logits = self.forward(ids)
+            for one, own in zip(kept, here, strict=True):
+                one.sums.index_copy_(one.axis, number, own)
+        finally:
+            self.collector.sums = before
+        return logits
 
     def _play(self, known: _Recorded, ids: Tensor, step: int) -> Tensor:
         known.ids.copy_(ids)
-        with self._moved(known.step, step):
-            known.recording.play()
+        if step < self.collector.shape.n_steps:
+            known.step.fill_(step)
+        known.recording.play()
         self.collector.structural += known.structural
         self.played += 1
         return known.recording.found
 
-    @contextmanager
-    def _moved(self, recorded: int, step: int) -> Iterator[None]:
-        """Let the sums of a step stand where the recording adds to them."""
-        if step >= self.collector.shape.n_steps:  # beyond the plan nothing acts, and nothing is measured
-            yield
-            return
-        there = [sums.select(axis, recorded) for sums, axis in self._by_step]
-        here = [sums.select(axis, step) for sums, axis in self._by_step]
-        kept = [sums.clone() for sums in there]
-        _copy(there, here)
-        yield
-        _copy(here, there)
-        _copy(there, kept)
+
+@dataclass(frozen=True)
+class _ByStep:
+    """Sums that a measure keeps by step.
+
+    Args:
+        index: of the measure in the plan.
+        key: their name.
+        sums: of all steps.
+        axis: along which steps lie.
+    """
+
+    index: int
+    key: str
+    sums: Tensor
+    axis: int
 
 
-def _copy(into: list[Tensor], values: list[Tensor]) -> None:
-    if into:
-        torch._foreach_copy_(into, values)  # pyright: ignore
-
-
-def _by_step(collector: Collector) -> Iterator[tuple[Tensor, int]]:
+def _by_step(collector: Collector) -> Iterator[_ByStep]:
     """The sums that are kept by step, each with the axis of steps: the one that grows with the run."""
     span = collector.span
     for index, measure in collector.measures.items():
@@ -175,8 +217,16 @@ def _by_step(collector: Collector) -> Iterator[tuple[Tensor, int]]:
         for key, sums in collector.sums[index].items():
             for axis, (size, other) in enumerate(zip(sums.shape, longer[key].shape, strict=True)):
                 if size != other:
-                    yield sums, axis
+                    yield _ByStep(index, key, sums, axis)
                     break
+
+
+def _replaced(sums: dict[int, Sums], kept: list[_ByStep], others: list[Tensor]) -> dict[int, Sums]:
+    """All sums, with others in the place of those that are kept by step."""
+    found = {index: dict(own) for index, own in sums.items()}
+    for one, other in zip(kept, others, strict=True):
+        found[one.index][one.key] = other
+    return found
 
 
 def obstacle(model: Model, plan: Plan, n_steps: int, recorder: Recorder | None, policy: ReplayPolicy) -> str:

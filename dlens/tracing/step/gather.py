@@ -10,9 +10,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask, hook_name
+from dlens.devices import sent
 from dlens.ops.base.tokens import TokenSpec
 from dlens.ops.capture import Capture
-from dlens.tracing.planning.inputs import sent
 from dlens.tracing.step.program import Spot
 from dlens.tracing.step.state import StepState, step_mask
 from dlens.tracing.streams.places import Places

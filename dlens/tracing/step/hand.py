@@ -51,9 +51,11 @@ class Hand:
         return value
 
     def flags(self, rows: tuple[bool, ...]) -> Tensor:
-        """Per row a flag on the model's device; brought there once a run, as no recorded step can."""
+        """Per row a flag on the model's device; unlike ones are brought there once a run, as no recorded step can."""
         if rows not in self._flags:
-            self._flags[rows] = torch.tensor(rows, device=self.collector.span.device)
+            device, alike = self.collector.span.device, len(set(rows)) == 1
+            flags = torch.full((len(rows),), rows[0], device=device) if alike else torch.tensor(rows, device=device)
+            self._flags[rows] = flags
         return self._flags[rows]
 
     def column(self, rows: Rows, halves: int) -> Tensor:

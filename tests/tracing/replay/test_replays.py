@@ -49,9 +49,10 @@ def model() -> dlens.Model:
 
 
 @pytest.fixture
-def tapes() -> Iterator[list[TapeRecorder]]:
-    """Machines without a GPU record on tape."""
+def tapes(model: dlens.Model) -> Iterator[list[TapeRecorder]]:
+    """Machines without a GPU record on tape; nothing was recorded before."""
     made: list[TapeRecorder] = []
+    model.memo.clear()
 
     def recorder(device: torch.device, packed: bool) -> TapeRecorder:
         made.append(TapeRecorder(packed))
@@ -110,6 +111,43 @@ def test_what_a_recording_reads_stands_as_long_as_it_is_played(
     assert alive == [True] * NEW and len(made) == 1
     gc.collect()
     assert made[0]() is None
+
+
+@pytest.mark.parametrize(
+    ("case", "at_once"),
+    [("nothing", True), ("skip", True), ("swap and repeat", True), ("measures", True), ("ablate", False)],
+)
+def test_what_was_recorded_before_is_recorded_at_once(
+    case: str, at_once: bool, model: dlens.Model, tapes: list[TapeRecorder]
+) -> None:
+    chain = CHAINS[case](dlens.trace(model))
+    before, (off, auto) = _both(chain, [[9, 10, 11]])[1], _both(chain, [[12, 13, 14]], seed=1)
+    _same(off, auto)
+    assert "5 of 6 steps were played" in before.notes[-1]
+    assert f"{6 if at_once else 5} of 6 steps were played" in auto.notes[-1]
+    # A canvas of another size finds other kernels.
+    longer = _both(chain, [[9, 10, 11, 12]])[1]
+    assert "5 of 6 steps were played" in longer.notes[-1]
+
+
+def test_what_cannot_be_recorded_at_once_is_computed_first(
+    model: dlens.Model, tapes: list[TapeRecorder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = dlens.trace(model).skip([1]).measure(dlens.Cosine())
+    _both(chain, [[9, 10, 11]])
+    record, failed = TapeRecorder.record, []
+
+    def fails_once(self: TapeRecorder, compute: Any) -> Any:
+        if not failed:
+            failed.append(compute())
+            raise RuntimeError("a kernel is not there yet")
+        return record(self, compute)
+
+    monkeypatch.setattr(TapeRecorder, "record", fails_once)
+    off, auto = _both(chain, [[12, 13, 14]])
+    _same(off, auto)
+    assert failed and "5 of 6 steps were played" in auto.notes[-1]
+    assert "6 of 6 steps were played" in _both(chain, [[12, 13, 14]])[1].notes[-1]
 
 
 def test_padded_prompts_and_further_samplers(model: dlens.Model, tapes: list[TapeRecorder]) -> None:
