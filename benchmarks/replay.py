@@ -227,6 +227,7 @@ def _waits(chain: dlens.Trace, ids: Tensor, new: int) -> float:
     found = []
     for steps in (32, 64):
         sampler = dlens.samplers.LLaDA(steps=steps, block_length=32)
+        chain.generate(ids, new, sampler=sampler, progress=False)
         with warnings.catch_warnings(record=True) as waits:
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")

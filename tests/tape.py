@@ -22,17 +22,21 @@ class TapeRecorder(Recorder):
 
     def __init__(self, packed: bool) -> None:
         self.packed = packed
-        self.recorded = 0
+        self.recorded = self.cuts = 0
 
-    def record(self, compute: Callable[[], Tensor]) -> Recording:
+    def record(self, compute: Callable[[], Tensor], at_once: bool) -> Recording:
         tape = _Tape()
         # On a GPU transformers sees by itself that it cannot look at numbers.
         blind = mock.patch("transformers.masking_utils.is_tracing", lambda tensor=None: True)
         with blind if self.packed else not_packed(False), tape:
             found = compute()
-        tape.undo()
+        if not at_once:
+            tape.undo()
         self.recorded += 1
         return Recording(found, tape.play)
+
+    def cut(self) -> None:
+        self.cuts += 1
 
 
 class _Tape(TorchDispatchMode):

@@ -91,7 +91,7 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
                 )
                 run.replays, run.one_by_one = _replays(run, prepared, replay, shape.n_steps, all_copies)
                 actives_of = None if run.replays is None else run.replays.actives
-                runs.append((run, prepared.run(run.state, run.drive, actives_of)))
+                runs.append((run, run.over(prepared.run(run.state, run.drive, actives_of))))
             return prepared, runs
 
         failed = ""

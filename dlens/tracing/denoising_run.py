@@ -75,24 +75,30 @@ class DenoisingRun:
     windows: list[Window | None] = field(default_factory=list)
     broken: list[Tensor] = field(default_factory=list)
 
-    def drive(self) -> TokenIds:
-        """Decode; returns the finished canvas."""
-        draw, given = uniform_draws(self.seed, self.model.device), self.canvas.clone()
+    def drive(self) -> Any:
+        """Decode; returns what the sampler made of the canvas, at which the device may still be at work."""
+        draw, self._given = uniform_draws(self.seed, self.model.device), self.canvas.clone()
         final = self.sampler.decode(self, self.canvas, self.generated, self.new_tokens, self.tokens, draw)
         if not self.canvases and bool(self.generated.any()):
             raise ValueError(
                 f"{type(self.sampler).__name__} took no step; expected at least one; call forward(canvas) in decode"
             )
-        self._refuse_unlike(final, given)
+        return final
+
+    def over(self, final: Any) -> TokenIds:
+        """The run is over; returns the finished canvas.
+
+        Args:
+            final: what the sampler made of it.
+
+        Raises:
+            ValueError: it is no filled canvas of the prompts.
+        """
+        self._refuse_unlike(final, self._given)
         self._ended(final)
         return final
 
     def _refuse_unlike(self, final: Any, given: TokenIds) -> None:
-        """Refuse what is no filled canvas of the prompts.
-
-        Raises:
-            ValueError: says what came.
-        """
         name, vocabulary = type(self.sampler).__name__, self.model.vocab_size
         came = ""
         if not isinstance(final, Tensor):
@@ -197,7 +203,7 @@ class DenoisingRun:
         return costs
 
     def __post_init__(self) -> None:
-        self._now = self.canvas
+        self._now = self._given = self.canvas
         block_length = self.model.family.block_length
         self._course = None if self.cache is None else Course(self.cache, self.real, block_length)
         self._keys = None if self.cache is None else CanvasKeys(self.model, self.canvas.shape[-1])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dlens.axes import HALVES, INNER_POINTS, POINTS, TokenIds, TokenMask
 from dlens.models.families.fitting import takes
+from dlens.models.identity import outline
 from dlens.models.model import Model
 from dlens.models.proofs.sites import point_widths
 from dlens.ops.base.op import Op
@@ -79,7 +80,11 @@ class Prepared:
 
     def run(self, state_of: StateOf, drive: Callable[[], T], actives_of: ActivesOf | None = None) -> T:
         """Run one group."""
-        return run_plan(self.model, self.target, self.plan, self.collector, state_of, drive, actives_of)
+        found = run_plan(self.model, self.target, self.plan, self.collector, state_of, drive, actives_of)
+        if self.collector.ran is None:
+            # Now, as the device may still be at work.
+            self.collector.ran = outline(self.model.module)
+        return found
 
 
 def check_run(

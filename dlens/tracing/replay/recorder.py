@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 from unittest import mock
 
@@ -34,17 +35,25 @@ class Recorder(ABC):
     """Makes recordings."""
 
     @abstractmethod
-    def record(self, compute: Callable[[], Tensor]) -> Recording:
-        """Record what a function computes; nothing is computed yet.
+    def record(self, compute: Callable[[], Tensor], at_once: bool) -> Recording:
+        """Record what a function computes.
+
+        Args:
+            compute: the function; it may call `cut`.
+            at_once: whether it is computed too, each part as soon as it was recorded.
 
         Raises:
-            RuntimeError: it asks something of the device that has to be waited for.
+            RuntimeError: it asks something of the device that has to be waited for; parts may have been computed.
         """
+
+    @abstractmethod
+    def cut(self) -> None:
+        """A part of what is being recorded is over; the device may compute it while the next one is recorded."""
 
 
 @final
 class CudaRecorder(Recorder):
-    """Records CUDA graphs, all in one pool of memory.
+    """Records CUDA graphs, one for each part of a step, all in one pool of memory.
 
     Args:
         packed: whether transformers may look for packed sequences, which it cannot while a step is recorded.
@@ -54,21 +63,47 @@ class CudaRecorder(Recorder):
         self._packed = packed
         self._stream = torch.cuda.Stream()
         self._pool: Any = None
+        self._parts: list[Any] = []
+        self._at_once = False
 
-    def record(self, compute: Callable[[], Tensor]) -> Recording:
+    def record(self, compute: Callable[[], Tensor], at_once: bool) -> Recording:
         """See `Recorder.record`."""
-        graph = torch.cuda.CUDAGraph()
+        self._parts, self._at_once = [], at_once
         self._stream.wait_stream(torch.cuda.current_stream())
         with _no_collection(), not_packed(self._packed), torch.cuda.stream(self._stream):
-            # Other threads may ask the device meanwhile.
-            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            self._begin()
             try:
                 found = compute()
-            finally:
-                graph.capture_end()
+            except BaseException:
+                self._parts[-1].capture_end()
+                raise
+            self._end()
         torch.cuda.current_stream().wait_stream(self._stream)
+        return Recording(found, partial(_play, tuple(self._parts)))
+
+    def cut(self) -> None:
+        """See `Recorder.cut`; a step that is not computed at once stays whole, as it is played in one go."""
+        if self._at_once:
+            self._end()
+            self._begin()
+
+    def _begin(self) -> None:
+        graph = torch.cuda.CUDAGraph()
+        self._parts.append(graph)
+        # Other threads may ask the device meanwhile.
+        graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+
+    def _end(self) -> None:
+        graph = self._parts[-1]
+        graph.capture_end()
         self._pool = graph.pool()
-        return Recording(found, graph.replay)
+        if self._at_once:
+            graph.replay()
+
+
+def _play(parts: Sequence[Any]) -> None:
+    for graph in parts:
+        graph.replay()
 
 
 def recorder_for(device: torch.device, packed: bool) -> Recorder | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, final
 
@@ -29,6 +29,8 @@ ReplayPolicy = Literal["auto", "require", "off"]
 # Below, recording costs more than it saves: of a run, and of those that a recording could play.
 LEAST_STEPS = 6
 LEAST_PLAYS = 4
+# Of all blocks, before which a recording is cut: little is left to compute when the last part was recorded.
+_CUTS = (0.25, 0.5, 0.75, 0.875)
 
 Kind = tuple[int, tuple[tuple[int, Rows], ...]]
 """Halves, and the operations that act with their rows: what steps have in common that can share a recording."""
@@ -93,10 +95,11 @@ class Replays:
     def __call__(self, ids: Tensor, step: int, halves: int) -> Tensor:
         """The logits of a step; the next play writes over them."""
         kind = halves, self._acting(step)
-        if kind not in self._recorded and self._known(kind, ids) and self._pays(kind, step):
-            self._recorded[kind] = self._record(kind, Constants(), ids, step)
         if kind in self._recorded:
             return self._play(self._recorded[kind], ids, step)
+        if self._known(kind, ids) and self._pays(kind, step):
+            known = self._recorded[kind] = self._record(kind, Constants(), ids, step, at_once=True)
+            return self._told(known)
         # The step finds kernels and memory, and what is copied from the processor's memory is noted.
         constants = Constants()
         with self.collector.around_edits(nullcontext() if self.all_copies else constants):
@@ -104,7 +107,7 @@ class Replays:
                 logits = self.forward(ids)
             if self._can(kind) and self._acted(kind) and self._pays(kind, step):
                 # While the device computes the step.
-                self._recorded[kind] = self._record(kind, constants, ids, step)
+                self._recorded[kind] = self._record(kind, constants, ids, step, at_once=False)
         self._seen.add(kind)
         return logits
 
@@ -148,12 +151,13 @@ class Replays:
         acting = {index for index, _ in kind[1]}
         return [planned.op for planned in self.plan.planned if planned.index in acting]
 
-    def _record(self, kind: Kind, constants: Constants, ids: Tensor, step: int) -> _Recorded:
+    def _record(self, kind: Kind, constants: Constants, ids: Tensor, step: int, at_once: bool) -> _Recorded:
         own, number, before = ids.clone(), torch.full((1,), step, device=ids.device), len(self.collector.structural)
         rehearsal = self._rehearsal(kind, ids)
         try:
-            with self.collector.apart(), constants.given(), constants if self.all_copies else nullcontext():
-                recording = self.recorder.record(lambda: self._anywhere(own, number, step))
+            noted = constants if self.all_copies else nullcontext()
+            with self.collector.apart(), constants.given(), noted, self._cutting():
+                recording = self.recorder.record(lambda: self._anywhere(own, number, step), at_once)
             self.rehearsed[rehearsal] = True
         except Exception as error:
             self.rehearsed.pop(rehearsal, None)
@@ -161,6 +165,15 @@ class Replays:
         structural = self.collector.structural[before:]
         del self.collector.structural[before:]
         return _Recorded(recording, own, number, structural, constants)
+
+    @contextmanager
+    def _cutting(self) -> Iterator[None]:
+        """Cut what is recorded at some blocks."""
+        blocks = self.collector.model.blocks
+        with ExitStack() as stack:
+            for place in sorted({int(share * len(blocks)) for share in _CUTS}):
+                stack.callback(blocks[place].register_forward_pre_hook(lambda *given: self.recorder.cut()).remove)
+            yield
 
     def _anywhere(self, ids: Tensor, number: Tensor, step: int) -> Tensor:
         """The logits of a step that adds to the sums of whichever step a number says."""
@@ -185,6 +198,10 @@ class Replays:
         if step < self.collector.shape.n_steps:
             known.step.fill_(step)
         known.recording.play()
+        return self._told(known)
+
+    def _told(self, known: _Recorded) -> Tensor:
+        """A step was computed from its recording."""
         self.collector.structural += known.structural
         self.played += 1
         return known.recording.found

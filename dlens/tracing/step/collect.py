@@ -38,7 +38,7 @@ class Collector:
     """Receives from the engine what a run keeps; one for all groups of a run.
 
     With `gather` captures go to a stream, and not into the record. With `told` whoever drives the run writes into
-    `fired` which edits act, and the device is not asked.
+    `fired` which edits act, and the device is not asked. `ran` is the outline of the model as it ran.
     """
 
     model: Model
@@ -57,6 +57,7 @@ class Collector:
     gather: Gather | None = None
     edits: AbstractContextManager[Any] = field(default_factory=nullcontext)
     told: bool = False
+    ran: int | None = None
 
     def start(self) -> None:
         """Make empty sums before the run, so that a measure can refuse it."""

@@ -125,6 +125,7 @@ def test_what_was_recorded_before_is_recorded_at_once(
     _same(off, auto)
     assert "5 of 6 steps were played" in before.notes[-1]
     assert f"{6 if at_once else 5} of 6 steps were played" in auto.notes[-1]
+    assert tapes[-1].recorded == 1 and tapes[-1].cuts >= 2  # three blocks
     # A canvas of another size finds other kernels.
     longer = _both(chain, [[9, 10, 11, 12]])[1]
     assert "5 of 6 steps were played" in longer.notes[-1]
@@ -137,11 +138,11 @@ def test_what_cannot_be_recorded_at_once_is_computed_first(
     _both(chain, [[9, 10, 11]])
     record, failed = TapeRecorder.record, []
 
-    def fails_once(self: TapeRecorder, compute: Any) -> Any:
+    def fails_once(self: TapeRecorder, compute: Any, at_once: bool) -> Any:
         if not failed:
             failed.append(compute())
             raise RuntimeError("a kernel is not there yet")
-        return record(self, compute)
+        return record(self, compute, at_once)
 
     monkeypatch.setattr(TapeRecorder, "record", fails_once)
     off, auto = _both(chain, [[12, 13, 14]])
