@@ -742,7 +742,7 @@ def test_trap_36_a_recorded_step_that_plays_what_was(diffusion: dlens.Model) -> 
     """Other prompts, operations and random numbers, one run after the other, each as without recordings."""
     sampler = dlens.samplers.LLaDA(steps=6, block_length=6, temperature=0.8)
     trace = dlens.trace(diffusion)
-    with mock.patch("dlens.tracing.denoising.recorder_for", lambda device, packed: TapeRecorder(packed)):
+    with mock.patch("dlens.tracing.denoising.recorder_for", lambda device, packed, kept: TapeRecorder(packed)):
         for chain, prompt, seed in ((trace, "Once", 0), (trace.skip([2]), "Once", 0), (trace.skip([2]), "Two", 1)):
             off, played = (
                 chain.generate(prompt, 6, sampler=sampler, seed=seed, progress=False, replay=replay)

@@ -157,7 +157,8 @@ def _replays(
     Raises:
         ValueError: nothing was computed, and they are required to be played.
     """
-    recorder = None if policy == "off" else recorder_for(run.model.device, packed=not bool(run.real.all()))
+    kept, packed = run.model.kept("recorder", "memory"), not bool(run.real.all())
+    recorder = None if policy == "off" else recorder_for(run.model.device, packed, kept)
     reason = "" if run.cache is None else "a cache chooses what each step computes"
     reason = reason or obstacle(run.model, prepared.plan, n_steps, recorder, policy)
     if policy == "require" and reason:

@@ -83,6 +83,9 @@ class DenoisingRun:
             raise ValueError(
                 f"{type(self.sampler).__name__} took no step; expected at least one; call forward(canvas) in decode"
             )
+        if self.watch.on_step is not None:
+            self._refuse_unlike(final)
+        self._ended(final)
         return final
 
     def over(self, final: Any) -> TokenIds:
@@ -94,12 +97,13 @@ class DenoisingRun:
         Raises:
             ValueError: it is no filled canvas of the prompts.
         """
-        self._refuse_unlike(final, self._given)
-        self._ended(final)
+        self._refuse_unlike(final)
+        if self.replays is not None:
+            self.replays.over()
         return final
 
-    def _refuse_unlike(self, final: Any, given: TokenIds) -> None:
-        name, vocabulary = type(self.sampler).__name__, self.model.vocab_size
+    def _refuse_unlike(self, final: Any) -> None:
+        name, vocabulary, given = type(self.sampler).__name__, self.model.vocab_size, self._given
         came = ""
         if not isinstance(final, Tensor):
             came = type(final).__name__
@@ -212,7 +216,7 @@ class DenoisingRun:
         self._ends = torch.tensor([i for i in (self.tokens.eos, *self.tokens.ends) if i is not None])
         self._ends = self._ends.to(self.real.device)
 
-    def _ended(self, canvas: TokenIds) -> None:
+    def _ended(self, canvas: Any) -> None:
         if self.canvases:
             self.watch.end(len(self.canvases) - 1, canvas, self.group.rows)
 

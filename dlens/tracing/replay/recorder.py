@@ -52,25 +52,45 @@ class Recorder(ABC):
 
 
 @final
+class _Ground:
+    """Where the steps of a model are recorded: a stream, and memory that recordings use one after the other.
+
+    Memory of its own would stay reserved when a recording is gone, until the device is full.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream = torch.cuda.Stream(device)
+        # As long as one recording stands the memory of the others is kept for the next.
+        self._first = torch.cuda.CUDAGraph()
+        with torch.cuda.stream(self.stream):
+            torch.zeros(1, device=device)
+            self._first.capture_begin(capture_error_mode="thread_local")
+            torch.zeros(1, device=device)
+            self._first.capture_end()
+        self.pool = self._first.pool()
+
+
+@final
 class CudaRecorder(Recorder):
-    """Records CUDA graphs, one for each part of a step, all in one pool of memory.
+    """Records CUDA graphs, one for each part of a step.
 
     Args:
         packed: whether transformers may look for packed sequences, which it cannot while a step is recorded.
+        ground: where they are recorded.
     """
 
-    def __init__(self, packed: bool) -> None:
+    def __init__(self, packed: bool, ground: _Ground) -> None:
         self._packed = packed
-        self._stream = torch.cuda.Stream()
-        self._pool: Any = None
+        self._ground = ground
         self._parts: list[Any] = []
         self._at_once = False
 
     def record(self, compute: Callable[[], Tensor], at_once: bool) -> Recording:
         """See `Recorder.record`."""
         self._parts, self._at_once = [], at_once
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with _no_collection(), not_packed(self._packed), torch.cuda.stream(self._stream):
+        stream = self._ground.stream
+        stream.wait_stream(torch.cuda.current_stream())
+        with _no_collection(), not_packed(self._packed), torch.cuda.stream(stream):
             self._begin()
             try:
                 found = compute()
@@ -78,7 +98,7 @@ class CudaRecorder(Recorder):
                 self._parts[-1].capture_end()
                 raise
             self._end()
-        torch.cuda.current_stream().wait_stream(self._stream)
+        torch.cuda.current_stream().wait_stream(stream)
         return Recording(found, partial(_play, tuple(self._parts)))
 
     def cut(self) -> None:
@@ -91,14 +111,12 @@ class CudaRecorder(Recorder):
         graph = torch.cuda.CUDAGraph()
         self._parts.append(graph)
         # Other threads may ask the device meanwhile.
-        graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+        graph.capture_begin(pool=self._ground.pool, capture_error_mode="thread_local")
 
     def _end(self) -> None:
-        graph = self._parts[-1]
-        graph.capture_end()
-        self._pool = graph.pool()
+        self._parts[-1].capture_end()
         if self._at_once:
-            graph.replay()
+            self._parts[-1].replay()
 
 
 def _play(parts: Sequence[Any]) -> None:
@@ -106,14 +124,23 @@ def _play(parts: Sequence[Any]) -> None:
         graph.replay()
 
 
-def recorder_for(device: torch.device, packed: bool) -> Recorder | None:
+def recorder_for(device: torch.device, packed: bool, kept: dict[Any, Any]) -> Recorder | None:
     """What records steps on a device; None where nothing does.
 
+    Args:
+        device: of the model.
+        packed: see `CudaRecorder`.
+        kept: what is kept of a model between runs, by device.
+
     Examples:
-        >>> recorder_for(torch.device("cpu"), packed=False) is None
+        >>> recorder_for(torch.device("cpu"), packed=False, kept={}) is None
         True
     """
-    return CudaRecorder(packed) if device.type == "cuda" else None
+    if device.type != "cuda":
+        return None
+    if device not in kept:
+        kept[device] = _Ground(device)
+    return CudaRecorder(packed, kept[device])
 
 
 @contextmanager

@@ -30,7 +30,7 @@ ReplayPolicy = Literal["auto", "require", "off"]
 LEAST_STEPS = 6
 LEAST_PLAYS = 4
 # Of all blocks, before which a recording is cut: little is left to compute when the last part was recorded.
-_CUTS = (0.25, 0.5, 0.75, 0.875)
+_CUTS = (0.25, 0.5, 0.75, 0.875, 0.96875)
 
 Kind = tuple[int, tuple[tuple[int, Rows], ...]]
 """Halves, and the operations that act with their rows: what steps have in common that can share a recording."""
@@ -110,6 +110,10 @@ class Replays:
                 self._recorded[kind] = self._record(kind, constants, ids, step, at_once=False)
         self._seen.add(kind)
         return logits
+
+    def over(self) -> None:
+        """The run is over: another one records anew."""
+        self._recorded.clear()
 
     def actives(self, state: StepState) -> tuple[Active, ...]:
         """What acts at the step that is being computed; known before it is recorded."""

@@ -52,4 +52,4 @@ def test_numbers_that_are_none_are_the_same() -> None:
 
 
 def test_a_processor_has_no_recorder() -> None:
-    assert recorder_for(torch.device("cpu"), packed=False) is None
+    assert recorder_for(torch.device("cpu"), packed=False, kept={}) is None

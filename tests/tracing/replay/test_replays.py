@@ -54,7 +54,7 @@ def tapes(model: dlens.Model) -> Iterator[list[TapeRecorder]]:
     made: list[TapeRecorder] = []
     model.memo.clear()
 
-    def recorder(device: torch.device, packed: bool) -> TapeRecorder:
+    def recorder(device: torch.device, packed: bool, kept: dict[Any, Any]) -> TapeRecorder:
         made.append(TapeRecorder(packed))
         return made[-1]
 
