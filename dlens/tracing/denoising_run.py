@@ -75,43 +75,43 @@ class DenoisingRun:
     windows: list[Window | None] = field(default_factory=list)
     broken: list[Tensor] = field(default_factory=list)
 
-    def drive(self) -> Any:
-        """Decode; returns what the sampler made of the canvas, at which the device may still be at work."""
+    def drive(self) -> TokenIds:
+        """Decode; returns the canvas that the sampler filled, at which the device may still be at work."""
         draw, self._given = uniform_draws(self.seed, self.model.device), self.canvas.clone()
         final = self.sampler.decode(self, self.canvas, self.generated, self.new_tokens, self.tokens, draw)
         if not self.canvases and bool(self.generated.any()):
             raise ValueError(
                 f"{type(self.sampler).__name__} took no step; expected at least one; call forward(canvas) in decode"
             )
-        if self.watch.on_step is not None:
-            self._refuse_unlike(final)
+        self._refuse_unlike(final, values=self.watch.on_step is not None)
         self._ended(final)
         return final
 
-    def over(self, final: Any) -> TokenIds:
+    def over(self, final: TokenIds) -> TokenIds:
         """The run is over; returns the finished canvas.
 
         Args:
-            final: what the sampler made of it.
+            final: what `drive` returned.
 
         Raises:
             ValueError: it is no filled canvas of the prompts.
         """
-        self._refuse_unlike(final)
+        self._refuse_unlike(final, values=True)
         if self.replays is not None:
             self.replays.over()
         return final
 
-    def _refuse_unlike(self, final: Any) -> None:
+    def _refuse_unlike(self, final: Any, values: bool) -> None:
+        """Refuse what is no filled canvas of the prompts; to look at values waits for the device."""
         name, vocabulary, given = type(self.sampler).__name__, self.model.vocab_size, self._given
         came = ""
         if not isinstance(final, Tensor):
             came = type(final).__name__
         elif (final.shape, final.dtype) != (given.shape, given.dtype):
             came = f"a canvas {list(final.shape)} of {final.dtype}"
-        elif bool(((final < 0) | (final >= vocabulary)).any()):
+        elif values and bool(((final < 0) | (final >= vocabulary)).any()):
             came = f"token ids from {int(final.min())} to {int(final.max())}"
-        elif bool((final != given)[~self.generated].any()):
+        elif values and bool((final != given)[~self.generated].any()):
             came = "a canvas with other tokens in its prompts"
         if came:
             raise ValueError(
@@ -216,7 +216,7 @@ class DenoisingRun:
         self._ends = torch.tensor([i for i in (self.tokens.eos, *self.tokens.ends) if i is not None])
         self._ends = self._ends.to(self.real.device)
 
-    def _ended(self, canvas: Any) -> None:
+    def _ended(self, canvas: TokenIds) -> None:
         if self.canvases:
             self.watch.end(len(self.canvases) - 1, canvas, self.group.rows)
 
