@@ -121,7 +121,7 @@ def random_chain(model: dlens.Model, source: random.Random, record: dlens.Record
 def _checked(model: dlens.Model, name: str, chains: int, width: int) -> Iterator[Row]:
     """How many of random runs are the same to the bit, and by how much the others differ."""
     source = random.Random(0)
-    same = played = 0
+    same = played = at_once = 0
     largest = usual = 0.0
     tried = 0
     for number in itertools.count():
@@ -146,18 +146,19 @@ def _checked(model: dlens.Model, name: str, chains: int, width: int) -> Iterator
         try:
             runs = [
                 chain.generate(rows, new, sampler=sampler, seed=number, progress=False, replay=replay)
-                for replay in ("off", "auto", "off")
+                for replay in ("off", "auto", "auto", "off")  # what was recorded once may be recorded at once
             ]
         except (ValueError, dlens.NeverFired) as error:  # what contradicts itself, or finds nothing to act on
             print(f"{name}, chain {number}: not run, {str(error)[:100]}")
             continue
         tried += 1
-        difference = max(_difference(runs[0], runs[1]), 0.0)
-        again = _difference(runs[0], runs[2])
+        difference = max(_difference(runs[0], runs[1]), _difference(runs[0], runs[2]))
+        again = _difference(runs[0], runs[3])
         largest, usual = max(largest, difference), max(usual, again)
         same += difference == 0
-        steps = [note for note in runs[1].notes if "played" in note or "one by one" in note]
-        played += bool(steps) and not steps[0].startswith("0 of")
+        steps = [note for run in runs[1:3] for note in run.notes if "played" in note or "one by one" in note]
+        played += len(steps) == 2 and not any(note.startswith("0 of") for note in steps)
+        at_once += f"{runs[2].n_steps} of {runs[2].n_steps} steps" in steps[1]
         if difference > 1e-12 or not played:
             print(
                 f"{name}, chain {number}: {difference:.3g} (eager again {again:.3g}), batch {batch}, {sampler}, {steps}"
@@ -165,6 +166,7 @@ def _checked(model: dlens.Model, name: str, chains: int, width: int) -> Iterator
             print("   ", str(chain).replace("\n", ";"))
     yield Row(f"random runs, of {tried}, that are equal to the bit", name, same, unit="runs")
     yield Row(f"random runs, of {tried}, in which steps were played", name, played, unit="runs")
+    yield Row(f"random runs, of {tried}, in which every step was played", name, at_once, unit="runs")
     yield Row("largest difference of a value from eager, relative to its scale", name, 1e15 * largest, unit="x 1e-15")
     yield Row("the same of eager runs from each other", name, 1e15 * usual, unit="x 1e-15")
 

@@ -178,7 +178,8 @@ class BlockDiffusion(Denoiser):
         open, alone = self._now(place)
         editable = place.mine & ~place.open if self.edit_threshold is not None else torch.zeros_like(open)
         read_at = Candidates(open | editable)
-        guess = self._guess(forward(canvas, columns=place.asked), read_at, alone, tokens, draw)
+        first = Candidates(read_at.open & alone[:, None]) if self.temperature else read_at
+        guess = self._guess(forward(canvas, columns=place.asked), read_at, first, tokens, draw)
         chosen = torch.where(alone[:, None], open, self._chosen(guess, open, due))
         old = canvas.gather(1, place.columns)
         edits = editable & self._above(guess, self.edit_threshold) & (guess.tokens != old)
@@ -209,7 +210,7 @@ class BlockDiffusion(Denoiser):
         self,
         logits: Tensor,
         read_at: Candidates,
-        alone: Bool[Tensor, " batch"],
+        first: Candidates,
         tokens: Tokens,
         draw: Draw,
     ) -> Guess:
@@ -219,8 +220,8 @@ class BlockDiffusion(Denoiser):
         if not self.temperature:
             return read(logits, read_at, tokens.mask, _likeliest)
         guess = read(logits, read_at, tokens.mask, self._drawn, noise, draws=self.block_length)
-        likeliest = read(logits, Candidates(read_at.open & alone[:, None]), tokens.mask, _likeliest)
-        return Guess(torch.where(alone[:, None], likeliest.tokens, guess.tokens), guess.confidence)
+        likeliest = read(logits, first, tokens.mask, _likeliest)
+        return Guess(torch.where(first.open, likeliest.tokens, guess.tokens), guess.confidence)
 
     def _drawn(self, scores: Scores, uniform: Tensor | None) -> Picked:
         assert uniform is not None

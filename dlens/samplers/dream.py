@@ -102,8 +102,10 @@ class Dream(Denoiser):
             if drawn:
                 places = Candidates(open & (draw(tuple(open.shape)) < share))
             guess = self._guess(forward(canvas, columns=columns), places, tokens, draw)
-            counts = self._counts(open.sum(dim=1), share, last=step == n_steps - 1)
-            chosen = places.open if drawn else most_confident(self._keys(guess.confidence, draw), open, counts)
+            chosen = places.open
+            if not drawn:
+                counts = self._counts(open.sum(dim=1), share, last=step == n_steps - 1)
+                chosen = most_confident(self._keys(guess.confidence, draw), open, counts)
             canvas = commit(canvas, columns, chosen, guess.tokens)
         return canvas
 

@@ -174,7 +174,7 @@ def _replays(
         collector=prepared.collector,
         forward=run.forward,
         state=lambda: run.known(run.canvases[-1]),
-        rehearsed=run.model.kept("rehearsed", "steps"),
+        rehearsed=run.model.kept("rehearsed", "steps").setdefault(packed, set()),
         all_copies=all_copies,
     ), ""
 
@@ -243,7 +243,7 @@ def _whole_canvas(canvas: TokenIds, runs: Sequence[tuple[DenoisingRun, Tensor]])
     """The canvases of all groups as [step, batch, position], and the finished tokens."""
     if len(runs) == 1 and not runs[0][0].group.offset:
         [(run, done)] = runs
-        return torch.stack(run.canvases), done
+        return torch.stack(run.canvases).to(canvas.dtype), done.clone()
     final = canvas.clone()
     history = canvas.repeat(max(len(run.canvases) for run, _ in runs), 1, 1)
     for run, done in runs:

@@ -96,9 +96,11 @@ class DenoisingRun:
         Raises:
             ValueError: it is no filled canvas of the prompts.
         """
-        self._refuse_unlike(final, values=True)
-        if self.replays is not None:
-            self.replays.over()
+        try:
+            self._refuse_unlike(final, values=True)
+        finally:
+            if self.replays is not None:
+                self.replays.over()
         return final
 
     def _refuse_unlike(self, final: Any, values: bool) -> None:

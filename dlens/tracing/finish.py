@@ -104,6 +104,7 @@ def _record(run: Prepared, batch: Batch, outcome: Outcome, unfired: tuple[str, .
     tokens = outcome.tokens.cpu()
     masks = _masks(run, batch, outcome, tokens)
     measures = _measures(run)
+    ran = outline(model.module) if run.collector.ran is None else run.collector.ran
     step_of_position = _steps_of_positions(shape.kind, shape.prompt_width, outcome.n_steps)
 
     def trimmed(kept: Mapping[str, Captured]) -> dict[str, Captured]:
@@ -134,7 +135,7 @@ def _record(run: Prepared, batch: Batch, outcome: Outcome, unfired: tuple[str, .
         unfired=unfired,
         seconds=outcome.seconds,
         versions=versions(),
-        count_flops=lambda: _count(run, outcome),
+        count_flops=lambda: _count(run, outcome, ran),
         read_pieces=lambda: pieces(model, _ids(tokens, outcome, measures)),
     )
 
@@ -227,13 +228,13 @@ def _measures(run: Prepared) -> dict[str, Any]:
     return results
 
 
-def _count(run: Prepared, outcome: Outcome) -> Flops:
+def _count(run: Prepared, outcome: Outcome, ran: int) -> Flops:
     """Both counts of a run.
 
     Raises:
         ValueError: the model is not the one that ran.
     """
-    if outline(run.model.module) != run.collector.ran:
+    if outline(run.model.module) != ran:
         raise ValueError(
             f"{run.model.name} was changed after this run (its parts, their sizes or settings); expected it as it ran, "
             f"as its operations are counted when first asked for; read record.flops before changing the model, or "

@@ -81,9 +81,9 @@ class Prepared:
     def run(self, state_of: StateOf, drive: Callable[[], T], actives_of: ActivesOf | None = None) -> T:
         """Run one group."""
         found = run_plan(self.model, self.target, self.plan, self.collector, state_of, drive, actives_of)
-        if self.collector.ran is None:
-            # Now, as the device may still be at work.
-            self.collector.ran = outline(self.model.module)
+        # Now, as the device may still be at work; of several groups it is what stands after the last.
+        self.collector.groups += 1
+        self.collector.ran = outline(self.model.module) if self.collector.groups == 1 else None
         return found
 
 

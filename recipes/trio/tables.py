@@ -19,7 +19,7 @@ _MASKED = {"half of the tokens masked": "0.5", "nine tenths masked": "0.9"}
 _CHANNELS = {
     "the largest channel to zero": "zero top channel",
     "the largest channel to its mean": "mean top channel",
-    "the next channels, of equal energy, to zero": "zero next channels",
+    "the next channels, as many as come closest to its energy, to zero": "zero next channels",
     "the next channels to their means": "mean next channels",
 }
 

@@ -62,7 +62,7 @@ class _Ground:
         self.stream = torch.cuda.Stream(device)
         # As long as one recording stands the memory of the others is kept for the next.
         self._first = torch.cuda.CUDAGraph()
-        with torch.cuda.stream(self.stream):
+        with _no_collection(), torch.cuda.stream(self.stream):
             torch.zeros(1, device=device)
             self._first.capture_begin(capture_error_mode="thread_local")
             torch.zeros(1, device=device)
@@ -75,48 +75,67 @@ class CudaRecorder(Recorder):
     """Records CUDA graphs, one for each part of a step.
 
     Args:
+        device: of the model.
         packed: whether transformers may look for packed sequences, which it cannot while a step is recorded.
-        ground: where they are recorded.
+        kept: what is kept of a model between runs, by device: where its steps are recorded.
     """
 
-    def __init__(self, packed: bool, ground: _Ground) -> None:
-        self._packed = packed
-        self._ground = ground
+    def __init__(self, device: torch.device, packed: bool, kept: dict[torch.device, Any]) -> None:
+        self._device, self._packed, self._kept = device, packed, kept
         self._parts: list[Any] = []
+        self._open: Any = None
         self._at_once = False
 
     def record(self, compute: Callable[[], Tensor], at_once: bool) -> Recording:
         """See `Recorder.record`."""
+        ground = self._kept[self._device] = self._kept.get(self._device) or _Ground(self._device)
+        now = torch.cuda.current_stream(self._device)
         self._parts, self._at_once = [], at_once
-        stream = self._ground.stream
-        stream.wait_stream(torch.cuda.current_stream())
-        with _no_collection(), not_packed(self._packed), torch.cuda.stream(stream):
-            self._begin()
-            try:
-                found = compute()
-            except BaseException:
-                self._parts[-1].capture_end()
-                raise
-            self._end()
-        torch.cuda.current_stream().wait_stream(stream)
-        return Recording(found, partial(_play, tuple(self._parts)))
+        ground.stream.wait_stream(now)
+        try:
+            with _no_collection(), not_packed(self._packed), torch.cuda.stream(ground.stream):
+                found = self._recorded(compute)
+        except BaseException:
+            # torch may keep the memory for a recording that could not be ended.
+            self._kept.pop(self._device, None)
+            raise
+        finally:
+            # Parts that were computed at once are at work there.
+            now.wait_stream(ground.stream)
+            parts, self._parts = tuple(self._parts), []
+        return Recording(found, partial(_play, parts))
+
+    def _recorded(self, compute: Callable[[], Tensor]) -> Tensor:
+        self._begin()
+        try:
+            found = compute()
+        except BaseException:
+            if self._open is not None:
+                self._open.capture_end()
+            raise
+        finally:
+            last, self._open = self._open, None
+        self._end(last)
+        return found
 
     def cut(self) -> None:
         """See `Recorder.cut`; a step that is not computed at once stays whole, as it is played in one go."""
         if self._at_once:
-            self._end()
+            last, self._open = self._open, None
+            self._end(last)
             self._begin()
 
     def _begin(self) -> None:
         graph = torch.cuda.CUDAGraph()
-        self._parts.append(graph)
         # Other threads may ask the device meanwhile.
-        graph.capture_begin(pool=self._ground.pool, capture_error_mode="thread_local")
+        graph.capture_begin(pool=self._kept[self._device].pool, capture_error_mode="thread_local")
+        self._open = graph
 
-    def _end(self) -> None:
-        self._parts[-1].capture_end()
+    def _end(self, graph: Any) -> None:
+        graph.capture_end()
+        self._parts.append(graph)
         if self._at_once:
-            self._parts[-1].replay()
+            graph.replay()
 
 
 def _play(parts: Sequence[Any]) -> None:
@@ -124,23 +143,17 @@ def _play(parts: Sequence[Any]) -> None:
         graph.replay()
 
 
-def recorder_for(device: torch.device, packed: bool, kept: dict[Any, Any]) -> Recorder | None:
+def recorder_for(device: torch.device, packed: bool, kept: dict[torch.device, Any]) -> Recorder | None:
     """What records steps on a device; None where nothing does.
 
     Args:
-        device: of the model.
-        packed: see `CudaRecorder`.
-        kept: what is kept of a model between runs, by device.
+        device, packed, kept: see `CudaRecorder`.
 
     Examples:
         >>> recorder_for(torch.device("cpu"), packed=False, kept={}) is None
         True
     """
-    if device.type != "cuda":
-        return None
-    if device not in kept:
-        kept[device] = _Ground(device)
-    return CudaRecorder(packed, kept[device])
+    return CudaRecorder(device, packed, kept) if device.type == "cuda" else None
 
 
 @contextmanager

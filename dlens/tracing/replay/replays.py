@@ -18,7 +18,7 @@ from dlens.ops.base.op import Op
 from dlens.tracing.planning.plan import Plan
 from dlens.tracing.replay.recorder import Constants, Recorder, Recording
 from dlens.tracing.step.collect import Collector
-from dlens.tracing.step.compile import active_at
+from dlens.tracing.step.compile import active_at, compile_step
 from dlens.tracing.step.program import Active, Rows
 from dlens.tracing.step.state import StepState
 
@@ -47,14 +47,14 @@ class _Recorded:
     Args:
         recording: of its forward.
         ids: the canvas that it reads.
-        step: the number of the step whose sums it adds to.
+        number: of the step whose sums it adds to.
         structural: what is noted of each such step.
         constants: the memory that it reads, which is to stand as long as it is played.
     """
 
     recording: Recording
     ids: Tensor
-    step: Int[Tensor, " one"]
+    number: Int[Tensor, " one"]
     structural: list[tuple[tuple[int, Rows], ...]]
     constants: Constants
 
@@ -70,8 +70,8 @@ class Replays:
         collector: what the run keeps.
         forward: compute a step from its canvas, as it is.
         state: what is known of the step that is being computed.
-        rehearsed: what steps a recording was made of before on this model, in any run: such a step finds kernels and
-            memory without being computed first.
+        rehearsed: what steps were recorded before on this model, in any run: the like find their kernels without being
+            computed first.
         all_copies: whether the model too copies numbers from the processor's memory, and not the edits alone; to note
             those takes longer.
         played: how many steps were played.
@@ -82,7 +82,7 @@ class Replays:
     collector: Collector
     forward: Callable[[Tensor], Tensor]
     state: Callable[[], StepState]
-    rehearsed: dict[Any, bool] = field(default_factory=dict)
+    rehearsed: set[Any] = field(default_factory=set)
     all_copies: bool = False
     played: int = 0
     _recorded: dict[Kind, _Recorded] = field(default_factory=dict)
@@ -91,6 +91,7 @@ class Replays:
     def __post_init__(self) -> None:
         self._actives: tuple[Active, ...] | None = None
         self._by_noise = any(planned.op.scope.noise is not None for planned in self.plan.planned)
+        self._blocks, self._target = tuple(self.collector.model.blocks), self.collector.target
 
     def __call__(self, ids: Tensor, step: int, halves: int) -> Tensor:
         """The logits of a step; the next play writes over them."""
@@ -160,23 +161,28 @@ class Replays:
         rehearsal = self._rehearsal(kind, ids)
         try:
             noted = constants if self.all_copies else nullcontext()
-            with self.collector.apart(), constants.given(), noted, self._cutting():
+            cutting = self._cutting(kind) if at_once else nullcontext()
+            with self.collector.apart(), constants.given(), noted, cutting:
                 recording = self.recorder.record(lambda: self._anywhere(own, number, step), at_once)
-            self.rehearsed[rehearsal] = True
         except Exception as error:
-            self.rehearsed.pop(rehearsal, None)
-            raise NotRecorded(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}") from error
+            self.rehearsed.discard(rehearsal)
+            raise NotRecorded(": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])) from error
+        if not self.all_copies:
+            self.rehearsed.add(rehearsal)
         structural = self.collector.structural[before:]
         del self.collector.structural[before:]
         return _Recorded(recording, own, number, structural, constants)
 
     @contextmanager
-    def _cutting(self) -> Iterator[None]:
-        """Cut what is recorded at some blocks."""
-        blocks = self.collector.model.blocks
+    def _cutting(self, kind: Kind) -> Iterator[None]:
+        """Cut what is recorded before some of the blocks that compute, so that no part is empty."""
+        program = compile_step(tuple(Active(self.plan.planned[index], rows) for index, rows in kind[1]), self._target)
+        skipped = {layer for layer, todo in program.layers.items() if "block" in todo.skips}
+        ran = [block for layer, block in enumerate(program.blocks) if layer not in skipped]
         with ExitStack() as stack:
-            for place in sorted({int(share * len(blocks)) for share in _CUTS}):
-                stack.callback(blocks[place].register_forward_pre_hook(lambda *given: self.recorder.cut()).remove)
+            for block in {ran[int(share * len(ran))] for share in _CUTS if ran}:
+                hook = self._blocks[block].register_forward_pre_hook(lambda *given: self.recorder.cut())
+                stack.callback(hook.remove)
             yield
 
     def _anywhere(self, ids: Tensor, number: Tensor, step: int) -> Tensor:
@@ -200,7 +206,7 @@ class Replays:
     def _play(self, known: _Recorded, ids: Tensor, step: int) -> Tensor:
         known.ids.copy_(ids)
         if step < self.collector.shape.n_steps:
-            known.step.fill_(step)
+            known.number.fill_(step)
         known.recording.play()
         return self._told(known)
 

@@ -38,7 +38,8 @@ class Collector:
     """Receives from the engine what a run keeps; one for all groups of a run.
 
     With `gather` captures go to a stream, and not into the record. With `told` whoever drives the run writes into
-    `fired` which edits act, and the device is not asked. `ran` is the outline of the model as it ran.
+    `fired` which edits act, and the device is not asked. `ran` is the outline of the model as it ran the
+    only one of `groups`.
     """
 
     model: Model
@@ -58,6 +59,7 @@ class Collector:
     edits: AbstractContextManager[Any] = field(default_factory=nullcontext)
     told: bool = False
     ran: int | None = None
+    groups: int = 0
 
     def start(self) -> None:
         """Make empty sums before the run, so that a measure can refuse it."""

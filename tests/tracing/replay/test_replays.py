@@ -125,7 +125,7 @@ def test_what_was_recorded_before_is_recorded_at_once(
     _same(off, auto)
     assert "5 of 6 steps were played" in before.notes[-1]
     assert f"{6 if at_once else 5} of 6 steps were played" in auto.notes[-1]
-    assert tapes[-1].recorded == 1 and tapes[-1].cuts >= 2  # three blocks
+    assert tapes[-1].recorded == 1 and (tapes[-1].cuts >= 2) == at_once
     # A canvas of another size finds other kernels.
     longer = _both(chain, [[9, 10, 11, 12]])[1]
     assert "5 of 6 steps were played" in longer.notes[-1]
@@ -147,8 +147,58 @@ def test_what_cannot_be_recorded_at_once_is_computed_first(
     monkeypatch.setattr(TapeRecorder, "record", fails_once)
     off, auto = _both(chain, [[12, 13, 14]])
     _same(off, auto)
+    # What copies more than its edits do is noted then, and the next run begins as the first did.
     assert failed and "5 of 6 steps were played" in auto.notes[-1]
-    assert "6 of 6 steps were played" in _both(chain, [[12, 13, 14]])[1].notes[-1]
+    assert ["5 of 6", "6 of 6"] == [_both(chain, [[12, 13, 14]])[1].notes[-1][:6] for _ in range(2)]
+
+
+@pytest.mark.parametrize("layers", [[1], [0, 1], [1, 2], [0, 1, 2]])
+def test_a_recording_is_cut_before_blocks_that_compute(
+    layers: list[int], model: dlens.Model, tapes: list[TapeRecorder]
+) -> None:
+    chain = dlens.trace(model).swap(0, 2).skip(layers)
+    off, auto = [_both(chain, [[9, 10, 11]]) for _ in range(2)][1]
+    _same(off, auto)
+    assert "6 of 6" in auto.notes[-1] and tapes[-1].cuts == 3 - len(layers)
+
+
+def test_padded_rows_are_recorded_at_once_after_padded_ones(model: dlens.Model, tapes: list[TapeRecorder]) -> None:
+    chain, padded = dlens.trace(model).skip([1]), [[9, 10, 11], [12, 13]]
+    notes = [_both(chain, rows)[1].notes[-1][:6] for rows in ([[9, 10, 11], [12, 13, 14]], padded, padded)]
+    assert notes == ["5 of 6", "5 of 6", "6 of 6"]
+
+
+def test_a_fault_that_says_nothing_is_raised_as_it_is(model: dlens.Model, tapes: list[TapeRecorder]) -> None:
+    class Broken(dlens.Norms):
+        working = True
+
+        def update(self, sums: Any, visit: Any) -> None:
+            if not self.working:
+                raise AssertionError
+            super().update(sums, visit)
+
+    chain = dlens.trace(model).measure(Broken())
+    _both(chain, [[9, 10, 11]])
+    Broken.working = False
+    with pytest.raises(AssertionError):
+        chain.generate([[9, 10, 11]], NEW, sampler=STEPS, progress=False)
+
+
+def test_a_canvas_that_is_written_later_changes_no_record(model: dlens.Model) -> None:
+    kept: list[torch.Tensor] = []
+
+    class Keeps(dlens.samplers.Denoiser):
+        def planned_steps(self, max_new_tokens: int, infill: int = 0) -> int:
+            return 1
+
+        def decode(self, forward: Any, canvas: Any, generated: Any, new_tokens: int, tokens: Any, draw: Any) -> Any:
+            kept.append(canvas.where(~generated, forward(canvas).argmax(-1)))
+            return kept[-1]
+
+    record = dlens.trace(model).generate([[9, 10, 11]], NEW, sampler=Keeps(), progress=False)
+    before = record.tokens.clone()
+    kept[0].zero_()
+    assert torch.equal(record.tokens, before)
 
 
 def test_padded_prompts_and_further_samplers(model: dlens.Model, tapes: list[TapeRecorder]) -> None:
