@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -59,7 +60,8 @@ def main(
     trio = dlens.load("trio/diffusion", device_map=device)
     model, plain = pair(llada_like(device, layers))
     if check:
-        rows = itertools.chain(_checked(trio, "trio", chains, 64), _checked(model, NAME, max(1, chains // 5), width))
+        cases = [(trio, "trio", chains, 64), (model, NAME, max(1, chains // 5), width)]
+        rows = (row for edits in (True, False) for case in cases for row in _checked(*case, edits))
     else:
         rows = itertools.chain(_large(model, plain, rounds, steps, width), _small(trio, rounds, steps))
     options = {"rounds": rounds, "steps": steps, "layers": layers, "width": width, "check": check, "chains": chains}
@@ -90,8 +92,8 @@ def published(module: torch.nn.Module, ids: Tensor, new: int, steps: int, block:
     return canvas
 
 
-def random_chain(model: dlens.Model, source: random.Random, record: dlens.Record | None = None) -> dlens.Trace:
-    """A chain of one to four operations that can be played, and measures."""
+def random_chain(model: dlens.Model, source: random.Random, edits: bool) -> dlens.Trace:
+    """A chain of one to four operations that can be played, and measures; without edits it can be recorded at once."""
     chain, layers = dlens.trace(model), range(model.n_layers)
     vector = torch.randn(model.d_model, generator=torch.Generator().manual_seed(source.randrange(2**31)))
     steps: Any = source.choice([None, None, "early", "late"])
@@ -109,7 +111,7 @@ def random_chain(model: dlens.Model, source: random.Random, record: dlens.Record
         lambda t: t.steer(vector, layers=two, noise=(0.3, 0.8)),
         lambda t: t.knockout([one], source="masked", target="prompt", steps=steps),
     ]
-    for change in source.sample(changes, source.randint(1, 4)):
+    for change in source.sample(changes if edits else changes[:4], source.randint(1, 4)):
         try:
             chain = change(chain)
         except ValueError:  # two of them contradict each other
@@ -118,10 +120,13 @@ def random_chain(model: dlens.Model, source: random.Random, record: dlens.Record
     return chain.measure(*source.sample(measures, source.randint(1, 3)))
 
 
-def _checked(model: dlens.Model, name: str, chains: int, width: int) -> Iterator[Row]:
-    """How many of random runs are the same to the bit, and by how much the others differ."""
+def _checked(model: dlens.Model, name: str, chains: int, width: int, edits: bool) -> Iterator[Row]:
+    """How many of random runs are the same to the bit, and by how much the others differ.
+
+    Without edits the second run of a chain is the one that is compared: what was recorded once is recorded at once.
+    """
     source = random.Random(0)
-    same = played = at_once = 0
+    same = played = all_played = 0
     largest = usual = 0.0
     tried = 0
     for number in itertools.count():
@@ -142,33 +147,38 @@ def _checked(model: dlens.Model, name: str, chains: int, width: int) -> Iterator
             torch.randint(8, 4000, (width - new - source.choice([0, 0, 3]) * row,), generator=draw).tolist()
             for row in range(batch)
         ]
-        chain = random_chain(model, source)
+        chain = random_chain(model, source, edits)
         try:
+            policies: list[Any] = ["off", *["auto"] * (1 if edits else 2), "off"]
             runs = [
                 chain.generate(rows, new, sampler=sampler, seed=number, progress=False, replay=replay)
-                for replay in ("off", "auto", "auto", "off")  # what was recorded once may be recorded at once
+                for replay in policies
             ]
         except (ValueError, dlens.NeverFired) as error:  # what contradicts itself, or finds nothing to act on
             print(f"{name}, chain {number}: not run, {str(error)[:100]}")
             continue
         tried += 1
-        difference = max(_difference(runs[0], runs[1]), _difference(runs[0], runs[2]))
-        again = _difference(runs[0], runs[3])
+        difference, again = (_difference(runs[0], run) for run in runs[-2:])
         largest, usual = max(largest, difference), max(usual, again)
         same += difference == 0
-        steps = [note for run in runs[1:3] for note in run.notes if "played" in note or "one by one" in note]
-        played += len(steps) == 2 and not any(note.startswith("0 of") for note in steps)
-        at_once += f"{runs[2].n_steps} of {runs[2].n_steps} steps" in steps[1]
-        if difference > 1e-12 or not played:
+        notes, n_steps = " ".join(runs[-2].notes), runs[-2].n_steps
+        of = re.search(r"(\d+) of \d+ steps were played", notes)
+        now = 0 if of is None else int(of[1])
+        played, all_played = played + (now > 0), all_played + (now == n_steps)
+        if difference > 1e-12 or not now:
             print(
-                f"{name}, chain {number}: {difference:.3g} (eager again {again:.3g}), batch {batch}, {sampler}, {steps}"
+                f"{name}, chain {number}: {difference:.3g} (eager again {again:.3g}), {batch} rows, {sampler}, {notes}"
             )
             print("   ", str(chain).replace("\n", ";"))
-    yield Row(f"random runs, of {tried}, that are equal to the bit", name, same, unit="runs")
-    yield Row(f"random runs, of {tried}, in which steps were played", name, played, unit="runs")
-    yield Row(f"random runs, of {tried}, in which every step was played", name, at_once, unit="runs")
-    yield Row("largest difference of a value from eager, relative to its scale", name, 1e15 * largest, unit="x 1e-15")
-    yield Row("the same of eager runs from each other", name, 1e15 * usual, unit="x 1e-15")
+    kind = "" if edits else ", recorded at once"
+    runs_of = f"random runs, of {tried}{kind},"
+    yield Row(f"{runs_of} that are equal to the bit", name, same, unit="runs")
+    yield Row(f"{runs_of} in which steps were played", name, played, unit="runs")
+    if not edits:
+        yield Row(f"{runs_of} in which every step was played", name, all_played, unit="runs")
+    scale = f"largest difference of a value from eager, relative to its scale{kind}"
+    yield Row(scale, name, 1e15 * largest, unit="x 1e-15")
+    yield Row(f"the same of eager runs from each other{kind}", name, 1e15 * usual, unit="x 1e-15")
 
 
 def _difference(a: dlens.Record, b: dlens.Record) -> float:
