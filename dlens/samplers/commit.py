@@ -42,7 +42,8 @@ def rank(
     lowest = torch.finfo(confidence.dtype).min
     keys = torch.where(open, confidence.clamp(min=lowest), -torch.inf)
     order = keys.argsort(dim=1, descending=True, stable=True)
-    return order.argsort(dim=1)
+    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, places)
 
 
 def commit(

@@ -111,14 +111,17 @@ def read(
         part = slice(start, start + at_a_time)
         drawn = noise(min(at_a_time, width - start), logits.shape[-1]) if noise else None
         rows, offsets = candidates.within(part)
-        scores = without(_scores(logits, rows, start + offsets, guidance), [mask])
+        columns = start + offsets if start else offsets
+        scores = _scores(logits, rows, columns, guidance)
+        scores[:, mask] = -torch.inf
         tokens, confidence = pick(scores, None if drawn is None else drawn[rows, offsets])
-        guess.tokens[rows, start + offsets] = tokens
-        guess.confidence[rows, start + offsets] = confidence
+        guess.tokens[rows, columns] = tokens
+        guess.confidence[rows, columns] = confidence
     return guess
 
 
 def _scores(logits: Tensor, rows: Tensor, columns: Tensor, guidance: Number) -> Scores:
+    """A copy of the rows that are read."""
     if logits.ndim == 3:
         return logits[rows, columns].double()
     conditional, unconditional = logits[0][rows, columns].double(), logits[1][rows, columns].double()

@@ -25,7 +25,8 @@ def broken(scores: Float[Tensor, "*rows vocab"], where: TokenMask | None = None)
         >>> broken(scores, torch.tensor([[True, False]])), broken(scores)
         (tensor(False), tensor(True))
     """
-    found = ~scores.amax(-1).isfinite()
+    largest = scores.amax(-1)
+    found = (largest - largest) != 0
     return (found if where is None else found & where).any()
 
 
