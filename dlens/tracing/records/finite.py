@@ -26,6 +26,7 @@ def broken(scores: Float[Tensor, "*rows vocab"], where: TokenMask | None = None)
         (tensor(False), tensor(True))
     """
     largest = scores.amax(-1)
+    # What is not finite less itself is NaN: fewer kernels than `isfinite`.
     found = (largest - largest) != 0
     return (found if where is None else found & where).any()
 

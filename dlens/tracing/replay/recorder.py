@@ -109,20 +109,18 @@ class CudaRecorder(Recorder):
         self._begin()
         try:
             found = compute()
+            self._end()
         except BaseException:
-            if self._open is not None:
-                self._open.capture_end()
+            graph, self._open = self._open, None
+            if graph is not None:
+                graph.capture_end()
             raise
-        finally:
-            last, self._open = self._open, None
-        self._end(last)
         return found
 
     def cut(self) -> None:
         """See `Recorder.cut`; a step that is not computed at once stays whole, as it is played in one go."""
         if self._at_once:
-            last, self._open = self._open, None
-            self._end(last)
+            self._end()
             self._begin()
 
     def _begin(self) -> None:
@@ -131,7 +129,9 @@ class CudaRecorder(Recorder):
         graph.capture_begin(pool=self._kept[self._device].pool, capture_error_mode="thread_local")
         self._open = graph
 
-    def _end(self, graph: Any) -> None:
+    def _end(self) -> None:
+        # Ended once, also where that fails.
+        graph, self._open = self._open, None
         graph.capture_end()
         self._parts.append(graph)
         if self._at_once:

@@ -92,6 +92,7 @@ class Replays:
         self._actives: tuple[Active, ...] | None = None
         self._by_noise = any(planned.op.scope.noise is not None for planned in self.plan.planned)
         self._blocks, self._target = tuple(self.collector.model.blocks), self.collector.target
+        self._by_step = list(_by_step(self.collector))
 
     def __call__(self, ids: Tensor, step: int, halves: int) -> Tensor:
         """The logits of a step; the next play writes over them."""
@@ -189,7 +190,7 @@ class Replays:
         """The logits of a step that adds to the sums of whichever step a number says."""
         before = self.collector.sums
         # Beyond the plan nothing acts, and nothing is measured.
-        kept = list(_by_step(self.collector)) if step < self.collector.shape.n_steps else []
+        kept = self._by_step if step < self.collector.shape.n_steps else []
         aside = [torch.empty_like(one.sums) for one in kept]
         self.collector.sums = _replaced(before, kept, aside)
         here = [own.narrow(one.axis, step, 1) for one, own in zip(kept, aside, strict=True)]
