@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dlens.axes import TokenIds, TokenMask
 from dlens.checks import plain_fields
-from dlens.samplers.blocks import block_columns
+from dlens.samplers.blocks import block_columns, infilled
 from dlens.samplers.checks import Number, require_between, require_given, require_whole
 from dlens.samplers.commit import candidates, commit
 from dlens.samplers.read import Candidates, Picked, Scores, gumbel, read
@@ -62,7 +62,8 @@ class Ancestral(Denoiser):
         draw: Draw,
     ) -> TokenIds:
         columns = torch.cat(block_columns(generated, new_tokens, max(1, new_tokens)))
-        n_steps = len(columns) if self.steps is None else self.steps
+        # The last step is one of its own; rows may have masks in unlike columns.
+        n_steps = self.planned_steps(new_tokens, infilled(generated, new_tokens)) - 1
         times = torch.linspace(1, self.eps, n_steps + 1, dtype=torch.float64).tolist()
 
         def noise(n_columns: int, vocab: int) -> Tensor:

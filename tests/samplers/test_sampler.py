@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -88,6 +88,7 @@ tokens_or_masks = st.lists(st.one_of(st.integers(0, PAD - 1), st.just(MASK)), mi
 
 @settings(max_examples=60, deadline=None)
 @given(kind=kinds, prompts=st.lists(tokens_or_masks, min_size=1, max_size=3), seed=st.integers(0, 1000))
+@example(kind=(Ancestral, {"steps": None, "eps": 0.3}), prompts=[[0], [0, 0, MASK, 0, 0], [0, MASK]], seed=1)
 def test_a_finished_canvas_holds_no_mask_and_the_prompt_as_it_was(
     kind: tuple[type[Denoiser], dict], prompts: list[list[int]], seed: int
 ) -> None:
