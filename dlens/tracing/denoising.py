@@ -15,7 +15,7 @@ from dlens.models.model import Model
 from dlens.ops.base.op import Op
 from dlens.ops.base.target import Target
 from dlens.samplers.sampler import Denoiser, Tokens
-from dlens.tracing.denoising_run import DenoisingRun
+from dlens.tracing.denoising_run import Decoded, DenoisingRun
 from dlens.tracing.finish import Outcome, finish
 from dlens.tracing.planning.inputs import Batch, as_batch, refuse_masks, refuse_too_long
 from dlens.tracing.planning.kv_cache import canvas_cache
@@ -67,11 +67,9 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
         cache, cache_notes = canvas_cache(model, plan, settings.cache)
         start = time.perf_counter()
 
-        def attempt(
-            replay: ReplayPolicy, all_copies: bool = False
-        ) -> tuple[Prepared, list[tuple[DenoisingRun, TokenIds]]]:
+        def attempt(replay: ReplayPolicy, all_copies: bool = False) -> tuple[Prepared, list[Decoded]]:
             prepared = prepare(model, target, ops, shape, plan, settings.gather)
-            runs: list[tuple[DenoisingRun, TokenIds]] = []
+            runs: list[Decoded] = []
             for group, ids, real in groups(model, canvas):
                 own = generated[list(group.rows), group.offset :]
                 told = replace(tokens, starts=tuple((~real).sum(-1).tolist()))
@@ -91,7 +89,7 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
                 )
                 run.replays, run.one_by_one = _replays(run, prepared, replay, shape.n_steps, all_copies)
                 actives_of = None if run.replays is None else run.replays.actives
-                runs.append((run, run.over(prepared.run(run.state, run.drive, actives_of))))
+                runs.append(run.over(prepared.run(run.state, run.drive, actives_of)))
             return prepared, runs
 
         failed = ""
@@ -104,12 +102,12 @@ def run_denoising(model: Model, target: Target, ops: Sequence[Op], prompts: Any,
                 failed = f"none could be recorded: {error}"
                 prepared, runs = attempt("off")
         seconds = time.perf_counter() - start
-    history, final = _whole_canvas(canvas.ids, runs)
-    costs = [cost for run, _ in runs for cost in run.costs()]
+    history, final = _whole_canvas(canvas.ids.cpu(), runs)
+    costs = [cost for own in runs for cost in own.run.costs()]
     notes, row_steps = _grouped(runs)
-    notes += cache_notes + broken_notes(_by_step(runs))
+    notes += cache_notes + broken_notes(_broken(runs))
     notes += _played(runs, prepared.plan, failed)
-    notes += _unplanned(sampler, len(history), shape.n_steps) + _left(sampler, (final == mask) & generated)
+    notes += _unplanned(sampler, len(history), shape.n_steps) + _left(sampler, (final == mask) & generated.cpu())
     computed = None if cache is None else _computed(history, runs)[..., :asked]
     final, history = final[:, :asked], history[..., :asked]
     return finish(
@@ -179,20 +177,20 @@ def _replays(
     ), ""
 
 
-def _played(runs: Sequence[tuple[DenoisingRun, Tensor]], plan: Plan, failed: str) -> tuple[str, ...]:
+def _played(runs: Sequence[Decoded], plan: Plan, failed: str) -> tuple[str, ...]:
     """The note on steps that were played from a recording; why they were not where a device could have."""
-    replays = [run.replays for run, _ in runs if run.replays is not None]
-    why = failed or runs[0][0].one_by_one
+    replays = [own.run.replays for own in runs if own.run.replays is not None]
+    why = failed or runs[0].run.one_by_one
     if not replays and not why:
         return ()
-    return replay_notes(sum(each.played for each in replays), sum(len(run.canvases) for run, _ in runs), plan, why)
+    return replay_notes(sum(each.played for each in replays), sum(len(own.canvases) for own in runs), plan, why)
 
 
-def _grouped(runs: Sequence[tuple[DenoisingRun, Tensor]]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def _grouped(runs: Sequence[Decoded]) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """The note and the steps of each row, where prompts ran in groups of equal length."""
     if len(runs) == 1:
         return (), ()
-    steps = {row: len(run.canvases) for run, _ in runs for row in run.group.rows}
+    steps = {row: len(own.canvases) for own in runs for row in own.run.group.rows}
     note = (
         f"the model does not hide padding: prompts ran in {len(runs)} groups of equal length; what was captured at "
         f"steps that a group did not need is NaN"
@@ -200,12 +198,12 @@ def _grouped(runs: Sequence[tuple[DenoisingRun, Tensor]]) -> tuple[tuple[str, ..
     return (note,), tuple(steps[row] for row in sorted(steps))
 
 
-def _by_step(runs: Sequence[tuple[DenoisingRun, Tensor]]) -> list[Tensor]:
+def _broken(runs: Sequence[Decoded]) -> Sequence[Tensor]:
     """Per step whether any group of rows was broken."""
-    longest = max(len(run.broken) for run, _ in runs)
-    return [
-        torch.stack([run.broken[step] for run, _ in runs if step < len(run.broken)]).any() for step in range(longest)
-    ]
+    found = torch.zeros(max(len(own.broken) for own in runs), dtype=torch.bool)
+    for own in runs:
+        found[: len(own.broken)] |= own.broken
+    return found.unbind()
 
 
 def _unplanned(sampler: Denoiser, ran: int, planned: int) -> tuple[str, ...]:
@@ -239,27 +237,23 @@ def _canvas(batch: Batch, new_tokens: int, mask: int) -> Batch:
     )
 
 
-def _whole_canvas(canvas: TokenIds, runs: Sequence[tuple[DenoisingRun, Tensor]]) -> tuple[Tensor, TokenIds]:
+def _whole_canvas(canvas: TokenIds, runs: Sequence[Decoded]) -> tuple[Tensor, TokenIds]:
     """The canvases of all groups as [step, batch, position], and the finished tokens."""
-    if len(runs) == 1 and not runs[0][0].group.offset:
-        [(run, done)] = runs
-        return torch.stack(run.canvases).to(canvas.dtype), done.clone()
     final = canvas.clone()
-    history = canvas.repeat(max(len(run.canvases) for run, _ in runs), 1, 1)
-    for run, done in runs:
-        rows, columns = list(run.group.rows), slice(run.group.offset, None)
-        final[rows, columns] = done
-        history[:, rows, columns] = done
-        for step, before in enumerate(run.canvases):
-            history[step, rows, columns] = before
+    history = canvas.repeat(max(len(own.canvases) for own in runs), 1, 1)
+    for own in runs:
+        rows, columns = list(own.run.group.rows), slice(own.run.group.offset, None)
+        final[rows, columns] = own.tokens
+        history[:, rows, columns] = own.tokens
+        history[: len(own.canvases), rows, columns] = own.canvases.to(canvas.dtype)
     return history, final
 
 
-def _computed(history: Tensor, runs: Sequence[tuple[DenoisingRun, Tensor]]) -> Tensor:
+def _computed(history: Tensor, runs: Sequence[Decoded]) -> Tensor:
     """[step, batch, position], the real columns that each step computed."""
     computed = torch.zeros_like(history, dtype=torch.bool)
-    for run, _ in runs:
+    for run in (own.run for own in runs):
         for step, window in enumerate(run.windows):
             own = run.real if window is None else run.real & window.computed
-            computed[step, list(run.group.rows), run.group.offset :] = own
+            computed[step, list(run.group.rows), run.group.offset :] = own.cpu()
     return computed

@@ -13,6 +13,7 @@ from torch import Tensor
 from dlens.axes import TokenIds, TokenMask
 from dlens.caches.cache import Cache
 from dlens.caches.course import Course
+from dlens.devices import Fetched
 from dlens.models.model import Model
 from dlens.samplers.sampler import Columns, Denoiser, Tokens
 from dlens.tracing.planning.alignment import aligned, at_columns, source_columns
@@ -25,7 +26,25 @@ from dlens.tracing.step.halves import HalfOutputs
 from dlens.tracing.step.state import Group, StepState, denoising_state
 from dlens.tracing.step.window import Window, window_of
 
-__all__ = ["DenoisingRun", "uniform_draws"]
+__all__ = ["Decoded", "DenoisingRun", "uniform_draws"]
+
+
+@final
+@dataclass(frozen=True)
+class Decoded:
+    """What a run decoded, on the processor.
+
+    Args:
+        run: the run, which is over.
+        tokens: [batch, position], the finished canvas.
+        canvases: [step, batch, position], that at the start of each step.
+        broken: [step], whether the logits of a mask that the sampler read were NaN or infinite.
+    """
+
+    run: DenoisingRun
+    tokens: Tensor
+    canvases: Tensor
+    broken: Tensor
 
 
 @final
@@ -83,12 +102,14 @@ class DenoisingRun:
             raise ValueError(
                 f"{type(self.sampler).__name__} took no step; expected at least one; call forward(canvas) in decode"
             )
-        self._refuse_unlike(final, values=self.watch.on_step is not None)
+        self._refuse_unlike(final)
+        if self.watch.on_step is not None:
+            self._refuse_values(final, self._given, self.generated)
         self._ended(final)
         return final
 
-    def over(self, final: TokenIds) -> TokenIds:
-        """The run is over; returns the finished canvas.
+    def over(self, final: TokenIds) -> Decoded:
+        """The run is over: what it decoded, once the device is done with it.
 
         Args:
             final: what `drive` returned.
@@ -96,31 +117,37 @@ class DenoisingRun:
         Raises:
             ValueError: it is no filled canvas of the prompts.
         """
-        try:
-            self._refuse_unlike(final, values=True)
-        finally:
-            if self.replays is not None:
-                self.replays.over()
-        return final
+        broken = torch.stack(self.broken) if self.broken else torch.zeros(0, dtype=torch.bool)
+        held = final, torch.stack([self._given, *self.canvases]), broken, self.generated
+        fetched = [Fetched(tensor) for tensor in held]
+        if self.replays is not None:
+            # While the device computes what was asked of it.
+            self.replays.over()
+        tokens, canvases, broken, generated = (tensor.wait() for tensor in fetched)
+        self._refuse_values(tokens, canvases[0], generated)
+        return Decoded(self, tokens, canvases[1:], broken)
 
-    def _refuse_unlike(self, final: Any, values: bool) -> None:
-        """Refuse what is no filled canvas of the prompts; to look at values waits for the device."""
-        name, vocabulary, given = type(self.sampler).__name__, self.model.vocab_size, self._given
-        came = ""
+    def _refuse_unlike(self, final: Any) -> None:
+        """Refuse what is no canvas as it was given."""
         if not isinstance(final, Tensor):
-            came = type(final).__name__
-        elif (final.shape, final.dtype) != (given.shape, given.dtype):
-            came = f"a canvas {list(final.shape)} of {final.dtype}"
-        elif values and bool(((final < 0) | (final >= vocabulary)).any()):
-            came = f"token ids from {int(final.min())} to {int(final.max())}"
-        elif values and bool((final != given)[~self.generated].any()):
-            came = "a canvas with other tokens in its prompts"
-        if came:
-            raise ValueError(
-                f"{name}.decode returned {came}; expected the canvas {list(given.shape)} of {given.dtype} that it got, "
-                f"its prompts as they were and ids below {vocabulary} in the other places; fill where `generated` is "
-                f"True, as canvas.where(~generated, tokens) does"
-            )
+            raise self._unlike(type(final).__name__)
+        if (final.shape, final.dtype) != (self._given.shape, self._given.dtype):
+            raise self._unlike(f"a canvas {list(final.shape)} of {final.dtype}")
+
+    def _refuse_values(self, final: TokenIds, given: TokenIds, generated: TokenMask) -> None:
+        """Refuse a canvas that is not filled with tokens, or has other prompts; of tensors on a device it waits."""
+        if bool(((final < 0) | (final >= self.model.vocab_size)).any()):
+            raise self._unlike(f"token ids from {int(final.min())} to {int(final.max())}")
+        if bool((final != given)[~generated].any()):
+            raise self._unlike("a canvas with other tokens in its prompts")
+
+    def _unlike(self, came: str) -> ValueError:
+        given = self._given
+        return ValueError(
+            f"{type(self.sampler).__name__}.decode returned {came}; expected the canvas {list(given.shape)} of "
+            f"{given.dtype} that it got, its prompts as they were and ids below {self.model.vocab_size} in the other "
+            f"places; fill where `generated` is True, as canvas.where(~generated, tokens) does"
+        )
 
     def __call__(
         self, canvas: TokenIds, unconditional: TokenIds | None = None, columns: Columns | None = None
@@ -230,14 +257,14 @@ class DenoisingRun:
     def known(self, canvas: TokenIds) -> StepState:
         """What is known of the newest step, whose canvas is given."""
         step = len(self.canvases) - 1
-        # What lies beyond the last block of a row is not measured.
-        beyond = (canvas == self.tokens.mask) & ~self.generated
+        masks = canvas == self.tokens.mask
         state = denoising_state(
             step=step,
             group=self.group,
-            real=self.real & ~beyond,
+            # What lies beyond the last block of a row, masks that are not generated, is not measured.
+            real=self.real & (masks <= self.generated),
             generated=self.generated,
-            masked=(canvas == self.tokens.mask) & self.generated,
+            masked=masks & self.generated,
             ends=torch.isin(canvas, self._ends) & self.generated,
             halves=self.halves[step],
         )

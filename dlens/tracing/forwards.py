@@ -79,18 +79,18 @@ class Forwards:
 
     def _begin(self, batch: Batch) -> dict[str, Any]:
         """Note what is known of a forward; what to call the module with."""
-        model, collector = self.prepared.model, self.prepared.collector
+        model, collector, device = self.prepared.model, self.prepared.collector, self.prepared.model.device
         group, plan = Group(tuple(range(len(batch.ids))), 0), self.prepared.plan.of(batch.real)
         here = state_of(self.prepared, group, batch.ids, batch.real)
         actives = active_at(plan, here)
         collector.fired = {active.planned.index for active in actives if _acts(active, here)}
         assert isinstance(collector.gather, Gather)
         collector.gather.know(here, batch.ids)
-        there = batch.to(model.device)
+        there = batch.to(device)
         self._now, self._actives, self._begun = here, actives, self._begun + 1
         if there is not batch:
             self._now = state_of(self.prepared, group, there.ids, there.real)
-            self._actives = active_at(plan.to(model.device), here)
+            self._actives = active_at(plan.to(device), here)
         return model.family.inputs(there.ids, there.real if batch.padded else None)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dlens.axes import HALVES, INNER_POINTS, POINTS, TokenIds, TokenMask
 from dlens.models.families.fitting import takes
-from dlens.models.identity import outline
+from dlens.models.identity import outline, parts_of
 from dlens.models.model import Model
 from dlens.models.proofs.sites import point_widths
 from dlens.ops.base.op import Op
@@ -19,7 +19,7 @@ from dlens.tracing.engine import ActivesOf, StateOf, run_plan
 from dlens.tracing.planning.captures import capture_bytes, refuse_large_captures
 from dlens.tracing.planning.described import describe
 from dlens.tracing.planning.inputs import Batch
-from dlens.tracing.planning.plan import Plan, plan_run
+from dlens.tracing.planning.plan import Plan, Planned, plan_run
 from dlens.tracing.probes.outlier import Calibrated
 from dlens.tracing.probes.unembed import readout_for
 from dlens.tracing.step.collect import Collector
@@ -132,8 +132,10 @@ def _in_training(module: nn.Module) -> str | None:
     """The part of a module that computes something else at each call, as it is in training mode; None without one."""
     if module.training:
         return "all of it"
-    varying = next((part for part in module.modules() if part.training and _varies(part)), None)
-    return next((name for name, part in module.named_modules() if part is varying), None)
+    varying = next((part for part in parts_of(module) if part.training and _varies(part)), None)
+    if varying is None:
+        return None
+    return next(name for name, part in module.named_modules() if part is varying)
 
 
 def _varies(part: nn.Module) -> bool:
@@ -148,11 +150,16 @@ def prepare(
     """Find what a checked chain leaves open until its run starts; `gather` takes captures in the record's place."""
     calibration = Calibrated(model, target)
     filled = tuple(op.filled(calibration) for op in ops)
-    said = [describe(op.resolved(target), target) for op in filled]
-    plan = replace(plan, planned=tuple(replace(p, said=s) for p, s in zip(plan.planned, said, strict=True)))
+    found = (op.resolved(target) for op in filled)
+    plan = replace(plan, planned=tuple(_said_by(op, p, target) for op, p in zip(found, plan.planned, strict=True)))
     collector = Collector(model, target, plan, shape, readout=readout_for(model, plan), gather=gather)
     collector.start()
     return Prepared(model, target, filled, plan, collector)
+
+
+def _said_by(op: Op, planned: Planned, target: Target) -> Planned:
+    """A planned operation as it is now that what it left open was found."""
+    return planned if op is planned.op else replace(planned, said=describe(op, target))
 
 
 def _refuse_uncomputed(plan: Plan, shape: RunShape) -> None:

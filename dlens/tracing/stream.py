@@ -180,8 +180,8 @@ class _Job:
             decoding = [generation.new_tokens, value_digest(generation.sampler), generation.seed]
             decoding += [generation.infill, value_digest(generation.cache)]
         held = hashlib.sha256()
-        for ids, length in zip(self.batch.ids.tolist(), self.batch.lengths, strict=True):
-            held.update(json.dumps(ids[-length:]).encode())
+        for numbers in (self.batch.real.sum(-1), self.batch.ids[self.batch.real]):
+            held.update(numbers.numpy().astype("<i8").tobytes())
         return {
             "model": self.model.fingerprint(),
             "family": json.dumps([family.name, family.objective, family.shift, family.mask_token_id]),

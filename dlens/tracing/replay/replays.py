@@ -12,6 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from dlens.measures.base.measure import Sums
+from dlens.models.identity import parts_of
 from dlens.models.model import Model
 from dlens.ops.base.edit import Edit
 from dlens.ops.base.op import Op
@@ -29,8 +30,9 @@ ReplayPolicy = Literal["auto", "require", "off"]
 # Below, recording costs more than it saves: of a run, and of those that a recording could play.
 LEAST_STEPS = 6
 LEAST_PLAYS = 4
-# Of all blocks, before which a recording is cut: little is left to compute when the last part was recorded.
-_CUTS = (0.25, 0.5, 0.75, 0.875, 0.96875)
+# Of all blocks, before which a recording is cut. To record a block takes twice as long as to compute it: what the first
+# half leaves to compute is over soon, and of the last part there is little.
+_CUTS = (0.5, 0.8, 0.95)
 
 Kind = tuple[int, tuple[tuple[int, Rows], ...]]
 """Halves, and the operations that act with their rows: what steps have in common that can share a recording."""
@@ -265,7 +267,8 @@ def obstacle(model: Model, plan: Plan, n_steps: int, recorder: Recorder | None, 
     eager = _eager(plan)
     if recorder is None:
         return f"it is on a {model.device.type} device, and steps are recorded on CUDA alone"
-    if len({weight.device for weight in model.module.parameters()}) > 1:
+    weights = (weight for part in parts_of(model.module) for weight in part._parameters.values())
+    if len({weight.device for weight in weights if weight is not None}) > 1:
         return "the weights are on several devices"
     if n_steps < LEAST_STEPS:
         return f"{n_steps} steps are too few for a recording to pay"

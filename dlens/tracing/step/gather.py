@@ -107,39 +107,48 @@ class Gather:
 
     def _choose(self) -> None:
         """The rows that are wanted of this forward."""
-        state, n_rows = self._state, len(self._state.group.rows)
-        ids = self._ids
-        if state.window is not None and ids.shape[-1] != state.real.shape[-1]:
+        state, ids = self._state, self._ids
+        width = state.real.shape[-1]
+        if state.window is not None and ids.shape[-1] != width:
             ids = state.window.take(ids)
-        rows, columns = self._wanted(state).nonzero(as_tuple=True)
-        self._index = rows * state.real.shape[-1] + columns
-        token, said = ids[:n_rows][rows, columns], state.state[rows, columns]
-        stands = _columns(state)[rows, columns].cpu()
-        rows = rows.cpu()
+        self._index = self._wanted(state).flatten().nonzero()[:, 0]
+        there = self._index.cpu()
+        rows = there // width
         own = torch.tensor(state.group.rows)[rows]
-        share = torch.tensor(state.noise or [torch.nan] * n_rows, dtype=torch.float64)
+        share = torch.tensor(state.noise or [torch.nan] * len(state.group.rows), dtype=torch.float64)
         self._places = Places(
             prompt=self._prompts[own].int(),
             step=torch.full_like(rows, state.step, dtype=torch.int32),
-            position=(stands - self._first[own]).int(),
-            token=token.cpu().int(),
-            state=said.cpu().to(torch.int8),
+            position=(self._stands(state, there) - self._first[own]).int(),
+            token=ids.flatten()[self._index].cpu().int(),
+            state=state.state.flatten()[self._index].cpu().to(torch.int8),
             noise=share[rows],
         )
 
+    def _stands(self, state: StepState, there: Int[Tensor, " place"]) -> Int[Tensor, " place"]:
+        """The columns of the whole batch that places of a forward are in."""
+        if state.window is not None:
+            return state.window.index.flatten()[self._index].cpu() + state.group.offset
+        return there % state.real.shape[-1] + state.full_columns.start
+
     def _wanted(self, state: StepState) -> TokenMask:
         """[batch, position]: measured, chosen, and not computed by an earlier forward."""
-        stands = _columns(state)
-        mask = (state.state >= 0) & (stands < self._width)
-        # Of rows that compute unlike numbers of columns some have their first one again.
-        mask[:, 1:] &= stands[:, 1:] != stands[:, :1]
-        fixed, columns = self._fixed, (state.whole or state).full_columns
+        mask, columns = state.state >= 0, (state.whole or state).full_columns
+        if state.window is not None:
+            stands = state.window.index + state.group.offset
+            mask &= stands < self._width
+            # Of rows that compute unlike numbers of columns some have their first one again.
+            mask[:, 1:] &= stands[:, 1:] != stands[:, :1]
+        elif columns.stop > self._width:
+            mask[:, self._width - columns.start :] = False
+        fixed = self._fixed
         if fixed is not None and columns.stop > fixed.shape[-1]:
             fixed = torch.nn.functional.pad(fixed, (0, columns.stop - fixed.shape[-1]))
         chosen = step_mask(self._tokens, fixed, state)
         if chosen is not None:
             mask &= chosen.to(mask.device)
-        mask[:, : max(0, state.fresh - state.columns.start)] = False
+        if state.fresh > state.columns.start:
+            mask[:, : state.fresh - state.columns.start] = False
         return mask
 
     def _off_device(self, rows: Tensor) -> Tensor:
@@ -158,14 +167,6 @@ class Gather:
         """Deliver the rows of the forward that is over."""
         if self._places is not None:
             self._deliver(Part(mark, self._places, self._values, tuple(map(_event, self._sides.values()))))
-
-
-def _columns(state: StepState) -> Int[Tensor, "batch position"]:
-    """The columns of the whole batch that a forward computes, row by row."""
-    if state.window is not None:
-        return state.window.index + state.group.offset
-    columns = state.full_columns
-    return torch.arange(columns.start, columns.stop, device=state.real.device).expand(len(state.real), -1)
 
 
 def _event(side: Any) -> Any:

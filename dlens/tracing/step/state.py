@@ -100,9 +100,9 @@ class StepState:
     @cached_property
     def state(self) -> Int[Tensor, "batch position"]:
         """Per position 0 prompt, 1 masked, 2 decoded, -1 not measured."""
-        state = torch.where(self.generated, STATES.index("decoded"), STATES.index("prompt"))
+        state = self.generated * STATES.index("decoded")  # and prompt is 0
         state.masked_fill_(self.masked, STATES.index("masked"))
-        return state.masked_fill_(self.ended | ~self.real, -1)
+        return state.masked_fill_(self.real <= self.ended, -1)
 
     @cached_property
     def cells(self) -> Cells:

@@ -125,7 +125,7 @@ def test_what_was_recorded_before_is_recorded_at_once(
     _same(off, auto)
     assert "5 of 6 steps were played" in before.notes[-1]
     assert f"{6 if at_once else 5} of 6 steps were played" in auto.notes[-1]
-    assert tapes[-1].recorded == 1 and (tapes[-1].cuts >= 2) == at_once
+    assert tapes[-1].recorded == 1 and (tapes[-1].cuts > 0) == at_once
     # A canvas of another size finds other kernels.
     longer = _both(chain, [[9, 10, 11, 12]])[1]
     assert "5 of 6 steps were played" in longer.notes[-1]
@@ -159,7 +159,7 @@ def test_a_recording_is_cut_before_blocks_that_compute(
     chain = dlens.trace(model).swap(0, 2).skip(layers)
     off, auto = [_both(chain, [[9, 10, 11]]) for _ in range(2)][1]
     _same(off, auto)
-    assert "6 of 6" in auto.notes[-1] and tapes[-1].cuts == 3 - len(layers)
+    assert "6 of 6" in auto.notes[-1] and tapes[-1].cuts == (len(layers) < 3)
 
 
 def test_padded_rows_are_recorded_at_once_after_padded_ones(model: dlens.Model, tapes: list[TapeRecorder]) -> None:
