@@ -2,7 +2,8 @@
 
 One trace spans the whole run. A worker walks beside the model; each step is anchored on the root
 module's inputs, and inside a step places are visited in the order in which the forward reaches
-them, whatever order the operations were written in.
+them, whatever order the operations were written in. A plan that only reads around blocks needs no
+worker: hooks of PyTorch read there, and one more says that a step starts.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import count
 from typing import Any, TypeVar, final
 
 import torch
@@ -113,7 +115,8 @@ def _run(
     try:
         visited = _visited(model, plan)
         with resting(model.module, visited), walker.hooked(), _guarded(model, visited):
-            _trace(root, lambda: result.append(drive()), lambda *seen: walker(state_of(*seen), *seen[1:]))
+            observed = _observe if all(map(around_blocks, plan.planned)) else _trace
+            observed(root, lambda: result.append(drive()), lambda *seen: walker(state_of(*seen), *seen[1:]))
     finally:
         model.blocks._modules.update(blocks)
     return result[0]
@@ -168,6 +171,19 @@ def _paths(layout: Layout, planned: Planned) -> Iterator[str]:
     yield from (layout.sites[point].path for point in inner)
     if "resid_mid" in inner:
         yield layout.sites["mlp_out"].path
+
+
+def _observe(root: Any, drive: Callable[[], None], visit: Callable[[int, tuple, dict], None]) -> None:
+    """Run without a trace, where no step is visited beyond its start."""
+    steps = count()
+    told = root._module.register_forward_pre_hook(
+        lambda module, args, kwargs: visit(next(steps), args, kwargs), with_kwargs=True
+    )
+    try:
+        with torch.no_grad():
+            drive()
+    finally:
+        told.remove()
 
 
 def _trace(root: Any, drive: Callable[[], None], visit: Callable[[int, tuple, dict], None]) -> None:

@@ -10,6 +10,7 @@ import torch
 
 import dlens
 from dlens import trace
+from dlens.tracing import engine
 from tests.refusing import STORY, Action, assert_three_parts
 from tests.untouched import untouched
 
@@ -66,3 +67,30 @@ def test_a_run_of_another_model_inside_a_run(diffusion: dlens.Model, ar: dlens.M
         record = outer.hook("blocks.4.hook_resid_post", run).capture("logits").generate(STORY, 2, on_step=run)
     assert torch.equal(record["logits"], outer.capture("logits").generate(STORY, 2)["logits"])
     assert len(seen) == 4 and all(torch.equal(logits, inner.forward(STORY)["logits"]) for logits in seen)
+
+
+def test_what_only_reads_around_blocks_opens_no_trace(diffusion: dlens.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = trace(diffusion).measure(dlens.Cosine(), dlens.CKA()).capture("resid_post", layers=[3])
+
+    def runs() -> tuple[dlens.Record, dlens.Record]:
+        return chain.forward(STORY), trace(diffusion).measure(dlens.Cosine()).generate(STORY, 8, progress=False)
+
+    opened, opens = [], engine._trace
+    monkeypatch.setattr(engine, "_trace", lambda *given: opened.append(1) or opens(*given))
+    with untouched(diffusion):
+        observed = runs()
+    assert not opened
+    monkeypatch.setattr(engine, "_observe", engine._trace)
+    traced = runs()
+    assert opened == [1, 1]
+    for one, other in zip(observed, traced, strict=True):
+        assert torch.equal(one.tokens, other.tokens) and one.measures.keys() == other.measures.keys()
+        assert all(one.measures[key].identical(other.measures[key]) for key in one.measures)
+    assert torch.equal(observed[0].captured["resid_post"].values, traced[0].captured["resid_post"].values)
+
+
+def test_a_call_between_steps_is_refused_without_a_trace(diffusion: dlens.Model) -> None:
+    chain = trace(diffusion).measure(dlens.Cosine())
+    with untouched(diffusion), pytest.raises(RuntimeError) as caught:
+        chain.generate(STORY, 2, progress=False, on_step=lambda view: diffusion.module(torch.tensor([[5, 6]])) and None)
+    assert_three_parts(str(caught.value), "the module was called between steps")

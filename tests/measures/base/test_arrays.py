@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 import torch
+import xarray as xr
 
 from dlens.measures import CKA, Cosine, CosinePairs, Drift, EffectiveRank, Norms, Recency
 from dlens.measures.base.arrays import (
@@ -88,3 +89,17 @@ def test_all_channels_cannot_be_left_out(measure: Any) -> None:
     measure(drop=[0, 1, 2, 2]).start(span)
     with pytest.raises(ValueError, match="drop names all 4 channels; expected fewer, as nothing would be left"):
         measure(drop=range(4)).start(span)
+
+
+def test_datasets_of_one_span_share_nothing_that_can_be_written() -> None:
+    span = SPANS[0]
+    values = {"a": (("step", "layer"), torch.rand(span.n_steps, span.n_layers))}
+    one, before = labelled(values, span), labelled(values, span)
+    one["layer"].attrs["unit"] = "block"
+    one.coords["layer"] = one["layer"] * 2
+    one["step"] = ("step", [9] * span.n_steps)
+    assert labelled(values, span).identical(before)
+    plain = {dim: span.coords()[dim] for dim in ("step", "layer")}
+    assert before.identical(xr.Dataset({"a": (("step", "layer"), values["a"][1].numpy())}, plain))
+    more = labelled(values | {"b": (("channel",), torch.zeros(2))}, span, {"channel": [3, 5]}, n=4)
+    assert more["channel"].values.tolist() == [3, 5] and more.attrs == {"n": 4} and "channel" not in before.coords
