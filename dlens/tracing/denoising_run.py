@@ -119,10 +119,12 @@ class DenoisingRun:
         """
         broken = torch.stack(self.broken) if self.broken else torch.zeros(0, dtype=torch.bool)
         held = final, torch.stack([self._given, *self.canvases]), broken, self.generated
-        fetched = [Fetched(tensor) for tensor in held]
-        if self.replays is not None:
-            # While the device computes what was asked of it.
-            self.replays.over()
+        try:
+            fetched = [Fetched(tensor) for tensor in held]
+        finally:
+            if self.replays is not None:
+                # While the device computes what was asked of it.
+                self.replays.over()
         tokens, canvases, broken, generated = (tensor.wait() for tensor in fetched)
         self._refuse_values(tokens, canvases[0], generated)
         return Decoded(self, tokens, canvases[1:], broken)
@@ -133,6 +135,8 @@ class DenoisingRun:
             raise self._unlike(type(final).__name__)
         if (final.shape, final.dtype) != (self._given.shape, self._given.dtype):
             raise self._unlike(f"a canvas {list(final.shape)} of {final.dtype}")
+        if final.device != self._given.device:
+            raise self._unlike(f"a canvas on {final.device}")
 
     def _refuse_values(self, final: TokenIds, given: TokenIds, generated: TokenMask) -> None:
         """Refuse a canvas that is not filled with tokens, or has other prompts; of tensors on a device it waits."""

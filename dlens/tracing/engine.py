@@ -3,7 +3,7 @@
 One trace spans the whole run. A worker walks beside the model; each step is anchored on the root
 module's inputs, and inside a step places are visited in the order in which the forward reaches
 them, whatever order the operations were written in. A plan that only reads around blocks needs no
-worker: hooks of PyTorch read there, and one more says that a step starts.
+worker: hooks of PyTorch read there, and the module's forward says that a step starts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import partial, wraps
 from itertools import count
 from typing import Any, TypeVar, final
 
@@ -26,6 +26,7 @@ from dlens.models.model import Model
 from dlens.models.wrapper import envoy_at, resting
 from dlens.ops.base.target import Target
 from dlens.tracing.planning.plan import Plan, Planned
+from dlens.tracing.progress import call_within
 from dlens.tracing.step.block import BlockWalk, read_site, write_site
 from dlens.tracing.step.collect import Collector
 from dlens.tracing.step.compile import active_at, compile_step
@@ -176,20 +177,47 @@ def _paths(layout: Layout, planned: Planned) -> Iterator[str]:
 def _observe(root: Any, drive: Callable[[], None], visit: Callable[[int, tuple, dict], None]) -> None:
     """Run without a trace, where no step is visited beyond its start."""
     steps = count()
-    told = root._module.register_forward_pre_hook(
-        lambda module, args, kwargs: visit(next(steps), args, kwargs), with_kwargs=True
-    )
-    try:
-        with torch.no_grad():
-            drive()
-    finally:
-        told.remove()
+    with torch.no_grad(), _entered(root._module, lambda *given: visit(next(steps), *given)):
+        drive()
 
 
 def _trace(root: Any, drive: Callable[[], None], visit: Callable[[int, tuple, dict], None]) -> None:
-    with torch.no_grad(), root.trace(fn=drive) as tracer:
+    with torch.no_grad(), _entered(root._module), root.trace(fn=drive) as tracer:
         with tracer.invoke():
             _walk(root, tracer, visit)
+
+
+@contextmanager
+def _entered(module: nn.Module, begin: Callable[[tuple, dict], None] | None = None) -> Iterator[None]:
+    """Be told of each forward of a module, called as it may be, and refuse one within another.
+
+    Args:
+        begin: gets the arguments, before the forward has them.
+    """
+    own, beneath, busy = vars(module), module.forward, False
+    stood = "forward" in own
+
+    @wraps(beneath)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        nonlocal busy
+        if busy:
+            raise call_within()
+        busy = True
+        try:
+            if begin is not None:
+                begin(args, kwargs)
+            return beneath(*args, **kwargs)
+        finally:
+            busy = False
+
+    own["forward"] = forward
+    try:
+        yield
+    finally:
+        if stood:
+            own["forward"] = beneath
+        else:
+            del own["forward"]
 
 
 def _walk(root: Any, tracer: Any, visit: Callable[[int, tuple, dict], None]) -> None:

@@ -12,6 +12,7 @@ from dlens.axes import TokenIds, TokenMask
 from dlens.ops.base.edit import Edit
 from dlens.tracing.planning.inputs import Batch
 from dlens.tracing.prepare import Prepared
+from dlens.tracing.progress import call_within
 from dlens.tracing.step.compile import active_at
 from dlens.tracing.step.gather import Gather
 from dlens.tracing.step.program import Active
@@ -62,14 +63,14 @@ class Forwards:
         for batch in batches:
             module(**self._begin(batch))
             if self._visited < self._begun:
-                raise _stray()
+                raise call_within()
             idle += len(collector.fired) < len(self.prepared.plan.planned)
         return idle
 
     def state(self, step: int, args: Sequence[Any], kwargs: dict[str, Any]) -> StepState:
         """What is known of the forward that starts."""
         if self._now is None or self._visited == self._begun:
-            raise _stray()
+            raise call_within()
         self._visited += 1
         return self._now
 
@@ -109,10 +110,3 @@ def _acts(active: Active, state: StepState) -> bool:
     if mask is None:
         return True
     return bool((mask if active.rows is None else mask[torch.tensor(active.rows)]).any())
-
-
-def _stray() -> RuntimeError:
-    return RuntimeError(
-        "the module was called within a forward of a stream, by a function that the forward calls; expected calls by "
-        "the stream alone; keep what the function needs in a variable, or call a copy of the model"
-    )

@@ -56,6 +56,7 @@ RETURNED: dict[str, Any] = {
     "token ids from -1 to 4": lambda canvas: canvas.clamp(max=4).index_fill(1, torch.tensor([7]), -1),
     "token ids from 4 to 4096": lambda canvas: canvas.clamp(4, 4).index_fill(1, torch.tensor([7]), 4096),
     "a canvas with other tokens in its prompts": lambda canvas: canvas.clamp(max=4),
+    "a canvas on meta": lambda canvas: canvas.to("meta"),
     # In place, which the sampler may not do, and which leaves nothing to compare with but a copy.
     "a canvas with other tokens in its .?prompts": lambda canvas: canvas.fill_(4),
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,7 +92,58 @@ def test_what_only_reads_around_blocks_opens_no_trace(diffusion: dlens.Model, mo
 
 
 def test_a_call_between_steps_is_refused_without_a_trace(diffusion: dlens.Model) -> None:
-    chain = trace(diffusion).measure(dlens.Cosine())
-    with untouched(diffusion), pytest.raises(RuntimeError) as caught:
-        chain.generate(STORY, 2, progress=False, on_step=lambda view: diffusion.module(torch.tensor([[5, 6]])) and None)
-    assert_three_parts(str(caught.value), "the module was called between steps")
+    chain, ids = trace(diffusion).measure(dlens.Cosine()), torch.tensor([[5, 6]])
+    for call in (lambda ids: diffusion.module(ids), lambda ids: diffusion.module.forward(ids)):
+        with untouched(diffusion), pytest.raises(RuntimeError) as caught:
+            chain.generate(STORY, 2, progress=False, on_step=lambda view, call=call: call(ids) and None)
+        assert_three_parts(str(caught.value), "the module was called between steps")
+
+
+RUNS: dict[str, Callable[[dlens.Trace, Path], Any]] = {
+    "a forward": lambda chain, folder: chain.forward(STORY),
+    "a generation": lambda chain, folder: chain.generate(STORY, 4, progress=False),
+    "a stream": lambda chain, folder: chain.stream([STORY], folder, progress=False),
+}
+
+
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("kind", ["ar", "diffusion"])
+def test_a_call_within_a_forward_is_refused(
+    kind: str, run: str, traced: bool, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    model: dlens.Model = request.getfixturevalue(kind)
+    chain = trace(model).capture("resid_post", layers=[5])
+    chain = chain.ablate(9, [0]) if traced else chain
+    calls = lambda ids: model.module(input_ids=ids), lambda ids: model.module.forward(input_ids=ids)
+    for number, call in enumerate(calls):
+        handles: list[Any] = []
+
+        def hook(block: Any, args: Any, call: Any = call, handles: list[Any] = handles) -> None:
+            handles.pop().remove()
+            call(torch.tensor([[5, 6, 7]]))
+
+        with untouched(model):
+            handles.append(model.blocks[3].register_forward_pre_hook(hook))
+            with pytest.raises(RuntimeError) as caught:
+                RUNS[run](chain, tmp_path / str(number))
+        assert_three_parts(str(caught.value), "the module was called")
+
+
+class Direct(torch.nn.Module):
+    """A part of a model whose calls go straight to its forward, without hooks."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.forward(*args, **kwargs)
+
+
+def test_a_module_that_calls_no_hooks_is_told_of_its_steps(diffusion: dlens.Model, ar: dlens.Model) -> None:
+    for model in (diffusion, ar):
+        expected = trace(model).measure(dlens.Cosine()).generate(STORY, 4, progress=False)
+        before = type(model.module)
+        model.module.__class__ = type(before.__name__, (Direct, before), {})
+        try:
+            found = trace(model).measure(dlens.Cosine()).generate(STORY, 4, progress=False)
+        finally:
+            model.module.__class__ = before
+        assert found.measures["cosine"].identical(expected.measures["cosine"])

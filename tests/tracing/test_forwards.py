@@ -133,7 +133,7 @@ def test_a_call_of_the_module_by_a_function_of_the_run_is_refused(base: Trace) -
             swept(base.capture("resid_post"), BATCHES)
     finally:
         handle.remove()
-    assert_three_parts(str(caught.value), "was called within a forward of a stream")
+    assert_three_parts(str(caught.value), "was called within a forward of a run")
 
 
 def test_what_stops_a_batch_comes_out_as_it_is(base: Trace, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -151,14 +151,6 @@ def check_channels(channels: Sequence[int], d_model: int) -> None:
         )
 
 
-@lru_cache(maxsize=16)
-def _coordinates(span: Span, used: frozenset[str]) -> xr.Coordinates:
-    """The coordinates of a span along some dimensions: as long to make as all else of a dataset, and the same often."""
-    import xarray as xr
-
-    return xr.Coordinates({dim: values for dim, values in span.coords().items() if dim in used})
-
-
 def labelled(
     variables: Mapping[str, tuple[Sequence[str], Tensor]],
     span: Span,
@@ -168,6 +160,6 @@ def labelled(
     """A dataset with the coordinates of a span, only those whose dimension occurs."""
     import xarray as xr
 
-    known = _coordinates(span, frozenset(dim for dims, _ in variables.values() for dim in dims))
-    known = known.assign(coords) if coords else known
+    used = {dim for dims, _ in variables.values() for dim in dims}
+    known = {dim: values for dim, values in span.coords().items() if dim in used} | dict(coords or {})
     return xr.Dataset({name: (dims, values.cpu().numpy()) for name, (dims, values) in variables.items()}, known, attrs)

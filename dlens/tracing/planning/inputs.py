@@ -119,8 +119,8 @@ def _encoded_rows(encoded: Mapping[str, Any]) -> list[Any]:
 
 
 def _row_ids(model: Model | None, row: Any) -> list[int]:
-    if type(row) is list and row and set(map(type, row)) == {int}:
-        # The usual case, and in a stream of many prompts most of what reading them takes.
+    # The usual case, and in a stream of many prompts most of what reading them takes.
+    if type(row) is list and _are_ids(row):
         return row
     if isinstance(row, str) and model is not None:
         return _text_ids(_tokenizer(model, "text"), row)
@@ -130,8 +130,14 @@ def _row_ids(model: Model | None, row: Any) -> list[int]:
     if isinstance(row, (str, bytes, bytearray)) or not isinstance(row, (Sequence, Tensor, np.ndarray)):
         raise ValueError(f"{came}; expected text, token ids or chat messages; pass for example a string")
     entries = row.tolist() if isinstance(row, (Tensor, np.ndarray)) else row
+    if _are_ids(entries):
+        return list(entries)
     fix = "token ids are whole numbers: pass ints, or text"
     return [as_index(entry, f"{came} with token id", fix) for entry in entries]
+
+
+def _are_ids(entries: Sequence[Any]) -> bool:
+    return set(map(type, entries)) <= {int}
 
 
 def _text_ids(tokenizer: Any, text: str) -> list[int]:

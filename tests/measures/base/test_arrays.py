@@ -98,6 +98,7 @@ def test_datasets_of_one_span_share_nothing_that_can_be_written() -> None:
     one["layer"].attrs["unit"] = "block"
     one.coords["layer"] = one["layer"] * 2
     one["step"] = ("step", [9] * span.n_steps)
+    one.indexes["layer"].name = "depth"
     assert labelled(values, span).identical(before)
     plain = {dim: span.coords()[dim] for dim in ("step", "layer")}
     assert before.identical(xr.Dataset({"a": (("step", "layer"), values["a"][1].numpy())}, plain))
