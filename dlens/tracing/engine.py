@@ -26,7 +26,6 @@ from dlens.models.model import Model
 from dlens.models.wrapper import envoy_at, resting
 from dlens.ops.base.target import Target
 from dlens.tracing.planning.plan import Plan, Planned
-from dlens.tracing.progress import call_within
 from dlens.tracing.step.block import BlockWalk, read_site, write_site
 from dlens.tracing.step.collect import Collector
 from dlens.tracing.step.compile import active_at, compile_step
@@ -37,7 +36,7 @@ from dlens.tracing.step.program import Active, Spot, StepProgram, around_blocks
 from dlens.tracing.step.state import StepState
 from dlens.tracing.step.tape import Tape, cut
 
-__all__ = ["ActivesOf", "StateOf", "run_plan"]
+__all__ = ["ActivesOf", "StateOf", "call_within", "run_plan"]
 
 T = TypeVar("T")
 
@@ -185,6 +184,14 @@ def _trace(root: Any, drive: Callable[[], None], visit: Callable[[int, tuple, di
     with torch.no_grad(), _entered(root._module), root.trace(fn=drive) as tracer:
         with tracer.invoke():
             _walk(root, tracer, visit)
+
+
+def call_within() -> RuntimeError:
+    """What is raised where the module is called within its own forward: places would be read in the inner one."""
+    return RuntimeError(
+        "the module was called within a forward of a run, by a function that the forward calls; expected calls by the "
+        "run alone; keep what the function needs in a variable, or call a copy of the model"
+    )
 
 
 @contextmanager

@@ -10,9 +10,9 @@ import torch
 
 from dlens.axes import TokenIds, TokenMask
 from dlens.ops.base.edit import Edit
+from dlens.tracing.engine import call_within
 from dlens.tracing.planning.inputs import Batch
 from dlens.tracing.prepare import Prepared
-from dlens.tracing.progress import call_within
 from dlens.tracing.step.compile import active_at
 from dlens.tracing.step.gather import Gather
 from dlens.tracing.step.program import Active

@@ -12,7 +12,7 @@ from dlens.axes import TokenIds
 from dlens.checks import as_flag
 from dlens.errors import Cancelled
 
-__all__ = ["OnStep", "StepView", "Watch", "call_within", "hold", "quiet", "refuse_stray_call"]
+__all__ = ["OnStep", "StepView", "Watch", "hold", "quiet", "refuse_stray_call"]
 
 
 @dataclass(frozen=True)
@@ -104,14 +104,6 @@ def refuse_stray_call(step: int, begun: int) -> None:
             f"the module was called between steps {begun - 1} and {begun} of a run; expected calls by the run alone; "
             f"keep what on_step needs in a variable, or call a copy of the model"
         )
-
-
-def call_within() -> RuntimeError:
-    """What is raised where the module is called within its own forward: places would be read in the inner one."""
-    return RuntimeError(
-        "the module was called within a forward of a run, by a function that the forward calls; expected calls by the "
-        "run alone; keep what the function needs in a variable, or call a copy of the model"
-    )
 
 
 @contextmanager
