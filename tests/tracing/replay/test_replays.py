@@ -125,7 +125,9 @@ def test_what_was_recorded_before_is_recorded_at_once(
     _same(off, auto)
     assert "5 of 6 steps were played" in before.notes[-1]
     assert f"{6 if at_once else 5} of 6 steps were played" in auto.notes[-1]
-    assert tapes[-1].recorded == 1 and (tapes[-1].cuts > 0) == at_once
+    # Before the second and the third block that computes; one that is repeated computes more than once.
+    least = 1 if case == "skip" else 2
+    assert tapes[-1].recorded == 1 and (tapes[-1].cuts >= least) == (tapes[-1].cuts > 0) == at_once
     # A canvas of another size finds other kernels.
     longer = _both(chain, [[9, 10, 11, 12]])[1]
     assert "5 of 6 steps were played" in longer.notes[-1]
